@@ -1,0 +1,188 @@
+//! The one error type: what kind, what happened, where, and what would do.
+
+use std::fmt;
+use std::panic::Location;
+
+/// What the functions of this crate return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// An error of this crate.
+///
+/// Its text says what is wrong, where (the file and line of the registration, where there is one) and
+/// what would do. [`kind`](Error::kind) is for programs, [`source`](std::error::Error::source) keeps the
+/// cause.
+///
+/// A handler that returns one answers 500, or 503 with `Retry-After` where the kind is
+/// [`Unavailable`](ErrorKind::Unavailable); the text goes to the log and never to the client.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    location: Option<&'static Location<'static>>,
+    causes: Vec<Error>,
+    source: Option<Source>,
+}
+
+/// What sort of thing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A rule that is not well-formed, or one that conflicts with another.
+    Rule,
+    /// A route whose handler asks for what nobody provides.
+    Route,
+    /// A plugin that cannot be installed.
+    Plugin,
+    /// A setting that cannot work: a wrong address, a refused password, contradictory options.
+    Config,
+    /// Several registration errors; [`Error::errors`] has each.
+    Build,
+    /// The operating system refused: a port in use, a broken socket.
+    Io,
+    /// The store or Redis cannot be reached, or did not answer in time. Worth another try later.
+    Unavailable,
+    /// Redis or a store answered with an error.
+    Redis,
+    /// A session value that cannot be stored: too large, too many, not text, not JSON.
+    Session,
+    /// The session was destroyed, renewed or expired while it was in use; nothing was written.
+    Gone,
+    /// Input that cannot be read: a form, a JSON document, a header.
+    Input,
+    /// An answer on its way out of a handler: what `abort` and `redirect` make.
+    Http,
+}
+
+impl Error {
+    /// An error with this kind and text.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error(Box::new(Inner {
+            kind,
+            message: message.into(),
+            location: None,
+            causes: Vec::new(),
+            source: None,
+        }))
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Source>) -> Error {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same error, blaming this place in the user's program unless it already blames one.
+    #[must_use]
+    pub(crate) fn at(mut self, location: &'static Location<'static>) -> Error {
+        self.0.location.get_or_insert(location);
+        self
+    }
+
+    /// One error that holds several.
+    pub(crate) fn many(mut errors: Vec<Error>) -> Error {
+        if errors.len() == 1 {
+            return errors.remove(0);
+        }
+        let message = format!("{} registrations cannot work", errors.len());
+        let mut error = Error::new(ErrorKind::Build, message);
+        error.0.causes = errors;
+        error
+    }
+
+    /// What sort of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The errors that this one gathers; empty unless the kind is [`ErrorKind::Build`].
+    pub fn errors(&self) -> &[Error] {
+        &self.0.causes
+    }
+
+    /// The place in the user's program that registered what cannot work.
+    pub fn location(&self) -> Option<&'static Location<'static>> {
+        self.0.location
+    }
+
+    /// Takes the cause out of the error.
+    pub(crate) fn into_source(self) -> Option<Source> {
+        self.0.source
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if let Some(location) = self.0.location {
+            write!(f, " (at {}:{})", location.file(), location.line())?;
+        }
+        for cause in &self.0.causes {
+            write!(f, "\n  - {cause}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Shows the kind, the text and the cause: `main` prints this when it returns the error.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        Error::new(ErrorKind::Io, error.to_string()).with_source(error)
+    }
+}
+
+impl From<redis::RedisError> for Error {
+    fn from(error: redis::RedisError) -> Error {
+        let unanswered = error.is_io_error() || error.is_timeout() || error.is_connection_dropped();
+        let kind = if unanswered { ErrorKind::Unavailable } else { ErrorKind::Redis };
+        Error::new(kind, format!("Redis: {error}")).with_source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_says_what_and_where() {
+        let error = Error::new(ErrorKind::Rule, "unclosed wildcard").at(Location::caller());
+        let text = error.to_string();
+        assert!(text.starts_with("unclosed wildcard (at src/error.rs:"), "{text}");
+    }
+
+    #[test]
+    fn several_errors_are_listed() {
+        let one = || Error::new(ErrorKind::Rule, "one");
+        assert_eq!(Error::many(vec![one()]).to_string(), "one");
+        let both = Error::many(vec![one(), Error::new(ErrorKind::Route, "two")]);
+        assert_eq!(both.to_string(), "2 registrations cannot work\n  - one\n  - two");
+        assert_eq!(both.errors().len(), 2);
+    }
+
+    #[test]
+    fn the_debug_text_ends_with_the_cause() {
+        let error = Error::new(ErrorKind::Io, "cannot listen").with_source("in use");
+        assert_eq!(format!("{error:?}"), "cannot listen: in use");
+    }
+}
