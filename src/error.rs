@@ -48,6 +48,8 @@ pub enum ErrorKind {
     Redis,
     /// A session value that cannot be stored: too large, too many, not text, not JSON.
     Session,
+    /// A reply that belongs to another session; the connection it came over was closed.
+    Desync,
     /// The session was destroyed, renewed or expired while it was in use; nothing was written.
     Gone,
     /// Input that cannot be read: a form, a JSON document, a header.
@@ -149,14 +151,6 @@ impl std::error::Error for Error {
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Error {
         Error::new(ErrorKind::Io, error.to_string()).with_source(error)
-    }
-}
-
-impl From<redis::RedisError> for Error {
-    fn from(error: redis::RedisError) -> Error {
-        let unanswered = error.is_io_error() || error.is_timeout() || error.is_connection_dropped();
-        let kind = if unanswered { ErrorKind::Unavailable } else { ErrorKind::Redis };
-        Error::new(kind, format!("Redis: {error}")).with_source(error)
     }
 }
 

@@ -2,5 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod session;
 
 pub use error::{Error, ErrorKind, Result};
+pub use session::id::{IdFormat, SessionId};
+pub use session::store::{Action, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore};

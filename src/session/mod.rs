@@ -1,0 +1,4 @@
+//! Sessions.
+
+pub(crate) mod id;
+pub(crate) mod store;
