@@ -3,7 +3,9 @@
 
 mod error;
 mod session;
+pub mod testing;
 
 pub use error::{Error, ErrorKind, Result};
 pub use session::id::{IdFormat, SessionId};
+pub use session::memory::MemoryStore;
 pub use session::store::{Action, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore};

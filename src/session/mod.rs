@@ -1,4 +1,5 @@
 //! Sessions.
 
 pub(crate) mod id;
+pub(crate) mod memory;
 pub(crate) mod store;

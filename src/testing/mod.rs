@@ -1,0 +1,3 @@
+//! What helps to test an app, a plugin or a store.
+
+pub mod store_contract;
