@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::id::SessionId;
 use super::keeper::Keeper;
-use super::store::{Action, Changes, Load, Record, Save, Saved};
+use super::store::{Action, Changes, Load, Record, Save, Saved, gone};
 use crate::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
 
@@ -517,13 +517,6 @@ impl Session {
     pub(crate) fn was_used(&self) -> bool {
         self.used.get()
     }
-}
-
-fn gone() -> Error {
-    Error::new(
-        ErrorKind::Gone,
-        "the session was destroyed, renewed or expired while this request was running; nothing was saved",
-    )
 }
 
 /// Shows the keys; neither the id nor any value.

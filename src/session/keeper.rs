@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::events::{Counters, Event, Events};
 use super::id::{IdFormat, IdGenerator, SessionId};
-use super::store::{Lifetimes, SessionStore};
+use super::store::{Caps, Lifetimes, SessionStore};
 use crate::{Error, ErrorKind, Result};
 
 /// Store, ids, limits and observer of one session plugin.
@@ -19,13 +19,6 @@ pub(crate) struct Keeper {
     pub(crate) generator: IdGenerator,
     pub(crate) events: Box<dyn Events>,
     pub(crate) counters: Counters,
-}
-
-/// How large a session may become.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Caps {
-    pub(crate) bytes: usize,
-    pub(crate) fields: usize,
 }
 
 impl Keeper {

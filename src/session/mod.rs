@@ -19,10 +19,10 @@ use self::cookie::CookieSettings;
 use self::data::{CookieDue, Session};
 use self::events::{Counters, Event, Events, LogEvents};
 use self::id::{IdGenerator, SessionId};
-use self::keeper::{Caps, Keeper};
+use self::keeper::Keeper;
 use self::memory::MemoryStore;
 use self::redis::{Layout, RedisStore};
-use self::store::{Lifetimes, Load, SessionStore};
+use self::store::{Caps, Lifetimes, Load, SessionStore};
 use crate::cookies::SameSite;
 use crate::plugin::{Batch, Entry, Installed, Plugin, Provision};
 use crate::redis::{RedisConfig, RedisPool};
@@ -98,7 +98,7 @@ impl SessionPlugin {
             },
             lifetime: Some(Duration::from_secs(300)),
             max_age: None,
-            caps: Caps { bytes: 64 * 1024, fields: 256 },
+            caps: Caps::default(),
             events: None,
             counters: Counters::default(),
             refused: None,
@@ -338,7 +338,11 @@ impl SessionPlugin {
                 ));
             }
             Backend::Store(store) => return Ok(store.clone()),
-            Backend::Memory => return Ok(Arc::new(MemoryStore::new())),
+            Backend::Memory => {
+                let store = MemoryStore::new();
+                let Caps { bytes, fields } = self.caps;
+                return Ok(Arc::new(store.max_bytes(bytes).max_fields(fields)));
+            }
             Backend::Pool(_) if self.redis_was_set => {
                 return Err(self.config_error(
                     "a pool knows where Redis is; host, port, db, password, url and the time-outs are \

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::id::{IdFormat, SessionId};
-use crate::Result;
+use crate::{Error, ErrorKind, Result};
 
 /// How long a session lives. The store's clock decides, never the cookie's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,16 +57,18 @@ pub struct Save<'a> {
 /// What a save does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<'a> {
-    /// The session is new. A record that is already there is never overwritten.
+    /// The session is new. A record that is already there is never overwritten: that is an error, except
+    /// that a repetition of the same creation may answer [`Saved::Stored`] again.
     Create,
     /// The session was loaded. If it is not there any more, nothing is written. Without changes this
     /// says no more than that the session was saved just now.
     Update,
     /// The session moves to this new id, with its data, the changes and its creation time, in one atomic
     /// step; the old id is dead at once. If the old one is not there any more, nothing is written, except
-    /// that a repetition of the same move answers [`Saved::Stored`] again.
+    /// that a repetition of the same move answers [`Saved::Stored`] again. A record that is already there
+    /// under the new id is never overwritten: while the old one is there too, that is an error.
     Rotate {
-        /// The new id.
+        /// The new id: a fresh one, so that a record under it proves that the move happened.
         to: &'a SessionId,
     },
     /// The session ends, whether or not it is still there; `changes` are empty.
@@ -109,6 +111,7 @@ pub enum Saved {
 /// - A load and a save start the idle limit anew. Neither goes past the absolute one, after which the
 ///   session is unknown.
 /// - A save writes the changed fields and no others: two saves of different fields both survive.
+/// - Keys and values are any text, except that no key begins with NUL: stores may keep their own fields there.
 /// - A save, and each of the three operations, is one atomic step. A save never brings back what is gone.
 /// - `Ok` means stored.
 /// - The methods on slices answer in the order of the slice, one answer for each; one session's error
@@ -148,9 +151,78 @@ pub trait SessionStore: Send + Sync + 'static {
         IdFormat::default()
     }
 
+    /// Which ids the store also finds, besides those of [`id_format`](SessionStore::id_format), because it
+    /// takes over the sessions of an older layout; new ids are never made in this format.
+    fn former_id_format(&self) -> Option<IdFormat> {
+        None
+    }
+
     /// Refuses settings that this store cannot honour, when the plugin is installed.
     fn check(&self, lifetimes: &Lifetimes) -> Result<()> {
         let _ = lifetimes;
         Ok(())
     }
+}
+
+/// How much one session may hold. Enforced where a session is saved, so that concurrent saves cannot pass
+/// it together, and again where one is loaded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caps {
+    /// How many fields.
+    pub(crate) fields: usize,
+    /// How many bytes all keys and values have together.
+    pub(crate) bytes: usize,
+}
+
+impl Default for Caps {
+    fn default() -> Caps {
+        Caps { fields: 256, bytes: 64 * 1024 }
+    }
+}
+
+impl Caps {
+    /// Refuses a session of this size.
+    pub(crate) fn check(&self, fields: usize, bytes: usize) -> Result<()> {
+        if fields > self.fields || bytes > self.bytes {
+            return Err(self.exceeded());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn exceeded(&self) -> Error {
+        let Caps { fields, bytes } = self;
+        Error::new(
+            ErrorKind::Session,
+            format!(
+                "the session would grow past its caps of {fields} fields and {bytes} bytes, nothing \
+                 was written; store less, or raise the caps of the store"
+            ),
+        )
+    }
+}
+
+/// The error of a creation or a move onto a record that is already there.
+pub(crate) fn id_taken() -> Error {
+    Error::new(
+        ErrorKind::Redis,
+        "the store already holds a record under the new session's id, nothing was written",
+    )
+}
+
+/// The error of an operation on a session that is not there.
+pub(crate) fn gone() -> Error {
+    Error::new(
+        ErrorKind::Gone,
+        "the session was destroyed, renewed or expired while it was in use, nothing was written",
+    )
+}
+
+/// The error of adding to a field that holds something else, or past the range.
+pub(crate) fn not_a_number(key: &str) -> Error {
+    Error::new(
+        ErrorKind::Session,
+        format!(
+            "session field {key:?} cannot be added to: it is no 64-bit integer, or the sum is none"
+        ),
+    )
 }

@@ -1,4 +1,4 @@
-//! Testing an app without sockets.
+//! A client without sockets.
 
 use std::sync::Mutex;
 
