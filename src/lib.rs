@@ -36,6 +36,7 @@ pub use service::{Service, Urls};
 pub use session::SessionPlugin;
 pub use session::data::Session;
 pub use session::events::{Counters, Counts, Event, Events, LogEvents};
+pub use session::flash::Flash;
 pub use session::id::{IdFormat, SessionId};
 pub use session::memory::MemoryStore;
 pub use session::redis::{Layout, RedisStore};

@@ -1,5 +1,6 @@
 //! All integration tests, in one binary: it links once.
 
 mod app;
+mod flash;
 mod sessions;
 mod stores;

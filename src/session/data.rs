@@ -44,11 +44,11 @@ use crate::{Error, ErrorKind, Result};
 /// # Ok::<(), bottle_session::Error>(())
 /// ```
 pub struct Session {
-    keeper: Arc<Keeper>,
+    pub(super) keeper: Arc<Keeper>,
     /// The id under which the store has the session; none while it is new.
     id: Option<SessionId>,
-    fields: BTreeMap<String, String>,
-    changes: Changes,
+    pub(super) fields: BTreeMap<String, String>,
+    pub(super) changes: Changes,
     renewed: bool,
     /// A destroyed session that the store still has.
     ended: Option<SessionId>,
@@ -60,8 +60,8 @@ pub struct Session {
     loaded: bool,
     gone: bool,
     cookie: CookieDue,
-    refused: Option<Error>,
-    used: Cell<bool>,
+    pub(super) refused: Option<Error>,
+    pub(super) used: Cell<bool>,
 }
 
 impl Provided for Session {}
@@ -367,7 +367,7 @@ impl Session {
         Ok(set)
     }
 
-    fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
+    pub(super) fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
         self.used.set(true);
         // There must be something to act on: a session that is new comes into being here.
         self.changes.cleared |= self.id.is_none();

@@ -3,6 +3,7 @@
 pub(crate) mod cookie;
 pub(crate) mod data;
 pub(crate) mod events;
+pub(crate) mod flash;
 pub(crate) mod id;
 mod keeper;
 pub(crate) mod memory;
