@@ -34,6 +34,7 @@ pub use router::Filter;
 pub use server::{ListenAddress, Server, ShutdownHandle};
 pub use service::{Service, Urls};
 pub use session::SessionPlugin;
+pub use session::csrf::CsrfPlugin;
 pub use session::data::Session;
 pub use session::events::{Counters, Counts, Event, Events, LogEvents};
 pub use session::flash::Flash;

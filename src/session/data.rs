@@ -50,6 +50,8 @@ pub struct Session {
     pub(super) fields: BTreeMap<String, String>,
     pub(super) changes: Changes,
     renewed: bool,
+    /// The id that the session will be saved under, where it had to be known before: it is new, or renewed.
+    next_id: Option<SessionId>,
     /// A destroyed session that the store still has.
     ended: Option<SessionId>,
     remember: Option<Duration>,
@@ -127,6 +129,7 @@ impl Session {
             fields: BTreeMap::new(),
             changes: Changes::default(),
             renewed: false,
+            next_id: None,
             ended: None,
             remember: None,
             remember_changed: false,
@@ -292,6 +295,7 @@ impl Session {
         self.fields.clear();
         self.changes = Changes::default();
         self.renewed = false;
+        self.next_id = None;
         self.remember = None;
         self.remember_changed = false;
         self.created = None;
@@ -442,12 +446,12 @@ impl Session {
                 remember: None,
             });
         }
-        let (id, kind) = match (self.status(), &self.id) {
+        let (id, kind) = match (self.status(), self.id.clone()) {
             (Status::Untouched, _) => return Ok(pending),
-            (Status::Changed, Some(id)) => (id.clone(), Kind::Update),
-            (Status::Renewed, Some(id)) => (id.clone(), Kind::Rotate(self.keeper.fresh_id()?)),
+            (Status::Changed, Some(id)) => (id, Kind::Update),
+            (Status::Renewed, Some(id)) => (id, Kind::Rotate(self.new_id()?)),
             (Status::Created | Status::Changed | Status::Renewed, _) => {
-                (self.keeper.fresh_id()?, Kind::Create)
+                (self.new_id()?, Kind::Create)
             }
         };
         let mut changes = std::mem::take(&mut self.changes);
@@ -459,6 +463,19 @@ impl Session {
         self.renewed = false;
         pending.push(Pending { id, kind, changes, remember });
         Ok(pending)
+    }
+
+    fn new_id(&mut self) -> Result<SessionId> {
+        self.next_id.take().map_or_else(|| self.keeper.fresh_id(), Ok)
+    }
+
+    /// The id under which the browser will have the session once this request is answered.
+    pub(super) fn coming_id(&mut self) -> Result<SessionId> {
+        if let (Some(id), false) = (&self.id, self.renewed) {
+            return Ok(id.clone());
+        }
+        let id = self.new_id()?;
+        Ok(self.next_id.insert(id).clone())
     }
 
     /// Takes note of how a save ended. The cookie is decided here, after the store has answered: an id

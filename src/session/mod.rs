@@ -1,6 +1,7 @@
 //! Sessions: the plugin and its options.
 
 pub(crate) mod cookie;
+pub(crate) mod csrf;
 pub(crate) mod data;
 pub(crate) mod events;
 pub(crate) mod flash;
