@@ -11,12 +11,16 @@ mod redis;
 mod request;
 mod response;
 mod router;
+#[cfg(feature = "secure-cookies")]
+mod secure_cookies;
 pub mod server;
 mod service;
 mod session;
 pub mod testing;
 
 pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
+#[cfg(feature = "secure-cookies")]
+pub use cookie::Key;
 pub use cookies::{Cookie, RequestCookies, SameSite};
 pub use error::{Error, ErrorKind, Result};
 pub use exchange::Exchange;

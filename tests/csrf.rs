@@ -1,9 +1,7 @@
 //! Forged requests, as the app sees them.
 
 use bottle_session::http::Method;
-use bottle_session::{
-    App, CsrfPlugin, HttpError, Request, Session, SessionPlugin, TestClient, named,
-};
+use bottle_session::{App, CsrfPlugin, Request, Result, Session, SessionPlugin, TestClient, named};
 
 fn app() -> App {
     let mut app = App::new();
@@ -31,7 +29,7 @@ fn app() -> App {
         s.verify_csrf(request.header("x-token").unwrap_or("")).to_string()
     })
     .skip("csrf");
-    app.post("/upload", |request: &Request| -> Result<String, HttpError> {
+    app.post("/upload", |request: &Request| -> Result<String> {
         let mut text = String::new();
         request.body_reader()?.read_to_string(&mut text)?;
         Ok(text)

@@ -162,7 +162,7 @@ impl CsrfPlugin {
         self
     }
 
-    fn check(&self, exchange: &mut Exchange) -> std::result::Result<(), HttpError> {
+    fn check(&self, exchange: &mut Exchange) -> Result<()> {
         let request = exchange.request();
         self.check_origin(request)?;
         let token = token(request)?;
@@ -185,7 +185,7 @@ impl CsrfPlugin {
         }
     }
 
-    fn check_origin(&self, request: &Request) -> std::result::Result<(), HttpError> {
+    fn check_origin(&self, request: &Request) -> Result<()> {
         let origin = request.header("origin");
         let parsed = origin.and_then(|origin| Url::parse(origin).ok());
         let trusted = parsed.as_ref().is_some_and(|url| self.trusted.contains(&url.origin()));
@@ -226,8 +226,8 @@ fn token(request: &Request) -> Result<Option<String>> {
     Ok(fields.find(|(name, _)| name == FIELD).map(|(_, value)| value.into_owned()))
 }
 
-fn forbidden(message: &str) -> HttpError {
-    HttpError::new(StatusCode::FORBIDDEN).with_message(message)
+fn forbidden(message: &str) -> Error {
+    HttpError::new(StatusCode::FORBIDDEN).with_message(message).into()
 }
 
 fn is_safe(method: &Method) -> bool {
@@ -277,7 +277,7 @@ impl Plugin for CsrfPlugin {
             if !is_safe(exchange.request().method())
                 && let Err(error) = plugin.check(exchange)
             {
-                return error.into_response();
+                return HttpError::from(error).into_response();
             }
             callback.call(exchange)
         })
