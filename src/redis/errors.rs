@@ -37,7 +37,7 @@ fn kind(code: Option<&str>) -> ErrorKind {
 }
 
 /// The error of a command that Redis refused.
-pub(crate) fn of_server(error: &ServerError) -> Error {
+pub(crate) fn server_error(error: &ServerError) -> Error {
     let text = format!("Redis: {} {}", error.code(), error.details().unwrap_or_default());
     Error::new(kind(Some(error.code())), text.trim_end())
 }

@@ -10,7 +10,7 @@ mod pool;
 pub use breaker::BreakerState;
 pub use config::RedisConfig;
 pub use connection::RedisConnection;
-pub(crate) use errors::of_server;
+pub(crate) use errors::server_error;
 pub use plugin::RedisPlugin;
 pub use pool::RedisPool;
 pub(crate) use pool::Repeat;

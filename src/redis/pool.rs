@@ -128,21 +128,21 @@ impl RedisPool {
         pipeline: &Pipeline,
         repeat: Repeat,
     ) -> Result<Vec<std::result::Result<Value, ServerError>>> {
-        self.send_trusting(pipeline, repeat, |_| true)
+        self.send_checked(pipeline, repeat, |_| true)
     }
 
-    /// The same, closing the connection if `trusts` finds that the replies are not to these commands.
-    pub(crate) fn send_trusting(
+    /// The same, closing the connection if `check` finds that the replies are not to these commands.
+    pub(crate) fn send_checked(
         &self,
         pipeline: &Pipeline,
         repeat: Repeat,
-        trusts: impl Fn(&[std::result::Result<Value, ServerError>]) -> bool,
+        check: impl Fn(&[std::result::Result<Value, ServerError>]) -> bool,
     ) -> Result<Vec<std::result::Result<Value, ServerError>>> {
         let packed = pipeline.get_packed_pipeline();
         let once = || -> std::result::Result<_, Failure> {
             let mut link = self.checkout().map_err(Failure::Other)?;
             let replies = self.round_trip(&mut link, &packed, pipeline.len())?;
-            if !trusts(&replies) {
+            if !check(&replies) {
                 link.dirty = true;
             }
             Ok(replies)
