@@ -57,6 +57,7 @@ type Due = (SystemTime, u64);
 struct Kept {
     fields: BTreeMap<String, String>,
     created: SystemTime,
+    saved: SystemTime,
     remember: Option<Duration>,
     /// `None` where the end is past what a `SystemTime` can say.
     expires: Option<SystemTime>,
@@ -120,8 +121,14 @@ impl MemoryStore {
             self.held.fetch_sub(1, Ordering::Relaxed);
             return if kept.fields == fields { Ok(Saved::Stored) } else { Err(id_taken()) };
         }
-        let mut kept =
-            Kept { fields, created: now, remember: save.remember, expires: None, due: None };
+        let mut kept = Kept {
+            fields,
+            created: now,
+            saved: now,
+            remember: save.remember,
+            expires: None,
+            due: None,
+        };
         kept.expires = kept.end(&save.lifetimes, now);
         shard.insert(save.id, kept);
         Ok(Saved::Stored)
@@ -134,6 +141,7 @@ impl MemoryStore {
         };
         kept.fields = applied(&kept.fields, save.changes, &self.caps)?;
         kept.remember = save.remember.or(kept.remember);
+        kept.saved = now;
         shard.touch(save.id, &save.lifetimes, now);
         Ok(Saved::Stored)
     }
@@ -153,6 +161,7 @@ impl MemoryStore {
         let Some(mut kept) = pair.source().remove(save.id) else { return Ok(Saved::Gone) };
         kept.fields = fields;
         kept.remember = save.remember.or(kept.remember);
+        kept.saved = now;
         kept.expires = kept.end(&save.lifetimes, now);
         pair.target().insert(to, kept);
         Ok(Saved::Stored)
@@ -251,6 +260,7 @@ impl SessionStore for MemoryStore {
         let record = Record {
             fields: kept.fields.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             created: Some(kept.created),
+            saved_ago: Some(now.duration_since(kept.saved).unwrap_or_default()),
             remember: kept.remember,
         };
         shard.touch(load.id, &load.lifetimes, now);

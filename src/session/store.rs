@@ -32,6 +32,9 @@ pub struct Record {
     pub fields: Vec<(String, String)>,
     /// When the session was created, by the store's clock; `None` where the layout does not say.
     pub created: Option<SystemTime>,
+    /// How long ago the session was last saved, by the store's clock; `None` where the layout does not
+    /// say. The cookie was last sent then.
+    pub saved_ago: Option<Duration>,
     /// The session's own idle limit, set by [`Session::remember`](crate::Session::remember).
     pub remember: Option<Duration>,
 }
@@ -57,7 +60,8 @@ pub enum Action<'a> {
     /// The session is new. A record that is already there is never overwritten: that is an error, except
     /// that a repetition of the same creation may answer [`Saved::Stored`] again.
     Create,
-    /// The session was loaded. If it is not there any more, nothing is written.
+    /// The session was loaded. If it is not there any more, nothing is written. Without changes this
+    /// says no more than that the session was saved just now.
     Update,
     /// The session moves to this new id, with its data, the changes and its creation time, in one atomic
     /// step; the old id is dead at once. If the old one is not there any more, nothing is written, except
