@@ -12,7 +12,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bottle_session::{App, Layout, Result, Session, SessionPlugin, TestClient, named};
+use bottle_session::{App, Layout, Result, Session, SessionPlugin, named};
 
 const USAGE: &str = "\
 usage: greeter [OPTION]...
@@ -179,6 +179,8 @@ fn number<T: std::str::FromStr>(option: &str, text: &str) -> std::result::Result
 
 #[test]
 fn it_greets_whom_it_knows() {
+    use bottle_session::TestClient;
+
     let client =
         TestClient::new(app(SessionPlugin::new().in_memory(), "session").unwrap()).unwrap();
     let text = |path: &str| client.get(path).send().text();

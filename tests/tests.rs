@@ -3,3 +3,4 @@
 mod app;
 mod sessions;
 mod stores;
+mod support;

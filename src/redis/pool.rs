@@ -122,16 +122,8 @@ impl RedisPool {
     }
 
     /// Sends commands and reads a reply for each, in one round trip and within the operation's deadline. A
-    /// command's own error concerns no other command.
-    pub(crate) fn send(
-        &self,
-        pipeline: &Pipeline,
-        repeat: Repeat,
-    ) -> Result<Vec<std::result::Result<Value, ServerError>>> {
-        self.send_checked(pipeline, repeat, |_| true)
-    }
-
-    /// The same, closing the connection if `check` finds that the replies are not to these commands.
+    /// command's own error concerns no other command. Where `check` finds that the replies are not to these
+    /// commands, the connection is closed.
     pub(crate) fn send_checked(
         &self,
         pipeline: &Pipeline,
@@ -207,10 +199,6 @@ impl RedisPool {
             }
             _ => shared.breaker.succeeded(),
         }
-    }
-
-    pub(super) fn operation_timeout(&self) -> Duration {
-        self.0.shared.config.operation_timeout
     }
 }
 
