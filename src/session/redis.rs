@@ -228,7 +228,7 @@ impl RedisStore {
                 Err(_) => true,
             })
         };
-        let replies = match self.pool.send_checked(pipeline, repeat, &ours) {
+        let replies = match self.pool.send_checked(pipeline, repeat, ours) {
             Ok(replies) => replies,
             Err(error) => {
                 return expected.iter().map(|_| Err(Failed::Error(copy(&error)))).collect();
