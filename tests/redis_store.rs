@@ -315,7 +315,7 @@ fn a_record_of_another_type_is_an_error_of_its_own_session() {
         let answers = fixture.store.load_many(&batch);
         let [Ok(Some(_)), Err(error), Ok(Some(_))] = &answers[..] else { panic!("{answers:?}") };
         // Not Unavailable: another try would not help.
-        assert_eq!(error.kind(), ErrorKind::Redis, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         assert!(error.to_string().contains("WRONGTYPE"), "{error}");
         let load = Load { id: &id, lifetimes: IDLE };
         for error in [
@@ -324,7 +324,7 @@ fn a_record_of_another_type_is_an_error_of_its_own_session() {
             save(&fixture.store, &first, Action::Rotate { to: &id }, &[]).unwrap_err(),
             fixture.store.increment(&load, "n", 1).unwrap_err(),
         ] {
-            assert_eq!(error.kind(), ErrorKind::Redis, "{error}");
+            assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         }
         assert_eq!(fixture.redis.get::<_, String>(&key).unwrap(), "a string");
     }

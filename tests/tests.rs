@@ -1,5 +1,7 @@
-//! The integration tests: one binary, one module for each part.
+//! All integration tests, in one binary: it links once.
 
+mod app;
 mod redis_store;
+mod sessions;
 mod stores;
 mod support;

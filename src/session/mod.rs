@@ -1,6 +1,566 @@
-//! Sessions.
+//! Sessions: the plugin and its options.
 
+pub(crate) mod cookie;
+pub(crate) mod data;
+pub(crate) mod events;
 pub(crate) mod id;
+mod keeper;
 pub(crate) mod memory;
 pub(crate) mod redis;
 pub(crate) mod store;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+
+use self::cookie::CookieSettings;
+use self::data::{CookieDue, Session};
+use self::events::{Counters, Event, Events, LogEvents};
+use self::id::{IdGenerator, SessionId};
+use self::keeper::Keeper;
+use self::memory::MemoryStore;
+use self::redis::{Layout, RedisStore};
+use self::store::{Caps, Lifetimes, Load, SessionStore};
+use crate::cookies::SameSite;
+use crate::plugin::{Batch, Entry, Installed, Plugin, Provision};
+use crate::redis::{RedisConfig, RedisPool};
+use crate::response::{HttpError, IntoResponse, ResponseHead};
+use crate::server::ListenAddress;
+use crate::{Error, ErrorKind, Result};
+
+/// How long the store keeps a session whose cookie ends with the browser: 7 days, as in bottle-session.
+const BROWSER_SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Provides a [`Session`] to the handlers that ask for one.
+///
+/// Names and defaults of the first options are those of Python's bottle-session 1.0:
+///
+/// | option | default | |
+/// |---|---|---|
+/// | [`host`](Self::host), [`port`](Self::port), [`db`](Self::db) | `localhost`, 6379, 0 | where Redis is |
+/// | [`password`](Self::password), [`username`](Self::username) | none | for Redis |
+/// | [`cookie_name`](Self::cookie_name) | `bottle.session` | |
+/// | [`cookie_lifetime`](Self::cookie_lifetime) | 300 s | the idle limit; `None`: until the browser ends, 7 days in the store |
+/// | [`cookie_secure`](Self::cookie_secure), [`cookie_httponly`](Self::cookie_httponly) | false | |
+/// | [`keyword`](Self::keyword) | `session` | the argument's name in [`named!`](crate::named) |
+/// | [`url`](Self::url), [`pool`](Self::pool), [`store`](Self::store), [`in_memory`](Self::in_memory) | | other ways to say where |
+/// | [`cookie_path`](Self::cookie_path), [`cookie_domain`](Self::cookie_domain), [`cookie_same_site`](Self::cookie_same_site), [`cookie_partitioned`](Self::cookie_partitioned) | `/`, none, Lax, false | |
+/// | [`max_age`](Self::max_age) | none | the absolute limit |
+/// | [`key_prefix`](Self::key_prefix), [`layout`](Self::layout) | `bottle.session:`, [`Layout::Default`] | the records in Redis |
+/// | [`max_bytes`](Self::max_bytes), [`max_fields`](Self::max_fields) | 64 KiB, 256 | the largest session |
+/// | [`connect_timeout`](Self::connect_timeout), [`operation_timeout`](Self::operation_timeout), [`pool_size`](Self::pool_size) | 1 s, 500 ms, 16 | deadlines of Redis |
+/// | [`events`](Self::events) | [`LogEvents`] | who hears what happens |
+pub struct SessionPlugin {
+    keyword: String,
+    backend: Backend,
+    redis: RedisConfig,
+    redis_was_set: bool,
+    layout: Option<Layout>,
+    key_prefix: Option<String>,
+    cookie: CookieSettings,
+    lifetime: Option<Duration>,
+    max_age: Option<Duration>,
+    caps: Caps,
+    events: Option<Box<dyn Events>>,
+    counters: Counters,
+    /// The first option that could not work; told at install, when there is somebody to tell.
+    refused: Option<Error>,
+    keeper: OnceLock<Arc<Keeper>>,
+}
+
+enum Backend {
+    Redis,
+    Pool(RedisPool),
+    Store(Arc<dyn SessionStore>),
+    Memory,
+}
+
+impl SessionPlugin {
+    /// A plugin with the default options: Redis on localhost, a cookie of 300 seconds.
+    pub fn new() -> SessionPlugin {
+        SessionPlugin {
+            keyword: "session".to_owned(),
+            backend: Backend::Redis,
+            redis: RedisConfig::default(),
+            redis_was_set: false,
+            layout: None,
+            key_prefix: None,
+            cookie: CookieSettings {
+                name: "bottle.session".to_owned(),
+                path: "/".to_owned(),
+                domain: None,
+                secure: false,
+                http_only: false,
+                same_site: SameSite::Lax,
+                partitioned: false,
+            },
+            lifetime: Some(Duration::from_secs(300)),
+            max_age: None,
+            caps: Caps::default(),
+            events: None,
+            counters: Counters::default(),
+            refused: None,
+            keeper: OnceLock::new(),
+        }
+    }
+
+    fn redis(mut self, change: impl FnOnce(RedisConfig) -> RedisConfig) -> SessionPlugin {
+        self.redis = change(self.redis);
+        self.redis_was_set = true;
+        self
+    }
+
+    /// The host of the Redis server: `localhost` unless set.
+    #[must_use]
+    pub fn host(self, host: impl Into<String>) -> SessionPlugin {
+        self.redis(|redis| redis.host(host))
+    }
+
+    /// The port of the Redis server: 6379 unless set.
+    #[must_use]
+    pub fn port(self, port: u16) -> SessionPlugin {
+        self.redis(|redis| redis.port(port))
+    }
+
+    /// The number of the Redis database: 0 unless set.
+    #[must_use]
+    pub fn db(self, db: i64) -> SessionPlugin {
+        self.redis(|redis| redis.db(db))
+    }
+
+    /// The Redis user (ACL, Redis 6 and later): none unless set.
+    #[must_use]
+    pub fn username(self, username: impl Into<String>) -> SessionPlugin {
+        self.redis(|redis| redis.username(username))
+    }
+
+    /// The Redis password: none unless set.
+    #[must_use]
+    pub fn password(self, password: impl Into<String>) -> SessionPlugin {
+        self.redis(|redis| redis.password(password))
+    }
+
+    /// How long connecting to Redis may take: 1 s unless set.
+    #[must_use]
+    pub fn connect_timeout(self, timeout: Duration) -> SessionPlugin {
+        self.redis(|redis| redis.connect_timeout(timeout))
+    }
+
+    /// How long a load or save may take: 500 ms unless set.
+    #[must_use]
+    pub fn operation_timeout(self, timeout: Duration) -> SessionPlugin {
+        self.redis(|redis| redis.operation_timeout(timeout))
+    }
+
+    /// How many connections to Redis there may be: 16 unless set. As many as the server has workers.
+    #[must_use]
+    pub fn pool_size(self, connections: u32) -> SessionPlugin {
+        self.redis(|redis| redis.pool_size(connections))
+    }
+
+    /// Where Redis is, as `redis://user:password@host:port/db`, `rediss://…` (feature `rustls`) or
+    /// `unix:///path?db=0`.
+    #[must_use]
+    pub fn url(mut self, url: &str) -> SessionPlugin {
+        match RedisConfig::from_url(url) {
+            Ok(config) => self.redis(|_| config),
+            Err(error) => {
+                self.refused.get_or_insert(error);
+                self
+            }
+        }
+    }
+
+    /// Shares a pool with the rest of the app.
+    #[must_use]
+    pub fn pool(mut self, pool: RedisPool) -> SessionPlugin {
+        self.backend = Backend::Pool(pool);
+        self
+    }
+
+    /// Keeps sessions in another store.
+    #[must_use]
+    pub fn store(mut self, store: impl SessionStore) -> SessionPlugin {
+        self.backend = Backend::Store(Arc::new(store));
+        self
+    }
+
+    /// Keeps sessions in this process's memory: gone when it ends, shared with nobody.
+    #[must_use]
+    pub fn in_memory(mut self) -> SessionPlugin {
+        self.backend = Backend::Memory;
+        self
+    }
+
+    /// How sessions are written in Redis: [`Layout::Default`] unless set.
+    #[must_use]
+    pub fn layout(mut self, layout: Layout) -> SessionPlugin {
+        self.layout = Some(layout);
+        self
+    }
+
+    /// What the keys of the default layout start with: `bottle.session:` unless set.
+    #[must_use]
+    pub fn key_prefix(mut self, prefix: impl Into<String>) -> SessionPlugin {
+        self.key_prefix = Some(prefix.into());
+        self
+    }
+
+    /// The name of the cookie: `bottle.session` unless set.
+    #[must_use]
+    pub fn cookie_name(mut self, name: impl Into<String>) -> SessionPlugin {
+        self.cookie.name = name.into();
+        self
+    }
+
+    /// How long a session lives without requests, and its cookie with it: 300 s unless set. `None` makes a
+    /// cookie that ends with the browser; the store then keeps the session for 7 days without requests.
+    ///
+    /// The store's clock decides. The cookie is sent anew with every change, and with a read once a tenth
+    /// of the lifetime has passed since it was last sent.
+    #[must_use]
+    pub fn cookie_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> SessionPlugin {
+        self.lifetime = lifetime.into();
+        self
+    }
+
+    /// Whether the browser sends the cookie over https only: false unless set.
+    #[must_use]
+    pub fn cookie_secure(mut self, secure: bool) -> SessionPlugin {
+        self.cookie.secure = secure;
+        self
+    }
+
+    /// Whether scripts in the page cannot see the cookie: false unless set.
+    #[must_use]
+    pub fn cookie_httponly(mut self, http_only: bool) -> SessionPlugin {
+        self.cookie.http_only = http_only;
+        self
+    }
+
+    /// The paths for which the browser sends the cookie: `/` unless set.
+    #[must_use]
+    pub fn cookie_path(mut self, path: impl Into<String>) -> SessionPlugin {
+        self.cookie.path = path.into();
+        self
+    }
+
+    /// The domain for which the browser sends the cookie: none unless set, which is this host alone.
+    #[must_use]
+    pub fn cookie_domain(mut self, domain: impl Into<String>) -> SessionPlugin {
+        self.cookie.domain = Some(domain.into());
+        self
+    }
+
+    /// On which requests from other sites the browser sends the cookie: Lax unless set.
+    #[must_use]
+    pub fn cookie_same_site(mut self, same_site: SameSite) -> SessionPlugin {
+        self.cookie.same_site = same_site;
+        self
+    }
+
+    /// Whether the cookie is kept apart for each site that embeds this one (CHIPS): false unless set.
+    #[must_use]
+    pub fn cookie_partitioned(mut self, partitioned: bool) -> SessionPlugin {
+        self.cookie.partitioned = partitioned;
+        self
+    }
+
+    /// The name under which [`named!`](crate::named) handlers ask for the session: `session` unless set.
+    #[must_use]
+    pub fn keyword(mut self, keyword: impl Into<String>) -> SessionPlugin {
+        self.keyword = keyword.into();
+        self
+    }
+
+    /// The absolute limit: a session ends this long after its creation, however busy it is. None unless
+    /// set.
+    #[must_use]
+    pub fn max_age(mut self, max_age: impl Into<Option<Duration>>) -> SessionPlugin {
+        self.max_age = max_age.into();
+        self
+    }
+
+    /// How large a session may become, in bytes of keys and values: 64 KiB unless set.
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: usize) -> SessionPlugin {
+        self.caps.bytes = bytes;
+        self
+    }
+
+    /// How many keys a session may have: 256 unless set.
+    #[must_use]
+    pub fn max_fields(mut self, fields: usize) -> SessionPlugin {
+        self.caps.fields = fields;
+        self
+    }
+
+    /// Who hears what happens to sessions; [`LogEvents`] unless set.
+    #[must_use]
+    pub fn events(mut self, events: impl Events) -> SessionPlugin {
+        self.events = Some(Box::new(events));
+        self
+    }
+
+    /// The plugin's counters; they count on after it is installed.
+    pub fn counters(&self) -> Counters {
+        self.counters.clone()
+    }
+
+    /// The strictest settings that fit a site of its own behind TLS: a `__Host-` name, Secure, HttpOnly,
+    /// and an absolute limit of 12 hours unless one is set (OWASP Session Management Cheat Sheet; NIST SP
+    /// 800-63B section 7.2).
+    #[must_use]
+    pub fn hardened(mut self) -> SessionPlugin {
+        if !self.cookie.name.starts_with("__Host-") {
+            self.cookie.name = format!("__Host-{}", self.cookie.name);
+        }
+        self.cookie.secure = true;
+        self.cookie.http_only = true;
+        self.cookie.path = "/".to_owned();
+        self.cookie.domain = None;
+        self.max_age.get_or_insert(Duration::from_secs(12 * 60 * 60));
+        self
+    }
+
+    fn lifetimes(&self) -> Lifetimes {
+        Lifetimes { idle: self.lifetime.unwrap_or(BROWSER_SESSION), absolute: self.max_age }
+    }
+
+    fn open_store(&mut self) -> Result<Arc<dyn SessionStore>> {
+        let pool = match &self.backend {
+            Backend::Store(_) | Backend::Memory if self.layout.is_some() || self.redis_was_set => {
+                return Err(self.config_error(
+                    "options of Redis (host, url, layout, …) do not go with in_memory or store; take \
+                     one or the other",
+                ));
+            }
+            Backend::Store(store) => return Ok(store.clone()),
+            Backend::Memory => {
+                let store = MemoryStore::new();
+                let Caps { bytes, fields } = self.caps;
+                return Ok(Arc::new(store.max_bytes(bytes).max_fields(fields)));
+            }
+            Backend::Pool(_) if self.redis_was_set => {
+                return Err(self.config_error(
+                    "a pool knows where Redis is; host, port, db, password, url and the time-outs are \
+                     set where it is opened",
+                ));
+            }
+            Backend::Pool(pool) => pool.clone(),
+            Backend::Redis => RedisPool::new(self.redis.clone())?,
+        };
+        let store = RedisStore::new(pool)
+            .layout(self.layout.unwrap_or_default())
+            .max_bytes(self.caps.bytes)
+            .max_fields(self.caps.fields);
+        Ok(match self.key_prefix.take() {
+            Some(prefix) => Arc::new(store.key_prefix(prefix)),
+            None => Arc::new(store),
+        })
+    }
+
+    fn config_error(&self, why: &str) -> Error {
+        Error::new(ErrorKind::Config, format!("session plugin {:?}: {why}", self.keyword))
+    }
+
+    fn keeper(&self) -> &Arc<Keeper> {
+        match self.keeper.get() {
+            Some(keeper) => keeper,
+            None => unreachable!("a plugin is set up before it is used"),
+        }
+    }
+
+    /// The id in the request's cookie, if there is one that could be.
+    fn sent_id(&self, entry: &Entry<'_>, keeper: &Keeper) -> Option<SessionId> {
+        let mut cookies = entry.request().cookies().raw(&self.cookie.name).peekable();
+        cookies.peek()?;
+        let id = cookies.find_map(|value| SessionId::parse(value, keeper.format));
+        if id.is_none() {
+            keeper.happened(Event::MalformedId);
+        }
+        id
+    }
+
+    /// Says on the answer what the session did.
+    fn set_head(&self, session: &Session, head: &mut ResponseHead) -> Result<()> {
+        let keeper = self.keeper();
+        match (session.cookie_due(), session.id()) {
+            (CookieDue::Send, Some(id)) => {
+                let own = session.own_lifetime();
+                let lifetime =
+                    keeper.cookie_has_max_age(own).then(|| own.unwrap_or(keeper.lifetimes.idle));
+                head.set_cookie(self.cookie.holding(id.expose(), lifetime))?;
+            }
+            (CookieDue::Remove, _) => head.set_cookie(self.cookie.removal())?,
+            (CookieDue::Send | CookieDue::Nothing, _) => {
+                if session.was_used() {
+                    head.headers_mut().append(header::VARY, HeaderValue::from_static("Cookie"));
+                }
+                return Ok(());
+            }
+        }
+        let headers = head.headers_mut();
+        headers.append(header::VARY, HeaderValue::from_static("Cookie"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(())
+    }
+}
+
+impl Default for SessionPlugin {
+    fn default() -> SessionPlugin {
+        SessionPlugin::new()
+    }
+}
+
+impl fmt::Debug for SessionPlugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionPlugin")
+            .field("keyword", &self.keyword)
+            .field("cookie", &self.cookie)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Plugin for SessionPlugin {
+    fn name(&self) -> &str {
+        "session"
+    }
+
+    fn provides(&self) -> Option<Provision> {
+        let claim = format!("cookie {:?}", self.cookie.name);
+        Some(Provision::of::<Session>(&self.keyword).claiming(claim))
+    }
+
+    fn setup(&mut self, _: &Installed<'_>) -> Result<()> {
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
+        self.cookie.check()?;
+        let lifetimes = self.lifetimes();
+        if lifetimes.idle.is_zero() || lifetimes.absolute.is_some_and(|limit| limit.is_zero()) {
+            return Err(self.config_error("a lifetime of zero would end every session at once"));
+        }
+        let store = self.open_store()?;
+        store.check(&lifetimes)?;
+        let keeper = Keeper {
+            format: store.id_format(),
+            store,
+            lifetimes,
+            caps: self.caps,
+            persistent: self.lifetime.is_some(),
+            generator: IdGenerator::new(),
+            events: self.events.take().unwrap_or_else(|| Box::new(LogEvents)),
+            counters: self.counters.clone(),
+        };
+        log::info!(
+            "sessions of keyword {:?}: cookie {}, idle limit {:?}, absolute limit {:?}",
+            self.keyword,
+            self.cookie,
+            lifetimes.idle,
+            lifetimes.absolute
+        );
+        let _ = self.keeper.set(Arc::new(keeper));
+        Ok(())
+    }
+
+    fn serving(&self, address: &ListenAddress) {
+        if !address.is_local() && !(self.cookie.secure && self.cookie.http_only) {
+            log::warn!(
+                "serving {address}, which is not only this machine, with session cookie {}: set \
+                 cookie_secure and cookie_httponly, or hardened(), unless this is a trusted network",
+                self.cookie
+            );
+        }
+    }
+
+    fn acquire(&self, batch: &mut Batch<'_>) {
+        let keeper = self.keeper();
+        let ids: Vec<_> = batch.iter_mut().map(|entry| self.sent_id(&entry, keeper)).collect();
+        let lifetimes = keeper.lifetimes;
+        let loads: Vec<_> = ids.iter().flatten().map(|id| Load { id, lifetimes }).collect();
+        let records = if loads.is_empty() { Vec::new() } else { keeper.store.load_many(&loads) };
+        let mut records = records.into_iter();
+        for (mut entry, id) in batch.iter_mut().zip(&ids) {
+            let session = match id {
+                None => Ok(Session::new(keeper.clone())),
+                Some(id) => match records.next() {
+                    Some(Ok(Some(record))) => {
+                        keeper.happened(Event::Loaded);
+                        Ok(Session::loaded(keeper.clone(), id.clone(), record))
+                    }
+                    // Never adopted: a session made now gets an id of its own.
+                    Some(Ok(None)) => {
+                        keeper.happened(Event::UnknownId);
+                        Ok(Session::new(keeper.clone()))
+                    }
+                    Some(Err(error)) => Err(error),
+                    None => Err(Error::new(
+                        ErrorKind::Unavailable,
+                        "the session store gave fewer answers than it was asked",
+                    )),
+                },
+            };
+            match session {
+                Ok(session) => entry.put(session),
+                // Not an empty session: that would log the visitor out.
+                Err(error) => {
+                    keeper.failed(&error);
+                    entry.refuse(HttpError::from(error).into_response());
+                }
+            }
+        }
+    }
+
+    fn release(&self, batch: &mut Batch<'_>) {
+        let keeper = self.keeper();
+        let mut failures: Vec<Option<Error>> = Vec::new();
+        let mut pending = Vec::new();
+        for (number, mut entry) in batch.iter_mut().enumerate() {
+            let Some(session) = entry.get_mut::<Session>() else {
+                failures.push(None);
+                continue;
+            };
+            let refused = session.take_refused();
+            // Half of what a handler did is not what it did: nothing is saved where a value was refused.
+            failures.push(match refused.map_or_else(|| session.pending(), Err) {
+                Ok(saves) => {
+                    pending.extend(saves.into_iter().map(|save| (number, save)));
+                    None
+                }
+                Err(error) => Some(error),
+            });
+        }
+        let saved = if pending.is_empty() {
+            Vec::new()
+        } else {
+            let saves: Vec<_> = pending.iter().map(|(_, pending)| pending.save(keeper)).collect();
+            keeper.store.save_many(&saves)
+        };
+        let missing = || {
+            let text = "the session store gave fewer answers than it was asked";
+            Err(Error::new(ErrorKind::Unavailable, text))
+        };
+        let answers = saved.into_iter().chain(std::iter::repeat_with(missing));
+        let mut settled = pending.into_iter().zip(answers).peekable();
+        for ((number, mut entry), mut failure) in batch.iter_mut().enumerate().zip(failures) {
+            while let Some(((_, pending), saved)) = settled.next_if(|((of, _), _)| *of == number) {
+                if let Some(session) = entry.get_mut::<Session>() {
+                    let outcome = session.settle(pending, saved);
+                    failure = failure.or(outcome.err());
+                }
+            }
+            let Some(session) = entry.take::<Session>() else { continue };
+            let done = match failure {
+                // Before the cookie: a failed save must not hand out an id.
+                Some(error) => Err(error),
+                None => self.set_head(&session, entry.head_mut()),
+            };
+            if let Err(error) = done {
+                entry.replace(HttpError::from(error).into_response());
+            }
+        }
+    }
+}

@@ -1,0 +1,739 @@
+//! The app: routes, plugins, hooks, error pages, mounted apps.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::Location;
+use std::sync::Arc;
+
+use http::{Extensions, Method, StatusCode};
+
+use crate::handler::{Binder, Handler, Provider, Signature, Wildcards};
+use crate::plugin::{Ask, Callback, Installed, Plugin, Provision, Route};
+use crate::request::{DEFAULT_BODY_LIMIT, Request};
+use crate::response::{HttpError, IntoResponse, Response};
+use crate::router::{Filter, Filters, Router, Rule};
+use crate::server::{self, ShutdownHandle};
+use crate::service::{Endpoint, Inner, Scope, Service, Target, Urls};
+use crate::{Error, ErrorKind, Result};
+
+type Bind = Box<dyn FnOnce(&mut Binder<'_>) -> Callback + Send>;
+
+/// A Bottle-style app: routes and what goes with them.
+///
+/// Registering never fails on the spot; [`build`](App::build) (and [`run`](App::run)) report all that
+/// cannot work at once, each with file and line.
+///
+/// ```
+/// use bottle_session::{App, TestClient};
+///
+/// let mut app = App::new();
+/// app.get(["/hello", "/hello/<name>"], |name: Option<&str>| {
+///     format!("Hello, {}", name.unwrap_or("stranger"))
+/// });
+/// let client = TestClient::new(app)?;
+/// assert_eq!(client.get("/hello/Ada").send().text(), "Hello, Ada");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
+pub struct App {
+    plugins: Vec<InstalledPlugin>,
+    drafts: Vec<Draft>,
+    filters: Filters,
+    scope: Scope,
+    mounts: Vec<(String, App)>,
+    errors: Vec<Error>,
+    body_limit: u64,
+}
+
+struct InstalledPlugin {
+    plugin: Arc<dyn Plugin>,
+    name: String,
+    provision: Option<Provision>,
+}
+
+/// A route before the app is built.
+struct Draft {
+    methods: Vec<Method>,
+    rules: Vec<String>,
+    bind: Bind,
+    name: Option<String>,
+    skip: Skip,
+    plugins: Vec<InstalledPlugin>,
+    config: Extensions,
+    body_limit: Option<u64>,
+    location: &'static Location<'static>,
+}
+
+#[derive(Default)]
+struct Skip {
+    all: bool,
+    names: Vec<String>,
+    keywords: Vec<String>,
+}
+
+impl Skip {
+    fn skips(&self, installed: &InstalledPlugin) -> bool {
+        let keyword = installed.provision.as_ref().map(Provision::keyword);
+        self.all
+            || self.names.contains(&installed.name)
+            || keyword.is_some_and(|keyword| self.keywords.iter().any(|known| known == keyword))
+    }
+}
+
+impl App {
+    /// An app without routes or plugins.
+    pub fn new() -> App {
+        App {
+            plugins: Vec::new(),
+            drafts: Vec::new(),
+            filters: Filters::default(),
+            scope: Scope::default(),
+            mounts: Vec::new(),
+            errors: Vec::new(),
+            body_limit: DEFAULT_BODY_LIMIT,
+        }
+    }
+
+    /// Routes GET requests for `rule` to `handler`, and HEAD requests where no route has them.
+    #[track_caller]
+    pub fn get<M, H: Signature<M> + Handler<M>>(
+        &mut self,
+        rule: impl IntoRules,
+        handler: H,
+    ) -> RouteOptions<'_> {
+        self.route(Method::GET, rule, handler)
+    }
+
+    /// Routes POST requests for `rule` to `handler`.
+    #[track_caller]
+    pub fn post<M, H: Signature<M> + Handler<M>>(
+        &mut self,
+        rule: impl IntoRules,
+        handler: H,
+    ) -> RouteOptions<'_> {
+        self.route(Method::POST, rule, handler)
+    }
+
+    /// Routes PUT requests for `rule` to `handler`.
+    #[track_caller]
+    pub fn put<M, H: Signature<M> + Handler<M>>(
+        &mut self,
+        rule: impl IntoRules,
+        handler: H,
+    ) -> RouteOptions<'_> {
+        self.route(Method::PUT, rule, handler)
+    }
+
+    /// Routes PATCH requests for `rule` to `handler`.
+    #[track_caller]
+    pub fn patch<M, H: Signature<M> + Handler<M>>(
+        &mut self,
+        rule: impl IntoRules,
+        handler: H,
+    ) -> RouteOptions<'_> {
+        self.route(Method::PATCH, rule, handler)
+    }
+
+    /// Routes DELETE requests for `rule` to `handler`.
+    #[track_caller]
+    pub fn delete<M, H: Signature<M> + Handler<M>>(
+        &mut self,
+        rule: impl IntoRules,
+        handler: H,
+    ) -> RouteOptions<'_> {
+        self.route(Method::DELETE, rule, handler)
+    }
+
+    /// Routes requests of these methods (`"ANY"` for any) for one rule or several to `handler`.
+    #[track_caller]
+    pub fn route<M, H: Signature<M> + Handler<M>>(
+        &mut self,
+        methods: impl IntoMethods,
+        rules: impl IntoRules,
+        handler: H,
+    ) -> RouteOptions<'_> {
+        let location = Location::caller();
+        let methods = methods.into_methods().unwrap_or_else(|name| {
+            let text = format!("{name:?} is no HTTP method; methods are tokens such as \"GET\"");
+            self.errors.push(Error::new(ErrorKind::Route, text).at(location));
+            Vec::new()
+        });
+        let rules = rules.into_rules();
+        if rules.is_empty() {
+            let text = "a route needs at least one rule";
+            self.errors.push(Error::new(ErrorKind::Route, text).at(location));
+        }
+        self.drafts.push(Draft {
+            methods,
+            rules,
+            bind: Box::new(move |binder| handler.bind(binder)),
+            name: None,
+            skip: Skip::default(),
+            plugins: Vec::new(),
+            config: Extensions::new(),
+            body_limit: None,
+            location,
+        });
+        RouteOptions { app: self }
+    }
+
+    /// Installs a plugin for all routes of this app, those registered before included.
+    ///
+    /// Fails where the plugin refuses, or where another one has its keyword.
+    #[track_caller]
+    pub fn install(&mut self, plugin: impl Plugin) -> Result<&mut App> {
+        let location = Location::caller();
+        let installed = prepared(plugin, &self.plugins, &[]).map_err(|error| error.at(location))?;
+        self.plugins.push(installed);
+        Ok(self)
+    }
+
+    /// Uninstalls and closes all plugins of this name, and says how many there were.
+    pub fn uninstall(&mut self, name: &str) -> usize {
+        self.uninstall_where(|installed| installed.name == name)
+    }
+
+    /// Uninstalls and closes the plugin of this keyword, and says whether there was one.
+    pub fn uninstall_keyword(&mut self, keyword: &str) -> bool {
+        let of_keyword = |installed: &InstalledPlugin| {
+            installed.provision.as_ref().is_some_and(|provision| provision.keyword == keyword)
+        };
+        self.uninstall_where(of_keyword) > 0
+    }
+
+    fn uninstall_where(&mut self, goes: impl Fn(&InstalledPlugin) -> bool) -> usize {
+        let before = self.plugins.len();
+        self.plugins.retain(|installed| {
+            let goes = goes(installed);
+            if goes {
+                installed.plugin.close();
+            }
+            !goes
+        });
+        before - self.plugins.len()
+    }
+
+    /// Runs `hook` before each request finds its route. It may change the request, and with its target
+    /// the route; an `Err` of what it returns is the answer.
+    ///
+    /// ```
+    /// use bottle_session::{App, HttpError, Request, abort};
+    ///
+    /// let mut app = App::new();
+    /// app.before_request(|request: &mut Request| match request.header("x-key") {
+    ///     Some("open sesame") => Ok(()),
+    ///     _ => Err(abort(403, "Say the magic words.")),
+    /// });
+    /// ```
+    pub fn before_request<R: HookOutcome>(
+        &mut self,
+        hook: impl Fn(&mut Request) -> R + Send + Sync + 'static,
+    ) -> &mut App {
+        self.scope.before.push(Box::new(move |request| hook(request).into_answer()));
+        self
+    }
+
+    /// Runs `hook` on each answer, error pages included, before the cookies are put onto it.
+    pub fn after_request(
+        &mut self,
+        hook: impl Fn(&Request, &mut Response) + Send + Sync + 'static,
+    ) -> &mut App {
+        self.scope.after.push(Box::new(hook));
+        self
+    }
+
+    /// Shows errors of this status on this page. The answer keeps the error's status unless the page
+    /// has one other than 200.
+    #[track_caller]
+    pub fn error<R: IntoResponse>(
+        &mut self,
+        status: u16,
+        page: impl Fn(&HttpError, &Request) -> R + Send + Sync + 'static,
+    ) -> &mut App {
+        match StatusCode::from_u16(status) {
+            Ok(status) => {
+                let page = move |error: &HttpError, request: &Request| {
+                    page(error, request).into_response()
+                };
+                self.scope.pages.insert(status, Box::new(page));
+            }
+            Err(error) => {
+                let text = format!("{status} is no HTTP status to make an error page for");
+                let error = Error::new(ErrorKind::Route, text).with_source(error);
+                self.errors.push(error.at(Location::caller()));
+            }
+        }
+        self
+    }
+
+    /// Shows all errors without a page of their own on this page.
+    pub fn error_default<R: IntoResponse>(
+        &mut self,
+        page: impl Fn(&HttpError, &Request) -> R + Send + Sync + 'static,
+    ) -> &mut App {
+        let page = move |error: &HttpError, request: &Request| page(error, request).into_response();
+        self.scope.any_page = Some(Box::new(page));
+        self
+    }
+
+    /// Adds a filter that rules of this app can name: `<color:hex>`. It is made anew for each wildcard,
+    /// from the wildcard's configuration.
+    pub fn filter(
+        &mut self,
+        name: impl Into<String>,
+        make: impl Fn(Option<&str>) -> Result<Filter> + Send + Sync + 'static,
+    ) -> &mut App {
+        self.filters.add(name, make);
+        self
+    }
+
+    /// Serves another app's routes under a prefix, which is a rule itself.
+    ///
+    /// As in Bottle the mounted app keeps its own plugins, and those of this app do not reach its routes.
+    /// Its hooks run inside this app's, its error pages go before this app's.
+    pub fn mount(&mut self, prefix: impl Into<String>, app: App) -> &mut App {
+        self.mounts.push((prefix.into(), app));
+        self
+    }
+
+    /// How much of a request's body is read into memory: 1 MiB unless set; a route can have its own.
+    pub fn body_limit(&mut self, bytes: u64) -> &mut App {
+        self.body_limit = bytes;
+        self
+    }
+
+    /// Builds the address of a named route of this app; see [`Urls::build`].
+    pub fn url(&self, name: &str, arguments: &[(&str, &str)]) -> Result<String> {
+        let mut urls = Urls::default();
+        self.collect_urls("", &mut urls)?;
+        urls.build(name, arguments)
+    }
+
+    fn collect_urls(&self, prefix: &str, urls: &mut Urls) -> Result<()> {
+        for draft in &self.drafts {
+            let Some(name) = &draft.name else { continue };
+            for rule in &draft.rules {
+                let rule = Rule::parse(&format!("{prefix}{rule}"), &self.filters)
+                    .map_err(|error| error.at(draft.location))?;
+                urls.rules.entry(name.clone()).or_default().push(rule);
+            }
+        }
+        self.mounts.iter().try_for_each(|(at, app)| app.collect_urls(&joined(prefix, at), urls))
+    }
+
+    /// Checks everything and makes a [`Service`]. The error holds all that cannot work.
+    pub fn build(self) -> Result<Service> {
+        let mut building = Building {
+            router: Router::new(),
+            plugins: Vec::new(),
+            scopes: Vec::new(),
+            urls: Urls::default(),
+            errors: Vec::new(),
+            names: HashSet::new(),
+        };
+        let body_limit = self.body_limit;
+        building.add_app(self, "", None);
+        if !building.errors.is_empty() {
+            return Err(Error::many(building.errors));
+        }
+        Ok(Service::new(Inner {
+            router: building.router,
+            plugins: building.plugins,
+            scopes: building.scopes,
+            urls: Arc::new(building.urls),
+            body_limit,
+        }))
+    }
+
+    /// Builds the app and serves it on this address until SIGINT or SIGTERM.
+    ///
+    /// A request that is running then is finished; a second signal ends the program at once.
+    pub fn run(self, address: &str) -> Result<()> {
+        let service = self.build()?;
+        let shutdown = ShutdownHandle::new();
+        shutdown.on_signals()?;
+        server::run(address, service, &shutdown)
+    }
+}
+
+impl Default for App {
+    fn default() -> App {
+        App::new()
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rules: Vec<_> = self.drafts.iter().flat_map(|draft| &draft.rules).collect();
+        f.debug_struct("App").field("rules", &rules).finish_non_exhaustive()
+    }
+}
+
+/// Sets a plugin up among those that are there already.
+fn prepared(
+    mut plugin: impl Plugin,
+    outer: &[InstalledPlugin],
+    inner: &[InstalledPlugin],
+) -> Result<InstalledPlugin> {
+    let provision = plugin.provides();
+    let name = plugin.name().to_owned();
+    let others: Vec<_> = outer
+        .iter()
+        .chain(inner)
+        .map(|other| (other.name.clone(), other.provision.clone()))
+        .collect();
+    if let Some(keyword) = provision.as_ref().map(Provision::keyword)
+        && let Some((other, _)) =
+            others.iter().find(|(_, p)| p.as_ref().is_some_and(|p| p.keyword == keyword))
+    {
+        return Err(Error::new(
+            ErrorKind::Plugin,
+            format!(
+                "plugin {name:?} cannot have keyword {keyword:?}, which plugin {other:?} has; give \
+                 one of them another with keyword(…)"
+            ),
+        ));
+    }
+    if let Some(claim) = provision.as_ref().and_then(|provision| provision.claim.as_ref())
+        && let Some((other, Some(theirs))) =
+            others.iter().find(|(_, p)| p.as_ref().is_some_and(|p| p.claim.as_ref() == Some(claim)))
+    {
+        return Err(Error::new(
+            ErrorKind::Plugin,
+            format!(
+                "plugin {name:?} cannot have {claim}, which plugin {other:?} with keyword {:?} has; \
+                 give one of them another",
+                theirs.keyword
+            ),
+        ));
+    }
+    plugin.setup(&Installed { plugins: &others })?;
+    Ok(InstalledPlugin { plugin: Arc::new(plugin), name, provision })
+}
+
+fn joined(prefix: &str, rule: &str) -> String {
+    format!("{}{rule}", prefix.trim_end_matches('/')).trim_end_matches('/').to_owned()
+}
+
+/// What a route takes besides rule and handler; returned by [`App::get`] and its like.
+pub struct RouteOptions<'a> {
+    app: &'a mut App,
+}
+
+impl RouteOptions<'_> {
+    fn draft(&mut self) -> &mut Draft {
+        let last = self.app.drafts.len() - 1;
+        &mut self.app.drafts[last]
+    }
+
+    /// Names the route, for [`App::url`].
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.draft().name = Some(name.into());
+        self
+    }
+
+    /// Does without the plugins of this name.
+    pub fn skip(mut self, plugin: impl Into<String>) -> Self {
+        self.draft().skip.names.push(plugin.into());
+        self
+    }
+
+    /// Does without the plugin of this keyword.
+    pub fn skip_keyword(mut self, keyword: impl Into<String>) -> Self {
+        self.draft().skip.keywords.push(keyword.into());
+        self
+    }
+
+    /// Does without any of the app's plugins.
+    pub fn skip_all(mut self) -> Self {
+        self.draft().skip.all = true;
+        self
+    }
+
+    /// Adds a plugin for this route only, inside the app's.
+    #[track_caller]
+    pub fn apply(self, plugin: impl Plugin) -> Self {
+        let location = Location::caller();
+        let last = self.app.drafts.len() - 1;
+        match prepared(plugin, &self.app.plugins, &self.app.drafts[last].plugins) {
+            Ok(installed) => self.app.drafts[last].plugins.push(installed),
+            Err(error) => self.app.errors.push(error.at(location)),
+        }
+        self
+    }
+
+    /// Attaches a setting, which plugins find by its type with [`Route::config`].
+    pub fn config<T: Clone + Send + Sync + 'static>(mut self, setting: T) -> Self {
+        self.draft().config.insert(setting);
+        self
+    }
+
+    /// How much of a request's body this route reads into memory.
+    pub fn body_limit(mut self, bytes: u64) -> Self {
+        self.draft().body_limit = Some(bytes);
+        self
+    }
+}
+
+/// One rule or several.
+pub trait IntoRules {
+    /// Their texts.
+    fn into_rules(self) -> Vec<String>;
+}
+
+impl IntoRules for &str {
+    fn into_rules(self) -> Vec<String> {
+        vec![self.to_owned()]
+    }
+}
+
+impl IntoRules for String {
+    fn into_rules(self) -> Vec<String> {
+        vec![self]
+    }
+}
+
+impl<T: Into<String>, const N: usize> IntoRules for [T; N] {
+    fn into_rules(self) -> Vec<String> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+impl<T: Into<String>> IntoRules for Vec<T> {
+    fn into_rules(self) -> Vec<String> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+/// One method, several, or `"ANY"`.
+pub trait IntoMethods {
+    /// The methods, none for any; or the name that is no method.
+    fn into_methods(self) -> std::result::Result<Vec<Method>, String>;
+}
+
+impl IntoMethods for Method {
+    fn into_methods(self) -> std::result::Result<Vec<Method>, String> {
+        Ok(vec![self])
+    }
+}
+
+impl IntoMethods for &str {
+    fn into_methods(self) -> std::result::Result<Vec<Method>, String> {
+        if self.eq_ignore_ascii_case("ANY") {
+            return Ok(Vec::new());
+        }
+        // As in Bottle, "get" is GET.
+        Method::from_bytes(self.to_ascii_uppercase().as_bytes())
+            .map(|method| vec![method])
+            .map_err(|_| self.to_owned())
+    }
+}
+
+impl<T: IntoMethods, const N: usize> IntoMethods for [T; N] {
+    fn into_methods(self) -> std::result::Result<Vec<Method>, String> {
+        let mut all = Vec::new();
+        for methods in self {
+            let methods = methods.into_methods()?;
+            if methods.is_empty() {
+                return Ok(methods);
+            }
+            all.extend(methods);
+        }
+        Ok(all)
+    }
+}
+
+/// What a before-request hook may return: nothing, or a `Result` whose error is the answer.
+pub trait HookOutcome {
+    /// The answer, if the hook gives one.
+    fn into_answer(self) -> Option<Response>;
+}
+
+impl HookOutcome for () {
+    fn into_answer(self) -> Option<Response> {
+        None
+    }
+}
+
+impl<E: Into<HttpError>> HookOutcome for std::result::Result<(), E> {
+    fn into_answer(self) -> Option<Response> {
+        self.err().map(|error| error.into().into_response())
+    }
+}
+
+/// An app on its way to a service.
+struct Building {
+    router: Router<Target>,
+    plugins: Vec<Arc<dyn Plugin>>,
+    scopes: Vec<Scope>,
+    urls: Urls,
+    errors: Vec<Error>,
+    names: HashSet<String>,
+}
+
+impl Building {
+    fn add_app(&mut self, app: App, prefix: &str, parent: Option<usize>) {
+        self.errors.extend(app.errors);
+        let scope = self.scopes.len();
+        self.scopes.push(Scope { parent, ..app.scope });
+        let first_slot = self.plugins.len();
+        self.plugins.extend(app.plugins.iter().map(|installed| installed.plugin.clone()));
+        for draft in app.drafts {
+            self.add_route(draft, &app.plugins, first_slot, &app.filters, prefix, scope);
+        }
+        for (at, mounted) in app.mounts {
+            self.add_app(mounted, &joined(prefix, &at), Some(scope));
+        }
+    }
+
+    fn add_route(
+        &mut self,
+        draft: Draft,
+        installed: &[InstalledPlugin],
+        first_slot: usize,
+        filters: &Filters,
+        prefix: &str,
+        scope: usize,
+    ) {
+        let location = draft.location;
+        let errors_before = self.errors.len();
+        let texts: Vec<_> = draft.rules.iter().map(|rule| format!("{prefix}{rule}")).collect();
+        let mut rules = Vec::new();
+        for text in &texts {
+            match Rule::parse(text, filters) {
+                Ok(rule) => rules.push(rule),
+                Err(error) => self.errors.push(error.at(location)),
+            }
+        }
+        let first_own = self.plugins.len();
+        self.plugins.extend(draft.plugins.iter().map(|installed| installed.plugin.clone()));
+        if self.errors.len() > errors_before {
+            return;
+        }
+        let wildcards = gathered(&rules);
+        let slots = (installed.iter().zip(first_slot..).map(|(p, slot)| (p, slot, false)))
+            .chain(draft.plugins.iter().zip(first_own..).map(|(p, slot)| (p, slot, true)));
+        let slots: Vec<_> = slots
+            .map(|(plugin, slot, own)| (plugin, slot, !own && draft.skip.skips(plugin)))
+            .collect();
+        let providers: Vec<_> = slots.iter().filter_map(provider).collect();
+        let title = format!("route {}", texts.join(", "));
+        let mut binder = Binder::new(title.clone(), &providers, &wildcards);
+        let mut callback = (draft.bind)(&mut binder);
+        let bound = binder.finish();
+        self.errors.extend(bound.errors.into_iter().map(|error| error.at(location)));
+        let mut route = Route {
+            methods: draft.methods,
+            rules: texts,
+            name: draft.name,
+            config: draft.config,
+            location,
+            body_limit: draft.body_limit,
+            scope,
+            wildcards: wildcards.names,
+            places: wildcards.rules.into_iter().map(|(_, places)| places).collect(),
+            asks: bound.asks,
+            keywords: providers
+                .iter()
+                .filter(|provider| !provider.skipped)
+                .map(|provider| (provider.keyword.clone(), provider.slot))
+                .collect(),
+        };
+        let wrapping = slots.iter().filter(|(_, _, skipped)| !skipped);
+        for (plugin, _, _) in wrapping.clone() {
+            for keyword in plugin.plugin.uses(&route) {
+                match route.slot_of(&keyword) {
+                    Some(slot) if route.asks(slot) => {}
+                    Some(slot) => route.asks.push(Ask { slot, required: true }),
+                    None => {
+                        let name = &plugin.name;
+                        let text = format!(
+                            "{title}: plugin {name:?} uses keyword {keyword:?}, which no plugin on this \
+                             route has; install that plugin, or skip {name:?} here"
+                        );
+                        self.errors.push(Error::new(ErrorKind::Plugin, text).at(location));
+                    }
+                }
+            }
+        }
+        for (plugin, _, _) in wrapping.rev() {
+            callback = plugin.plugin.apply(callback, &route);
+        }
+        self.add_endpoint(Endpoint { route, callback }, rules, &bound.fits);
+    }
+
+    fn add_endpoint(
+        &mut self,
+        endpoint: Endpoint,
+        rules: Vec<Rule>,
+        fits: &[(usize, crate::handler::Fits)],
+    ) {
+        let endpoint = Arc::new(endpoint);
+        let route = &endpoint.route;
+        if let Some(name) = &route.name {
+            if !self.names.insert(name.clone()) {
+                let text = format!("two routes are named {name:?}; a name leads to one route");
+                self.errors.push(Error::new(ErrorKind::Route, text).at(route.location));
+            }
+            self.urls.rules.insert(name.clone(), rules.clone());
+        }
+        for (number, rule) in rules.into_iter().enumerate() {
+            let methods: Vec<Option<Method>> = match route.methods.as_slice() {
+                [] => vec![None],
+                methods => methods.iter().cloned().map(Some).collect(),
+            };
+            for method in methods {
+                let fits = fits.iter().filter_map(|(wildcard, fits)| {
+                    Some((route.capture_index(number, *wildcard)?, *fits))
+                });
+                let target =
+                    Target { endpoint: endpoint.clone(), rule: number, fits: fits.collect() };
+                if let Err(other) = self.router.insert(method.clone(), rule.clone(), target) {
+                    self.errors.push(conflict(&method, &rule, route, other));
+                }
+            }
+        }
+    }
+}
+
+fn conflict(method: &Option<Method>, rule: &Rule, route: &Route, other: &Target) -> Error {
+    let other = &other.endpoint.route;
+    let method = method.as_ref().map_or("ANY", Method::as_str);
+    let text = format!(
+        "{method} {} is registered already, as {} at {}:{}; a second route for the same requests would \
+         never run",
+        rule.text(),
+        other.rules.join(", "),
+        other.location.file(),
+        other.location.line()
+    );
+    Error::new(ErrorKind::Route, text).at(route.location)
+}
+
+fn provider((plugin, slot, skipped): &(&InstalledPlugin, usize, bool)) -> Option<Provider> {
+    let provision = plugin.provision.as_ref()?;
+    Some(Provider {
+        plugin: plugin.name.clone(),
+        keyword: provision.keyword.clone(),
+        type_id: provision.type_id,
+        type_name: provision.type_name,
+        slot: *slot,
+        skipped: *skipped,
+    })
+}
+
+/// The wildcards of all rules, in the order of the rule that has most of them.
+fn gathered(rules: &[Rule]) -> Wildcards {
+    let mut names: Vec<String> = Vec::new();
+    let mut longest_first: Vec<&Rule> = rules.iter().collect();
+    longest_first.sort_by_key(|rule| std::cmp::Reverse(rule.wildcards().count()));
+    for name in longest_first.iter().flat_map(|rule| rule.wildcards()) {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    let places = |rule: &Rule| -> Vec<Option<usize>> {
+        let own: HashMap<&str, usize> = rule.wildcards().zip(0..).collect();
+        names.iter().map(|name| own.get(name.as_str()).copied()).collect()
+    };
+    let rules = rules.iter().map(|rule| (rule.text().to_owned(), places(rule))).collect();
+    Wildcards { names, rules }
+}

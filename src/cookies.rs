@@ -1,0 +1,127 @@
+//! Cookies: the ones a request carries and the ones an answer sets.
+
+use std::borrow::Cow;
+
+use http::HeaderMap;
+use http::header::{self, HeaderValue};
+use percent_encoding::percent_decode_str;
+
+use crate::{Error, ErrorKind, Result};
+
+pub use cookie::{Cookie, SameSite};
+
+/// The cookies of one request, read from its `Cookie` headers.
+///
+/// A pair that is not well-formed is passed over and hides no other. Names are compared byte for byte, as
+/// RFC 6265 section 5.4 has them: a percent-encoded name is another name, so `__Host-` cannot be forged.
+#[derive(Clone, Debug, Default)]
+pub struct RequestCookies {
+    pairs: Vec<(String, String)>,
+}
+
+impl RequestCookies {
+    pub(crate) fn parse(headers: &HeaderMap) -> RequestCookies {
+        let mut pairs = Vec::new();
+        for line in headers.get_all(header::COOKIE) {
+            for pair in line.as_bytes().split(|byte| *byte == b';') {
+                let Ok(pair) = std::str::from_utf8(pair) else { continue };
+                let Some((name, value)) = pair.split_once('=') else { continue };
+                let (name, value) = (name.trim(), unquoted(value.trim()));
+                if !name.is_empty() {
+                    pairs.push((name.to_owned(), value.to_owned()));
+                }
+            }
+        }
+        RequestCookies { pairs }
+    }
+
+    /// The value of the first cookie of this name, percent-decoded where it is percent-encoded text.
+    pub fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.pairs.iter().find(|pair| pair.0 == name).map(|pair| decoded(&pair.1))
+    }
+
+    /// The values of all cookies of this name, as they were sent. A browser sends several where they were
+    /// set for different paths or domains, the most specific path first.
+    pub fn raw<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.pairs.iter().filter(move |pair| pair.0 == name).map(|pair| pair.1.as_str())
+    }
+
+    /// All cookies in the order sent, as they were sent.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+fn unquoted(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
+}
+
+fn decoded(value: &str) -> Cow<'_, str> {
+    percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed(value))
+}
+
+/// The `Set-Cookie` value of a cookie; name and value are percent-encoded where RFC 6265 section 4.1.1
+/// does not allow them as they are.
+pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
+    for (attribute, value) in [("Path", cookie.path()), ("Domain", cookie.domain())] {
+        let forbidden = |character: char| character.is_control() || character == ';';
+        if let Some(character) = value.and_then(|value| value.chars().find(|c| forbidden(*c))) {
+            let name = cookie.name();
+            return Err(Error::new(
+                ErrorKind::Input,
+                format!(
+                    "the {attribute} of cookie {name:?} holds {character:?}, which no attribute may"
+                ),
+            ));
+        }
+    }
+    HeaderValue::from_str(&cookie.encoded().to_string()).map_err(|error| {
+        let text = format!("cookie {:?} cannot be written as a header", cookie.name());
+        Error::new(ErrorKind::Input, text).with_source(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cookies(lines: &[&'static str]) -> RequestCookies {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header::COOKIE, HeaderValue::from_static(line));
+        }
+        RequestCookies::parse(&headers)
+    }
+
+    #[test]
+    fn a_malformed_cookie_hides_no_other() {
+        for line in ["; ; =x; nonsense; a=1", "a=1;", " a = 1 ;b", "b=\"x;a=1", "a=1; a=2"] {
+            assert_eq!(cookies(&[line]).get("a").as_deref(), Some("1"), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_name_is_another_name() {
+        let cookies = cookies(&["%5F_Host-id=evil; __Host-id=good"]);
+        assert_eq!(cookies.raw("__Host-id").collect::<Vec<_>>(), ["good"]);
+    }
+
+    #[test]
+    fn values_are_unquoted_and_decoded() {
+        let cookies = cookies(&["a=\"x y\"; b=%C3%A9; c=%FF", "d=1"]);
+        for (name, value) in [("a", "x y"), ("b", "é"), ("c", "%FF"), ("d", "1")] {
+            assert_eq!(cookies.get(name).as_deref(), Some(value));
+        }
+    }
+
+    #[test]
+    fn nothing_gets_out_of_its_place_in_set_cookie() {
+        let value = set_cookie_value(&Cookie::new("a\r\nb", "1; Path=/x\r\n")).unwrap();
+        let value = value.to_str().unwrap();
+        assert!(!value.contains(['\r', '\n', ';']), "{value}");
+        for path in ["/;Domain=x", "/\r\nX: y", "/\0"] {
+            let cookie = Cookie::build(("a", "1")).path(path).build();
+            assert!(set_cookie_value(&cookie).is_err(), "{path:?}");
+        }
+    }
+}

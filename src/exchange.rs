@@ -1,0 +1,161 @@
+//! One request on its way: request, route, wildcard values, provided values, answer.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use http::Method;
+
+use crate::plugin::{Provided, Route};
+use crate::request::Request;
+use crate::response::{Response, ResponseHead};
+use crate::router::Captures;
+use crate::service::{Endpoint, Urls};
+
+/// One request on its way through a [`Service`](crate::Service), with all that belongs to it.
+pub struct Exchange {
+    request: Request,
+    method: Method,
+    endpoint: Option<Arc<Endpoint>>,
+    captures: Captures,
+    /// Which of the route's rules matched.
+    rule: usize,
+    slots: Vec<Option<Box<dyn Any + Send>>>,
+    response: Option<Response>,
+    head: ResponseHead,
+    urls: Option<Arc<Urls>>,
+}
+
+impl Exchange {
+    /// A request at the start of its way.
+    pub fn new(request: Request) -> Exchange {
+        Exchange {
+            method: request.method().clone(),
+            request,
+            endpoint: None,
+            captures: Captures::default(),
+            rule: 0,
+            slots: Vec::new(),
+            response: None,
+            head: ResponseHead::default(),
+            urls: None,
+        }
+    }
+
+    /// The request.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The request, to change.
+    pub fn request_mut(&mut self) -> &mut Request {
+        &mut self.request
+    }
+
+    /// The route, once one was found.
+    pub fn route(&self) -> Option<&Route> {
+        self.endpoint.as_deref().map(|endpoint| &endpoint.route)
+    }
+
+    /// The value of the wildcard of this name.
+    pub fn wildcard(&self, name: &str) -> Option<&str> {
+        self.wildcard_at(self.route()?.wildcard_index(name)?)
+    }
+
+    /// What the plugin of this keyword provides to this route, if it is of this type.
+    pub fn provided<T: Provided>(&mut self, keyword: &str) -> Option<&mut T> {
+        let slot = self.route()?.slot_of(keyword)?;
+        self.slots.get_mut(slot)?.as_mut()?.downcast_mut()
+    }
+
+    /// Headers and cookies for the answer, whatever it will be.
+    pub fn head_mut(&mut self) -> &mut ResponseHead {
+        &mut self.head
+    }
+
+    /// Addresses of the app's named routes.
+    pub fn urls(&self) -> &Urls {
+        self.urls.as_deref().unwrap_or_else(|| Urls::none())
+    }
+
+    /// The answer, once there is one.
+    pub fn response(&self) -> Option<&Response> {
+        self.response.as_ref()
+    }
+
+    /// Gives the request its answer. Before the handler this keeps the handler from running.
+    pub fn answer(&mut self, response: Response) {
+        self.response = Some(response);
+    }
+
+    /// The method that the client sent, whatever a hook made of it.
+    pub(crate) fn client_method(&self) -> &Method {
+        &self.method
+    }
+
+    pub(crate) fn take_response(&mut self) -> Option<Response> {
+        self.response.take()
+    }
+
+    pub(crate) fn take_head(&mut self) -> ResponseHead {
+        std::mem::take(&mut self.head)
+    }
+
+    pub(crate) fn set_urls(&mut self, urls: Arc<Urls>) {
+        self.urls = Some(urls);
+    }
+
+    pub(crate) fn enter(
+        &mut self,
+        endpoint: Arc<Endpoint>,
+        rule: usize,
+        captures: Captures,
+        slots: usize,
+    ) {
+        if endpoint.route.asks_anything() {
+            self.slots.resize_with(slots, || None);
+        }
+        self.endpoint = Some(endpoint);
+        self.rule = rule;
+        self.captures = captures;
+    }
+
+    pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.endpoint.as_ref()
+    }
+
+    /// The value of a wildcard by its place in the route.
+    pub(crate) fn wildcard_at(&self, index: usize) -> Option<&str> {
+        self.captures.get(self.route()?.capture_index(self.rule, index)?)
+    }
+
+    pub(crate) fn asks(&self, slot: usize) -> bool {
+        self.route().is_some_and(|route| route.asks(slot))
+    }
+
+    pub(crate) fn slot(&mut self, slot: usize) -> Option<&mut Option<Box<dyn Any + Send>>> {
+        self.slots.get_mut(slot)
+    }
+
+    pub(crate) fn holds(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(Option::is_some)
+    }
+
+    /// Drops all that plugins provided, unsaved: what a panic leaves behind is not to be trusted.
+    pub(crate) fn drop_provided(&mut self) {
+        self.slots.iter_mut().for_each(|slot| *slot = None);
+    }
+
+    /// The answer of an exchange that has gone its way.
+    ///
+    /// An exchange that was not finished answers 500.
+    pub fn into_response(self) -> Response {
+        let unfinished = || Response::new(http::StatusCode::INTERNAL_SERVER_ERROR);
+        self.response.unwrap_or_else(unfinished)
+    }
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Exchange({:?})", self.request)
+    }
+}

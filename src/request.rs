@@ -1,0 +1,391 @@
+//! The request: method, target, headers, cookies, body.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::sync::{Mutex, OnceLock};
+
+use bytes::Bytes;
+use http::header::{self, AsHeaderName};
+use http::uri::PathAndQuery;
+use http::{Extensions, HeaderMap, Method, StatusCode, Version};
+use serde::de::DeserializeOwned;
+
+use crate::cookies::RequestCookies;
+use crate::response::{HttpError, abort};
+use crate::{Error, ErrorKind, Result};
+
+/// How much of a body is read into memory unless the app or the route says otherwise: 1 MiB.
+pub const DEFAULT_BODY_LIMIT: u64 = 1024 * 1024;
+
+/// One request.
+pub struct Request {
+    method: Method,
+    target: PathAndQuery,
+    version: Version,
+    headers: HeaderMap,
+    remote_addr: Option<SocketAddr>,
+    scheme: Scheme,
+    extensions: Extensions,
+    cookies: OnceLock<RequestCookies>,
+    unread: Mutex<Option<RequestBody>>,
+    buffered: OnceLock<std::result::Result<Bytes, Unreadable>>,
+    body_limit: u64,
+}
+
+/// How the client reached the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    /// In clear.
+    #[default]
+    Http,
+    /// Over TLS: a trusted proxy said so.
+    Https,
+}
+
+/// The body of a request as a server hands it over.
+#[non_exhaustive]
+pub enum RequestBody {
+    /// All of it.
+    Bytes(Bytes),
+    /// Still arriving.
+    Stream {
+        /// Where the rest comes from.
+        reader: Box<dyn Read + Send>,
+        /// How many bytes are to come, where the client said it.
+        length: Option<u64>,
+    },
+}
+
+#[derive(Clone, Debug)]
+enum Unreadable {
+    TooLarge(u64),
+    Taken,
+    Broken(String),
+}
+
+impl Request {
+    /// A request for this target (`/path?query`, or `*`), without headers or a body.
+    pub fn new(method: Method, target: PathAndQuery) -> Request {
+        Request {
+            method,
+            target,
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+            remote_addr: None,
+            scheme: Scheme::Http,
+            extensions: Extensions::new(),
+            cookies: OnceLock::new(),
+            unread: Mutex::new(None),
+            buffered: OnceLock::new(),
+            body_limit: DEFAULT_BODY_LIMIT,
+        }
+    }
+
+    /// The same request in this version of HTTP.
+    #[must_use]
+    pub fn with_version(mut self, version: Version) -> Request {
+        self.version = version;
+        self
+    }
+
+    /// The same request with these headers and no others.
+    #[must_use]
+    pub fn with_headers(mut self, headers: HeaderMap) -> Request {
+        self.headers = headers;
+        self
+    }
+
+    /// The same request with this body.
+    #[must_use]
+    pub fn with_body(mut self, body: RequestBody) -> Request {
+        self.unread = Mutex::new(Some(body));
+        self
+    }
+
+    /// The same request from this client.
+    #[must_use]
+    pub fn with_remote_addr(mut self, address: SocketAddr) -> Request {
+        self.remote_addr = Some(address);
+        self
+    }
+
+    /// The same request over this scheme.
+    #[must_use]
+    pub fn with_scheme(mut self, scheme: Scheme) -> Request {
+        self.scheme = scheme;
+        self
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path as it was sent, percent-encoded.
+    pub fn path(&self) -> &str {
+        self.target.path()
+    }
+
+    /// Path and query as they were sent.
+    pub fn target(&self) -> &PathAndQuery {
+        &self.target
+    }
+
+    /// Changes the target; before routing (in a before-request hook) this changes the route.
+    pub fn set_target(&mut self, target: PathAndQuery) {
+        self.target = target;
+    }
+
+    /// Changes the method; before routing this changes the route.
+    pub fn set_method(&mut self, method: Method) {
+        self.method = method;
+    }
+
+    /// What stands behind the `?`, as it was sent; empty without one.
+    pub fn query_string(&self) -> &str {
+        self.target.query().unwrap_or("")
+    }
+
+    /// The first value of this name in the query, decoded.
+    pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.queries().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// All names and values in the query, decoded, in the order sent.
+    pub fn queries(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        form_urlencoded::parse(self.query_string().as_bytes())
+    }
+
+    /// The version of HTTP.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The headers, to change.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.cookies = OnceLock::new();
+        &mut self.headers
+    }
+
+    /// The first header of this name, where it is text.
+    pub fn header(&self, name: impl AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The host the client asked for: the `Host` header, or what a trusted proxy said.
+    pub fn host(&self) -> Option<&str> {
+        self.header(header::HOST)
+    }
+
+    /// The scheme; `https` only where a trusted proxy said so.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The client's address: the peer of the connection, or what a trusted proxy said. `None` over a unix
+    /// socket.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.remote_addr
+    }
+
+    /// The cookies.
+    pub fn cookies(&self) -> &RequestCookies {
+        self.cookies.get_or_init(|| RequestCookies::parse(&self.headers))
+    }
+
+    /// The value of the first cookie of this name, decoded.
+    pub fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.cookies().get(name)
+    }
+
+    /// Values that hooks, plugins and servers attach.
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// Values that hooks, plugins and servers attach, to change.
+    pub fn extensions_mut(&mut self) -> &mut Extensions {
+        &mut self.extensions
+    }
+
+    /// The `Content-Type` without its parameters, in lower case; empty without one.
+    pub fn content_type(&self) -> String {
+        let value = self.header(header::CONTENT_TYPE).unwrap_or("");
+        value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+    }
+
+    /// How many bytes of body [`body`](Request::body) reads: 1 MiB unless the app or the route says
+    /// otherwise.
+    pub fn body_limit(&self) -> u64 {
+        self.body_limit
+    }
+
+    pub(crate) fn set_body_limit(&mut self, limit: u64) {
+        self.body_limit = limit;
+    }
+
+    /// The whole body, read once and kept.
+    ///
+    /// A body past the limit is an error that answers 413 when a handler returns it, one that breaks off
+    /// answers 400.
+    pub fn body(&self) -> Result<&[u8]> {
+        match self.buffered.get_or_init(|| self.read_body()) {
+            Ok(bytes) => Ok(bytes),
+            Err(unreadable) => Err(unreadable.error()),
+        }
+    }
+
+    /// The body as a stream without a limit, for what is too large to hold. It can be taken once, and not
+    /// after [`body`](Request::body).
+    pub fn body_reader(&self) -> Result<Box<dyn Read + Send>> {
+        if self.buffered.get().is_some() {
+            return Err(Unreadable::Taken.error());
+        }
+        let taken = self.take_body();
+        // From here on `body` says that the stream has gone.
+        let _ = self.buffered.set(Err(Unreadable::Taken));
+        Ok(match taken {
+            None => Box::new(std::io::empty()),
+            Some(RequestBody::Bytes(bytes)) => Box::new(std::io::Cursor::new(bytes)),
+            Some(RequestBody::Stream { reader, .. }) => reader,
+        })
+    }
+
+    /// The body as JSON of this type; what is not answers 400 when a handler returns the error. The
+    /// `Content-Type` is not looked at.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(self.body()?).map_err(|error| {
+            HttpError::new(StatusCode::BAD_REQUEST)
+                .with_message(format!("The request body is not the expected JSON: {error}."))
+                .into()
+        })
+    }
+
+    fn read_body(&self) -> std::result::Result<Bytes, Unreadable> {
+        let limit = self.body_limit;
+        match self.take_body() {
+            None => Ok(Bytes::new()),
+            Some(RequestBody::Bytes(bytes)) if bytes.len() as u64 > limit => {
+                Err(Unreadable::TooLarge(limit))
+            }
+            Some(RequestBody::Bytes(bytes)) => Ok(bytes),
+            Some(RequestBody::Stream { length: Some(length), .. }) if length > limit => {
+                Err(Unreadable::TooLarge(limit))
+            }
+            Some(RequestBody::Stream { reader, length }) => read_limited(reader, length, limit),
+        }
+    }
+
+    fn take_body(&self) -> Option<RequestBody> {
+        self.unread.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+    }
+}
+
+fn read_limited(
+    reader: Box<dyn Read + Send>,
+    length: Option<u64>,
+    limit: u64,
+) -> std::result::Result<Bytes, Unreadable> {
+    let mut bytes = Vec::new();
+    reader
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|error| Unreadable::Broken(error.to_string()))?;
+    if bytes.len() as u64 > limit {
+        return Err(Unreadable::TooLarge(limit));
+    }
+    match length {
+        Some(length) if length != bytes.len() as u64 => {
+            Err(Unreadable::Broken(format!("{} of {length} bytes arrived", bytes.len())))
+        }
+        _ => Ok(Bytes::from(bytes)),
+    }
+}
+
+impl Unreadable {
+    fn error(&self) -> Error {
+        match self {
+            Unreadable::TooLarge(limit) => {
+                let text = format!("The request body is larger than {limit} bytes.");
+                abort(StatusCode::PAYLOAD_TOO_LARGE.as_u16(), text).into()
+            }
+            Unreadable::Broken(why) => {
+                let text = format!("The request body broke off: {why}.");
+                abort(StatusCode::BAD_REQUEST.as_u16(), text).into()
+            }
+            Unreadable::Taken => Error::new(
+                ErrorKind::Input,
+                "the request body has been taken as a stream or read already; use one of \
+                 body, body_reader, form and json",
+            ),
+        }
+    }
+}
+
+impl fmt::Debug for Request {
+    /// Headers are left out: cookies are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(body: RequestBody, limit: u64) -> Request {
+        let mut request = Request::new(Method::POST, PathAndQuery::from_static("/?a=1&b=%20x&a=2"));
+        request.set_body_limit(limit);
+        request.with_body(body)
+    }
+
+    fn stream(text: &'static str, length: Option<u64>) -> RequestBody {
+        RequestBody::Stream { reader: Box::new(text.as_bytes()), length }
+    }
+
+    #[test]
+    fn a_body_past_the_limit_is_a_413_and_a_broken_one_a_400() {
+        let table = [
+            (RequestBody::Bytes(Bytes::from_static(b"12345")), Ok("12345")),
+            (RequestBody::Bytes(Bytes::from_static(b"123456")), Err(413)),
+            (stream("12345", None), Ok("12345")),
+            (stream("12345", Some(5)), Ok("12345")),
+            (stream("123456", None), Err(413)),
+            (stream("", Some(100_000_000_000)), Err(413)),
+            (stream("123", Some(4)), Err(400)),
+        ];
+        for (body, expected) in table {
+            let request = request(body, 5);
+            for _ in 0..2 {
+                let got = request.body().map_err(|e| HttpError::from(e).status().as_u16());
+                assert_eq!(got, expected.map(str::as_bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_is_taken_once() {
+        let request = request(stream("12345", None), 1);
+        let mut text = String::new();
+        request.body_reader().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "12345");
+        assert!(request.body_reader().is_err());
+        assert!(request.body().is_err());
+    }
+
+    #[test]
+    fn queries_are_decoded() {
+        let request = request(stream("", None), 1);
+        assert_eq!(request.query("b").as_deref(), Some(" x"));
+        assert_eq!(request.query("a").as_deref(), Some("1"));
+        assert_eq!(request.query("c"), None);
+        assert_eq!(request.queries().count(), 3);
+    }
+}

@@ -1,0 +1,29 @@
+//! The values of a rule's wildcards.
+
+use super::path::ENCODED_SLASH;
+
+/// The values of the named wildcards of a rule that matched, decoded, in the rule's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Captures {
+    /// All values, one behind the other.
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Captures {
+    /// The value of the wildcard at this place.
+    pub fn get(&self, index: usize) -> Option<&str> {
+        let end = *self.ends.get(index)?;
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Some(&self.text[start..end])
+    }
+
+    pub(super) fn push(&mut self, value: &str) {
+        if value.contains(ENCODED_SLASH) {
+            self.text.push_str(&value.replace(ENCODED_SLASH, "/"));
+        } else {
+            self.text.push_str(value);
+        }
+        self.ends.push(self.text.len());
+    }
+}

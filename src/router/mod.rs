@@ -1,0 +1,218 @@
+//! The router: which rule a path belongs to.
+//!
+//! Order, as in Bottle: for each of the request's verbs (HEAD: HEAD, GET; else the method; then ANY)
+//! static rules first, then dynamic ones in the order of their declaration; the first match wins. A value
+//! that its filter or its argument cannot hold does not match, and the search goes on.
+//!
+//! Static rules are found in a hash map. Dynamic ones hang in a tree of segments, so that finding the few
+//! that can match takes as long among a thousand as among ten.
+
+mod captures;
+mod filter;
+mod path;
+mod rule;
+
+use std::collections::HashMap;
+
+use http::Method;
+
+pub use captures::Captures;
+pub use filter::{Filter, Filters};
+use path::decoded_path;
+pub use rule::Rule;
+use rule::{Piece, Segment, Shape, fits, split};
+
+/// Rules and what they lead to.
+pub struct Router<T> {
+    routes: Vec<Entry<T>>,
+    statics: HashMap<String, Vec<usize>>,
+    tree: Node,
+    /// Rules by their pattern, to find conflicts.
+    patterns: HashMap<String, Vec<usize>>,
+}
+
+struct Entry<T> {
+    /// `None` is ANY.
+    method: Option<Method>,
+    rule: Rule,
+    value: T,
+}
+
+/// What follows a number of segments.
+#[derive(Default)]
+struct Node {
+    texts: HashMap<String, Node>,
+    patterns: Vec<(Vec<Piece>, Node)>,
+    /// Rules that end here.
+    ends: Vec<usize>,
+    /// Rules that take whatever is left, if there is anything.
+    tails: Vec<usize>,
+    /// Rules that a regex decides.
+    regexes: Vec<usize>,
+}
+
+/// What the search came to.
+#[derive(Debug)]
+pub enum Found<'a, T> {
+    /// A rule matched.
+    Match {
+        /// What it leads to.
+        value: &'a T,
+        /// The values of its wildcards.
+        captures: Captures,
+    },
+    /// No rule matches the path.
+    NotFound,
+    /// Rules match the path, for these methods only.
+    MethodNotAllowed(Vec<Method>),
+    /// The path has a malformed escape, or is not UTF-8 once decoded.
+    BadPath,
+}
+
+impl<T> Router<T> {
+    /// A router without rules.
+    pub fn new() -> Router<T> {
+        Router {
+            routes: Vec::new(),
+            statics: HashMap::new(),
+            tree: Node::default(),
+            patterns: HashMap::new(),
+        }
+    }
+
+    /// Adds a rule; a method of `None` is ANY. The error is what the same method and pattern lead to
+    /// already.
+    pub fn insert(&mut self, method: Option<Method>, rule: Rule, value: T) -> Result<(), &T> {
+        let number = self.routes.len();
+        let same = self.patterns.entry(rule.pattern()).or_default();
+        if let Some(other) = same.iter().find(|other| self.routes[**other].method == method) {
+            return Err(&self.routes[*other].value);
+        }
+        same.push(number);
+        match rule.shape() {
+            Shape::Static(text) => self.statics.entry(text.clone()).or_default().push(number),
+            Shape::Segments { segments, tail } => {
+                let node =
+                    segments.iter().fold(&mut self.tree, |node, segment| node.child(segment));
+                if tail.is_some() { node.tails.push(number) } else { node.ends.push(number) }
+            }
+            Shape::Whole { prefix, .. } => {
+                let below = |node, text: &String| Node::child(node, &Segment::Text(text.clone()));
+                prefix.iter().fold(&mut self.tree, below).regexes.push(number);
+            }
+        }
+        self.routes.push(Entry { method, rule, value });
+        Ok(())
+    }
+
+    /// Finds the rule for a request. `accept` may refuse a match; the search then goes on.
+    pub fn find(
+        &self,
+        method: &Method,
+        raw_path: &str,
+        mut accept: impl FnMut(&T, &Captures) -> bool,
+    ) -> Found<'_, T> {
+        let Some(path) = decoded_path(raw_path) else { return Found::BadPath };
+        let statics = self.statics.get(path.as_ref()).map_or(&[][..], Vec::as_slice);
+        let mut dynamic = None;
+        let verbs = [Some(method), (method == Method::HEAD).then_some(&Method::GET)];
+        let verbs = verbs.into_iter().flatten().map(Some).chain([None]);
+        let mut matches = |number: usize, verb: Option<&Method>| {
+            let entry = &self.routes[number];
+            if verb != entry.method.as_ref() {
+                return None;
+            }
+            let captures = entry.rule.captures(&path)?;
+            accept(&entry.value, &captures).then_some((&entry.value, captures))
+        };
+        for verb in verbs {
+            let found = statics.iter().find_map(|number| matches(*number, verb)).or_else(|| {
+                let dynamic = dynamic.get_or_insert_with(|| self.candidates(&path));
+                dynamic.iter().find_map(|number| matches(*number, verb))
+            });
+            if let Some((value, captures)) = found {
+                return Found::Match { value, captures };
+            }
+        }
+        let candidates = dynamic.unwrap_or_default();
+        let all = statics.iter().chain(&candidates);
+        let allowed = self.allowed(all, &path, accept);
+        if allowed.is_empty() { Found::NotFound } else { Found::MethodNotAllowed(allowed) }
+    }
+
+    /// The numbers of the dynamic rules that the tree cannot rule out, in the order of declaration.
+    fn candidates(&self, path: &str) -> Vec<usize> {
+        let mut found = Vec::new();
+        self.tree.walk(path.strip_prefix('/'), &mut found);
+        found.sort_unstable();
+        found
+    }
+
+    /// The methods that the path has, with those that come by themselves (RFC 9110 section 10.2.1).
+    fn allowed<'a>(
+        &self,
+        candidates: impl Iterator<Item = &'a usize>,
+        path: &str,
+        mut accept: impl FnMut(&T, &Captures) -> bool,
+    ) -> Vec<Method> {
+        let mut allowed = Vec::new();
+        let mut add = |method: &Method| {
+            if !allowed.contains(method) {
+                allowed.push(method.clone());
+            }
+        };
+        for entry in candidates.map(|number| &self.routes[*number]) {
+            let captures = entry.rule.captures(path);
+            if let (Some(method), Some(captures)) = (&entry.method, captures)
+                && accept(&entry.value, &captures)
+            {
+                add(method);
+                if method == Method::GET {
+                    add(&Method::HEAD);
+                }
+                add(&Method::OPTIONS);
+            }
+        }
+        allowed.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        allowed
+    }
+}
+
+impl Node {
+    fn child(&mut self, segment: &Segment) -> &mut Node {
+        match segment {
+            Segment::Text(text) => self.texts.entry(text.clone()).or_default(),
+            Segment::Pattern(pieces) => {
+                let place = self.patterns.iter().position(|(known, _)| known == pieces);
+                let place = place.unwrap_or_else(|| {
+                    self.patterns.push((pieces.clone(), Node::default()));
+                    self.patterns.len() - 1
+                });
+                &mut self.patterns[place].1
+            }
+        }
+    }
+
+    fn walk(&self, rest: Option<&str>, found: &mut Vec<usize>) {
+        found.extend(&self.regexes);
+        let Some(rest) = rest else {
+            found.extend(&self.ends);
+            return;
+        };
+        if !rest.is_empty() {
+            found.extend(&self.tails);
+        }
+        let (segment, below) = split(rest);
+        if let Some(node) = self.texts.get(segment) {
+            node.walk(below, found);
+        }
+        for (pieces, node) in &self.patterns {
+            if fits(pieces, segment) {
+                node.walk(below, found);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! Paths: percent-decoding that keeps an encoded slash apart from a real one.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// Stands for a `%2F` in a decoded path. U+FFFF is no character, and a path that holds it is refused.
+pub(super) const ENCODED_SLASH: char = '\u{FFFF}';
+
+/// The path decoded, `%2F` as [`ENCODED_SLASH`]. `None` where an escape is malformed or the result is not
+/// UTF-8.
+pub(super) fn decoded_path(raw: &str) -> Option<Cow<'_, str>> {
+    if raw.contains(ENCODED_SLASH) {
+        return None;
+    }
+    if !raw.contains('%') {
+        return Some(Cow::Borrowed(raw));
+    }
+    let hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = raw.as_bytes();
+    let malformed = |at: usize| !hex(bytes.get(at + 1)) || !hex(bytes.get(at + 2));
+    if bytes.iter().enumerate().any(|(at, byte)| *byte == b'%' && malformed(at)) {
+        return None;
+    }
+    let mut decoded = String::with_capacity(raw.len());
+    for (number, piece) in split_encoded_slashes(raw).enumerate() {
+        if number > 0 {
+            decoded.push(ENCODED_SLASH);
+        }
+        let piece = percent_decode_str(piece).decode_utf8().ok()?;
+        if piece.contains(ENCODED_SLASH) {
+            return None;
+        }
+        decoded.push_str(&piece);
+    }
+    Some(Cow::Owned(decoded))
+}
+
+fn split_encoded_slashes(raw: &str) -> impl Iterator<Item = &str> {
+    raw.split("%2F").flat_map(|piece| piece.split("%2f"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_decoded() {
+        let table = [
+            ("/plain", Some("/plain")),
+            ("/caf%C3%A9", Some("/café")),
+            ("/a%2Fb%2fc/d", Some("/a\u{FFFF}b\u{FFFF}c/d")),
+            ("/%25", Some("/%")),
+            ("/%252F", Some("/%2F")),
+            ("/%", None),
+            ("/%4", None),
+            ("/%G1", None),
+            ("/%FF", None),
+            ("/%C3/%A9", None),
+            ("/%EF%BF%BF", None),
+        ];
+        for (raw, expected) in table {
+            assert_eq!(decoded_path(raw).as_deref(), expected, "{raw}");
+        }
+    }
+}

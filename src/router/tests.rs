@@ -1,0 +1,313 @@
+use super::*;
+use crate::Error;
+
+fn rule(text: &str) -> Rule {
+    Rule::parse(text, &Filters::default()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn router(rules: &[(&str, &str)]) -> Router<usize> {
+    let mut router = Router::new();
+    for (number, (method, text)) in rules.iter().enumerate() {
+        let method = (*method != "ANY").then(|| method.parse().unwrap());
+        assert!(router.insert(method, rule(text), number).is_ok(), "{text}");
+    }
+    router
+}
+
+fn values(text: &str, path: &str) -> Option<Vec<String>> {
+    let rule = rule(text);
+    let captures = rule.captures(&decoded_path(path)?)?;
+    Some((0..rule.wildcards().count()).map(|i| captures.get(i).unwrap().to_owned()).collect())
+}
+
+#[test]
+fn rules_match_as_in_bottle() {
+    let table: &[(&str, &str, Option<&[&str]>)] = &[
+        ("/", "/", Some(&[])),
+        ("/a", "/a/", None),
+        ("/wiki/<page>", "/wiki/Rust", Some(&["Rust"])),
+        ("/wiki/<page>", "/wiki/", None),
+        ("/wiki/<page>", "/wiki/a/b", None),
+        ("/<a>/<b>", "/x/y", Some(&["x", "y"])),
+        ("/<id:int>", "/42", Some(&["42"])),
+        ("/<id:int>", "/-42", Some(&["-42"])),
+        ("/<id:int>", "/+42", None),
+        ("/<id:int>", "/4x", None),
+        ("/<id:int>", "/9223372036854775808", None),
+        ("/<x:float>", "/-1.5", Some(&["-1.5"])),
+        ("/<x:float>", "/1.2.3", None),
+        ("/<x:float>", "/1e5", None),
+        ("/x/<p:path>", "/x/a/b/c", Some(&["a/b/c"])),
+        ("/x/<p:path>", "/x/", None),
+        ("/x/<p:path>", "/x", None),
+        ("/<p:path>/edit", "/a/b/edit", Some(&["a/b"])),
+        ("/<p:path>/edit/<q:path>", "/a/edit/edit/b", Some(&["a", "edit/b"])),
+        ("/<y:re:[0-9]{4}>", "/2024", Some(&["2024"])),
+        ("/<y:re:[0-9]{4}>", "/20245", None),
+        ("/<t:re:\\d+:\\d+>", "/12:30", Some(&["12:30"])),
+        ("/<t:re:a\\>b>", "/a%3Eb", Some(&["a>b"])),
+        ("/<p:re:.+>x", "/a/bx", Some(&["a/b"])),
+        ("/<:re:[a-z]+>/<b>", "/abc/d", Some(&["d"])),
+        ("/<:int>/<b>", "/12/d", Some(&["d"])),
+        ("/<name>.<ext>", "/a.tar.gz", Some(&["a.tar", "gz"])),
+        ("/v<n:int>.html", "/v12.html", Some(&["12"])),
+        ("/<a>-<b>-<c>", "/1-2-3-4", Some(&["1-2", "3", "4"])),
+        ("/<a><b>", "/xyz", Some(&["xy", "z"])),
+        ("/<a><b>", "/x", None),
+        ("/<a>x<b>", "/xxx", Some(&["x", "x"])),
+        ("/<n:int><rest>", "/12ab", Some(&["12", "ab"])),
+        ("/\\<a\\>\\:b\\\\", "/%3Ca%3E:b%5C", Some(&[])),
+        ("/:name", "/:name", Some(&[])),
+        ("/:name", "/x", None),
+        ("/café/<x>", "/caf%C3%A9/%C3%A9", Some(&["é"])),
+        ("/f/<x>", "/f/a%2Fb", Some(&["a/b"])),
+        ("/f/<x>/<y>", "/f/a%2Fb", None),
+        ("/f/<x:path>", "/f/a%2Fb/c", Some(&["a/b/c"])),
+        ("/f/<x:re:[^/]+>", "/f/a%2Fb", Some(&["a/b"])),
+        ("/a/b", "/a%2Fb", None),
+    ];
+    for (rule, path, expected) in table {
+        let expected = expected.map(|all| all.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        assert_eq!(values(rule, path), expected, "{rule} {path}");
+    }
+}
+
+#[test]
+fn a_malformed_rule_says_what_and_where() {
+    let table = [
+        (
+            "/user/<id:imt>",
+            "unknown filter \"imt\" in rule \"/user/<id:imt>\", column 11; known: int, float, path, re",
+        ),
+        ("user", "a rule starts with a slash in rule \"user\", column 1"),
+        ("/<", "a wildcard without its >; write \\< for the character in rule \"/<\", column 2"),
+        ("/é<>", "an empty wildcard; give it a name or a filter in rule \"/é<>\", column 3"),
+        ("/a>", "a > without its <; write \\> for the character in rule \"/a>\", column 3"),
+        ("/<a>/<a>", "a second wildcard named \"a\" in rule \"/<a>/<a>\", column 7"),
+        (
+            "/<1a>",
+            "\"1a\" is no name for a wildcard, which starts with a letter or _ and goes on with letters, digits and _ in rule \"/<1a>\", column 3",
+        ),
+        ("/<a:int:5>", "filter \"int\" takes no configuration in rule \"/<a:int:5>\", column 9"),
+    ];
+    for (rule, expected) in table {
+        let error: Error = Rule::parse(rule, &Filters::default()).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+    let error = Rule::parse("/<a:re:(>", &Filters::default()).unwrap_err().to_string();
+    assert!(error.contains("\"(\" is no regex") && error.contains("column 8"), "{error}");
+}
+
+#[test]
+fn the_first_match_wins_static_before_dynamic_verb_before_any() {
+    let rules = &[
+        ("ANY", "/any"),
+        ("GET", "/<x>"),
+        ("GET", "/static"),
+        ("GET", "/a/<p:path>"),
+        ("HEAD", "/headed"),
+        ("GET", "/headed"),
+        ("ANY", "/static"),
+        ("GET", "/n/<n:int>"),
+        ("GET", "/n/<n>"),
+        ("POST", "/static"),
+        ("ANY", "/z/<x>"),
+        ("GET", "/z/<x:path>"),
+    ];
+    let router = router(rules);
+    let table = [
+        ("GET", "/static", Some(2)),
+        ("PUT", "/static", Some(6)),
+        ("POST", "/static", Some(9)),
+        // Dynamic GET goes before static ANY.
+        ("GET", "/any", Some(1)),
+        ("PUT", "/any", Some(0)),
+        ("GET", "/a/b", Some(3)),
+        ("HEAD", "/headed", Some(4)),
+        ("HEAD", "/static", Some(2)),
+        ("GET", "/n/5", Some(7)),
+        ("GET", "/n/five", Some(8)),
+        ("GET", "/n/99999999999999999999", Some(8)),
+        ("GET", "/z/x", Some(11)),
+        ("PUT", "/z/x", Some(10)),
+        ("PUT", "/nowhere", None),
+    ];
+    for (method, path, expected) in table {
+        let found = match router.find(&method.parse().unwrap(), path, |_, _| true) {
+            Found::Match { value, .. } => Some(*value),
+            _ => None,
+        };
+        assert_eq!(found, expected, "{method} {path}");
+    }
+}
+
+#[test]
+fn a_path_without_the_method_says_which_it_has() {
+    let router =
+        router(&[("GET", "/a"), ("POST", "/a"), ("DELETE", "/<x>"), ("PUT", "/a/<n:int>")]);
+    let allowed =
+        |method: &str, path: &str| match router.find(&method.parse().unwrap(), path, |_, _| true) {
+            Found::MethodNotAllowed(methods) => {
+                methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
+            }
+            Found::NotFound => "nothing".to_owned(),
+            _ => "match".to_owned(),
+        };
+    assert_eq!(allowed("PATCH", "/a"), "DELETE, GET, HEAD, OPTIONS, POST");
+    assert_eq!(allowed("OPTIONS", "/a/1"), "OPTIONS, PUT");
+    assert_eq!(allowed("GET", "/a/x"), "nothing");
+    assert_eq!(allowed("HEAD", "/a"), "match");
+    assert!(matches!(router.find(&Method::GET, "/%FF", |_, _| true), Found::BadPath));
+}
+
+#[test]
+fn what_is_refused_does_not_end_the_search() {
+    let router = router(&[("GET", "/<small>"), ("GET", "/<big:path>")]);
+    let found = router.find(&Method::GET, "/300", |value, captures| {
+        *value != 0 || captures.get(0).unwrap().parse::<u8>().is_ok()
+    });
+    assert!(matches!(found, Found::Match { value: 1, .. }));
+}
+
+#[test]
+fn the_same_pattern_twice_is_a_conflict() {
+    let table = [
+        ("/a/<x>", "/a/<y>", true),
+        ("/a/<x:int>", "/a/<y:int>", true),
+        ("/a/<x:re:[a-z]+>", "/a/<y:re:[a-z]+>", true),
+        ("/a/<x:re:[a-z]+>", "/a/<y:re:[0-9]+>", false),
+        ("/a/<x>", "/a/<y:int>", false),
+        ("/a", "/a/", false),
+    ];
+    for (one, other, conflict) in table {
+        let mut router = Router::new();
+        assert!(router.insert(Some(Method::GET), rule(one), 0).is_ok());
+        assert!(router.insert(Some(Method::POST), rule(other), 1).is_ok());
+        assert_eq!(
+            router.insert(Some(Method::GET), rule(other), 2).is_err(),
+            conflict,
+            "{one} {other}"
+        );
+    }
+}
+
+#[test]
+fn addresses_are_built_and_lead_back() {
+    let table: &[(&str, &[(&str, &str)], Result<&str, &str>)] = &[
+        ("/", &[], Ok("/")),
+        ("/wiki/<page>", &[("page", "a b/c?é")], Ok("/wiki/a%20b%2Fc%3F%C3%A9")),
+        ("/f/<p:path>", &[("p", "a b/c")], Ok("/f/a%20b/c")),
+        ("/n/<n:int>", &[("n", "5"), ("page", "2"), ("q", "a&b")], Ok("/n/5?page=2&q=a%26b")),
+        ("/n/<n:int>", &[("n", "five")], Err("\"five\" is no value for <n>, which is int")),
+        ("/n/<n:int>", &[], Err("no value for <n> was given")),
+        ("/n/<:int>", &[], Err("it has a wildcard without a name")),
+        ("/<a>-<b>", &[("a", "x"), ("b", "y-z")], Err("would not lead back")),
+        ("/<a>/x", &[("a", "..")], Err("would not lead back")),
+        ("/café", &[], Ok("/caf%C3%A9")),
+        ("/a\\<b", &[], Ok("/a%3Cb")),
+    ];
+    for (text, arguments, expected) in table {
+        let built = rule(text).build(arguments).map_err(|error| error.to_string());
+        match (built, expected) {
+            (Ok(path), Ok(expected)) => assert_eq!(path, *expected, "{text}"),
+            (Err(error), Err(expected)) => assert!(error.contains(expected), "{text}: {error}"),
+            (built, _) => panic!("{text}: {built:?}"),
+        }
+    }
+}
+
+/// A small generator for tests: xorshift.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.below(from.len())]
+    }
+}
+
+/// The rule as Bottle has it: one regex.
+fn model(text: &str) -> regex::Regex {
+    let pattern = text
+        .replace('.', "\\.")
+        .replace("<i:int>", "(-?[0-9]+)")
+        .replace("<p:path>", "(.+?)")
+        .replace("<q:re:[ab]+>", "([ab]+)");
+    let any = regex::Regex::new("<[xyz]>").unwrap();
+    regex::Regex::new(&format!("^{}$", any.replace_all(&pattern, "([^/]+)"))).unwrap()
+}
+
+#[test]
+fn the_tree_finds_what_a_list_of_regexes_finds() {
+    let mut random = Random(88_172_645_463_325_252);
+    let pieces = [
+        "a",
+        "b",
+        "ab",
+        "<x>",
+        "<y>",
+        "a<x>",
+        "<x>b",
+        "<x>.<y>",
+        "<i:int>",
+        "<p:path>",
+        "<q:re:[ab]+>",
+        "",
+    ];
+    let texts = ["a", "b", "ab", "1", "12", "a.b", "ba.b.a", "", "x"];
+    for _ in 0..400 {
+        let mut rules: Vec<String> = Vec::new();
+        while rules.len() < 6 {
+            let count = 1 + random.below(3);
+            let text: String = (0..count).map(|_| format!("/{}", random.pick(&pieces))).collect();
+            let parsed = Rule::parse(&text, &Filters::default());
+            let clash =
+                |parsed: &Rule| rules.iter().any(|other| rule(other).pattern() == parsed.pattern());
+            if parsed.is_ok_and(|parsed| !clash(&parsed)) {
+                rules.push(text);
+            }
+        }
+        let with_methods: Vec<_> = rules.iter().map(|text| ("GET", text.as_str())).collect();
+        let router = router(&with_methods);
+        let models: Vec<_> = rules.iter().map(|text| (text, model(text))).collect();
+        for _ in 0..30 {
+            let count = 1 + random.below(4);
+            let path: String = (0..count).map(|_| format!("/{}", random.pick(&texts))).collect();
+            let matching = || models.iter().filter(|(_, model)| model.is_match(&path));
+            let expected =
+                matching().find(|(text, _)| !text.contains('<')).or_else(|| matching().next());
+            match (router.find(&Method::GET, &path, |_, _| true), expected) {
+                (Found::Match { value, captures }, Some((expected, model))) => {
+                    assert_eq!(&&rules[*value], expected, "{rules:?} {path}");
+                    let groups = model.captures(&path).unwrap();
+                    for (index, group) in groups.iter().skip(1).enumerate() {
+                        assert_eq!(
+                            captures.get(index),
+                            group.map(|g| g.as_str()),
+                            "{expected} {path}"
+                        );
+                    }
+                }
+                (Found::NotFound, None) => {}
+                (found, expected) => panic!("{rules:?} {path}: {found:?}, not {expected:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn hostile_paths_match_in_linear_time() {
+    // Without a bound on backtracking these would not end.
+    let path = format!("/{}", "-".repeat(8192));
+    for text in
+        ["/<a>-<b>-<c>-<d>-<e>x", "/<a:int><b:int><c>-<d:path>-<e:path>x", "/<a><b><c><d><e><f>x"]
+    {
+        assert_eq!(values(text, &path), None);
+    }
+}

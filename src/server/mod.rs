@@ -1,0 +1,183 @@
+//! Servers: what carries requests to a [`Service`] and answers back.
+
+#[cfg(feature = "tiny_http")]
+pub mod tiny_http;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use crate::service::Service;
+use crate::{Error, ErrorKind, Result};
+
+/// A server: it listens from the moment it exists, and serves until it is told to stop.
+pub trait Server {
+    /// Where it listens, with the real port where it was bound to port 0.
+    fn address(&self) -> ListenAddress;
+
+    /// Serves until the handle says stop; then finishes the requests that are running.
+    fn serve(self, service: Service, shutdown: &ShutdownHandle) -> Result<()>;
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// An IP address and port.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Whether only this machine can connect.
+    pub fn is_local(&self) -> bool {
+        match self {
+            ListenAddress::Tcp(address) => address.ip().is_loopback(),
+            ListenAddress::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => write!(f, "http://{address}"),
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Tells a server to stop. Clones tell the same server.
+#[derive(Clone, Default)]
+pub struct ShutdownHandle(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    stage: ShutdownStage,
+    listeners: Vec<Box<dyn Fn(ShutdownStage) + Send>>,
+}
+
+/// How far a shutdown has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ShutdownStage {
+    /// Nobody asked for one.
+    #[default]
+    Running,
+    /// No new requests; those that run are finished.
+    Graceful,
+    /// Everything ends now.
+    Immediate,
+}
+
+impl ShutdownHandle {
+    /// A handle that has not been used.
+    pub fn new() -> ShutdownHandle {
+        ShutdownHandle::default()
+    }
+
+    /// Stops the server once the running requests are finished.
+    pub fn shutdown(&self) {
+        self.advance(ShutdownStage::Graceful);
+    }
+
+    /// Stops the server now.
+    pub fn shutdown_now(&self) {
+        self.advance(ShutdownStage::Immediate);
+    }
+
+    /// How far the shutdown has come.
+    pub fn stage(&self) -> ShutdownStage {
+        self.progress().stage
+    }
+
+    /// Waits until someone asks for a shutdown.
+    pub fn wait(&self) {
+        let mut progress = self.progress();
+        while progress.stage == ShutdownStage::Running {
+            progress = self.0.changed.wait(progress).unwrap_or_else(|e| e.into_inner());
+        }
+    }
+
+    /// Calls `listener` at each further stage, and at once if there has been one: how a server that waits
+    /// on sockets is woken.
+    pub fn on_change(&self, listener: impl Fn(ShutdownStage) + Send + 'static) {
+        let mut progress = self.progress();
+        if progress.stage != ShutdownStage::Running {
+            listener(progress.stage);
+        }
+        progress.listeners.push(Box::new(listener));
+    }
+
+    /// Makes SIGINT and SIGTERM ask for a shutdown; a second one ends the process at once.
+    #[cfg(unix)]
+    pub fn on_signals(&self) -> Result<()> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        let handle = self.clone();
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for signal in signals.forever() {
+                match handle.stage() {
+                    ShutdownStage::Running => {
+                        log::info!("signal {signal}: finishing the running requests");
+                        handle.shutdown();
+                    }
+                    _ => {
+                        log::warn!("signal {signal} again: ending at once");
+                        handle.shutdown_now();
+                        // What shells report for a process that a signal ended.
+                        std::process::exit(128 + signal);
+                    }
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Signals are a matter of unix; elsewhere the process ends at once.
+    #[cfg(not(unix))]
+    pub fn on_signals(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn advance(&self, stage: ShutdownStage) {
+        let mut progress = self.progress();
+        if stage > progress.stage {
+            progress.stage = stage;
+            progress.listeners.iter().for_each(|listener| listener(stage));
+            self.0.changed.notify_all();
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.0.progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl fmt::Debug for ShutdownHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ShutdownHandle({:?})", self.stage())
+    }
+}
+
+/// Serves on the default server.
+pub(crate) fn run(address: &str, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
+    #[cfg(feature = "tiny_http")]
+    return tiny_http::TinyHttp::bind(address)?.serve(service, shutdown);
+    #[cfg(not(feature = "tiny_http"))]
+    {
+        let _ = (address, service, shutdown);
+        Err(cannot_listen(address, "this build has no server; enable feature tiny_http"))
+    }
+}
+
+/// The error of an address that cannot be listened on.
+pub(crate) fn cannot_listen(address: &str, why: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Io, format!("cannot listen on {address:?}: {why}"))
+}

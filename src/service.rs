@@ -1,0 +1,369 @@
+//! A built app: what servers see, and the three stages of a request.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock};
+
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
+
+use crate::exchange::Exchange;
+use crate::handler::Fits;
+use crate::plugin::{Batch, Callback, Plugin, Route, Stage};
+use crate::request::Request;
+use crate::response::{HttpError, IntoResponse, Response, escape_html};
+use crate::router::{Found, Router, Rule};
+use crate::server::ListenAddress;
+use crate::{Error, ErrorKind, Result};
+
+/// A built app, ready to answer requests. Clones share it.
+///
+/// A server takes requests through three stages, [`prepare`](Service::prepare), [`run`](Service::run) and
+/// [`finish`](Service::finish). The first and the last take slices: a server that has 32 requests ready
+/// hands over all 32, and the session plugin loads 32 sessions in one round trip.
+/// [`handle`](Service::handle) is all three for one request.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) router: Router<Target>,
+    /// All plugins, outermost first. The index is the slot of what each provides.
+    pub(crate) plugins: Vec<Arc<dyn Plugin>>,
+    /// The app itself, then the apps mounted in it.
+    pub(crate) scopes: Vec<Scope>,
+    pub(crate) urls: Arc<Urls>,
+    pub(crate) body_limit: u64,
+}
+
+/// What a rule leads to.
+pub(crate) struct Target {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) rule: usize,
+    /// Which captures must fit which arguments.
+    pub(crate) fits: Vec<(usize, Fits)>,
+}
+
+/// A route and what is to run when it is met.
+pub(crate) struct Endpoint {
+    pub(crate) route: Route,
+    pub(crate) callback: Callback,
+}
+
+pub(crate) type BeforeHook = Box<dyn Fn(&mut Request) -> Option<Response> + Send + Sync>;
+pub(crate) type AfterHook = Box<dyn Fn(&Request, &mut Response) + Send + Sync>;
+pub(crate) type ErrorPage = Box<dyn Fn(&HttpError, &Request) -> Response + Send + Sync>;
+
+/// What one app, on its own or mounted, brings along for its routes.
+#[derive(Default)]
+pub(crate) struct Scope {
+    pub(crate) parent: Option<usize>,
+    pub(crate) before: Vec<BeforeHook>,
+    pub(crate) after: Vec<AfterHook>,
+    pub(crate) pages: HashMap<StatusCode, ErrorPage>,
+    pub(crate) any_page: Option<ErrorPage>,
+}
+
+const ROOT: usize = 0;
+
+impl Service {
+    pub(crate) fn new(inner: Inner) -> Service {
+        Service(Arc::new(inner))
+    }
+
+    /// Answers one request.
+    pub fn handle(&self, request: Request) -> Response {
+        let mut exchange = Exchange::new(request);
+        self.prepare(std::slice::from_mut(&mut exchange));
+        self.run(&mut exchange);
+        self.finish(std::slice::from_mut(&mut exchange));
+        exchange.into_response()
+    }
+
+    /// The first stage: each request finds its route, then the plugins acquire what the routes ask for.
+    pub fn prepare(&self, batch: &mut [Exchange]) {
+        for exchange in batch.iter_mut() {
+            guarded(exchange, |exchange| self.find_route(exchange));
+        }
+        for (slot, plugin) in self.0.plugins.iter().enumerate() {
+            if batch.iter().any(|exchange| exchange.asks(slot) && exchange.response().is_none()) {
+                self.stage(batch, slot, Stage::Acquire, |batch| plugin.acquire(batch));
+            }
+        }
+    }
+
+    /// The second stage: the route's callback runs, unless there is an answer already. A panic is a 500.
+    pub fn run(&self, exchange: &mut Exchange) {
+        if exchange.response().is_some() {
+            return;
+        }
+        guarded(exchange, |exchange| {
+            if let Some(endpoint) = exchange.endpoint().cloned() {
+                let response = endpoint.callback.call(exchange);
+                exchange.answer(response);
+            }
+        });
+    }
+
+    /// The last stage, before any byte of an answer leaves: the plugins release, the error pages dress
+    /// what is an error, hooks see the answer, headers and cookies are put onto it.
+    pub fn finish(&self, batch: &mut [Exchange]) {
+        for (slot, plugin) in self.0.plugins.iter().enumerate().rev() {
+            if batch.iter().any(|exchange| exchange.holds(slot)) {
+                self.stage(batch, slot, Stage::Release, |batch| plugin.release(batch));
+            }
+        }
+        for exchange in batch.iter_mut() {
+            let answer = exchange.take_response().unwrap_or_else(|| {
+                HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
+                    .with_source("nothing answered the request")
+                    .into_response()
+            });
+            let scope = exchange.route().map_or(ROOT, |route| route.scope);
+            let mut answer = self.dress(answer, exchange.request(), scope);
+            self.after(exchange.request(), &mut answer, scope);
+            exchange.take_head().attach(&mut answer);
+            if exchange.client_method() == Method::HEAD {
+                answer.discard_body();
+            }
+            exchange.answer(answer);
+        }
+    }
+
+    /// Addresses of the named routes.
+    pub fn urls(&self) -> &Urls {
+        &self.0.urls
+    }
+
+    /// Builds the address of a named route; see [`Urls::build`].
+    pub fn url(&self, name: &str, arguments: &[(&str, &str)]) -> Result<String> {
+        self.0.urls.build(name, arguments)
+    }
+
+    /// Tells the plugins where the app is served. Servers call this once they listen.
+    pub fn serving(&self, address: &ListenAddress) {
+        for plugin in &self.0.plugins {
+            plugin.serving(address);
+        }
+    }
+
+    fn find_route(&self, exchange: &mut Exchange) {
+        exchange.set_urls(self.0.urls.clone());
+        exchange.request_mut().set_body_limit(self.0.body_limit);
+        if let Some(response) = self.before(ROOT, exchange) {
+            return exchange.answer(response);
+        }
+        let request = exchange.request();
+        let fits = |target: &Target, captures: &crate::router::Captures| {
+            target.fits.iter().all(|(index, fits)| captures.get(*index).is_none_or(fits))
+        };
+        match self.0.router.find(request.method(), request.path(), fits) {
+            Found::Match { value, captures } => {
+                let (endpoint, rule) = (value.endpoint.clone(), value.rule);
+                if let Some(limit) = endpoint.route.body_limit {
+                    exchange.request_mut().set_body_limit(limit);
+                }
+                let scope = endpoint.route.scope;
+                exchange.enter(endpoint, rule, captures, self.0.plugins.len());
+                if scope != ROOT
+                    && let Some(response) = self.before_mounted(scope, exchange)
+                {
+                    exchange.answer(response);
+                }
+            }
+            Found::MethodNotAllowed(allowed) => {
+                let response = not_allowed(exchange.request().method(), &allowed);
+                exchange.answer(response);
+            }
+            Found::NotFound => {
+                exchange.answer(HttpError::new(StatusCode::NOT_FOUND).into_response());
+            }
+            Found::BadPath => exchange.answer(
+                HttpError::new(StatusCode::BAD_REQUEST)
+                    .with_message("The path is not percent-encoded UTF-8.")
+                    .into_response(),
+            ),
+        }
+    }
+
+    fn before(&self, scope: usize, exchange: &mut Exchange) -> Option<Response> {
+        self.0.scopes[scope].before.iter().find_map(|hook| hook(exchange.request_mut()))
+    }
+
+    /// The hooks of a mounted app, those of the app it is mounted in first.
+    fn before_mounted(&self, scope: usize, exchange: &mut Exchange) -> Option<Response> {
+        match self.0.scopes[scope].parent {
+            Some(parent) if parent != ROOT => self.before_mounted(parent, exchange),
+            _ => None,
+        }
+        .or_else(|| self.before(scope, exchange))
+    }
+
+    fn stage(
+        &self,
+        exchanges: &mut [Exchange],
+        slot: usize,
+        stage: Stage,
+        run: impl FnOnce(&mut Batch<'_>),
+    ) {
+        let mut batch = Batch { exchanges, slot, stage };
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&mut batch))) else { return };
+        let name = self.0.plugins[slot].name();
+        let error = panicked(&format!("plugin {name:?}"), panic.as_ref());
+        // Which of the exchanges it had done with is unknown: none of them is to be trusted.
+        for exchange in batch.exchanges.iter_mut().filter(|exchange| exchange.asks(slot)) {
+            exchange.drop_provided();
+            let answer =
+                HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(error.clone());
+            exchange.answer(answer.into_response());
+        }
+    }
+
+    /// Gives an error its page: the innermost app's page for the status, its page for any, then those of
+    /// the apps around it, then the built-in one.
+    fn dress(&self, mut response: Response, request: &Request, scope: usize) -> Response {
+        let Some(error) = response.take_error() else { return response };
+        log_error(&error, request);
+        let page = self
+            .scopes_outwards(scope)
+            .find_map(|scope| scope.pages.get(&error.status()).or(scope.any_page.as_ref()));
+        let status = error.status();
+        let made = page.and_then(|page| {
+            catch_unwind(AssertUnwindSafe(|| page(&error, request)))
+                .map_err(|panic| log::error!("{}", panicked("an error page", panic.as_ref())))
+                .ok()
+                // A page that itself failed must not hide what it was to show.
+                .filter(|made| made.error().is_none())
+        });
+        let mut made = made.unwrap_or_else(|| plain_page(&error));
+        if made.status() == StatusCode::OK {
+            made = made.with_status(status);
+        }
+        for (name, value) in error.headers() {
+            made.headers_mut().insert(name, value.clone());
+        }
+        made
+    }
+
+    fn after(&self, request: &Request, response: &mut Response, scope: usize) {
+        for hook in self.scopes_outwards(scope).flat_map(|scope| &scope.after) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(request, response))) {
+                let text = panicked("an after-request hook", panic.as_ref());
+                log::error!("{request:?}: {text}");
+                *response = plain_page(&HttpError::new(StatusCode::INTERNAL_SERVER_ERROR));
+            }
+        }
+    }
+
+    fn scopes_outwards(&self, scope: usize) -> impl Iterator<Item = &Scope> {
+        let scopes = &self.0.scopes;
+        std::iter::successors(Some(&scopes[scope]), |scope| scope.parent.map(|at| &scopes[at]))
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plugins: Vec<_> = self.0.plugins.iter().map(|plugin| plugin.name()).collect();
+        f.debug_struct("Service").field("plugins", &plugins).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for plugin in &self.plugins {
+            plugin.close();
+        }
+    }
+}
+
+/// Runs a stage of one exchange; a panic becomes a 500 and leaves nothing to save.
+fn guarded(exchange: &mut Exchange, run: impl FnOnce(&mut Exchange)) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(exchange))) {
+        exchange.drop_provided();
+        let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
+            .with_source(panicked("the handler", panic.as_ref()));
+        exchange.answer(error.into_response());
+    }
+}
+
+fn panicked(who: &str, panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    format!("{who} panicked: {text}")
+}
+
+fn not_allowed(method: &Method, allowed: &[Method]) -> Response {
+    let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let value = HeaderValue::from_str(&list).unwrap_or(HeaderValue::from_static(""));
+    if method == Method::OPTIONS {
+        let mut response = Response::new(StatusCode::NO_CONTENT);
+        response.headers_mut().insert(header::ALLOW, value);
+        return response;
+    }
+    HttpError::new(StatusCode::METHOD_NOT_ALLOWED).with_header(header::ALLOW, value).into_response()
+}
+
+fn log_error(error: &HttpError, request: &Request) {
+    let mut text = String::new();
+    let mut cause = error.cause().map(|cause| cause as &dyn std::error::Error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
+    if error.status().is_server_error() {
+        log::error!("{method} {path} answers {status}{text}");
+    } else {
+        log::debug!("{method} {path} answers {status}{text}");
+    }
+}
+
+fn plain_page(error: &HttpError) -> Response {
+    let status = error.status();
+    let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
+    let title = escape_html(&title);
+    let message = escape_html(error.message());
+    Response::html(format!(
+        "<!DOCTYPE html>\n<html><head><title>{title}</title></head>\
+         <body><h1>{title}</h1><p>{message}</p></body></html>\n"
+    ))
+    .with_status(status)
+}
+
+/// Addresses of named routes: a handler's `&Urls` argument.
+#[derive(Debug, Default)]
+pub struct Urls {
+    pub(crate) rules: HashMap<String, Vec<Rule>>,
+}
+
+impl Urls {
+    pub(crate) fn none() -> &'static Urls {
+        static NONE: LazyLock<Urls> = LazyLock::new(Urls::default);
+        &NONE
+    }
+
+    /// The address of the route of this name: its first rule that takes the given wildcards, each value
+    /// percent-encoded. Arguments that are no wildcards become the query, as in Bottle's `get_url`.
+    pub fn build(&self, name: &str, arguments: &[(&str, &str)]) -> Result<String> {
+        let rules = self.rules.get(name).ok_or_else(|| {
+            let mut known: Vec<_> = self.rules.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            Error::new(ErrorKind::Route, format!("no route is named {name:?}; named are: {known}"))
+        })?;
+        // The rule that uses most of the arguments says what the caller meant.
+        let fitting = rules
+            .iter()
+            .filter(|rule| rule.wildcards().all(|w| arguments.iter().any(|given| given.0 == w)))
+            .max_by_key(|rule| rule.wildcards().count());
+        match fitting.or(rules.first()) {
+            Some(rule) => rule.build(arguments),
+            None => Err(Error::new(ErrorKind::Route, format!("route {name:?} has no rule"))),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The session's cookie: its attributes, and which of them go together.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::cookies::{Cookie, SameSite, set_cookie_value};
+use crate::{Error, ErrorKind, Result};
+
+#[derive(Clone, Debug)]
+pub(crate) struct CookieSettings {
+    pub(crate) name: String,
+    pub(crate) path: String,
+    pub(crate) domain: Option<String>,
+    pub(crate) secure: bool,
+    pub(crate) http_only: bool,
+    pub(crate) same_site: SameSite,
+    pub(crate) partitioned: bool,
+}
+
+impl CookieSettings {
+    /// Refuses what no browser would keep (RFC 6265bis sections 4.1.2 and 4.1.3).
+    pub(crate) fn check(&self) -> Result<()> {
+        let refused = |why: &str| {
+            Err(Error::new(ErrorKind::Config, format!("session cookie {:?}: {why}", self.name)))
+        };
+        let is_token =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if self.name.is_empty() || !self.name.bytes().all(is_token) {
+            return refused(
+                "the name must be a token (RFC 6265 section 4.1.1): letters, digits, !#$&'*+-.^_`|~",
+            );
+        }
+        if self.name.contains('%') {
+            return refused(
+                "a name with % would be percent-encoded and not come back; leave it out",
+            );
+        }
+        if !self.path.starts_with('/') {
+            return refused("cookie_path must start with /");
+        }
+        if starts_with(&self.name, "__host-")
+            && (!self.secure || self.path != "/" || self.domain.is_some())
+        {
+            return refused(
+                "browsers keep a __Host- cookie only with cookie_secure(true), path / and no domain",
+            );
+        }
+        if starts_with(&self.name, "__secure-") && !self.secure {
+            return refused("browsers keep a __Secure- cookie only with cookie_secure(true)");
+        }
+        if self.same_site == SameSite::None && !self.secure {
+            return refused("browsers keep a SameSite=None cookie only with cookie_secure(true)");
+        }
+        if self.partitioned && !self.secure {
+            return refused("browsers keep a partitioned cookie only with cookie_secure(true)");
+        }
+        set_cookie_value(&self.holding(String::new(), None)).map(|_| ()).map_err(|error| {
+            Error::new(ErrorKind::Config, format!("session {error}")).with_source(error)
+        })
+    }
+
+    pub(crate) fn holding(&self, value: String, lifetime: Option<Duration>) -> Cookie<'static> {
+        let mut cookie = Cookie::build((self.name.clone(), value))
+            .path(self.path.clone())
+            .secure(self.secure)
+            .http_only(self.http_only)
+            .same_site(self.same_site)
+            .build();
+        if self.partitioned {
+            cookie.set_partitioned(true);
+        }
+        if let Some(domain) = &self.domain {
+            cookie.set_domain(domain.clone());
+        }
+        if let Some(lifetime) = lifetime {
+            let seconds = i64::try_from(lifetime.as_secs().max(1)).unwrap_or(i64::MAX);
+            cookie.set_max_age(cookie::time::Duration::seconds(seconds));
+        }
+        cookie
+    }
+
+    /// The cookie that makes a browser forget the one it has: same name, path and domain.
+    pub(crate) fn removal(&self) -> Cookie<'static> {
+        let mut cookie = self.holding(String::new(), None);
+        cookie.make_removal();
+        cookie
+    }
+}
+
+fn starts_with(name: &str, lower_case_prefix: &str) -> bool {
+    // Browsers compare the prefixes without regard to case.
+    name.get(..lower_case_prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(lower_case_prefix))
+}
+
+impl fmt::Display for CookieSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (Path={}", self.name, self.path)?;
+        if let Some(domain) = &self.domain {
+            write!(f, "; Domain={domain}")?;
+        }
+        write!(f, "; SameSite={}", self.same_site)?;
+        for (is_set, name) in [
+            (self.secure, "Secure"),
+            (self.http_only, "HttpOnly"),
+            (self.partitioned, "Partitioned"),
+        ] {
+            if is_set {
+                write!(f, "; {name}")?;
+            }
+        }
+        f.write_str(")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> CookieSettings {
+        CookieSettings {
+            name: "bottle.session".to_owned(),
+            path: "/".to_owned(),
+            domain: None,
+            secure: false,
+            http_only: false,
+            same_site: SameSite::Lax,
+            partitioned: false,
+        }
+    }
+
+    #[test]
+    fn what_no_browser_would_keep_is_refused() {
+        let change = |change: &dyn Fn(&mut CookieSettings)| {
+            let mut settings = settings();
+            change(&mut settings);
+            settings.check().is_ok()
+        };
+        assert!(change(&|_| {}));
+        let refused: [&dyn Fn(&mut CookieSettings); 12] = [
+            &|s| s.name = String::new(),
+            &|s| s.name = "a b".to_owned(),
+            &|s| s.name = "a;b".to_owned(),
+            &|s| s.name = "a%20".to_owned(),
+            &|s| s.path = "shop".to_owned(),
+            &|s| s.path = "/;Secure".to_owned(),
+            &|s| s.domain = Some("x\r\n".to_owned()),
+            &|s| s.name = "__Host-id".to_owned(),
+            &|s| s.name = "__secure-id".to_owned(),
+            &|s| s.same_site = SameSite::None,
+            &|s| s.partitioned = true,
+            &|s| {
+                s.name = "__Host-id".to_owned();
+                s.secure = true;
+                s.domain = Some("example.org".to_owned());
+            },
+        ];
+        for (number, refused) in refused.iter().enumerate() {
+            assert!(!change(refused), "row {number}");
+        }
+    }
+
+    #[test]
+    fn a_removal_names_the_same_cookie() {
+        let mut settings = settings();
+        settings.path = "/shop".to_owned();
+        settings.domain = Some("example.org".to_owned());
+        let text = settings.removal().to_string();
+        for part in ["bottle.session=", "Path=/shop", "Domain=example.org", "Max-Age=0"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

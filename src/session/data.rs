@@ -1,0 +1,530 @@
+//! The session as a handler has it.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::id::SessionId;
+use super::keeper::Keeper;
+use super::store::{Action, Changes, Load, Record, Save, Saved, gone};
+use crate::plugin::Provided;
+use crate::{Error, ErrorKind, Result};
+
+/// A visitor's session: text under keys, kept between requests.
+///
+/// What a handler sees is a local view, loaded before it ran. Reading never fails and never touches the
+/// network; changes are saved when the handler has returned, and only what changed: two requests that set
+/// different keys at the same time both survive. Where saving fails, the client gets an error and not the
+/// handler's answer.
+///
+/// [`incr`](Session::incr), [`take`](Session::take), [`set_if_absent`](Session::set_if_absent) and
+/// [`commit`](Session::commit) act in the store at once.
+///
+/// ```
+/// use bottle_session::{App, Session, SessionPlugin, TestClient};
+///
+/// let mut app = App::new();
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.get("/", |session: &mut Session| match session.get("name") {
+///     Some(name) => format!("Hello, {name}"),
+///     None => "I don't recognize you.".to_owned(),
+/// });
+/// app.get("/set/<name>", |session: &mut Session, name: &str| session.set("name", name));
+///
+/// let client = TestClient::new(app)?;
+/// assert_eq!(client.get("/").send().text(), "I don't recognize you.");
+/// client.get("/set/Ada").send();
+/// assert_eq!(client.get("/").send().text(), "Hello, Ada");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
+pub struct Session {
+    keeper: Arc<Keeper>,
+    /// The id under which the store has the session; none while it is new.
+    id: Option<SessionId>,
+    fields: BTreeMap<String, String>,
+    changes: Changes,
+    renewed: bool,
+    /// A destroyed session that the store still has.
+    ended: Option<SessionId>,
+    remember: Option<Duration>,
+    remember_changed: bool,
+    created: Option<SystemTime>,
+    /// The cookie is old enough to be sent anew.
+    stale_cookie: bool,
+    loaded: bool,
+    gone: bool,
+    cookie: CookieDue,
+    refused: Option<Error>,
+    used: Cell<bool>,
+}
+
+impl Provided for Session {}
+
+/// What the answer is to do about the session's cookie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum CookieDue {
+    /// The browser has what it needs.
+    #[default]
+    Nothing,
+    /// Send the id.
+    Send,
+    /// Make the browser forget it.
+    Remove,
+}
+
+/// What is to be done to a session's record before its answer may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    Untouched,
+    Created,
+    Changed,
+    Renewed,
+}
+
+/// One save on its way to the store, on its own so that many sessions' saves go together.
+pub(crate) struct Pending {
+    id: SessionId,
+    kind: Kind,
+    changes: Changes,
+    remember: Option<Duration>,
+}
+
+enum Kind {
+    Create,
+    Update,
+    Rotate(SessionId),
+    Destroy,
+}
+
+impl Pending {
+    pub(crate) fn save(&self, keeper: &Keeper) -> Save<'_> {
+        Save {
+            id: &self.id,
+            action: match &self.kind {
+                Kind::Create => Action::Create,
+                Kind::Update => Action::Update,
+                Kind::Rotate(to) => Action::Rotate { to },
+                Kind::Destroy => Action::Destroy,
+            },
+            changes: &self.changes,
+            lifetimes: keeper.lifetimes,
+            remember: self.remember,
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(keeper: Arc<Keeper>) -> Session {
+        Session {
+            keeper,
+            id: None,
+            fields: BTreeMap::new(),
+            changes: Changes::default(),
+            renewed: false,
+            ended: None,
+            remember: None,
+            remember_changed: false,
+            created: None,
+            stale_cookie: false,
+            loaded: false,
+            gone: false,
+            cookie: CookieDue::Nothing,
+            refused: None,
+            used: Cell::new(false),
+        }
+    }
+
+    pub(crate) fn loaded(keeper: Arc<Keeper>, id: SessionId, record: Record) -> Session {
+        let lifetime = record.remember.unwrap_or(keeper.lifetimes.idle);
+        let (stale_cookie, cookie) = match record.saved_ago {
+            _ if !keeper.cookie_has_max_age(record.remember) => (false, CookieDue::Nothing),
+            Some(ago) => (ago >= lifetime / 10, CookieDue::Nothing),
+            // Without a time of the last save there is only bottle-session's own way: with every answer.
+            None => (false, CookieDue::Send),
+        };
+        Session {
+            id: Some(id),
+            fields: record.fields.into_iter().collect(),
+            remember: record.remember,
+            created: record.created,
+            loaded: true,
+            stale_cookie,
+            cookie,
+            ..Session::new(keeper)
+        }
+    }
+
+    // Reading.
+
+    /// The text under this key.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.used.set(true);
+        self.fields.get(key).map(String::as_str)
+    }
+
+    /// The value under this key, parsed; `None` also where it is not such a value.
+    pub fn parse<T: FromStr>(&self, key: &str) -> Option<T> {
+        self.get(key)?.parse().ok()
+    }
+
+    /// The value under this key, read as JSON; `None` also where it is not such a value.
+    pub fn get_json<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        serde_json::from_str(self.get(key)?).ok()
+    }
+
+    /// Whether the key is there.
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.used.set(true);
+        self.fields.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Keys and values, sorted by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.used.set(true);
+        self.fields.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// The keys, sorted.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// The values, sorted by key.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        self.iter().map(|(_, value)| value)
+    }
+
+    /// Whether the request came without a session: none was stored when it arrived.
+    pub fn is_new(&self) -> bool {
+        self.used.set(true);
+        !self.loaded
+    }
+
+    /// When the session was created, by the store's clock; `None` while it is new, and in a layout that
+    /// does not say.
+    pub fn created(&self) -> Option<SystemTime> {
+        self.created
+    }
+
+    // Changing.
+
+    /// Sets a value.
+    ///
+    /// One that cannot be stored (past the caps, or a key that starts with NUL) is refused: the session
+    /// stays as it was, and the answer is a logged 500, for nothing is acknowledged that is not stored.
+    /// [`try_set`](Session::try_set) leaves it to the handler.
+    pub fn set(&mut self, key: impl Into<String>, value: impl ToString) {
+        if let Err(error) = self.try_set(key, value) {
+            self.refused.get_or_insert(error);
+        }
+    }
+
+    /// Sets a value, or says why it cannot be stored: past the cap on the session's size or on the number
+    /// of its keys, or a key that starts with NUL, which is kept for the store's own use.
+    pub fn try_set(&mut self, key: impl Into<String>, value: impl ToString) -> Result<()> {
+        let (key, value) = (key.into(), value.to_string());
+        self.check(&key, &value)?;
+        // The same value again changes nothing, and costs no round trip.
+        if self.fields.get(&key) == Some(&value) {
+            return Ok(());
+        }
+        self.changes.fields.insert(key.clone(), Some(value.clone()));
+        self.fields.insert(key, value);
+        Ok(())
+    }
+
+    /// Sets a value to the JSON of anything that serde can serialize.
+    pub fn set_json(&mut self, key: impl Into<String>, value: &impl Serialize) -> Result<()> {
+        let key = key.into();
+        let json = serde_json::to_string(value).map_err(|error| {
+            let text = format!("session key {key:?}: the value cannot be JSON");
+            Error::new(ErrorKind::Session, text).with_source(error)
+        })?;
+        self.try_set(key, json)
+    }
+
+    /// Removes a key and returns what was there.
+    pub fn remove(&mut self, key: &str) -> Option<String> {
+        self.used.set(true);
+        let value = self.fields.remove(key)?;
+        if self.id.is_some() && !self.changes.cleared {
+            self.changes.fields.insert(key.to_owned(), None);
+        } else {
+            self.changes.fields.remove(key);
+        }
+        Some(value)
+    }
+
+    /// Removes all keys; the session stays, with its id.
+    pub fn clear(&mut self) {
+        self.fields.clear();
+        self.changes = Changes { cleared: self.id.is_some(), fields: BTreeMap::new() };
+    }
+
+    /// Gives the session a new id when it is saved, and keeps its data: the old id is dead at once. To be
+    /// done whenever somebody logs in or gains rights, against session fixation (OWASP Session Management
+    /// Cheat Sheet, "Renew the Session ID After Any Privilege Level Change").
+    pub fn regenerate(&mut self) {
+        self.renewed = true;
+    }
+
+    /// Ends the session, in the store and in the browser. What is set afterwards goes into a new one.
+    pub fn destroy(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.ended = Some(id);
+        }
+        self.fields.clear();
+        self.changes = Changes::default();
+        self.renewed = false;
+        self.remember = None;
+        self.remember_changed = false;
+        self.created = None;
+        self.stale_cookie = false;
+        self.cookie = if self.loaded { CookieDue::Remove } else { CookieDue::Nothing };
+    }
+
+    /// Gives this session an idle limit of its own, and its cookie the same lifetime ("remember me").
+    ///
+    /// In [`Layout::BottleSession`](crate::Layout::BottleSession), which has no place for it, this lasts
+    /// only until the session is loaded again.
+    pub fn remember(&mut self, lifetime: Duration) {
+        if self.remember != Some(lifetime) {
+            self.remember = Some(lifetime);
+            self.remember_changed = true;
+        }
+    }
+
+    // In the store, at once.
+
+    /// Saves now what has changed so far, instead of when the handler has returned.
+    ///
+    /// Kind [`Gone`](ErrorKind::Gone): the session was destroyed, renewed or expired since this request
+    /// loaded it, and nothing was written.
+    pub fn commit(&mut self) -> Result<()> {
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
+        let keeper = self.keeper.clone();
+        for pending in self.pending()? {
+            let saved = keeper.store.save(&pending.save(&keeper));
+            self.settle(pending, saved)?;
+        }
+        match self.gone {
+            true => Err(gone()),
+            false => Ok(()),
+        }
+    }
+
+    /// Adds to a number in the store and returns the sum; a missing key counts as 0. Changes made so far
+    /// are saved first.
+    pub fn incr(&mut self, key: &str, by: i64) -> Result<i64> {
+        self.check(key, &i64::MIN.to_string())?;
+        let keeper = self.keeper.clone();
+        let sum = self.at_once(|load| keeper.store.increment(load, key, by))?;
+        self.fields.insert(key.to_owned(), sum.to_string());
+        Ok(sum)
+    }
+
+    /// Takes a value out of the store: of several requests that take it at the same time exactly one gets
+    /// it. Changes made so far are saved first.
+    pub fn take(&mut self, key: &str) -> Result<Option<String>> {
+        self.used.set(true);
+        if self.id.is_none() && !self.contains_key(key) {
+            return Ok(None);
+        }
+        let keeper = self.keeper.clone();
+        let mut taken = self.at_once(|load| keeper.store.take(load, &[key]))?;
+        self.fields.remove(key);
+        Ok(taken.pop().flatten())
+    }
+
+    /// Sets a value unless the store has one, and says whether it did: of several requests that try at
+    /// the same time exactly one does. Changes made so far are saved first.
+    pub fn set_if_absent(&mut self, key: &str, value: impl ToString) -> Result<bool> {
+        let value = value.to_string();
+        self.check(key, &value)?;
+        let keeper = self.keeper.clone();
+        let set = self.at_once(|load| keeper.store.set_if_absent(load, key, &value))?;
+        if set {
+            self.fields.insert(key.to_owned(), value);
+        }
+        Ok(set)
+    }
+
+    fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
+        self.used.set(true);
+        // There must be something to act on: a session that is new comes into being here.
+        self.changes.cleared |= self.id.is_none();
+        self.commit()?;
+        let id = self.id.as_ref().ok_or_else(gone)?;
+        let mut lifetimes = self.keeper.lifetimes;
+        lifetimes.idle = self.remember.unwrap_or(lifetimes.idle);
+        let done = act(&Load { id, lifetimes });
+        if let Err(error) = &done {
+            self.gone |= error.kind() == ErrorKind::Gone;
+            self.keeper.failed(error);
+        }
+        done
+    }
+
+    fn check(&self, key: &str, value: &str) -> Result<()> {
+        let caps = &self.keeper.caps;
+        let refused = |why: String| {
+            Err(Error::new(ErrorKind::Session, format!("session key {key:?}: {why}")))
+        };
+        if key.starts_with('\0') {
+            return refused(
+                "keys that start with NUL are the store's own; take another".to_owned(),
+            );
+        }
+        let known = self.fields.get(key);
+        if known.is_none() && self.fields.len() >= caps.fields {
+            return refused(format!(
+                "the session has {} keys already, which is the cap; remove some, or raise max_fields",
+                self.fields.len()
+            ));
+        }
+        let others: usize = self.fields.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let replaced = known.map_or(0, |value| key.len() + value.len());
+        let size = others - replaced + key.len() + value.len();
+        if size > caps.bytes {
+            return refused(format!(
+                "a value of {} bytes would make the session {size} bytes large, and {} are the cap; keep \
+                 large things elsewhere and their key here, or raise max_bytes",
+                value.len(),
+                caps.bytes
+            ));
+        }
+        Ok(())
+    }
+
+    // Saving; for the plugin.
+
+    fn status(&self) -> Status {
+        if self.gone {
+            return Status::Untouched;
+        }
+        match (&self.id, self.changes.is_empty() && !self.remember_changed) {
+            (Some(_), _) if self.renewed => Status::Renewed,
+            (Some(_), true) if self.stale_cookie => Status::Changed,
+            (Some(_), true) | (None, true) => Status::Untouched,
+            (Some(_), false) => Status::Changed,
+            // "Remember nothing" is not worth a record.
+            (None, false) if self.changes.is_empty() => Status::Untouched,
+            (None, false) => Status::Created,
+        }
+    }
+
+    /// What has to be saved, in this order. The session counts as unchanged from here on.
+    pub(crate) fn pending(&mut self) -> Result<Vec<Pending>> {
+        let mut pending = Vec::new();
+        if let Some(id) = self.ended.take() {
+            pending.push(Pending {
+                id,
+                kind: Kind::Destroy,
+                changes: Changes::default(),
+                remember: None,
+            });
+        }
+        let (id, kind) = match (self.status(), &self.id) {
+            (Status::Untouched, _) => return Ok(pending),
+            (Status::Changed, Some(id)) => (id.clone(), Kind::Update),
+            (Status::Renewed, Some(id)) => (id.clone(), Kind::Rotate(self.keeper.fresh_id()?)),
+            (Status::Created | Status::Changed | Status::Renewed, _) => {
+                (self.keeper.fresh_id()?, Kind::Create)
+            }
+        };
+        let mut changes = std::mem::take(&mut self.changes);
+        if matches!(kind, Kind::Create) {
+            changes.cleared = false;
+        }
+        let remember = self.remember.filter(|_| self.remember_changed);
+        self.remember_changed = false;
+        self.renewed = false;
+        pending.push(Pending { id, kind, changes, remember });
+        Ok(pending)
+    }
+
+    /// Takes note of how a save ended. The cookie is decided here, after the store has answered: an id
+    /// that was never stored is never handed out.
+    pub(crate) fn settle(&mut self, pending: Pending, saved: Result<Saved>) -> Result<()> {
+        let saved = saved.inspect_err(|error| {
+            // What the browser holds then is not known to be right or wrong: leave it alone.
+            self.cookie = CookieDue::Nothing;
+            self.keeper.failed(error);
+        })?;
+        match (saved, pending.kind) {
+            (_, Kind::Destroy) => self.keeper.happened(super::Event::Destroyed),
+            (Saved::Gone, _) => {
+                self.gone = true;
+                self.cookie = CookieDue::Nothing;
+                self.keeper.happened(super::Event::WriteLost);
+            }
+            (Saved::Stored, Kind::Create) => {
+                self.id = Some(pending.id);
+                self.cookie = CookieDue::Send;
+                self.keeper.happened(super::Event::Created);
+            }
+            (Saved::Stored, Kind::Rotate(to)) => {
+                self.id = Some(to);
+                self.cookie = CookieDue::Send;
+                self.keeper.happened(super::Event::Renewed);
+            }
+            (Saved::Stored, Kind::Update) => {
+                self.stale_cookie = false;
+                if self.keeper.cookie_has_max_age(self.remember) {
+                    self.cookie = CookieDue::Send;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A value that `set` refused and nobody has heard of yet.
+    pub(crate) fn take_refused(&mut self) -> Option<Error> {
+        self.refused.take()
+    }
+
+    pub(crate) fn cookie_due(&self) -> CookieDue {
+        self.cookie
+    }
+
+    pub(crate) fn id(&self) -> Option<&SessionId> {
+        self.id.as_ref()
+    }
+
+    pub(crate) fn own_lifetime(&self) -> Option<Duration> {
+        self.remember
+    }
+
+    /// Whether the handler looked at the session, so that its answer depends on the cookie.
+    pub(crate) fn was_used(&self) -> bool {
+        self.used.get()
+    }
+}
+
+/// Shows the keys; neither the id nor any value.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("keys", &self.fields.keys().collect::<Vec<_>>())
+            .field("new", &!self.loaded)
+            .finish_non_exhaustive()
+    }
+}

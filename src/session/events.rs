@@ -1,0 +1,141 @@
+//! What happens to sessions, told to whoever wants to know: an observer and counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::Error;
+
+/// Something that happened to a session or to the store. None of them carries an id.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A new session was stored.
+    Created,
+    /// A session was found in the store.
+    Loaded,
+    /// A session moved to a new id.
+    Renewed,
+    /// A session was destroyed.
+    Destroyed,
+    /// A session was destroyed, renewed or expired while a request that changed it was running: the
+    /// changes were not written.
+    WriteLost,
+    /// A cookie named a session that the store does not have: expired, destroyed or made up.
+    UnknownId,
+    /// A cookie held what cannot be an id.
+    MalformedId,
+    /// A record did not carry its owner's mark; the connection was closed, the request answered 503.
+    Desync,
+    /// The store failed; the request that needed it was answered with an error.
+    StoreError(&'a Error),
+}
+
+/// Hears of [`Event`]s. The default logs the ones that somebody should look at.
+pub trait Events: Send + Sync + 'static {
+    /// Called on the thread of the request, which waits: be quick.
+    fn event(&self, event: Event<'_>);
+}
+
+/// Writes lost changes at `warn`, what the store fails at `error` (once for each change of state), the
+/// rest at `debug`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogEvents;
+
+impl Events for LogEvents {
+    fn event(&self, event: Event<'_>) {
+        match event {
+            Event::WriteLost => log::warn!(
+                "a session ended while a request that changed it was running: its changes were not saved"
+            ),
+            Event::Desync => {
+                log::error!("a reply belonged to another session: its connection was closed");
+            }
+            // The request's own error is logged with its path when it is answered.
+            Event::StoreError(error) => log::debug!("the session store failed: {error}"),
+            Event::Created
+            | Event::Loaded
+            | Event::Renewed
+            | Event::Destroyed
+            | Event::UnknownId
+            | Event::MalformedId => log::trace!("session event: {event:?}"),
+        }
+    }
+}
+
+impl<F: Fn(Event<'_>) + Send + Sync + 'static> Events for F {
+    fn event(&self, event: Event<'_>) {
+        self(event);
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident: $pattern:pat,)*) => {
+        /// How often each [`Event`] has happened since the plugin was made: a snapshot.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Counts {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        #[derive(Debug, Default)]
+        struct Tally {
+            $($field: AtomicU64,)*
+        }
+
+        impl Tally {
+            fn count(&self, event: &Event<'_>) {
+                let counter = match event {
+                    $($pattern => &self.$field,)*
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+
+            fn snapshot(&self) -> Counts {
+                Counts { $($field: self.$field.load(Ordering::Relaxed),)* }
+            }
+        }
+
+        impl Counts {
+            /// Names and values, for a page of metrics.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($field), self.$field)),*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Sessions stored anew.
+    created: Event::Created,
+    /// Sessions found.
+    loaded: Event::Loaded,
+    /// Sessions that moved to a new id.
+    renewed: Event::Renewed,
+    /// Sessions destroyed.
+    destroyed: Event::Destroyed,
+    /// Requests whose changes came too late.
+    write_lost: Event::WriteLost,
+    /// Cookies of sessions that are not there.
+    unknown_id: Event::UnknownId,
+    /// Cookies that hold no id.
+    malformed_id: Event::MalformedId,
+    /// Replies that belonged to another session.
+    desync: Event::Desync,
+    /// Failures of the store.
+    store_error: Event::StoreError(_),
+}
+
+/// The counters of one session plugin. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Counters(Arc<Tally>);
+
+impl Counters {
+    /// How often each event has happened so far.
+    pub fn snapshot(&self) -> Counts {
+        self.0.snapshot()
+    }
+
+    pub(crate) fn count(&self, event: &Event<'_>) {
+        self.0.count(event);
+    }
+}

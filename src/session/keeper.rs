@@ -1,0 +1,49 @@
+//! What all sessions of one plugin share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::events::{Counters, Event, Events};
+use super::id::{IdFormat, IdGenerator, SessionId};
+use super::store::{Caps, Lifetimes, SessionStore};
+use crate::{Error, ErrorKind, Result};
+
+/// Store, ids, limits and observer of one session plugin.
+pub(crate) struct Keeper {
+    pub(crate) store: Arc<dyn SessionStore>,
+    pub(crate) format: IdFormat,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) caps: Caps,
+    /// Whether the cookie outlives the browser: `cookie_lifetime` is not `None`.
+    pub(crate) persistent: bool,
+    pub(crate) generator: IdGenerator,
+    pub(crate) events: Box<dyn Events>,
+    pub(crate) counters: Counters,
+}
+
+impl Keeper {
+    pub(crate) fn fresh_id(&self) -> Result<SessionId> {
+        self.generator.next(self.format)
+    }
+
+    pub(crate) fn happened(&self, event: Event<'_>) {
+        self.counters.count(&event);
+        self.events.event(event);
+    }
+
+    /// Tells of an error of the store.
+    pub(crate) fn failed(&self, error: &Error) {
+        self.happened(match error.kind() {
+            ErrorKind::Desync => Event::Desync,
+            ErrorKind::Gone => Event::WriteLost,
+            // The caller's own mistake: a value that is no number.
+            ErrorKind::Session => return,
+            _ => Event::StoreError(error),
+        });
+    }
+
+    /// Whether the cookie of a session with this own lifetime has a `Max-Age`.
+    pub(crate) fn cookie_has_max_age(&self, own_lifetime: Option<Duration>) -> bool {
+        self.persistent || own_lifetime.is_some()
+    }
+}

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Runs everything there is to check. Installs what the tests need where it is missing, and says so.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+# Debian's packages for the tests: a Redis server, and Python for the interop test.
+missing=()
+command -v redis-server >/dev/null || missing+=(redis-server)
+command -v python3 >/dev/null || missing+=(python3 python3-pip)
+if [ ${#missing[@]} -gt 0 ]; then
+    step "Installing ${missing[*]} (Debian packages)"
+    sudo=''
+    [ "$(id -u)" -eq 0 ] || sudo=sudo
+    $sudo apt-get update -qq
+    # The tests start servers of their own; the system's need not run.
+    $sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+for component in rustfmt clippy; do
+    cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 || {
+        step "Installing $component (rustup)"
+        rustup component add "$component"
+    }
+done
+
+# Python's bottle-session, which the interop test shares sessions with.
+python=target/interop/python
+if ! PYTHONPATH="$python" python3 -c 'import bottle, bottle_session, redis' 2>/dev/null; then
+    step "Installing Python's bottle, bottle-session 1.0 and redis into $python"
+    mkdir -p "$python"
+    python3 -m pip install --quiet --disable-pip-version-check --target "$python" \
+        bottle==0.13.4 bottle-session==1.0 redis
+fi
+export BOTTLE_SESSION_PYTHON="$PWD/$python"
+
+export RUST_BACKTRACE=1
+step "Format"
+cargo fmt --all -- --check
+step "Clippy"
+cargo clippy --all-targets -- -D warnings
+step "Clippy without default features"
+cargo clippy --no-default-features -- -D warnings
+step "Tests: unit, integration, examples; benches compiled"
+cargo test --lib --bins --tests --examples
+cargo bench --no-run
+step "Doc tests"
+cargo test --doc
+step "Documentation"
+RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
+step "Build without a warning, future incompatibilities included"
+touch src/lib.rs
+cargo build --future-incompat-report 2>&1 | tee target/build.log
+if grep -q '^warning' target/build.log; then
+    echo "cargo build warns" >&2
+    exit 1
+fi
+step "All checks passed"

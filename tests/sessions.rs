@@ -1,0 +1,566 @@
+//! Sessions as a browser sees them, on the memory store.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use bottle_session::{
+    App, Error, ErrorKind, Event, HttpError, Load, MemoryStore, Record, Result, SameSite, Save,
+    Saved, Session, SessionPlugin, SessionStore, TestClient, abort, named, redirect,
+};
+
+/// A clock that a test moves.
+#[derive(Clone, Default)]
+struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    fn pass(&self, time: Duration) {
+        self.0.fetch_add(time.as_secs(), Ordering::SeqCst);
+    }
+
+    fn store(&self) -> MemoryStore {
+        let seconds = self.0.clone();
+        let start = SystemTime::now();
+        MemoryStore::with_clock(move || start + Duration::from_secs(seconds.load(Ordering::SeqCst)))
+    }
+}
+
+fn client(plugin: SessionPlugin) -> TestClient {
+    let mut app = App::new();
+    app.install(plugin).unwrap();
+    app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());
+    app.get("/set/<key>/<value>", |s: &mut Session, key: &str, value: &str| s.set(key, value));
+    app.get("/remove/<key>", |s: &mut Session, key: &str| s.remove(key).unwrap_or_default());
+    app.get("/clear", |s: &mut Session| s.clear());
+    app.get("/regenerate", |s: &mut Session| s.regenerate());
+    app.get("/destroy", |s: &mut Session| s.destroy());
+    app.get("/destroy-and-set", |s: &mut Session| {
+        s.destroy();
+        s.set("fresh", "yes");
+    });
+    app.get("/remember/<days:int>", |s: &mut Session, days: u64| {
+        s.set("kept", "yes");
+        s.remember(Duration::from_secs(days * 86_400));
+    });
+    app.get("/untouched", |_: &mut Session| "untouched");
+    app.get("/without", || "without");
+    app.get("/abort", |s: &mut Session| {
+        s.set("before", "abort");
+        abort(403, "no")
+    });
+    app.get("/redirect", |s: &mut Session| {
+        s.set("before", "redirect");
+        redirect("/")
+    });
+    app.get("/fail", |s: &mut Session| -> std::result::Result<(), HttpError> {
+        s.set("before", "failure");
+        "x".parse::<u8>()?;
+        Ok(())
+    });
+    app.get("/panic", |s: &mut Session| -> String {
+        s.set("before", "panic");
+        panic!("on purpose")
+    });
+    app.get("/incr", |s: &mut Session| -> Result<String> { Ok(s.incr("n", 1)?.to_string()) });
+    app.get("/take/<key>", |s: &mut Session, key: &str| s.take(key).map(|v| format!("{v:?}")));
+    app.get("/claim/<value>", |s: &mut Session, value: &str| {
+        s.set_if_absent("claim", value).map(|set| set.to_string())
+    });
+    app.get("/large", |s: &mut Session| {
+        s.set("small", "1");
+        s.set("large", "x".repeat(70_000));
+        "acknowledged"
+    });
+    app.get("/try-large", |s: &mut Session| match s.try_set("large", "x".repeat(70_000)) {
+        Ok(()) => "stored".to_owned(),
+        Err(error) => error.to_string(),
+    });
+    TestClient::new(app).unwrap()
+}
+
+fn text(client: &TestClient, path: &str) -> String {
+    let response = client.get(path).send();
+    assert_eq!(response.status(), 200, "{path}: {}", response.text());
+    response.text()
+}
+
+const COOKIE: &str = "bottle.session";
+
+#[test]
+fn a_session_remembers() {
+    let client = client(SessionPlugin::new().in_memory());
+    text(&client, "/set/name/Ada");
+    text(&client, "/set/born/1815");
+    assert_eq!(text(&client, "/get/name"), "Ada");
+    assert_eq!(text(&client, "/remove/name"), "Ada");
+    assert_eq!(text(&client, "/get/name"), "-");
+    assert_eq!(text(&client, "/get/born"), "1815");
+    let id = client.cookie(COOKIE);
+    text(&client, "/clear");
+    assert_eq!(text(&client, "/get/born"), "-");
+    text(&client, "/set/again/1");
+    assert_eq!(client.cookie(COOKIE), id);
+    let other = TestClient::of(client.service().clone());
+    assert_eq!(text(&other, "/get/again"), "-");
+}
+
+#[test]
+fn the_cookie_is_what_the_options_say() {
+    let set_cookie = |plugin: SessionPlugin| {
+        let client = client(plugin.in_memory());
+        let response = client.get("/set/a/1").send();
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        assert_eq!(response.header("vary"), Some("Cookie"));
+        let cookies = response.set_cookies();
+        assert_eq!(cookies.len(), 1);
+        let (name, rest) = cookies[0].split_once('=').unwrap();
+        let (value, attributes) = rest.split_once("; ").unwrap();
+        assert_eq!(value.len(), 43, "{value}");
+        let mut attributes: Vec<_> = attributes.split("; ").collect();
+        attributes.sort_unstable();
+        format!("{name}: {}", attributes.join("; "))
+    };
+    let new = SessionPlugin::new;
+    let table = [
+        (new(), "bottle.session: Max-Age=300; Path=/; SameSite=Lax"),
+        (new().cookie_lifetime(None), "bottle.session: Path=/; SameSite=Lax"),
+        (
+            new().cookie_lifetime(Duration::from_secs(600)),
+            "bottle.session: Max-Age=600; Path=/; SameSite=Lax",
+        ),
+        (
+            new().cookie_secure(true).cookie_httponly(true).cookie_name("id"),
+            "id: HttpOnly; Max-Age=300; Path=/; SameSite=Lax; Secure",
+        ),
+        (
+            new()
+                .cookie_path("/shop")
+                .cookie_domain("example.org")
+                .cookie_same_site(SameSite::Strict),
+            "bottle.session: Domain=example.org; Max-Age=300; Path=/shop; SameSite=Strict",
+        ),
+        (
+            new().cookie_same_site(SameSite::None).cookie_secure(true).cookie_partitioned(true),
+            "bottle.session: Max-Age=300; Partitioned; Path=/; SameSite=None; Secure",
+        ),
+        (
+            new().hardened(),
+            "__Host-bottle.session: HttpOnly; Max-Age=300; Path=/; SameSite=Lax; Secure",
+        ),
+    ];
+    for (plugin, expected) in table {
+        assert_eq!(set_cookie(plugin), expected);
+    }
+}
+
+#[test]
+fn untouched_and_new_means_no_cookie_and_no_record() {
+    let store = Counted::default();
+    let client = client(SessionPlugin::new().store(store.clone()));
+    for path in
+        ["/untouched", "/get/a", "/without", "/remove/a", "/clear", "/regenerate", "/destroy"]
+    {
+        let response = client.get(path).send();
+        assert!(response.set_cookies().is_empty(), "{path}");
+    }
+    assert_eq!(store.counts(), (0, 0));
+    assert_eq!(client.get("/get/a").send().header("vary"), Some("Cookie"));
+    assert_eq!(client.get("/untouched").send().header("vary"), None);
+}
+
+#[test]
+fn a_read_is_one_load_and_a_change_one_save_more() {
+    let store = Counted::default();
+    let client = client(SessionPlugin::new().store(store.clone()));
+    let cost = |path: &str| {
+        let before = store.counts();
+        text(&client, path);
+        (store.counts().0 - before.0, store.counts().1 - before.1)
+    };
+    assert_eq!(cost("/set/a/1"), (0, 1));
+    assert_eq!(cost("/get/a"), (1, 0));
+    assert_eq!(cost("/untouched"), (1, 0));
+    assert_eq!(cost("/set/a/2"), (1, 1));
+    assert_eq!(cost("/set/a/2"), (1, 0));
+    assert_eq!(cost("/without"), (0, 0));
+    assert_eq!(cost("/regenerate"), (1, 1));
+    client.set_cookie(COOKIE, "malformed");
+    assert_eq!(cost("/get/a"), (0, 0));
+}
+
+#[test]
+fn a_cookie_is_sent_anew_with_changes_and_once_a_tenth_of_its_life_has_passed() {
+    let clock = Clock::default();
+    let client = client(SessionPlugin::new().store(clock.store()));
+    let cookies = |path: &str| client.get(path).send().set_cookies().len();
+    assert_eq!(cookies("/set/a/1"), 1);
+    assert_eq!(cookies("/get/a"), 0);
+    assert_eq!(cookies("/set/a/2"), 1);
+    clock.pass(Duration::from_secs(29));
+    assert_eq!(cookies("/get/a"), 0);
+    clock.pass(Duration::from_secs(1));
+    assert_eq!(cookies("/get/a"), 1);
+    assert_eq!(cookies("/get/a"), 0);
+    // Reading alone keeps it alive, far past its lifetime.
+    for _ in 0..10 {
+        clock.pass(Duration::from_secs(200));
+        assert_eq!(text(&client, "/get/a"), "2");
+    }
+    clock.pass(Duration::from_secs(301));
+    assert_eq!(text(&client, "/get/a"), "-");
+}
+
+#[test]
+fn a_browser_cookie_is_sent_once_and_lives_seven_days_in_the_store() {
+    let clock = Clock::default();
+    let client = client(SessionPlugin::new().store(clock.store()).cookie_lifetime(None));
+    let cookies = |path: &str| client.get(path).send().set_cookies().len();
+    assert_eq!(cookies("/set/a/1"), 1);
+    assert_eq!(cookies("/set/a/2"), 0);
+    clock.pass(Duration::from_secs(7 * 86_400 - 1));
+    assert_eq!(text(&client, "/get/a"), "2");
+    clock.pass(Duration::from_secs(7 * 86_400 + 1));
+    assert_eq!(text(&client, "/get/a"), "-");
+}
+
+#[test]
+fn the_absolute_limit_ends_a_busy_session() {
+    let clock = Clock::default();
+    let plugin = SessionPlugin::new().store(clock.store()).max_age(Duration::from_secs(1000));
+    let client = client(plugin);
+    text(&client, "/set/a/1");
+    for _ in 0..4 {
+        clock.pass(Duration::from_secs(240));
+        assert_eq!(text(&client, "/get/a"), "1");
+        text(&client, "/regenerate");
+    }
+    clock.pass(Duration::from_secs(41));
+    assert_eq!(text(&client, "/get/a"), "-");
+}
+
+#[test]
+fn a_remembered_session_has_its_own_lifetime() {
+    let clock = Clock::default();
+    let client = client(SessionPlugin::new().store(clock.store()).cookie_lifetime(None));
+    let response = client.get("/remember/30").send();
+    assert!(response.set_cookies()[0].contains("Max-Age=2592000"), "{:?}", response.set_cookies());
+    clock.pass(Duration::from_secs(29 * 86_400));
+    assert_eq!(text(&client, "/get/kept"), "yes");
+    clock.pass(Duration::from_secs(29 * 86_400));
+    assert_eq!(text(&client, "/get/kept"), "yes");
+    clock.pass(Duration::from_secs(31 * 86_400));
+    assert_eq!(text(&client, "/get/kept"), "-");
+}
+
+#[test]
+fn a_renewed_session_keeps_its_values_and_the_old_id_is_dead() {
+    let client = client(SessionPlugin::new().in_memory());
+    text(&client, "/set/name/Ada");
+    let old = client.cookie(COOKIE).unwrap();
+    text(&client, "/regenerate");
+    let new = client.cookie(COOKIE).unwrap();
+    assert_ne!(old, new);
+    assert_eq!(text(&client, "/get/name"), "Ada");
+    client.set_cookie(COOKIE, &old);
+    assert_eq!(text(&client, "/get/name"), "-");
+}
+
+#[test]
+fn a_destroyed_session_is_gone_and_its_cookie_with_it() {
+    let client = client(SessionPlugin::new().in_memory());
+    text(&client, "/set/name/Ada");
+    let old = client.cookie(COOKIE).unwrap();
+    let response = client.get("/destroy").send();
+    assert!(response.set_cookies()[0].contains("Max-Age=0"), "{:?}", response.set_cookies());
+    assert_eq!(client.cookie(COOKIE), None);
+    client.set_cookie(COOKIE, &old);
+    assert_eq!(text(&client, "/get/name"), "-");
+    client.forget_cookies();
+    text(&client, "/set/name/Bob");
+    let before = client.cookie(COOKIE).unwrap();
+    text(&client, "/destroy-and-set");
+    assert_ne!(client.cookie(COOKIE).unwrap(), before);
+    assert_eq!(text(&client, "/get/fresh"), "yes");
+    assert_eq!(text(&client, "/get/name"), "-");
+}
+
+#[test]
+fn unknown_and_malformed_ids_are_never_adopted() {
+    let client = client(SessionPlugin::new().in_memory());
+    let made_up = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    for id in [made_up, "short", "", "%00", "0123456789abcdef0123456789abcdef"] {
+        client.forget_cookies();
+        client.set_cookie(COOKIE, id);
+        text(&client, "/set/name/Eve");
+        assert_ne!(client.cookie(COOKIE).unwrap(), id);
+        assert_eq!(text(&client, "/get/name"), "Eve");
+    }
+}
+
+#[test]
+fn what_a_handler_set_before_it_failed_is_saved_unless_it_panicked() {
+    let client = client(SessionPlugin::new().in_memory());
+    for (path, status, expected) in [
+        ("/abort", 403, "abort"),
+        ("/redirect", 303, "redirect"),
+        ("/fail", 500, "failure"),
+        ("/panic", 500, "failure"),
+    ] {
+        assert_eq!(client.get(path).send().status(), status);
+        assert_eq!(text(&client, "/get/before"), expected, "{path}");
+    }
+}
+
+#[test]
+fn operations_in_the_store_give_their_real_result() {
+    let client = client(SessionPlugin::new().in_memory());
+    assert_eq!(text(&client, "/incr"), "1");
+    assert_eq!(text(&client, "/incr"), "2");
+    assert_eq!(text(&client, "/get/n"), "2");
+    assert_eq!(text(&client, "/take/n"), "Some(\"2\")");
+    assert_eq!(text(&client, "/take/n"), "None");
+    assert_eq!(text(&client, "/claim/one"), "true");
+    assert_eq!(text(&client, "/claim/two"), "false");
+    assert_eq!(text(&client, "/get/claim"), "one");
+    text(&client, "/set/n/many");
+    assert_eq!(client.get("/incr").send().status(), 500);
+}
+
+#[test]
+fn what_is_too_large_is_never_acknowledged() {
+    let client = client(SessionPlugin::new().in_memory());
+    let response = client.get("/large").send();
+    assert_eq!(response.status(), 500);
+    assert!(response.set_cookies().is_empty());
+    let why = text(&client, "/try-large");
+    assert!(why.starts_with("session key \"large\": a value of 70000 bytes would make"), "{why}");
+    text(&client, "/set/a/1");
+    assert_eq!(client.get("/large").send().status(), 500);
+    assert_eq!(text(&client, "/get/small"), "-");
+    for number in 0..300 {
+        let status = client.get(&format!("/set/key{number}/1")).send().status();
+        assert_eq!(status, if number < 255 { 200 } else { 500 }, "{number}");
+    }
+}
+
+#[test]
+fn a_late_answer_never_touches_the_new_cookie() {
+    let clock = Clock::default();
+    let slow = Arc::new(Mutex::new(None::<TestClient>));
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(clock.store())).unwrap();
+    let others = slow.clone();
+    // While this handler runs, another request of the same browser renews or ends the session.
+    app.get("/slow/<how>/<path:path>", move |s: &mut Session, how: &str, path: &str| {
+        if let Some(other) = others.lock().unwrap().as_ref() {
+            assert_eq!(other.get(&format!("/{path}")).send().status(), 200);
+        }
+        if how == "set" {
+            s.set("late", "yes");
+        }
+    });
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/regenerate", |s: &mut Session| s.regenerate());
+    app.get("/destroy", |s: &mut Session| s.destroy());
+    app.get("/late", |s: &mut Session| s.get("late").unwrap_or("-").to_owned());
+    let client = TestClient::new(app).unwrap();
+    for (how, what) in
+        [("read", "regenerate"), ("set", "regenerate"), ("read", "destroy"), ("set", "destroy")]
+    {
+        client.forget_cookies();
+        client.get("/set").send();
+        // Old enough that a read would send the cookie anew.
+        clock.pass(Duration::from_secs(100));
+        let other = TestClient::of(client.service().clone());
+        other.set_cookie(COOKIE, &client.cookie(COOKIE).unwrap());
+        *slow.lock().unwrap() = Some(other);
+        let response = client.get(&format!("/slow/{how}/{what}")).send();
+        assert_eq!(response.status(), 200);
+        assert!(response.set_cookies().is_empty(), "{how} {what}: {:?}", response.set_cookies());
+        let other = slow.lock().unwrap().take().unwrap();
+        assert_eq!(text(&other, "/late"), "-", "{how} {what}");
+        assert_eq!(text(&client, "/late"), "-", "{how} {what}");
+    }
+}
+
+#[test]
+fn commit_tells_that_a_session_has_gone() {
+    let other = Arc::new(Mutex::new(None::<TestClient>));
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    let destroyer = other.clone();
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/destroy", |s: &mut Session| s.destroy());
+    app.get("/commit", move |s: &mut Session| {
+        s.set("a", "1");
+        s.commit().unwrap();
+        if let Some(other) = destroyer.lock().unwrap().as_ref() {
+            other.get("/destroy").send();
+        }
+        s.set("b", s.parse("b").unwrap_or(1) + 1);
+        format!("{:?} {:?}", s.commit().map_err(|e| e.kind()), s.incr("n", 1).map_err(|e| e.kind()))
+    });
+    let client = TestClient::new(app).unwrap();
+    assert_eq!(text(&client, "/commit"), "Ok(()) Ok(1)");
+    let thief = TestClient::of(client.service().clone());
+    thief.set_cookie(COOKIE, &client.cookie(COOKIE).unwrap());
+    *other.lock().unwrap() = Some(thief);
+    assert_eq!(text(&client, "/commit"), "Err(Gone) Err(Gone)");
+}
+
+#[test]
+fn two_keywords_on_one_route() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    let admin = SessionPlugin::new().in_memory().keyword("admin").cookie_name("admin.session");
+    app.install(admin).unwrap();
+    app.get(
+        "/",
+        named!(|admin: &mut Session, session: &mut Session| {
+            admin.set("who", "admin");
+            session.set("who", "user");
+        }),
+    );
+    app.get(
+        "/who",
+        named!(|session: &mut Session, admin: &mut Session| {
+            format!("{:?} {:?}", session.get("who"), admin.get("who"))
+        }),
+    );
+    app.get("/admin", named!(|admin: &mut Session| admin.get("who").unwrap_or("-").to_owned()));
+    let client = TestClient::new(app).unwrap();
+    client.get("/").send();
+    assert_eq!(text(&client, "/who"), "Some(\"user\") Some(\"admin\")");
+    assert_ne!(client.cookie(COOKIE), client.cookie("admin.session"));
+    let stolen = TestClient::of(client.service().clone());
+    stolen.set_cookie("admin.session", &client.cookie(COOKIE).unwrap());
+    assert_eq!(text(&stolen, "/admin"), "-");
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_at_install() {
+    let error = |plugins: Vec<SessionPlugin>| {
+        let mut app = App::new();
+        plugins
+            .into_iter()
+            .find_map(|plugin| app.install(plugin).err().map(|error| error.to_string()))
+            .expect("a refusal")
+    };
+    let new = || SessionPlugin::new().in_memory();
+    let table = [
+        (vec![new(), new().cookie_name("b")], "cannot have keyword \"session\""),
+        (vec![new(), new().keyword("b")], "cannot have cookie \"bottle.session\""),
+        (vec![new().cookie_name("__Host-a")], "__Host- cookie only with"),
+        (vec![new().cookie_same_site(SameSite::None)], "SameSite=None cookie only with"),
+        (vec![new().cookie_lifetime(Duration::ZERO)], "a lifetime of zero"),
+        (vec![new().host("redis")], "do not go with in_memory"),
+    ];
+    for (plugins, expected) in table {
+        let error = error(plugins);
+        assert!(error.contains(expected), "{error}\nlacks {expected}");
+        assert!(error.contains("(at tests/sessions.rs:"), "{error}");
+    }
+}
+
+#[test]
+fn a_store_that_fails_makes_nobody_anonymous() {
+    let store = Counted::default();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(store.clone())).unwrap();
+    app.get("/get", |s: &mut Session| s.get("name").unwrap_or("-").to_owned());
+    app.get("/set", |s: &mut Session| {
+        s.set("name", "Ada");
+        "acknowledged"
+    });
+    app.get("/option", |s: Option<&mut Session>| s.is_some().to_string());
+    app.get("/without", || "fine");
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    *store.failing.lock().unwrap() = Some(ErrorKind::Unavailable);
+    for path in ["/get", "/set"] {
+        let response = client.get(path).send();
+        assert_eq!(response.status(), 503, "{path}");
+        assert!(response.header("retry-after").is_some());
+        assert!(response.set_cookies().is_empty());
+    }
+    assert_eq!(text(&client, "/option"), "false");
+    assert_eq!(text(&client, "/without"), "fine");
+    // New visitors too: what cannot be saved is not acknowledged.
+    let stranger = TestClient::of(client.service().clone());
+    assert_eq!(text(&stranger, "/get"), "-");
+    let response = stranger.get("/set").send();
+    assert_eq!((response.status(), response.set_cookies().len()), (503, 0));
+    *store.failing.lock().unwrap() = Some(ErrorKind::Config);
+    assert_eq!(client.get("/get").send().status(), 500);
+    *store.failing.lock().unwrap() = None;
+    assert_eq!(text(&client, "/get"), "Ada");
+}
+
+#[test]
+fn events_and_counters_tell_what_happened() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let log = heard.clone();
+    let plugin = SessionPlugin::new()
+        .in_memory()
+        .events(move |event: Event<'_>| log.lock().unwrap().push(format!("{event:?}")));
+    let counters = plugin.counters();
+    let client = client(plugin);
+    for path in ["/set/a/1", "/get/a", "/regenerate", "/destroy"] {
+        client.get(path).send();
+    }
+    client.set_cookie(COOKIE, "nonsense");
+    client.get("/get/a").send();
+    let expected = ["Created", "Loaded", "Loaded", "Renewed", "Loaded", "Destroyed", "MalformedId"];
+    assert_eq!(*heard.lock().unwrap(), expected);
+    let counts = counters.snapshot();
+    assert_eq!((counts.created, counts.loaded, counts.renewed, counts.destroyed), (1, 3, 1, 1));
+    assert_eq!(counts.iter().find(|(name, _)| *name == "malformed_id"), Some(("malformed_id", 1)));
+}
+
+/// A memory store that counts what it is asked, and fails when told.
+#[derive(Clone, Default)]
+struct Counted {
+    inner: Arc<MemoryStore>,
+    loads: Arc<AtomicU64>,
+    saves: Arc<AtomicU64>,
+    failing: Arc<Mutex<Option<ErrorKind>>>,
+}
+
+impl Counted {
+    fn counts(&self) -> (u64, u64) {
+        (self.loads.load(Ordering::SeqCst), self.saves.load(Ordering::SeqCst))
+    }
+
+    fn check(&self) -> Result<()> {
+        match *self.failing.lock().unwrap() {
+            Some(kind) => Err(Error::new(kind, "told to fail")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl SessionStore for Counted {
+    fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.check()?;
+        self.inner.load(load)
+    }
+
+    fn save(&self, save: &Save<'_>) -> Result<Saved> {
+        self.saves.fetch_add(1, Ordering::SeqCst);
+        self.check()?;
+        self.inner.save(save)
+    }
+
+    fn increment(&self, load: &Load<'_>, key: &str, by: i64) -> Result<i64> {
+        self.inner.increment(load, key, by)
+    }
+
+    fn take(&self, load: &Load<'_>, keys: &[&str]) -> Result<Vec<Option<String>>> {
+        self.inner.take(load, keys)
+    }
+
+    fn set_if_absent(&self, load: &Load<'_>, key: &str, value: &str) -> Result<bool> {
+        self.inner.set_if_absent(load, key, value)
+    }
+}
