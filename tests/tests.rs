@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: it links once.
 
 mod app;
+mod redis_store;
 mod sessions;
 mod stores;
 mod support;

@@ -231,7 +231,11 @@ impl RedisStore {
         let replies = match self.pool.send_checked(pipeline, repeat, ours) {
             Ok(replies) => replies,
             Err(error) => {
-                return expected.iter().map(|_| Err(Failed::Error(copy(&error)))).collect();
+                // The others get the same text, the last one its cause as well.
+                let copy = |_| Err(Failed::Error(copy(&error)));
+                let mut failed: Vec<_> = expected.iter().skip(1).map(copy).collect();
+                failed.push(Err(Failed::Error(error)));
+                return failed;
             }
         };
         // One reply that is somebody else's means that none of them can be trusted; a foreign record

@@ -25,12 +25,14 @@ pub(super) struct Script {
 
 const ARGUMENTS: &str = include_str!("lua/arguments.lua");
 const RECORD: &str = include_str!("lua/record.lua");
-const LOAD: &str = include_str!("lua/load.lua");
 
-static DEFAULT: LazyLock<Scripts> =
-    LazyLock::new(|| Scripts::new(include_str!("lua/default_layout.lua")));
-static BOTTLE_SESSION: LazyLock<Scripts> =
-    LazyLock::new(|| Scripts::new(include_str!("lua/bottle_session_layout.lua")));
+static DEFAULT: LazyLock<Scripts> = LazyLock::new(|| {
+    Scripts::new(include_str!("lua/load_default.lua"), include_str!("lua/default_layout.lua"))
+});
+static BOTTLE_SESSION: LazyLock<Scripts> = LazyLock::new(|| {
+    let load = include_str!("lua/load_bottle_session.lua");
+    Scripts::new(load, include_str!("lua/bottle_session_layout.lua"))
+});
 
 impl Scripts {
     pub(super) fn of(layout: Layout) -> &'static Scripts {
@@ -40,24 +42,26 @@ impl Scripts {
         }
     }
 
-    fn new(layout: &str) -> Scripts {
-        let script = |parts: &[&str]| {
-            let text = [&[ARGUMENTS, layout, RECORD], parts].concat().concat();
-            let hash = redis::Script::new(&text).get_hash().to_owned();
-            Script { text, hash }
-        };
+    fn new(load: &str, layout: &str) -> Scripts {
+        let on_record = |operation: &str| Script::new(&[ARGUMENTS, layout, RECORD, operation]);
         Scripts {
-            load: script(&[LOAD]),
-            load_former: script(&[include_str!("lua/move_former.lua"), LOAD]),
-            save: script(&[include_str!("lua/save.lua")]),
-            increment: script(&[include_str!("lua/increment.lua")]),
-            take: script(&[include_str!("lua/take.lua")]),
-            set_if_absent: script(&[include_str!("lua/set_if_absent.lua")]),
+            load: Script::new(&[load]),
+            load_former: Script::new(&[include_str!("lua/move_former.lua"), load]),
+            save: on_record(include_str!("lua/save.lua")),
+            increment: on_record(include_str!("lua/increment.lua")),
+            take: on_record(include_str!("lua/take.lua")),
+            set_if_absent: on_record(include_str!("lua/set_if_absent.lua")),
         }
     }
 }
 
 impl Script {
+    fn new(parts: &[&str]) -> Script {
+        let text = parts.concat();
+        let hash = redis::Script::new(&text).get_hash().to_owned();
+        Script { text, hash }
+    }
+
     /// The start of a call by hash, which the arguments follow.
     pub(super) fn by_hash(&self, keys: &[&str]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
