@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: it links once.
 
 mod app;
+mod processes;
 mod redis_store;
 mod sessions;
 mod stores;
