@@ -2,6 +2,7 @@
 
 mod app;
 mod processes;
+mod redis_sessions;
 mod redis_store;
 mod sessions;
 mod stores;
