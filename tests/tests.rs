@@ -1,5 +1,6 @@
 //! All integration tests, in one binary: it links once.
 
 mod app;
+mod compile_messages;
 mod sessions;
 mod stores;
