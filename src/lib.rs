@@ -16,6 +16,8 @@ mod service;
 mod session;
 pub mod testing;
 
+/// The `redis` crate that [`RedisConnection`] works with.
+pub use ::redis as redis_crate;
 pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
 pub use cookies::{Cookie, RequestCookies, SameSite};
 pub use error::{Error, ErrorKind, Result};
@@ -24,7 +26,7 @@ pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
 pub use plugin::{Batch, Callback, Entry, Installed, Plugin, Provided, Provision, Route};
-pub use redis::{RedisConfig, RedisPool};
+pub use redis::{BreakerState, RedisConfig, RedisConnection, RedisPlugin, RedisPool};
 pub use request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
 pub use response::{
     Body, Html, HttpError, IntoResponse, Json, Redirect, Response, ResponseHead, abort,

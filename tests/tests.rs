@@ -2,5 +2,8 @@
 
 mod app;
 mod compile_messages;
+mod processes;
+mod redis_store;
 mod sessions;
 mod stores;
+mod support;

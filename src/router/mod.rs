@@ -64,7 +64,7 @@ pub enum Found<'a, T> {
         captures: Captures,
     },
     /// No rule matches the path.
-    NotFound,
+    Nothing,
     /// Rules match the path, for these methods only.
     MethodNotAllowed(Vec<Method>),
     /// The path has a malformed escape, or is not UTF-8 once decoded.
@@ -139,7 +139,7 @@ impl<T> Router<T> {
         let candidates = dynamic.unwrap_or_default();
         let all = statics.iter().chain(&candidates);
         let allowed = self.allowed(all, &path, accept);
-        if allowed.is_empty() { Found::NotFound } else { Found::MethodNotAllowed(allowed) }
+        if allowed.is_empty() { Found::Nothing } else { Found::MethodNotAllowed(allowed) }
     }
 
     /// The numbers of the dynamic rules that the tree cannot rule out, in the order of declaration.

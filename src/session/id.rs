@@ -71,6 +71,11 @@ impl SessionId {
         hex(&digest.finalize()[..8])
     }
 
+    /// How a cookie writes it.
+    pub fn format(&self) -> IdFormat {
+        self.format
+    }
+
     fn secret(&self) -> &[u8] {
         match self.format {
             IdFormat::Base64Url => &self.bits,
