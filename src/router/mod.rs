@@ -71,15 +71,21 @@ pub enum Found<'a, T> {
     BadPath,
 }
 
-impl<T> Router<T> {
-    /// A router without rules.
-    pub fn new() -> Router<T> {
+impl<T> Default for Router<T> {
+    fn default() -> Router<T> {
         Router {
             routes: Vec::new(),
             statics: RuleMap::default(),
             tree: Node::default(),
             patterns: HashMap::new(),
         }
+    }
+}
+
+impl<T> Router<T> {
+    /// A router without rules.
+    pub fn new() -> Router<T> {
+        Router::default()
     }
 
     /// Adds a rule; a method of `None` is ANY. The error is what the same method and pattern lead to

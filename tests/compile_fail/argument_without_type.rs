@@ -2,5 +2,5 @@ use bottle_session::App;
 
 fn main() {
     let mut app = App::new();
-    app.get("/<name>", |name| format!("hello, {name}"));
+    app.get("/<name>", |_name| "hello");
 }

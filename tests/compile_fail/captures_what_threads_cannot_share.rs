@@ -1,9 +1,12 @@
-use std::rc::Rc;
+use std::cell::Cell;
 
 use bottle_session::App;
 
 fn main() {
     let mut app = App::new();
-    let greeting = Rc::new(String::from("hello"));
-    app.get("/", move || greeting.to_string());
+    let visits = Cell::new(0);
+    app.get("/", move || {
+        visits.set(visits.get() + 1);
+        "hello"
+    });
 }
