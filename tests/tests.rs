@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: it links once.
 
 mod app;
+mod compile_messages;
 mod processes;
 mod redis_sessions;
 mod redis_store;

@@ -9,6 +9,7 @@
 
 mod captures;
 mod filter;
+mod hash;
 mod path;
 mod rule;
 
@@ -18,6 +19,7 @@ use http::Method;
 
 pub use captures::Captures;
 pub use filter::{Filter, Filters};
+use hash::RuleMap;
 use path::decoded_path;
 pub use rule::Rule;
 use rule::{Piece, Segment, Shape, fits, split};
@@ -25,7 +27,7 @@ use rule::{Piece, Segment, Shape, fits, split};
 /// Rules and what they lead to.
 pub struct Router<T> {
     routes: Vec<Entry<T>>,
-    statics: HashMap<String, Vec<usize>>,
+    statics: RuleMap<Vec<usize>>,
     tree: Node,
     /// Rules by their pattern, to find conflicts.
     patterns: HashMap<String, Vec<usize>>,
@@ -41,7 +43,7 @@ struct Entry<T> {
 /// What follows a number of segments.
 #[derive(Default)]
 struct Node {
-    texts: HashMap<String, Node>,
+    texts: RuleMap<Node>,
     patterns: Vec<(Vec<Piece>, Node)>,
     /// Rules that end here.
     ends: Vec<usize>,
@@ -69,15 +71,21 @@ pub enum Found<'a, T> {
     BadPath,
 }
 
-impl<T> Router<T> {
-    /// A router without rules.
-    pub fn new() -> Router<T> {
+impl<T> Default for Router<T> {
+    fn default() -> Router<T> {
         Router {
             routes: Vec::new(),
-            statics: HashMap::new(),
+            statics: RuleMap::default(),
             tree: Node::default(),
             patterns: HashMap::new(),
         }
+    }
+}
+
+impl<T> Router<T> {
+    /// A router without rules.
+    pub fn new() -> Router<T> {
+        Router::default()
     }
 
     /// Adds a rule; a method of `None` is ANY. The error is what the same method and pattern lead to
