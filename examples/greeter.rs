@@ -12,7 +12,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bottle_session::{App, Layout, Result, Session, SessionPlugin, TestClient, named};
+use bottle_session::{
+    App, Layout, Result, Server, Session, SessionPlugin, ShutdownHandle, named, server,
+};
 
 const USAGE: &str = "\
 usage: greeter [OPTION]...
@@ -63,8 +65,13 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: Options) -> Result<()> {
-    println!("Sessions are kept in {}. Listening on http://{}", options.place, options.listen);
-    app(options.plugin, &options.keyword)?.run(&options.listen)
+    let app = app(options.plugin, &options.keyword)?;
+    // `app.run(&options.listen)` would do, were it not for port 0.
+    let server = server::bind(&options.listen)?;
+    println!("Sessions are kept in {}. Listening on {}", options.place, server.address());
+    let shutdown = ShutdownHandle::new();
+    shutdown.on_signals()?;
+    server.serve(app.build()?, &shutdown)
 }
 
 fn app(plugin: SessionPlugin, keyword: &str) -> Result<App> {
@@ -179,6 +186,8 @@ fn number<T: std::str::FromStr>(option: &str, text: &str) -> std::result::Result
 
 #[test]
 fn it_greets_whom_it_knows() {
+    use bottle_session::TestClient;
+
     let client =
         TestClient::new(app(SessionPlugin::new().in_memory(), "session").unwrap()).unwrap();
     let text = |path: &str| client.get(path).send().text();

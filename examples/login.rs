@@ -12,8 +12,7 @@
 use std::time::Duration;
 
 use bottle_session::{
-    App, Form, HttpError, Redirect, Result, Session, SessionPlugin, TestClient, abort, named,
-    redirect,
+    App, Form, HttpError, Redirect, Result, Session, SessionPlugin, abort, named, redirect,
 };
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +88,8 @@ fn log_in(
 
 #[test]
 fn logging_in_changes_the_id_and_logging_out_ends_it() {
+    use bottle_session::TestClient;
+
     let client = TestClient::new(app().unwrap()).unwrap();
     let log_in = |password: &str| {
         let form = Credentials { name: "ada".to_owned(), password: password.to_owned() };

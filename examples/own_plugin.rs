@@ -3,9 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use bottle_session::{
-    App, Batch, Callback, Plugin, Provided, Provision, Result, Route, TestClient,
-};
+use bottle_session::{App, Batch, Callback, Plugin, Provided, Provision, Result, Route};
 
 /// The number of the request, for a handler that asks for `&mut Ticket`.
 struct Ticket(u64);
@@ -69,6 +67,8 @@ fn app() -> Result<App> {
 
 #[test]
 fn only_who_asks_draws_a_ticket() {
+    use bottle_session::TestClient;
+
     let client = TestClient::new(app().unwrap()).unwrap();
     assert_eq!(client.get("/").send().text(), "You have ticket 1.\n");
     let plain = client.get("/plain").send();

@@ -18,6 +18,8 @@ mod service;
 mod session;
 pub mod testing;
 
+/// The `redis` crate that [`RedisConnection`] works with.
+pub use ::redis as redis_crate;
 pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
 #[cfg(feature = "secure-cookies")]
 pub use cookie::Key;
@@ -28,7 +30,7 @@ pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
 pub use plugin::{Batch, Callback, Entry, Installed, Plugin, Provided, Provision, Route};
-pub use redis::{RedisConfig, RedisPool};
+pub use redis::{BreakerState, RedisConfig, RedisConnection, RedisPlugin, RedisPool};
 pub use request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
 pub use response::{
     Body, Html, HttpError, IntoResponse, Json, Redirect, Response, ResponseHead, abort,
@@ -51,4 +53,5 @@ pub use testing::TestClient;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::handler::Named;
+    pub use crate::router::{Captures, Filter, Filters, Found, Router, Rule};
 }

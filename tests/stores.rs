@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use bottle_session::testing::store_contract::StoreUnderTest;
-use bottle_session::{MemoryStore, SessionStore, store_contract};
+use bottle_session::testing::store_contract::{Capabilities, StoreUnderTest};
+use bottle_session::{Layout, MemoryStore, RedisPool, RedisStore, SessionStore, store_contract};
+
+use crate::support::redis_server::RedisServer;
 
 struct Memory {
     store: MemoryStore,
@@ -30,3 +32,55 @@ impl StoreUnderTest for Memory {
 }
 
 store_contract!(memory, Memory::new());
+
+/// A store in a database of its own, so that no other test grows older with it.
+struct Redis {
+    store: RedisStore,
+    layout: Layout,
+    database: u32,
+    server: Arc<RedisServer>,
+}
+
+impl Redis {
+    fn new(layout: Layout) -> Redis {
+        let server = RedisServer::shared();
+        let database = server.fresh_database();
+        let pool = RedisPool::open(&server.url(database)).unwrap();
+        Redis { store: RedisStore::new(pool).layout(layout), layout, database, server }
+    }
+}
+
+/// Makes all records older, in one step.
+const AGE: &str = r"
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local left = redis.call('PTTL', key) - ARGV[1]
+  local meta = redis.call('HGET', key, '\0')
+  if meta then
+    local created, saved, rest = string.match(meta, '^1:(%d+):(%d+):(.*)$')
+    meta = string.format('1:%.0f:%.0f:%s', created - ARGV[1], saved - ARGV[1], rest)
+    redis.call('HSET', key, '\0', meta)
+  end
+  if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end
+end";
+
+impl StoreUnderTest for Redis {
+    fn store(&self) -> &dyn SessionStore {
+        &self.store
+    }
+
+    fn advance(&self, by: Duration) {
+        let mut connection = self.server.connect(self.database);
+        let age = redis::cmd("EVAL").arg(AGE).arg(0).arg(by.as_millis() as u64).to_owned();
+        age.exec(&mut connection).unwrap();
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        match self.layout {
+            Layout::BottleSession => Capabilities::fields_only(),
+            _ => Capabilities::default(),
+        }
+    }
+}
+
+store_contract!(redis_default_layout, Redis::new(Layout::Default));
+store_contract!(redis_bottle_session_layout, Redis::new(Layout::BottleSession));

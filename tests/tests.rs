@@ -1,7 +1,12 @@
 //! All integration tests, in one binary: it links once.
 
 mod app;
+mod compile_messages;
 mod csrf;
 mod flash;
+mod processes;
+mod redis_sessions;
+mod redis_store;
 mod sessions;
 mod stores;
+mod support;

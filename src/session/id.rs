@@ -74,6 +74,11 @@ impl SessionId {
         Sha256::new().chain_update(purpose).chain_update(self.secret()).finalize().into()
     }
 
+    /// How a cookie writes it.
+    pub fn format(&self) -> IdFormat {
+        self.format
+    }
+
     fn secret(&self) -> &[u8] {
         match self.format {
             IdFormat::Base64Url => &self.bits,

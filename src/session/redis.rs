@@ -1,46 +1,453 @@
-//! temp
-#![allow(missing_docs)]
-use super::store::*;
-use crate::Result;
-use crate::redis::RedisPool;
-#[derive(Clone, Copy, Default)]
+//! Sessions in Redis.
+
+mod reply;
+mod scripts;
+
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, ServerError, Value};
+
+use self::reply::{Reply, Status};
+use self::scripts::{Script, Scripts};
+use super::id::{IdFormat, SessionId};
+use super::store::{
+    Action, Caps, Lifetimes, Load, Record, Save, Saved, SessionStore, gone, id_taken, not_a_number,
+};
+use crate::redis::{RedisPool, Repeat, server_error};
+use crate::{Error, ErrorKind, Result};
+
+/// What no key of the user begins with, so that the default layout has a place for its own field.
+const RESERVED: char = '\0';
+
+/// A hundred years: a longer lifetime is kept as this one, which Redis can add to its clock.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Keeps sessions in Redis: they outlive the process, and all processes share them.
+///
+/// Loading is one round trip, saving is another, for one session as for a whole batch. Each is a script on
+/// the session's key, so it is one atomic step and works on a cluster as well. Needs Redis 5 or newer, or
+/// Valkey.
+///
+/// ```no_run
+/// use bottle_session::{RedisPool, RedisStore};
+///
+/// let store = RedisStore::new(RedisPool::open("redis://localhost:6379/0")?);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct RedisStore {
+    pool: RedisPool,
+    layout: Layout,
+    former: Option<Layout>,
+    prefix: Option<String>,
+    caps: Caps,
+}
+
+/// How a session is written in Redis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Layout {
+    /// The key is `bottle.session:` and the SHA-256 of the id in hexadecimal, so that whoever reads Redis
+    /// or a dump of it can open no session. A hash holds the user's fields, and under the key `"\0"` the
+    /// time of creation, the time of the last save, the owner's mark, and the session's own idle limit.
     #[default]
     Default,
+    /// What Python's bottle-session 1.0 writes, so that both share live sessions: the key is `session:` and
+    /// the id as a UUID with dashes, and the hash holds the user's fields and nothing else.
+    ///
+    /// There is no place for more, therefore: an absolute limit is refused; a session's own idle limit counts
+    /// for the save that sets it and ends with the next request; no owner's mark is checked; the key in Redis
+    /// is the id; and a session whose last field is removed is gone.
     BottleSession,
 }
-pub struct RedisStore;
+
 impl RedisStore {
-    pub fn new(_: RedisPool) -> Self {
-        RedisStore
+    /// A store in the [default layout](Layout::Default) for sessions of at most 256 fields and 64 KiB.
+    pub fn new(pool: RedisPool) -> RedisStore {
+        let (layout, former, prefix, caps) = (Layout::Default, None, None, Caps::default());
+        RedisStore { pool, layout, former, prefix, caps }
     }
-    pub fn layout(self, _: Layout) -> Self {
+
+    /// How sessions are written in Redis.
+    pub fn layout(mut self, layout: Layout) -> RedisStore {
+        self.layout = layout;
         self
     }
-    pub fn key_prefix(self, _: String) -> Self {
+
+    /// Takes over the live sessions of another layout, for an app that leaves Python's bottle-session.
+    ///
+    /// A cookie that the new layout does not know is looked for in the old one; a session found there moves
+    /// to the new layout in one atomic step and keeps its id, so that no request of this browser, not even one
+    /// on its way, loses it. Its creation counts from the move. New sessions, and those whose id is renewed,
+    /// have ids of the new kind. The way back does not exist: stop the Python processes first, as a session
+    /// that moved is unknown to them. Once the longest lifetime has passed, remove this setting.
+    ///
+    /// Both keys are in one script, which a cluster cannot run.
+    pub fn migrate_from(mut self, former: Layout) -> RedisStore {
+        self.former = Some(former);
         self
     }
-    pub fn max_bytes(self, _: usize) -> Self {
+
+    /// What the keys in Redis begin with: `bottle.session:`, or `session:` in
+    /// [`Layout::BottleSession`], which is fixed in Python's.
+    pub fn key_prefix(mut self, prefix: impl Into<String>) -> RedisStore {
+        self.prefix = Some(prefix.into());
         self
     }
-    pub fn max_fields(self, _: usize) -> Self {
+
+    /// How many fields one session holds at most. A record with more is no session.
+    pub fn max_fields(mut self, fields: usize) -> RedisStore {
+        self.caps.fields = fields;
         self
+    }
+
+    /// How many bytes the keys and values of one session have at most. A record with more is no session.
+    pub fn max_bytes(mut self, bytes: usize) -> RedisStore {
+        self.caps.bytes = bytes;
+        self
+    }
+
+    fn load_request(&self, load: &Load<'_>) -> Request {
+        let (scripts, key) = (Scripts::of(self.layout), self.key(load.id));
+        match self.former_key(load.id) {
+            Some(former) => self.request(&scripts.load_former, load, &[&key, &former]),
+            None => self.request(&scripts.load, load, &[&key]),
+        }
+    }
+
+    fn save_request(&self, save: &Save<'_>) -> Result<Request> {
+        self.check_keys(save.changes.fields.keys().map(String::as_str))?;
+        let mut keys = vec![self.key(save.id)];
+        let (action, to_mark) = match save.action {
+            Action::Create => ("create", String::new()),
+            Action::Update => ("update", String::new()),
+            Action::Rotate { to } => {
+                keys.push(self.key(to));
+                ("rotate", to.mark())
+            }
+            Action::Destroy => {
+                keys.extend(self.former_key(save.id));
+                ("destroy", String::new())
+            }
+        };
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let load = Load { id: save.id, lifetimes: save.lifetimes };
+        let mut request = self.request(&Scripts::of(self.layout).save, &load, &keys);
+        let set =
+            || save.changes.fields.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+        let removed = save.changes.fields.iter().filter(|(_, value)| value.is_none());
+        request
+            .command
+            .arg(action)
+            .arg(to_mark)
+            .arg(save.remember.map_or(String::new(), milliseconds))
+            .arg(u8::from(save.changes.cleared))
+            .arg(set().count());
+        for (key, value) in set() {
+            request.command.arg(key).arg(value);
+        }
+        for (key, _) in removed {
+            request.command.arg(key);
+        }
+        Ok(request)
+    }
+
+    /// Runs one operation. It is never repeated: its effect may have happened although no answer came.
+    fn operate(
+        &self,
+        load: &Load<'_>,
+        script: &'static Script,
+        arguments: &[&str],
+    ) -> Result<Reply> {
+        let mut request = self.request(script, load, &[&self.key(load.id)]);
+        request.command.arg(arguments);
+        let reply = only(self.send(vec![request], Repeat::Never))?;
+        match reply.status {
+            Status::Ok => Ok(reply),
+            Status::Gone | Status::Damaged => Err(gone()),
+            Status::Oversized => Err(self.caps.exceeded()),
+            // The field is the first argument of the only operation that says so.
+            Status::NotANumber => Err(not_a_number(arguments[0])),
+            Status::Stored | Status::Taken | Status::Foreign => Err(reply.unexpected()),
+        }
+    }
+
+    /// What all scripts get: whose session, how long it lives, and how large it may be.
+    fn request(&self, script: &'static Script, load: &Load<'_>, keys: &[&str]) -> Request {
+        let mark = load.id.mark();
+        let mut command = script.by_hash(keys);
+        command
+            .arg(&mark)
+            .arg(milliseconds(load.lifetimes.idle))
+            .arg(load.lifetimes.absolute.map_or(String::new(), milliseconds))
+            .arg(self.caps.fields)
+            .arg(self.caps.bytes);
+        Request { script, mark, command }
+    }
+
+    /// Sends all requests in one round trip; one more where Redis does not know the scripts.
+    fn send(&self, requests: Vec<Request>, repeat: Repeat) -> Vec<Result<Reply>> {
+        let mut pipeline = Pipeline::with_capacity(requests.len());
+        let mut expected = Vec::with_capacity(requests.len());
+        for Request { script, mark, command } in requests {
+            pipeline.add_command(command);
+            expected.push((script, mark));
+        }
+        let mut replies = self.exchange(&pipeline, &expected, repeat);
+        let unknown: Vec<usize> = replies
+            .iter()
+            .enumerate()
+            .filter_map(|(at, reply)| matches!(reply, Err(Failed::NoScript)).then_some(at))
+            .collect();
+        if !unknown.is_empty() {
+            let commands: Vec<&Cmd> = pipeline.cmd_iter().collect();
+            let mut again = Pipeline::with_capacity(unknown.len());
+            for at in &unknown {
+                again.add_command(expected[*at].0.by_text(commands[*at]));
+            }
+            let expected: Vec<_> = unknown.iter().map(|at| expected[*at].clone()).collect();
+            for (at, reply) in unknown.into_iter().zip(self.exchange(&again, &expected, repeat)) {
+                replies[at] = reply;
+            }
+        }
+        replies.into_iter().map(|reply| reply.map_err(Failed::into_error)).collect()
+    }
+
+    fn exchange(
+        &self,
+        pipeline: &Pipeline,
+        expected: &[Expected],
+        repeat: Repeat,
+    ) -> Vec<Result<Reply, Failed>> {
+        if expected.is_empty() {
+            return Vec::new();
+        }
+        let ours = |replies: &[Result<Value, ServerError>]| {
+            replies.iter().zip(expected).all(|(reply, (_, mark))| match reply {
+                Ok(value) => reply::belongs(value, mark),
+                Err(_) => true,
+            })
+        };
+        let replies = match self.pool.send_checked(pipeline, repeat, ours) {
+            Ok(replies) => replies,
+            Err(error) => {
+                // The others get the same text, the last one its cause as well.
+                let copy = |_| Err(Failed::Error(copy(&error)));
+                let mut failed: Vec<_> = expected.iter().skip(1).map(copy).collect();
+                failed.push(Err(Failed::Error(error)));
+                return failed;
+            }
+        };
+        // One reply that is somebody else's means that none of them can be trusted; a foreign record
+        // concerns only its own session.
+        let in_step = expected.iter().zip(&replies).all(|((_, mark), reply)| match reply {
+            Ok(value) => reply::echoes(value, mark),
+            Err(_) => true,
+        });
+        replies
+            .into_iter()
+            .map(|reply| match reply {
+                _ if !in_step => Err(Failed::Error(reply::desync())),
+                Ok(value) => Reply::read(value).map_err(Failed::Error),
+                Err(error) if error.code() == "NOSCRIPT" => Err(Failed::NoScript),
+                Err(error) => Err(Failed::Error(server_error(&error))),
+            })
+            .collect()
+    }
+
+    fn key(&self, id: &SessionId) -> String {
+        key(self.layout, self.prefix.as_deref(), id)
+    }
+
+    fn former_key(&self, id: &SessionId) -> Option<String> {
+        let former = self.former.filter(|former| id.format() == id_format(*former))?;
+        Some(key(former, None, id))
+    }
+
+    fn check_keys<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Result<()> {
+        let reserved = |key: &&str| self.layout == Layout::Default && key.starts_with(RESERVED);
+        match keys.into_iter().find(reserved) {
+            None => Ok(()),
+            Some(key) => Err(Error::new(
+                ErrorKind::Session,
+                format!("session field {key:?} cannot be stored: a key must not begin with NUL"),
+            )),
+        }
+    }
+
+    fn loaded(&self, id: &SessionId, mut reply: Reply) -> Result<Option<Record>> {
+        match reply.status {
+            Status::Ok => {
+                let record = reply.record(self.layout)?;
+                if record.is_none() {
+                    log::warn!("{id:?} is no session: its record in redis is not text");
+                }
+                Ok(record)
+            }
+            Status::Gone => Ok(None),
+            Status::Damaged => {
+                log::warn!("{id:?} is no session: its record in redis has no metadata of ours");
+                Ok(None)
+            }
+            Status::Oversized => {
+                let Caps { fields, bytes } = self.caps;
+                log::warn!(
+                    "{id:?} is no session: its record in redis is larger than {fields} fields or \
+                     {bytes} bytes"
+                );
+                Ok(None)
+            }
+            Status::Stored | Status::Taken | Status::NotANumber | Status::Foreign => {
+                Err(reply.unexpected())
+            }
+        }
+    }
+
+    fn saved(&self, reply: Reply) -> Result<Saved> {
+        match reply.status {
+            Status::Stored => Ok(Saved::Stored),
+            Status::Gone | Status::Damaged => Ok(Saved::Gone),
+            Status::Oversized => Err(self.caps.exceeded()),
+            Status::Taken => Err(id_taken()),
+            Status::Ok | Status::NotANumber | Status::Foreign => Err(reply.unexpected()),
+        }
     }
 }
+
 impl SessionStore for RedisStore {
-    fn load(&self, _: &Load<'_>) -> Result<Option<Record>> {
-        Ok(None)
+    fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
+        only(self.load_many(std::slice::from_ref(load)))
     }
-    fn save(&self, _: &Save<'_>) -> Result<Saved> {
-        Ok(Saved::Stored)
+
+    fn save(&self, save: &Save<'_>) -> Result<Saved> {
+        only(self.save_many(std::slice::from_ref(save)))
     }
-    fn increment(&self, _: &Load<'_>, _: &str, _: i64) -> Result<i64> {
-        Ok(1)
+
+    fn increment(&self, load: &Load<'_>, key: &str, by: i64) -> Result<i64> {
+        self.check_keys([key])?;
+        let script = &Scripts::of(self.layout).increment;
+        self.operate(load, script, &[key, &by.to_string()])?.integer()
     }
-    fn take(&self, _: &Load<'_>, _: &[&str]) -> Result<Vec<Option<String>>> {
-        Ok(vec![])
+
+    fn take(&self, load: &Load<'_>, keys: &[&str]) -> Result<Vec<Option<String>>> {
+        self.check_keys(keys.iter().copied())?;
+        self.operate(load, &Scripts::of(self.layout).take, keys)?.texts()
     }
-    fn set_if_absent(&self, _: &Load<'_>, _: &str, _: &str) -> Result<bool> {
-        Ok(true)
+
+    fn set_if_absent(&self, load: &Load<'_>, key: &str, value: &str) -> Result<bool> {
+        self.check_keys([key])?;
+        let script = &Scripts::of(self.layout).set_if_absent;
+        Ok(self.operate(load, script, &[key, value])?.integer()? == 1)
     }
+
+    fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Option<Record>>> {
+        let requests = batch.iter().map(|load| self.load_request(load)).collect();
+        let replies = self.send(requests, Repeat::Idempotent);
+        let records = batch.iter().zip(replies);
+        records.map(|(load, reply)| self.loaded(load.id, reply?)).collect()
+    }
+
+    fn save_many(&self, batch: &[Save<'_>]) -> Vec<Result<Saved>> {
+        // Another session's update would not become repeatable by being in a batch with a creation.
+        let repeat = match batch.iter().any(|save| save.action == Action::Update) {
+            true => Repeat::Never,
+            false => Repeat::Idempotent,
+        };
+        let (mut requests, mut answers) = (Vec::with_capacity(batch.len()), Vec::new());
+        for save in batch {
+            answers.push(self.save_request(save).map(|request| requests.push(request)));
+        }
+        let mut replies = self.send(requests, repeat).into_iter();
+        let answer = |sent: Result<()>| {
+            sent?;
+            replies
+                .next()
+                .unwrap_or_else(|| Err(reply::desync()))
+                .and_then(|reply| self.saved(reply))
+        };
+        answers.into_iter().map(answer).collect()
+    }
+
+    fn id_format(&self) -> IdFormat {
+        id_format(self.layout)
+    }
+
+    fn former_id_format(&self) -> Option<IdFormat> {
+        self.former.map(id_format)
+    }
+
+    fn check(&self, lifetimes: &Lifetimes) -> Result<()> {
+        let refuse = |message: &str| Err(Error::new(ErrorKind::Config, message));
+        match (self.layout, self.former) {
+            (Layout::BottleSession, _) if lifetimes.absolute.is_some() => refuse(
+                "Layout::BottleSession has no place for the time of creation, so it cannot keep an \
+                 absolute limit (max_age); leave the limit out, or use Layout::Default",
+            ),
+            (layout, Some(former)) if layout == former => refuse(
+                "RedisStore::migrate_from names the layout that the store already has; set the new \
+                 one with RedisStore::layout",
+            ),
+            (Layout::BottleSession, Some(_)) => refuse(
+                "RedisStore::migrate_from has no way from the default layout to \
+                 Layout::BottleSession; it takes over bottle-session's sessions into the default one",
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One call of a script on its way.
+struct Request {
+    script: &'static Script,
+    mark: String,
+    command: Cmd,
+}
+
+/// What a reply is held against: the script that was called, and whose session it was for.
+type Expected = (&'static Script, String);
+
+enum Failed {
+    NoScript,
+    Error(Error),
+}
+
+impl Failed {
+    fn into_error(self) -> Error {
+        match self {
+            Failed::Error(error) => error,
+            Failed::NoScript => Error::new(
+                ErrorKind::Redis,
+                "redis does not know a script that it was just given; are EVAL and EVALSHA allowed?",
+            ),
+        }
+    }
+}
+
+fn id_format(layout: Layout) -> IdFormat {
+    match layout {
+        Layout::Default => IdFormat::Base64Url,
+        Layout::BottleSession => IdFormat::Uuid,
+    }
+}
+
+fn key(layout: Layout, prefix: Option<&str>, id: &SessionId) -> String {
+    match layout {
+        Layout::Default => prefix.unwrap_or("bottle.session:").to_owned() + &id.key(),
+        Layout::BottleSession => prefix.unwrap_or("session:").to_owned() + &id.expose_uuid(),
+    }
+}
+
+/// For PEXPIRE; rounded up, so that no lifetime becomes none.
+fn milliseconds(time: Duration) -> String {
+    time.min(LONGEST).as_nanos().div_ceil(1_000_000).to_string()
+}
+
+/// One answer for one request.
+fn only<T>(answers: Vec<Result<T>>) -> Result<T> {
+    answers.into_iter().next().unwrap_or_else(|| Err(reply::desync()))
+}
+
+/// The same error for one more session of the batch.
+fn copy(error: &Error) -> Error {
+    Error::new(error.kind(), format!("{error:?}"))
 }

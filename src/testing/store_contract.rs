@@ -59,9 +59,9 @@ pub trait StoreUnderTest: Sync {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// The time of creation and the absolute limit. A store without refuses such a limit in
+    /// The times of creation and of the last save, and with them the absolute limit. A store without refuses such a limit in
     /// [`check`](SessionStore::check).
-    pub absolute: bool,
+    pub times: bool,
     /// The session's own idle limit. A store without lets a save set how long the session lives until it is
     /// used next, and no longer.
     pub remember: bool,
@@ -71,14 +71,14 @@ pub struct Capabilities {
 
 impl Default for Capabilities {
     fn default() -> Capabilities {
-        Capabilities { absolute: true, remember: true, empty: true }
+        Capabilities { times: true, remember: true, empty: true }
     }
 }
 
 impl Capabilities {
     /// Only the fields.
     pub fn fields_only() -> Capabilities {
-        Capabilities { absolute: false, remember: false, empty: false }
+        Capabilities { times: false, remember: false, empty: false }
     }
 }
 
@@ -127,6 +127,7 @@ macro_rules! __store_contract_clauses {
             nothing_goes_past_the_absolute_limit
             a_shortened_absolute_limit_holds_at_once
             a_remembered_session_has_its_own_idle_limit
+            a_record_says_how_long_ago_it_was_saved
             a_save_writes_the_changes_and_nothing_else
             a_cleared_session_holds_only_what_was_set_after
             a_save_never_brings_back_a_destroyed_session

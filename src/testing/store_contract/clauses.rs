@@ -151,7 +151,7 @@ pub(super) fn a_created_session_loads_as_it_was_saved(context: &Context<'_>) {
     context.holds(&first, &[("name", "Chris"), ("colour", "green")]);
     context.holds(&second, &[("name", "Ada")]);
     let record = context.load(&first).expect("it was created");
-    assert_eq!(record.created.is_some(), context.can().absolute);
+    assert_eq!(record.created.is_some(), context.can().times);
     assert_eq!(record.remember, None);
 }
 
@@ -239,7 +239,7 @@ pub(super) fn a_failed_load_brings_nothing_back(context: &Context<'_>) {
 }
 
 pub(super) fn nothing_goes_past_the_absolute_limit(context: &Context<'_>) {
-    if !context.can().absolute {
+    if !context.can().times {
         fails(context.store().check(&LIMITED), ErrorKind::Config);
         return;
     }
@@ -270,7 +270,7 @@ pub(super) fn nothing_goes_past_the_absolute_limit(context: &Context<'_>) {
 }
 
 pub(super) fn a_shortened_absolute_limit_holds_at_once(context: &Context<'_>) {
-    if !context.can().absolute {
+    if !context.can().times {
         fails(context.store().check(&LIMITED), ErrorKind::Config);
         return;
     }
@@ -327,6 +327,30 @@ pub(super) fn a_remembered_session_has_its_own_idle_limit(context: &Context<'_>)
     assert_eq!(context.load(&to).and_then(|record| record.remember), Some(10 * MINUTE));
     context.pass(10 * MINUTE);
     context.is_dead(&to);
+}
+
+pub(super) fn a_record_says_how_long_ago_it_was_saved(context: &Context<'_>) {
+    let (id, to) = (context.create(&[("a", "1")]), context.id());
+    let age = |id: &SessionId| context.load(id).expect("it is live").saved_ago;
+    if !context.can().times {
+        assert_eq!(age(&id), None);
+        return;
+    }
+    let is_about = |id: &SessionId, time: Duration| {
+        let age = age(id).expect("the time of the last save is declared to be kept");
+        assert!(age >= time && age < time + MINUTE, "{age:?} instead of {time:?}");
+    };
+    is_about(&id, Duration::ZERO);
+    context.pass(10 * MINUTE);
+    is_about(&id, 10 * MINUTE);
+    is_about(&id, 10 * MINUTE);
+    context.pass(10 * MINUTE);
+    is_about(&id, 20 * MINUTE);
+    assert_eq!(context.update(&id, &[]), Saved::Stored);
+    is_about(&id, Duration::ZERO);
+    context.pass(10 * MINUTE);
+    assert_eq!(context.save(&id, Action::Rotate { to: &to }, &[]), Saved::Stored);
+    is_about(&to, Duration::ZERO);
 }
 
 // A save writes the changed fields and no others. A save never brings back what is gone.

@@ -1,0 +1,138 @@
+//! The breaker: a Redis that is down costs one time-out, not one for each request.
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crate::{Error, ErrorKind, Result};
+
+/// How long everything fails at once before one operation may try again.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Whether operations reach Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    /// They do.
+    Closed,
+    /// They fail at once.
+    Open,
+    /// One of them is trying.
+    HalfOpen,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Closed,
+    Open {
+        until: Instant,
+        why: Why,
+    },
+    HalfOpen {
+        /// The trial counts as lost from here on: its thread may never come back.
+        until: Instant,
+        why: Why,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Why {
+    kind: ErrorKind,
+    text: String,
+}
+
+impl Breaker {
+    /// Lets an operation pass, or fails it at once. A trial may take until `patience` has passed.
+    pub(super) fn enter(&self, now: Instant, patience: Duration) -> Result<()> {
+        let mut state = self.lock();
+        match &*state {
+            State::Closed => Ok(()),
+            State::Open { until, why } | State::HalfOpen { until, why } if now < *until => {
+                let text = format!("{} (failing at once until it answers again)", why.text);
+                Err(Error::new(why.kind, text))
+            }
+            State::Open { why, .. } | State::HalfOpen { why, .. } => {
+                *state = State::HalfOpen { until: now + patience + PAUSE, why: why.clone() };
+                Ok(())
+            }
+        }
+    }
+
+    /// Redis answered.
+    pub(super) fn succeeded(&self) {
+        let mut state = self.lock();
+        if !matches!(*state, State::Closed) {
+            *state = State::Closed;
+            log::info!("Redis answers again");
+        }
+    }
+
+    /// Redis did not.
+    pub(super) fn failed(&self, now: Instant, error: &Error) {
+        let mut state = self.lock();
+        if matches!(*state, State::Closed) {
+            log::error!("{error}; failing at once until it answers again");
+        }
+        let why = Why { kind: error.kind(), text: error.to_string() };
+        *state = State::Open { until: now + PAUSE, why };
+    }
+
+    pub(super) fn state(&self) -> BreakerState {
+        match *self.lock() {
+            State::Closed => BreakerState::Closed,
+            State::Open { .. } => BreakerState::Open,
+            State::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_operation_tries_while_the_others_fail_at_once() {
+        let (breaker, start) = (Breaker::default(), Instant::now());
+        let patience = Duration::from_secs(1);
+        let passes =
+            |millis| breaker.enter(start + Duration::from_millis(millis), patience).is_ok();
+        let failed = |millis| {
+            let error = Error::new(ErrorKind::Unavailable, "down");
+            breaker.failed(start + Duration::from_millis(millis), &error);
+        };
+        assert!(passes(0) && passes(0));
+        failed(0);
+        assert_eq!(breaker.state(), BreakerState::Open);
+        assert!(!passes(249));
+        assert!(passes(250));
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert!(!passes(251));
+        failed(300);
+        assert!(!passes(549));
+        assert!(passes(550));
+        // A trial that never ends does not keep the others out for ever.
+        assert!(!passes(550 + 1249));
+        assert!(passes(550 + 1250));
+        breaker.succeeded();
+        assert!(passes(551) && passes(551));
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn the_reason_is_told() {
+        let breaker = Breaker::default();
+        let now = Instant::now();
+        breaker.failed(now, &Error::new(ErrorKind::Config, "wrong password"));
+        let error = breaker.enter(now, Duration::ZERO).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().starts_with("wrong password ("), "{error}");
+    }
+}

@@ -1,0 +1,283 @@
+//! Where a Redis server is and how long it may take.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use crate::{Error, ErrorKind, Result};
+
+/// Where a Redis server is, who we are there, and how long things may take.
+///
+/// | setting | default |
+/// |---|---|
+/// | host, port, db | `localhost`, 6379, 0 |
+/// | username, password | none |
+/// | connect_timeout | 1 s, the time until a connection is there |
+/// | operation_timeout | 500 ms, the time until all replies of one round trip are there |
+/// | pool_size | 16 connections |
+///
+/// `Debug` shows no password.
+#[derive(Clone)]
+pub struct RedisConfig {
+    address: Address,
+    db: i64,
+    username: Option<String>,
+    password: Option<String>,
+    pub(super) connect_timeout: Duration,
+    pub(super) operation_timeout: Duration,
+    pub(super) pool_size: u32,
+}
+
+#[derive(Clone)]
+enum Address {
+    Tcp { host: String, port: u16, tls: bool },
+    Unix(PathBuf),
+}
+
+impl Default for RedisConfig {
+    fn default() -> RedisConfig {
+        RedisConfig {
+            address: Address::Tcp { host: "localhost".to_owned(), port: 6379, tls: false },
+            db: 0,
+            username: None,
+            password: None,
+            connect_timeout: Duration::from_secs(1),
+            operation_timeout: Duration::from_millis(500),
+            pool_size: 16,
+        }
+    }
+}
+
+impl RedisConfig {
+    /// Reads `redis://user:password@host:port/db`, the same with `rediss` for TLS (feature `rustls`), or
+    /// `unix:///path?db=0&user=name&pass=word`.
+    pub fn from_url(text: &str) -> Result<RedisConfig> {
+        let refused = |why: &str| {
+            let text = format!("the Redis address {why}; expected redis://host:6379/0");
+            Err(Error::new(ErrorKind::Config, text))
+        };
+        let Ok(url) = Url::parse(text) else { return refused("is not a URL") };
+        let config = RedisConfig::default();
+        match url.scheme() {
+            "redis" | "valkey" => config.at_tcp(&url, false),
+            "rediss" | "valkeys" if cfg!(feature = "rustls") => config.at_tcp(&url, true),
+            "rediss" | "valkeys" => refused("asks for TLS, which needs the feature `rustls`"),
+            "unix" | "redis+unix" | "valkey+unix" => config.at_unix(&url),
+            scheme => refused(&format!("has scheme {scheme:?}")),
+        }
+    }
+
+    fn at_tcp(mut self, url: &Url, tls: bool) -> Result<RedisConfig> {
+        let host = url.host_str().unwrap_or("localhost");
+        // The url crate keeps the brackets of an IPv6 address; sockets do not want them.
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        self.address = Address::Tcp { host, port: url.port().unwrap_or(6379), tls };
+        if !url.username().is_empty() {
+            self.username = Some(decoded(url.username())?);
+        }
+        if let Some(password) = url.password() {
+            self.password = Some(decoded(password)?);
+        }
+        match url.path().trim_start_matches('/') {
+            "" => {}
+            db => self.db = database(db)?,
+        }
+        Ok(self)
+    }
+
+    fn at_unix(mut self, url: &Url) -> Result<RedisConfig> {
+        self.address = Address::Unix(PathBuf::from(decoded(url.path())?));
+        for (name, value) in url.query_pairs() {
+            match name.as_ref() {
+                "db" => self.db = database(&value)?,
+                "user" => self.username = Some(value.into_owned()),
+                "pass" => self.password = Some(value.into_owned()),
+                other => {
+                    let text = format!("the Redis address has {other:?}; known are db, user, pass");
+                    return Err(Error::new(ErrorKind::Config, text));
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// The host: `localhost` unless set.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>) -> RedisConfig {
+        let (port, tls) = self.port_and_tls();
+        self.address = Address::Tcp { host: host.into(), port, tls };
+        self
+    }
+
+    /// The port: 6379 unless set.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> RedisConfig {
+        let (_, tls) = self.port_and_tls();
+        let host = match self.address {
+            Address::Tcp { host, .. } => host,
+            Address::Unix(_) => "localhost".to_owned(),
+        };
+        self.address = Address::Tcp { host, port, tls };
+        self
+    }
+
+    fn port_and_tls(&self) -> (u16, bool) {
+        match self.address {
+            Address::Tcp { port, tls, .. } => (port, tls),
+            Address::Unix(_) => (6379, false),
+        }
+    }
+
+    /// The number of the database: 0 unless set.
+    #[must_use]
+    pub fn db(mut self, db: i64) -> RedisConfig {
+        self.db = db;
+        self
+    }
+
+    /// The user (ACL, Redis 6 and later): none unless set.
+    #[must_use]
+    pub fn username(mut self, username: impl Into<String>) -> RedisConfig {
+        self.username = Some(username.into());
+        self
+    }
+
+    /// The password: none unless set.
+    #[must_use]
+    pub fn password(mut self, password: impl Into<String>) -> RedisConfig {
+        self.password = Some(password.into());
+        self
+    }
+
+    /// How long it may take until a connection is there: 1 s unless set.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> RedisConfig {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long it may take until all replies of one round trip are there: 500 ms unless set.
+    #[must_use]
+    pub fn operation_timeout(mut self, timeout: Duration) -> RedisConfig {
+        self.operation_timeout = timeout;
+        self
+    }
+
+    /// How many connections there may be: 16 unless set. As many as the server has workers.
+    #[must_use]
+    pub fn pool_size(mut self, connections: u32) -> RedisConfig {
+        self.pool_size = connections;
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let refused = |why: &str| Err(Error::new(ErrorKind::Config, format!("Redis: {why}")));
+        if self.connect_timeout.is_zero() || self.operation_timeout.is_zero() {
+            return refused("a time-out of zero leaves no time for anything");
+        }
+        match self.pool_size {
+            0 => refused("a pool of no connections serves nobody"),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn connection_info(&self) -> Result<ConnectionInfo> {
+        let mut settings = RedisConnectionInfo::default().set_db(self.db);
+        if let Some(username) = &self.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password);
+        }
+        let address = match &self.address {
+            Address::Tcp { host, port, tls: false } => ConnectionAddr::Tcp(host.clone(), *port),
+            Address::Tcp { host, port, tls: true } => ConnectionAddr::TcpTls {
+                host: host.clone(),
+                port: *port,
+                insecure: false,
+                tls_params: None,
+            },
+            Address::Unix(path) => ConnectionAddr::Unix(path.clone()),
+        };
+        let info = address.into_connection_info().map_err(|error| {
+            Error::new(ErrorKind::Config, format!("{self}: not an address")).with_source(error)
+        })?;
+        Ok(info.set_redis_settings(settings))
+    }
+}
+
+fn decoded(text: &str) -> Result<String> {
+    let decoded = percent_decode_str(text).decode_utf8().map_err(|error| {
+        Error::new(ErrorKind::Config, "the Redis address is not UTF-8 once decoded")
+            .with_source(error)
+    })?;
+    Ok(decoded.into_owned())
+}
+
+fn database(text: &str) -> Result<i64> {
+    text.parse().ok().filter(|db| *db >= 0).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Config,
+            format!("the Redis address has {text:?} for a database number"),
+        )
+    })
+}
+
+/// Where it is, without a password.
+impl fmt::Display for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Address::Tcp { host, port, tls } => {
+                write!(f, "redis{}://{host}:{port}/{}", if *tls { "s" } else { "" }, self.db)
+            }
+            Address::Unix(path) => write!(f, "unix://{}?db={}", path.display(), self.db),
+        }
+    }
+}
+
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RedisConfig({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read() {
+        for (text, expected) in [
+            ("redis://localhost", Ok("redis://localhost:6379/0")),
+            ("redis://ada:p%40ss@example.org:7000/3", Ok("redis://example.org:7000/3")),
+            ("redis://[::1]:7000", Ok("redis://::1:7000/0")),
+            ("unix:///run/redis.sock?db=2&pass=x", Ok("unix:///run/redis.sock?db=2")),
+            ("localhost:6379", Err("has scheme \"localhost\"")),
+            ("http://localhost", Err("has scheme \"http\"")),
+            ("redis://localhost/x", Err("\"x\" for a database number")),
+            ("redis://localhost/-1", Err("\"-1\" for a database number")),
+            ("unix:///x?color=red", Err("has \"color\"")),
+            ("", Err("is not a URL")),
+        ] {
+            match (RedisConfig::from_url(text).map_err(|error| error.to_string()), expected) {
+                (Ok(config), Ok(expected)) => assert_eq!(config.to_string(), expected),
+                (Err(error), Err(expected)) => assert!(error.contains(expected), "{error}"),
+                (got, _) => panic!("{text}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_password_is_kept_and_not_shown() {
+        let config = RedisConfig::from_url("redis://ada:p%40ss@example.org").unwrap();
+        assert_eq!(config.password.as_deref(), Some("p@ss"));
+        assert_eq!(config.username.as_deref(), Some("ada"));
+        assert!(!format!("{config:?} {config}").contains("p@ss"));
+        let error = RedisConfig::from_url("nonsense://:secret@x").unwrap_err();
+        assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+    }
+}

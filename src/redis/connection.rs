@@ -1,0 +1,262 @@
+//! The connection that a handler borrows.
+
+use std::fmt;
+
+use ::redis::{Cmd, ConnectionLike, FromRedisValue, RedisResult, ToRedisArgs, Value};
+
+use super::pool::{Manager, RedisPool, is_reply};
+use crate::Result;
+use crate::plugin::Provided;
+
+/// A connection to Redis, for the app's own data: a handler's `&mut RedisConnection` argument, provided by
+/// [`RedisPlugin`](crate::RedisPlugin).
+///
+/// It takes a connection out of the pool with the first command, and gives it back when the handler has
+/// returned. The common commands are methods; [`command`](RedisConnection::command) sends any other, and
+/// because it implements [`ConnectionLike`], all of the [`redis`] crate works on it:
+/// its `Commands` trait, pipelines, scripts.
+///
+/// A command's reply of the wrong type, and an error reply, leave the connection as it was. After anything
+/// else, a time-out for one, it is closed. So it is after commands that leave something behind on the
+/// server's side (`SELECT`, `WATCH`, `MULTI`, `SUBSCRIBE`, `CLIENT`, …): the next user must not find it.
+///
+/// ```no_run
+/// use bottle_session::{App, RedisConnection, RedisPlugin, Result};
+///
+/// let mut app = App::new();
+/// app.install(RedisPlugin::new())?;
+/// app.get("/visits", |rdb: &mut RedisConnection| -> Result<String> {
+///     let visitors: u64 = rdb.incr("visitors", 1)?;
+///     let newest: Vec<String> = rdb.command("LRANGE", &["newest", "0", "9"])?;
+///     Ok(format!("{visitors} visitors, the last were {newest:?}"))
+/// });
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
+///
+/// [`redis`]: crate::redis_crate
+pub struct RedisConnection {
+    pool: RedisPool,
+    link: Option<r2d2::PooledConnection<Manager>>,
+    tainted: bool,
+}
+
+impl Provided for RedisConnection {}
+
+impl RedisConnection {
+    pub(crate) fn new(pool: RedisPool) -> RedisConnection {
+        RedisConnection { pool, link: None, tainted: false }
+    }
+
+    /// Gives the connection back to the pool before the handler returns; the next command takes another.
+    pub fn give_back(&mut self) {
+        if let Some(mut link) = self.link.take() {
+            // A dirty connection is closed by the pool.
+            link.dirty |= std::mem::take(&mut self.tainted);
+        }
+    }
+
+    /// `GET`: the value, or its absence if `T` is an `Option`.
+    pub fn get<T: FromRedisValue>(&mut self, key: &str) -> Result<T> {
+        self.run(::redis::cmd("GET").arg(key))
+    }
+
+    /// `SET`.
+    pub fn set(&mut self, key: &str, value: impl ToRedisArgs) -> Result<()> {
+        self.run(::redis::cmd("SET").arg(key).arg(value))
+    }
+
+    /// `DEL`: whether the key was there.
+    pub fn del(&mut self, key: &str) -> Result<bool> {
+        self.run(::redis::cmd("DEL").arg(key))
+    }
+
+    /// `EXISTS`.
+    pub fn exists(&mut self, key: &str) -> Result<bool> {
+        self.run(::redis::cmd("EXISTS").arg(key))
+    }
+
+    /// `EXPIRE`, in seconds: whether the key was there.
+    pub fn expire(&mut self, key: &str, seconds: i64) -> Result<bool> {
+        self.run(::redis::cmd("EXPIRE").arg(key).arg(seconds))
+    }
+
+    /// `INCRBY`: the sum.
+    pub fn incr<T: FromRedisValue>(&mut self, key: &str, by: i64) -> Result<T> {
+        self.run(::redis::cmd("INCRBY").arg(key).arg(by))
+    }
+
+    /// `HGET`: the value, or its absence if `T` is an `Option`.
+    pub fn hget<T: FromRedisValue>(&mut self, key: &str, field: &str) -> Result<T> {
+        self.run(::redis::cmd("HGET").arg(key).arg(field))
+    }
+
+    /// `HSET` of one field: whether it is new.
+    pub fn hset(&mut self, key: &str, field: &str, value: impl ToRedisArgs) -> Result<bool> {
+        self.run(::redis::cmd("HSET").arg(key).arg(field).arg(value))
+    }
+
+    /// `HGETALL`: a map, or a list of pairs.
+    pub fn hgetall<T: FromRedisValue>(&mut self, key: &str) -> Result<T> {
+        self.run(::redis::cmd("HGETALL").arg(key))
+    }
+
+    /// Any command with its arguments.
+    pub fn command<T: FromRedisValue>(
+        &mut self,
+        name: &str,
+        arguments: impl ToRedisArgs,
+    ) -> Result<T> {
+        self.run(::redis::cmd(name).arg(arguments))
+    }
+
+    /// A command of the `redis` crate.
+    pub fn run<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T> {
+        Ok(command.query(self)?)
+    }
+
+    fn exchange<T>(
+        &mut self,
+        packed: &[u8],
+        talk: impl FnOnce(&mut ::redis::Connection) -> RedisResult<T>,
+    ) -> RedisResult<T> {
+        let link = match &mut self.link {
+            Some(link) => link,
+            none => none.insert(self.pool.checkout().map_err(unavailable)?),
+        };
+        self.tainted |= leaves_something_behind(packed);
+        link.dirty = true;
+        let result = talk(&mut link.connection);
+        let whole = result.as_ref().map_or_else(is_reply, |_| true);
+        self.pool.note(&result);
+        if whole {
+            link.dirty = false;
+        } else {
+            // The rest of the handler starts over on a connection that can be trusted.
+            self.link = None;
+            self.tainted = false;
+        }
+        result
+    }
+}
+
+/// The pool's error as one of the `redis` crate, which its traits ask for.
+fn unavailable(error: crate::Error) -> ::redis::RedisError {
+    ::redis::RedisError::from(std::io::Error::new(std::io::ErrorKind::NotConnected, error))
+}
+
+impl ConnectionLike for RedisConnection {
+    fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
+        self.exchange(cmd, |connection| connection.req_packed_command(cmd))
+    }
+
+    fn req_packed_commands(
+        &mut self,
+        cmd: &[u8],
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        self.exchange(cmd, |connection| connection.req_packed_commands(cmd, offset, count))
+    }
+
+    fn get_db(&self) -> i64 {
+        self.link.as_ref().map_or(0, |link| link.connection.get_db())
+    }
+
+    fn check_connection(&mut self) -> bool {
+        self.run::<String>(&::redis::cmd("PING")).is_ok()
+    }
+
+    fn is_open(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| link.connection.is_open())
+    }
+}
+
+impl fmt::Debug for RedisConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RedisConnection({:?})", self.pool)
+    }
+}
+
+/// Whether packed commands change the state that the server keeps for the connection.
+fn leaves_something_behind(packed: &[u8]) -> bool {
+    const STATEFUL: [&str; 15] = [
+        "SELECT",
+        "WATCH",
+        "SUBSCRIBE",
+        "PSUBSCRIBE",
+        "SSUBSCRIBE",
+        "MONITOR",
+        "CLIENT",
+        "AUTH",
+        "HELLO",
+        "RESET",
+        "READONLY",
+        "READWRITE",
+        "ASKING",
+        "SYNC",
+        "PSYNC",
+    ];
+    let mut open = false;
+    for name in command_names(packed) {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        if is("MULTI") {
+            open = true;
+        } else if is("EXEC") || is("DISCARD") {
+            open = false;
+        } else if STATEFUL.iter().any(|known| is(known)) {
+            return true;
+        }
+    }
+    open
+}
+
+/// The names of the commands in packed bytes (RESP arrays of bulk strings).
+fn command_names(mut packed: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let count = number(&mut packed, b'*')?;
+        let mut name = None;
+        for _ in 0..count {
+            let length = number(&mut packed, b'$')?;
+            let text = packed.get(..length)?;
+            packed = packed.get(length + 2..)?;
+            name.get_or_insert(text);
+        }
+        name
+    })
+}
+
+fn number(packed: &mut &[u8], mark: u8) -> Option<usize> {
+    let rest = packed.strip_prefix(&[mark])?;
+    let end = rest.iter().position(|byte| *byte == b'\r')?;
+    let number = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    *packed = rest.get(end + 2..)?;
+    Some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_command_leaves_behind_is_known() {
+        let one = |words: &[&str]| {
+            let mut command = ::redis::cmd(words[0]);
+            command.arg(&words[1..]);
+            command.get_packed_command()
+        };
+        for (words, leaves) in [
+            (&["GET", "SELECT"][..], false),
+            (&["SELECT", "1"], true),
+            (&["watch", "key"], true),
+            (&["MULTI"], true),
+            (&["SET", "key", "*1\r\n$5\r\nMULTI\r\n"], false),
+        ] {
+            assert_eq!(leaves_something_behind(&one(words)), leaves, "{words:?}");
+        }
+        let mut pipeline = ::redis::pipe();
+        pipeline.atomic().cmd("SET").arg("a").arg(1);
+        assert!(!leaves_something_behind(&pipeline.get_packed_pipeline()));
+        pipeline.cmd("CLIENT").arg("SETNAME").arg("x");
+        assert!(leaves_something_behind(&pipeline.get_packed_pipeline()));
+    }
+}

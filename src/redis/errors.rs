@@ -1,0 +1,54 @@
+//! What Redis's own errors mean for a request.
+
+use ::redis::{RedisError, ServerError};
+
+use crate::{Error, ErrorKind};
+
+/// Whether the server's error is a state that passes: the same request may work later.
+pub(super) fn passes(code: Option<&str>) -> bool {
+    matches!(
+        code,
+        Some(
+            "LOADING"
+                | "BUSY"
+                | "MASTERDOWN"
+                | "READONLY"
+                | "OOM"
+                | "MISCONF"
+                | "NOREPLICAS"
+                | "CLUSTERDOWN"
+                | "TRYAGAIN"
+                | "UNBLOCKED"
+        )
+    )
+}
+
+/// Whether the server's error is a matter of configuration: it stays until somebody changes something.
+fn is_configuration(code: Option<&str>) -> bool {
+    matches!(code, Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "WRONGTYPE"))
+}
+
+fn kind(code: Option<&str>) -> ErrorKind {
+    match code {
+        _ if passes(code) => ErrorKind::Unavailable,
+        _ if is_configuration(code) => ErrorKind::Config,
+        _ => ErrorKind::Redis,
+    }
+}
+
+/// The error of a command that Redis refused.
+pub(crate) fn server_error(error: &ServerError) -> Error {
+    let text = format!("Redis: {} {}", error.code(), error.details().unwrap_or_default());
+    Error::new(kind(Some(error.code())), text.trim_end())
+}
+
+impl From<RedisError> for Error {
+    fn from(error: RedisError) -> Error {
+        let kind = match super::pool::is_reply(&error) {
+            true => kind(error.code()),
+            false if error.is_io_error() => ErrorKind::Unavailable,
+            false => ErrorKind::Redis,
+        };
+        Error::new(kind, format!("Redis: {error}")).with_source(error)
+    }
+}

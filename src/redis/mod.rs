@@ -1,0 +1,16 @@
+//! Redis: a pool of synchronous connections, and the plugin that lends them to handlers.
+
+mod breaker;
+mod config;
+mod connection;
+mod errors;
+mod plugin;
+mod pool;
+
+pub use breaker::BreakerState;
+pub use config::RedisConfig;
+pub use connection::RedisConnection;
+pub(crate) use errors::server_error;
+pub use plugin::RedisPlugin;
+pub use pool::RedisPool;
+pub(crate) use pool::Repeat;

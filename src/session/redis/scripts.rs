@@ -1,0 +1,83 @@
+//! The Lua scripts: each operation is one of them, and so one atomic step.
+
+use std::sync::LazyLock;
+
+use redis::Cmd;
+
+use super::Layout;
+
+/// The scripts of one layout.
+pub(super) struct Scripts {
+    pub(super) load: Script,
+    /// Loads, and takes over what the former layout has.
+    pub(super) load_former: Script,
+    pub(super) save: Script,
+    pub(super) increment: Script,
+    pub(super) take: Script,
+    pub(super) set_if_absent: Script,
+}
+
+/// One script and its name in Redis.
+pub(super) struct Script {
+    text: String,
+    hash: String,
+}
+
+const ARGUMENTS: &str = include_str!("lua/arguments.lua");
+const RECORD: &str = include_str!("lua/record.lua");
+
+static DEFAULT: LazyLock<Scripts> = LazyLock::new(|| {
+    Scripts::new(include_str!("lua/load_default.lua"), include_str!("lua/default_layout.lua"))
+});
+static BOTTLE_SESSION: LazyLock<Scripts> = LazyLock::new(|| {
+    let load = include_str!("lua/load_bottle_session.lua");
+    Scripts::new(load, include_str!("lua/bottle_session_layout.lua"))
+});
+
+impl Scripts {
+    pub(super) fn of(layout: Layout) -> &'static Scripts {
+        match layout {
+            Layout::Default => &DEFAULT,
+            Layout::BottleSession => &BOTTLE_SESSION,
+        }
+    }
+
+    fn new(load: &str, layout: &str) -> Scripts {
+        let on_record = |operation: &str| Script::new(&[ARGUMENTS, layout, RECORD, operation]);
+        Scripts {
+            load: Script::new(&[load]),
+            load_former: Script::new(&[include_str!("lua/move_former.lua"), load]),
+            save: on_record(include_str!("lua/save.lua")),
+            increment: on_record(include_str!("lua/increment.lua")),
+            take: on_record(include_str!("lua/take.lua")),
+            set_if_absent: on_record(include_str!("lua/set_if_absent.lua")),
+        }
+    }
+}
+
+impl Script {
+    fn new(parts: &[&str]) -> Script {
+        let text = parts.concat();
+        let hash = redis::Script::new(&text).get_hash().to_owned();
+        Script { text, hash }
+    }
+
+    /// The start of a call by hash, which the arguments follow.
+    pub(super) fn by_hash(&self, keys: &[&str]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.hash).arg(keys.len()).arg(keys);
+        command
+    }
+
+    /// The same call with the script's text, after which Redis knows its hash.
+    pub(super) fn by_text(&self, by_hash: &Cmd) -> Cmd {
+        let mut command = redis::cmd("EVAL");
+        command.arg(&self.text);
+        for argument in by_hash.args_iter().skip(2) {
+            if let redis::Arg::Simple(bytes) = argument {
+                command.arg(bytes);
+            }
+        }
+        command
+    }
+}

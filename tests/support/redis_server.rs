@@ -1,0 +1,82 @@
+//! A private redis-server on a unix socket.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+pub struct RedisServer {
+    process: Child,
+    folder: PathBuf,
+    databases: AtomicU32,
+}
+
+static SHARED: Mutex<Weak<RedisServer>> = Mutex::new(Weak::new());
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+impl RedisServer {
+    pub fn start(options: &[&str]) -> RedisServer {
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("bs-redis-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--databases", "1000", "--unixsocket"])
+            .arg(folder.join("socket"))
+            .arg("--dir")
+            .arg(&folder)
+            .args(options)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let server = RedisServer { process, folder, databases: AtomicU32::new(0) };
+        while server.try_connect(0).is_err() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        server
+    }
+
+    /// A server on a TCP port of its own, for programs that know no unix sockets, and the port.
+    pub fn start_on_port() -> (RedisServer, u16) {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free.to_string();
+        (RedisServer::start(&["--bind", "127.0.0.1", "--port", &port]), free)
+    }
+
+    /// One server for all tests that run at the same time, stopped when the last of them ends.
+    pub fn shared() -> Arc<RedisServer> {
+        let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        shared.upgrade().unwrap_or_else(|| {
+            let server = Arc::new(RedisServer::start(&[]));
+            *shared = Arc::downgrade(&server);
+            server
+        })
+    }
+
+    /// The number of a database that nobody used yet.
+    pub fn fresh_database(&self) -> u32 {
+        self.databases.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn url(&self, database: u32) -> String {
+        format!("redis+unix://{}?db={database}", self.folder.join("socket").display())
+    }
+
+    pub fn connect(&self, database: u32) -> redis::Connection {
+        self.try_connect(database).expect("the server answers")
+    }
+
+    fn try_connect(&self, database: u32) -> redis::RedisResult<redis::Connection> {
+        let mut connection = redis::Client::open(self.url(database))?.get_connection()?;
+        redis::cmd("PING").exec(&mut connection)?;
+        Ok(connection)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
