@@ -8,5 +8,6 @@ mod processes;
 mod redis_sessions;
 mod redis_store;
 mod sessions;
+mod static_files;
 mod stores;
 mod support;
