@@ -5,6 +5,7 @@ mod app;
 mod cookies;
 mod error;
 mod exchange;
+mod forms;
 mod handler;
 pub mod plugin;
 mod redis;
@@ -27,6 +28,7 @@ pub use cookie::Key;
 pub use cookies::{Cookie, RequestCookies, SameSite};
 pub use error::{Error, ErrorKind, Result};
 pub use exchange::Exchange;
+pub use forms::{FormData, UploadedFile};
 pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;

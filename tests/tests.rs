@@ -4,6 +4,7 @@ mod app;
 mod compile_messages;
 mod csrf;
 mod flash;
+mod forms;
 mod processes;
 mod redis_sessions;
 mod redis_store;
