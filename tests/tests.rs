@@ -3,5 +3,6 @@
 mod app;
 mod redis_store;
 mod sessions;
+mod store_model;
 mod stores;
 mod support;

@@ -228,7 +228,7 @@ impl RedisStore {
                 Err(_) => true,
             })
         };
-        let replies = match self.pool.send_checked(pipeline, repeat, &ours) {
+        let replies = match self.pool.send_checked(pipeline, repeat, ours) {
             Ok(replies) => replies,
             Err(error) => {
                 // The others get the same text, the last one its cause as well.
