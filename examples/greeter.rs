@@ -12,7 +12,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bottle_session::{App, Layout, Result, Session, SessionPlugin, named};
+use bottle_session::{
+    App, Layout, Result, Server, Session, SessionPlugin, ShutdownHandle, named, server,
+};
 
 const USAGE: &str = "\
 usage: greeter [OPTION]...
@@ -63,8 +65,13 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: Options) -> Result<()> {
-    println!("Sessions are kept in {}. Listening on http://{}", options.place, options.listen);
-    app(options.plugin, &options.keyword)?.run(&options.listen)
+    let app = app(options.plugin, &options.keyword)?;
+    // `app.run(&options.listen)` would do, were it not for port 0.
+    let server = server::bind(&options.listen)?;
+    println!("Sessions are kept in {}. Listening on {}", options.place, server.address());
+    let shutdown = ShutdownHandle::new();
+    shutdown.on_signals()?;
+    server.serve(app.build()?, &shutdown)
 }
 
 fn app(plugin: SessionPlugin, keyword: &str) -> Result<App> {

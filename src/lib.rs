@@ -47,4 +47,5 @@ pub use testing::TestClient;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::handler::Named;
+    pub use crate::router::{Captures, Filter, Filters, Found, Router, Rule};
 }

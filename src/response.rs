@@ -30,7 +30,7 @@ pub struct Response {
     headers: HeaderMap,
     body: Body,
     /// Set where the answer is an error that an error page may still dress.
-    error: Option<Box<HttpError>>,
+    error: Option<HttpError>,
 }
 
 /// The body of an answer.
@@ -160,7 +160,7 @@ impl Response {
 
     /// The error behind the answer, where it came from `abort`, a failed `Result` or a panic.
     pub fn error(&self) -> Option<&HttpError> {
-        self.error.as_deref()
+        self.error.as_ref()
     }
 
     /// The whole body in memory; reads a stream to its end.
@@ -180,7 +180,7 @@ impl Response {
         (self.status, self.headers, self.body)
     }
 
-    pub(crate) fn take_error(&mut self) -> Option<Box<HttpError>> {
+    pub(crate) fn take_error(&mut self) -> Option<HttpError> {
         self.error.take()
     }
 
@@ -423,31 +423,34 @@ impl<T: IntoResponse, E: Into<HttpError>> IntoResponse for Result<T, E> {
 /// error itself says where it is an [`Error`] of this crate. It therefore does not implement
 /// `std::error::Error` itself.
 #[derive(Debug)]
-pub struct HttpError {
+pub struct HttpError(Box<Failed>);
+
+#[derive(Debug)]
+struct Failed {
     status: StatusCode,
     message: String,
     headers: HeaderMap,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     /// A whole answer that goes out as it is.
-    reply: Option<Box<Response>>,
+    reply: Option<Response>,
 }
 
 impl HttpError {
     /// An error with this status and no text of its own.
     pub fn new(status: StatusCode) -> HttpError {
-        HttpError {
+        HttpError(Box::new(Failed {
             status,
             message: String::new(),
             headers: HeaderMap::new(),
             source: None,
             reply: None,
-        }
+        }))
     }
 
     /// The same error with a text for the client.
     #[must_use]
     pub fn with_message(mut self, message: impl Into<String>) -> HttpError {
-        self.message = message.into();
+        self.0.message = message.into();
         self
     }
 
@@ -457,46 +460,46 @@ impl HttpError {
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> HttpError {
-        self.source = Some(source.into());
+        self.0.source = Some(source.into());
         self
     }
 
     /// The same error with this header on its answer.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> HttpError {
-        self.headers.insert(name, value);
+        self.0.headers.insert(name, value);
         self
     }
 
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The text for the client; empty where there is none.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// The cause, for the log.
     pub fn cause(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
-        self.source.as_deref()
+        self.0.source.as_deref()
     }
 
     /// The headers that the answer will have whatever page shows it.
     pub(crate) fn headers(&self) -> &HeaderMap {
-        &self.headers
+        &self.0.headers
     }
 }
 
 impl IntoResponse for HttpError {
     fn into_response(mut self) -> Response {
-        if let Some(reply) = self.reply.take() {
-            return *reply;
+        if let Some(reply) = self.0.reply.take() {
+            return reply;
         }
-        let mut response = Response::new(self.status);
-        response.headers = self.headers.clone();
-        response.error = Some(Box::new(self));
+        let mut response = Response::new(self.0.status);
+        response.headers = self.0.headers.clone();
+        response.error = Some(self);
         response
     }
 }
@@ -557,9 +560,11 @@ impl From<Redirect> for Error {
 impl From<Response> for HttpError {
     fn from(mut response: Response) -> HttpError {
         if let Some(error) = response.take_error() {
-            return *error;
+            return error;
         }
-        HttpError { reply: Some(Box::new(response)), ..HttpError::new(StatusCode::OK) }
+        let mut early = HttpError::new(StatusCode::OK);
+        early.0.reply = Some(response);
+        early
     }
 }
 
@@ -605,7 +610,7 @@ impl std::error::Error for Carried {}
 
 impl From<HttpError> for Error {
     fn from(error: HttpError) -> Error {
-        let text = format!("{} {}", error.status, error.message);
+        let text = format!("{} {}", error.status(), error.message());
         Error::new(ErrorKind::Http, text.trim_end()).with_source(Carried(Mutex::new(Some(error))))
     }
 }

@@ -176,7 +176,7 @@ impl Service {
                 let response = not_allowed(exchange.request().method(), &allowed);
                 exchange.answer(response);
             }
-            Found::NotFound => {
+            Found::Nothing => {
                 exchange.answer(HttpError::new(StatusCode::NOT_FOUND).into_response());
             }
             Found::BadPath => exchange.answer(

@@ -1,6 +1,9 @@
 //! All integration tests, in one binary: it links once.
 
 mod app;
+mod compile_messages;
+mod processes;
+mod redis_sessions;
 mod redis_store;
 mod sessions;
 mod store_model;

@@ -9,6 +9,7 @@
 
 mod captures;
 mod filter;
+mod hash;
 mod path;
 mod rule;
 
@@ -18,6 +19,7 @@ use http::Method;
 
 pub use captures::Captures;
 pub use filter::{Filter, Filters};
+use hash::RuleMap;
 use path::decoded_path;
 pub use rule::Rule;
 use rule::{Piece, Segment, Shape, fits, split};
@@ -25,7 +27,7 @@ use rule::{Piece, Segment, Shape, fits, split};
 /// Rules and what they lead to.
 pub struct Router<T> {
     routes: Vec<Entry<T>>,
-    statics: HashMap<String, Vec<usize>>,
+    statics: RuleMap<Vec<usize>>,
     tree: Node,
     /// Rules by their pattern, to find conflicts.
     patterns: HashMap<String, Vec<usize>>,
@@ -41,7 +43,7 @@ struct Entry<T> {
 /// What follows a number of segments.
 #[derive(Default)]
 struct Node {
-    texts: HashMap<String, Node>,
+    texts: RuleMap<Node>,
     patterns: Vec<(Vec<Piece>, Node)>,
     /// Rules that end here.
     ends: Vec<usize>,
@@ -62,22 +64,28 @@ pub enum Found<'a, T> {
         captures: Captures,
     },
     /// No rule matches the path.
-    NotFound,
+    Nothing,
     /// Rules match the path, for these methods only.
     MethodNotAllowed(Vec<Method>),
     /// The path has a malformed escape, or is not UTF-8 once decoded.
     BadPath,
 }
 
-impl<T> Router<T> {
-    /// A router without rules.
-    pub fn new() -> Router<T> {
+impl<T> Default for Router<T> {
+    fn default() -> Router<T> {
         Router {
             routes: Vec::new(),
-            statics: HashMap::new(),
+            statics: RuleMap::default(),
             tree: Node::default(),
             patterns: HashMap::new(),
         }
+    }
+}
+
+impl<T> Router<T> {
+    /// A router without rules.
+    pub fn new() -> Router<T> {
+        Router::default()
     }
 
     /// Adds a rule; a method of `None` is ANY. The error is what the same method and pattern lead to
@@ -137,7 +145,7 @@ impl<T> Router<T> {
         let candidates = dynamic.unwrap_or_default();
         let all = statics.iter().chain(&candidates);
         let allowed = self.allowed(all, &path, accept);
-        if allowed.is_empty() { Found::NotFound } else { Found::MethodNotAllowed(allowed) }
+        if allowed.is_empty() { Found::Nothing } else { Found::MethodNotAllowed(allowed) }
     }
 
     /// The numbers of the dynamic rules that the tree cannot rule out, in the order of declaration.

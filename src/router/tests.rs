@@ -150,7 +150,7 @@ fn a_path_without_the_method_says_which_it_has() {
             Found::MethodNotAllowed(methods) => {
                 methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
             }
-            Found::NotFound => "nothing".to_owned(),
+            Found::Nothing => "nothing".to_owned(),
             _ => "match".to_owned(),
         };
     assert_eq!(allowed("PATCH", "/a"), "DELETE, GET, HEAD, OPTIONS, POST");
@@ -193,7 +193,8 @@ fn the_same_pattern_twice_is_a_conflict() {
 
 #[test]
 fn addresses_are_built_and_lead_back() {
-    let table: &[(&str, &[(&str, &str)], Result<&str, &str>)] = &[
+    type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], Result<&'a str, &'a str>);
+    let table: &[Row<'_>] = &[
         ("/", &[], Ok("/")),
         ("/wiki/<page>", &[("page", "a b/c?é")], Ok("/wiki/a%20b%2Fc%3F%C3%A9")),
         ("/f/<p:path>", &[("p", "a b/c")], Ok("/f/a%20b/c")),
@@ -294,7 +295,7 @@ fn the_tree_finds_what_a_list_of_regexes_finds() {
                         );
                     }
                 }
-                (Found::NotFound, None) => {}
+                (Found::Nothing, None) => {}
                 (found, expected) => panic!("{rules:?} {path}: {found:?}, not {expected:?}"),
             }
         }

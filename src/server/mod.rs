@@ -166,13 +166,33 @@ impl fmt::Debug for ShutdownHandle {
     }
 }
 
+/// Binds the default server to an address such as `127.0.0.1:8888`; port 0 takes any free one. What
+/// [`App::run`](crate::App::run) does first, for those who want to know the address before they serve.
+///
+/// ```
+/// use bottle_session::{App, Server, ShutdownHandle, server};
+///
+/// let mut app = App::new();
+/// app.get("/", || "hello");
+/// let server = server::bind("127.0.0.1:0")?;
+/// println!("listening on {}", server.address());
+/// let shutdown = ShutdownHandle::new();
+/// # shutdown.shutdown();
+/// server.serve(app.build()?, &shutdown)?;
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
+#[cfg(feature = "tiny_http")]
+pub fn bind(address: &str) -> Result<impl Server> {
+    tiny_http::TinyHttp::bind(address)
+}
+
 /// Serves on the default server.
 pub(crate) fn run(address: &str, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
     #[cfg(feature = "tiny_http")]
-    return tiny_http::TinyHttp::bind(address)?.serve(service, shutdown);
+    return bind(address)?.serve(service, shutdown);
     #[cfg(not(feature = "tiny_http"))]
     {
-        let _ = (address, service, shutdown);
+        let _ = (service, shutdown);
         Err(cannot_listen(address, "this build has no server; enable feature tiny_http"))
     }
 }

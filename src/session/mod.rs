@@ -467,7 +467,8 @@ impl Plugin for SessionPlugin {
     }
 
     fn serving(&self, address: &ListenAddress) {
-        if !address.is_local() && !(self.cookie.secure && self.cookie.http_only) {
+        let guarded = self.cookie.secure && self.cookie.http_only;
+        if !address.is_local() && !guarded {
             log::warn!(
                 "serving {address}, which is not only this machine, with session cookie {}: set \
                  cookie_secure and cookie_httponly, or hardened(), unless this is a trusted network",

@@ -32,7 +32,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// use bottle_session::{RedisPool, RedisStore};
 ///
 /// let store = RedisStore::new(RedisPool::open("redis://localhost:6379/0")?);
-/// # bottle_session::Result::Ok(())
+/// # Ok::<(), bottle_session::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct RedisStore {

@@ -96,7 +96,7 @@ impl TestClient {
             let Some(cookie) = parsed else { continue };
             let ended = cookie.max_age().is_some_and(|age| age.is_zero() || age.is_negative());
             if ended {
-                jar.force_remove(cookie.name().to_owned());
+                jar.force_remove(cookie.name());
             } else {
                 jar.add_original(cookie);
             }

@@ -1,4 +1,6 @@
 //! What the integration tests share.
 
+pub mod http;
+pub mod process;
 pub mod redis_server;
 pub mod sessions;

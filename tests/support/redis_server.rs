@@ -36,6 +36,13 @@ impl RedisServer {
         server
     }
 
+    /// A server on a TCP port of its own, for programs that know no unix sockets, and the port.
+    pub fn start_on_port() -> (RedisServer, u16) {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free.to_string();
+        (RedisServer::start(&["--bind", "127.0.0.1", "--port", &port]), free)
+    }
+
     /// One server for all tests that run at the same time, stopped when the last of them ends.
     pub fn shared() -> Arc<RedisServer> {
         let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

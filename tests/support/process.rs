@@ -1,0 +1,98 @@
+//! Programs of ours and of others, as processes that end with the test.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+
+/// A process that listens on a port of its own, ended when this is dropped.
+pub struct Program {
+    child: Child,
+    pub address: SocketAddr,
+    // Kept open: a program must not fail for want of somebody who reads.
+    _output: (Option<BufReader<ChildStdout>>, Option<BufReader<ChildStderr>>),
+}
+
+impl Program {
+    /// The greeter, built if need be, with these options.
+    pub fn greeter(options: &[&str], redis_url: Option<&str>) -> Program {
+        let mut command = Command::new(example("greeter"));
+        command
+            .args(["--listen", "127.0.0.1:0"])
+            .args(options)
+            .env_remove("REDIS_URL")
+            .env("RUST_LOG", "error");
+        if let Some(url) = redis_url {
+            command.env("REDIS_URL", url);
+        }
+        Program::start(&mut command)
+    }
+
+    /// Python's greeter of tests/interop.
+    pub fn python_greeter(redis_port: u16, database: u32) -> Program {
+        let mut command = Command::new("python3");
+        if let Some(path) = std::env::var_os("BOTTLE_SESSION_PYTHON") {
+            command.env("PYTHONPATH", path);
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/greeter.py");
+        Program::start(command.arg(script).arg(redis_port.to_string()).arg(database.to_string()))
+    }
+
+    /// Starts a program that prints "listening on" and its port.
+    fn start(command: &mut Command) -> Program {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        let port = loop {
+            line.clear();
+            let read = output.read_line(&mut line).expect("text");
+            assert!(
+                read > 0,
+                "{command:?} ended before it listened; run tests/run.sh to install what it needs"
+            );
+            if let Some((_, rest)) = line.to_lowercase().split_once("listening on ") {
+                let port = rest.trim().rsplit(':').next().and_then(|port| port.parse().ok());
+                break port.unwrap_or_else(|| panic!("no port: {line:?}"));
+            }
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        Program { child, address, _output: (Some(output), None) }
+    }
+
+    /// Asks the process to end, as an operator does, and says how it ended.
+    pub fn terminate(mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        assert!(sent.success());
+        self.child.wait().expect("the process ends")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn example(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--examples"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo runs");
+        assert!(built.success(), "the examples do not build");
+        let test = std::env::current_exe().expect("this test has a path");
+        let profile = test.parent().and_then(Path::parent).expect("target/debug/deps");
+        profile.join("examples")
+    });
+    folder.join(name)
+}
