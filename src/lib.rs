@@ -11,6 +11,8 @@ mod redis;
 mod request;
 mod response;
 mod router;
+#[cfg(feature = "secure-cookies")]
+mod secure_cookies;
 pub mod server;
 mod service;
 mod session;
@@ -19,6 +21,8 @@ pub mod testing;
 /// The `redis` crate that [`RedisConnection`] works with.
 pub use ::redis as redis_crate;
 pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
+#[cfg(feature = "secure-cookies")]
+pub use cookie::Key;
 pub use cookies::{Cookie, RequestCookies, SameSite};
 pub use error::{Error, ErrorKind, Result};
 pub use exchange::Exchange;
@@ -36,8 +40,10 @@ pub use router::Filter;
 pub use server::{ListenAddress, Server, ShutdownHandle};
 pub use service::{Service, Urls};
 pub use session::SessionPlugin;
+pub use session::csrf::CsrfPlugin;
 pub use session::data::Session;
 pub use session::events::{Counters, Counts, Event, Events, LogEvents};
+pub use session::flash::Flash;
 pub use session::id::{IdFormat, SessionId};
 pub use session::memory::MemoryStore;
 pub use session::redis::{Layout, RedisStore};

@@ -2,6 +2,8 @@
 
 mod app;
 mod compile_messages;
+mod csrf;
+mod flash;
 mod processes;
 mod redis_sessions;
 mod redis_store;
