@@ -9,5 +9,6 @@ mod redis_sessions;
 mod redis_store;
 mod sessions;
 mod store_model;
+mod static_files;
 mod stores;
 mod support;
