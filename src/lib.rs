@@ -49,3 +49,8 @@ pub mod __private {
     pub use crate::handler::Named;
     pub use crate::router::{Captures, Filter, Filters, Found, Router, Rule};
 }
+
+/// The README's programs, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;
