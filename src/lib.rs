@@ -67,6 +67,8 @@ mod redis;
 mod request;
 mod response;
 mod router;
+#[cfg(feature = "secure-cookies")]
+mod secure_cookies;
 pub mod server;
 mod service;
 mod session;
@@ -75,6 +77,8 @@ pub mod testing;
 /// The `redis` crate that [`RedisConnection`] works with.
 pub use ::redis as redis_crate;
 pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
+#[cfg(feature = "secure-cookies")]
+pub use cookie::Key;
 pub use cookies::{Cookie, RequestCookies, SameSite};
 pub use error::{Error, ErrorKind, Result};
 pub use exchange::Exchange;
@@ -92,8 +96,10 @@ pub use router::Filter;
 pub use server::{ListenAddress, Server, ShutdownHandle};
 pub use service::{Service, Urls};
 pub use session::SessionPlugin;
+pub use session::csrf::CsrfPlugin;
 pub use session::data::Session;
 pub use session::events::{Counters, Counts, Event, Events, LogEvents};
+pub use session::flash::Flash;
 pub use session::id::{IdFormat, SessionId};
 pub use session::memory::MemoryStore;
 pub use session::redis::{Layout, RedisStore};

@@ -45,6 +45,10 @@ cargo clippy --no-default-features -- -D warnings
 step "Tests: unit, integration, examples; benches compiled"
 cargo test --lib --bins --tests --examples
 cargo bench --no-run
+step "Tests of the features that are off by default"
+cargo clippy --all-targets --features secure-cookies -- -D warnings
+cargo test --features secure-cookies --lib secure_cookies
+cargo test --features secure-cookies --doc secure_cookies
 step "Doc tests"
 cargo test --doc
 step "Documentation"

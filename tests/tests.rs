@@ -2,7 +2,10 @@
 
 mod app;
 mod compile_messages;
+mod csrf;
+mod flash;
 mod processes;
+mod redis_sessions;
 mod redis_store;
 mod sessions;
 mod stores;

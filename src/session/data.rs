@@ -44,12 +44,14 @@ use crate::{Error, ErrorKind, Result};
 /// # Ok::<(), bottle_session::Error>(())
 /// ```
 pub struct Session {
-    keeper: Arc<Keeper>,
+    pub(super) keeper: Arc<Keeper>,
     /// The id under which the store has the session; none while it is new.
     id: Option<SessionId>,
-    fields: BTreeMap<String, String>,
-    changes: Changes,
+    pub(super) fields: BTreeMap<String, String>,
+    pub(super) changes: Changes,
     renewed: bool,
+    /// The id that the session will be saved under, where it had to be known before: it is new, or renewed.
+    next_id: Option<SessionId>,
     /// A destroyed session that the store still has.
     ended: Option<SessionId>,
     remember: Option<Duration>,
@@ -60,8 +62,8 @@ pub struct Session {
     loaded: bool,
     gone: bool,
     cookie: CookieDue,
-    refused: Option<Error>,
-    used: Cell<bool>,
+    pub(super) refused: Option<Error>,
+    pub(super) used: Cell<bool>,
 }
 
 impl Provided for Session {}
@@ -127,6 +129,7 @@ impl Session {
             fields: BTreeMap::new(),
             changes: Changes::default(),
             renewed: false,
+            next_id: None,
             ended: None,
             remember: None,
             remember_changed: false,
@@ -292,6 +295,7 @@ impl Session {
         self.fields.clear();
         self.changes = Changes::default();
         self.renewed = false;
+        self.next_id = None;
         self.remember = None;
         self.remember_changed = false;
         self.created = None;
@@ -367,7 +371,7 @@ impl Session {
         Ok(set)
     }
 
-    fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
+    pub(super) fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
         self.used.set(true);
         // There must be something to act on: a session that is new comes into being here.
         self.changes.cleared |= self.id.is_none();
@@ -442,12 +446,12 @@ impl Session {
                 remember: None,
             });
         }
-        let (id, kind) = match (self.status(), &self.id) {
+        let (id, kind) = match (self.status(), self.id.clone()) {
             (Status::Untouched, _) => return Ok(pending),
-            (Status::Changed, Some(id)) => (id.clone(), Kind::Update),
-            (Status::Renewed, Some(id)) => (id.clone(), Kind::Rotate(self.keeper.fresh_id()?)),
+            (Status::Changed, Some(id)) => (id, Kind::Update),
+            (Status::Renewed, Some(id)) => (id, Kind::Rotate(self.new_id()?)),
             (Status::Created | Status::Changed | Status::Renewed, _) => {
-                (self.keeper.fresh_id()?, Kind::Create)
+                (self.new_id()?, Kind::Create)
             }
         };
         let mut changes = std::mem::take(&mut self.changes);
@@ -459,6 +463,19 @@ impl Session {
         self.renewed = false;
         pending.push(Pending { id, kind, changes, remember });
         Ok(pending)
+    }
+
+    fn new_id(&mut self) -> Result<SessionId> {
+        self.next_id.take().map_or_else(|| self.keeper.fresh_id(), Ok)
+    }
+
+    /// The id under which the browser will have the session once this request is answered.
+    pub(super) fn coming_id(&mut self) -> Result<SessionId> {
+        if let (Some(id), false) = (&self.id, self.renewed) {
+            return Ok(id.clone());
+        }
+        let id = self.new_id()?;
+        Ok(self.next_id.insert(id).clone())
     }
 
     /// Takes note of how a save ended. The cookie is decided here, after the store has answered: an id

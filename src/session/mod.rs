@@ -1,8 +1,10 @@
 //! Sessions: the plugin and its options.
 
 pub(crate) mod cookie;
+pub(crate) mod csrf;
 pub(crate) mod data;
 pub(crate) mod events;
+pub(crate) mod flash;
 pub(crate) mod id;
 mod keeper;
 pub(crate) mod memory;

@@ -31,11 +31,13 @@ impl Program {
 
     /// Python's greeter of tests/interop.
     pub fn python_greeter(redis_port: u16, database: u32) -> Program {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // Where tests/run.sh installs bottle-session, unless it says otherwise.
+        let packages = std::env::var_os("BOTTLE_SESSION_PYTHON")
+            .map_or_else(|| root.join("target/interop/python"), PathBuf::from);
         let mut command = Command::new("python3");
-        if let Some(path) = std::env::var_os("BOTTLE_SESSION_PYTHON") {
-            command.env("PYTHONPATH", path);
-        }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/greeter.py");
+        command.env("PYTHONPATH", packages);
+        let script = root.join("tests/interop/greeter.py");
         Program::start(command.arg(script).arg(redis_port.to_string()).arg(database.to_string()))
     }
 
