@@ -29,6 +29,15 @@ impl Fixture {
         app.get("/regenerate", |s: &mut Session| s.regenerate());
         app.get("/destroy", |s: &mut Session| s.destroy());
         app.get("/without", || "without");
+        app.get("/flash", |s: &mut Session| s.flash("info", "message"));
+        app.get("/take-flashes", |s: &mut Session| -> Result<String> {
+            Ok(s.take_flashes()?.len().to_string())
+        });
+        app.get("/flash-and-take", |s: &mut Session| -> Result<String> {
+            s.flash("info", "message");
+            Ok(s.take_flashes()?.len().to_string())
+        });
+        app.get("/csrf-token", |s: &mut Session| s.csrf_token());
         app.get("/unused", |_: &mut RedisConnection| "unused");
         app.get("/visits", |s: &mut Session, rdb: &mut RedisConnection| -> Result<String> {
             let visits: u64 = rdb.incr("visits", 1)?;
@@ -75,6 +84,25 @@ impl Fixture {
         // Our own question was read, too.
         self.reads() - before - 1
     }
+}
+
+#[test]
+fn flash_messages_and_tokens_cost_no_more_than_they_must() {
+    let mut fixture = Fixture::new(|plugin| plugin);
+    // The first take brings its script along.
+    for path in ["/set/a/1", "/flash", "/take-flashes"] {
+        fixture.text(path);
+    }
+    for (path, text, trips) in [
+        ("/flash", "", 2),
+        ("/take-flashes", "1", 2),
+        ("/take-flashes", "0", 1),
+        ("/flash-and-take", "1", 1),
+    ] {
+        let spent = fixture.trips(|fixture| assert_eq!(fixture.text(path), text));
+        assert_eq!(spent, trips, "{path}");
+    }
+    assert_eq!(fixture.trips(|fixture| assert!(!fixture.text("/csrf-token").is_empty())), 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod processes;
 mod redis_sessions;
 mod redis_store;
 mod sessions;
-mod store_model;
 mod static_files;
+mod store_model;
 mod stores;
 mod support;
