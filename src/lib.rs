@@ -72,6 +72,7 @@ mod secure_cookies;
 pub mod server;
 mod service;
 mod session;
+mod static_files;
 pub mod testing;
 
 /// The `redis` crate that [`RedisConnection`] works with.
@@ -104,6 +105,7 @@ pub use session::id::{IdFormat, SessionId};
 pub use session::memory::MemoryStore;
 pub use session::redis::{Layout, RedisStore};
 pub use session::store::{Action, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore};
+pub use static_files::{StaticFile, static_file};
 pub use testing::TestClient;
 
 #[doc(hidden)]

@@ -155,6 +155,11 @@ impl Service {
             return exchange.answer(response);
         }
         let request = exchange.request();
+        if request.path() == "*" && request.method() == Method::OPTIONS {
+            // RFC 9110 section 9.3.7: what the server can do, whatever the path.
+            let response = not_allowed(request.method(), &self.0.router.methods());
+            return exchange.answer(response);
+        }
         let fits = |target: &Target, captures: &crate::router::Captures| {
             target.fits.iter().all(|(index, fits)| captures.get(*index).is_none_or(fits))
         };

@@ -250,3 +250,21 @@ fn a_handlers_own_commands_leave_nothing_behind_for_the_next() {
     assert_eq!(client.get("/wrong-type").send().text(), "true true");
     assert_eq!(pool.connections(), (1, 1));
 }
+
+#[test]
+fn a_browser_keeps_its_session_when_the_app_leaves_pythons_layout() {
+    let mut fixture = Fixture::new(|plugin| plugin.migrate_from(Layout::BottleSession));
+    let (key, id) =
+        ("session:01234567-89ab-cdef-0123-456789abcdef", "0123456789abcdef0123456789abcdef");
+    let set = redis::cmd("HSET").arg(key).arg("name").arg("Chris").to_owned();
+    set.exec(&mut fixture.redis).unwrap();
+    fixture.client.set_cookie("bottle.session", id);
+    assert_eq!(fixture.text("/get/name"), "Chris");
+    fixture.text("/set/name/Christine");
+    assert_eq!(fixture.client.cookie("bottle.session").as_deref(), Some(id));
+    fixture.text("/regenerate");
+    assert_eq!(fixture.client.cookie("bottle.session").unwrap().len(), 43);
+    assert_eq!(fixture.text("/get/name"), "Christine");
+    fixture.client.set_cookie("bottle.session", id);
+    assert_eq!(fixture.text("/get/name"), "-");
+}

@@ -113,6 +113,11 @@ impl<T> Router<T> {
         Ok(())
     }
 
+    /// The methods of all rules, with those that come by themselves: what `OPTIONS *` asks for.
+    pub fn methods(&self) -> Vec<Method> {
+        allowed(self.routes.iter().filter_map(|entry| entry.method.as_ref()))
+    }
+
     /// Finds the rule for a request. `accept` may refuse a match; the search then goes on.
     pub fn find(
         &self,
@@ -163,27 +168,27 @@ impl<T> Router<T> {
         path: &str,
         mut accept: impl FnMut(&T, &Captures) -> bool,
     ) -> Vec<Method> {
-        let mut allowed = Vec::new();
-        let mut add = |method: &Method| {
+        allowed(candidates.filter_map(|number| {
+            let entry = &self.routes[*number];
+            let captures = entry.rule.captures(path)?;
+            entry.method.as_ref().filter(|_| accept(&entry.value, &captures))
+        }))
+    }
+}
+
+/// The methods and those that come by themselves (RFC 9110 section 10.2.1), each once, sorted.
+fn allowed<'a>(methods: impl Iterator<Item = &'a Method>) -> Vec<Method> {
+    let mut allowed: Vec<Method> = Vec::new();
+    for method in methods {
+        let head = (method == Method::GET).then_some(&Method::HEAD);
+        for method in [Some(method), head, Some(&Method::OPTIONS)].into_iter().flatten() {
             if !allowed.contains(method) {
                 allowed.push(method.clone());
             }
-        };
-        for entry in candidates.map(|number| &self.routes[*number]) {
-            let captures = entry.rule.captures(path);
-            if let (Some(method), Some(captures)) = (&entry.method, captures)
-                && accept(&entry.value, &captures)
-            {
-                add(method);
-                if method == Method::GET {
-                    add(&Method::HEAD);
-                }
-                add(&Method::OPTIONS);
-            }
         }
-        allowed.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-        allowed
     }
+    allowed.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    allowed
 }
 
 impl Node {

@@ -1,17 +1,18 @@
 //! Programs of ours and of others, as processes that end with the test.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 
 /// A process that listens on a port of its own, ended when this is dropped.
 pub struct Program {
     child: Child,
     pub address: SocketAddr,
     // Kept open: a program must not fail for want of somebody who reads.
-    _output: (Option<BufReader<ChildStdout>>, Option<BufReader<ChildStderr>>),
+    _output: BufReader<ChildStdout>,
 }
 
 impl Program {
@@ -27,6 +28,26 @@ impl Program {
             command.env("REDIS_URL", url);
         }
         Program::start(&mut command)
+    }
+
+    /// The greeter with all it has to log, which is what the thread returns when the greeter has ended.
+    pub fn greeter_logging(
+        options: &[&str],
+        redis_url: Option<&str>,
+    ) -> (Program, JoinHandle<String>) {
+        let mut command = Command::new(example("greeter"));
+        command.args(["--listen", "127.0.0.1:0"]).args(options).env("RUST_LOG", "trace");
+        if let Some(url) = redis_url {
+            command.env("REDIS_URL", url);
+        }
+        let mut program = Program::start(command.stderr(Stdio::piped()));
+        let mut stderr = program.child.stderr.take().expect("piped");
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).expect("text");
+            log
+        });
+        (program, log)
     }
 
     /// Python's greeter of tests/interop.
@@ -46,7 +67,6 @@ impl Program {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut output = BufReader::new(child.stdout.take().expect("piped"));
@@ -64,7 +84,7 @@ impl Program {
             }
         };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Program { child, address, _output: (Some(output), None) }
+        Program { child, address, _output: output }
     }
 
     /// Asks the process to end, as an operator does, and says how it ended.
