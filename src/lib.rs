@@ -42,8 +42,9 @@
 //! | [`App`] | routes, plugins, hooks, error pages, mounted apps; [`build`](App::build) checks it all |
 //! | [`Argument`], [`IntoResponse`], [`named!`] | what handlers take and reply |
 //! | [`Filter`] | what wildcards take: `<id:int>` |
-//! | [`Request`], [`Response`], [`ResponseHead`], [`abort`], [`redirect`] | what comes in and goes out |
+//! | [`Request`], [`Response`], [`ResponseHead`], [`abort`], [`redirect`], [`static_file`] | what comes in and goes out |
 //! | [`Session`], [`SessionPlugin`] | sessions, and the options |
+//! | [`CsrfPlugin`] | against forged requests |
 //! | [`SessionStore`], [`MemoryStore`], [`RedisStore`] | where they are kept |
 //! | [`RedisPool`], [`RedisPlugin`], [`RedisConnection`] | Redis for sessions and for the app's own data |
 //! | [`plugin`] | how to write a plugin |
@@ -55,6 +56,7 @@
 //!
 //! - `tiny_http` (default): the adapter for the tiny_http server, which [`App::run`] uses.
 //! - `rustls`: Redis over TLS.
+//! - `secure-cookies`: signed and encrypted cookies of the app's own.
 #![forbid(unsafe_code)]
 
 mod app;

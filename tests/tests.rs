@@ -6,6 +6,7 @@ mod csrf;
 mod flash;
 mod forms;
 mod processes;
+mod readme;
 mod redis_sessions;
 mod redis_store;
 mod sessions;
