@@ -296,3 +296,44 @@ fn a_browser_keeps_its_session_when_the_app_leaves_pythons_layout() {
     fixture.client.set_cookie("bottle.session", id);
     assert_eq!(fixture.text("/get/name"), "-");
 }
+
+#[test]
+fn operations_in_the_store_work_on_new_and_emptied_sessions_in_both_layouts() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let server = RedisServer::start(&[]);
+        let pool = RedisPool::open(&server.url(0)).unwrap();
+        let mut app = App::new();
+        app.install(SessionPlugin::new().pool(pool).layout(layout)).unwrap();
+        app.get("/incr", |s: &mut Session| s.incr("n", 2).map(|n| n.to_string()));
+        app.get("/claim", |s: &mut Session| s.set_if_absent("owner", "me").map(|b| b.to_string()));
+        app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());
+        app.get("/empty-and-set", |s: &mut Session| -> Result<String> {
+            let keys: Vec<String> = s.keys().map(str::to_owned).collect();
+            let taken = keys.iter().map(|key| s.take(key)).collect::<Result<Vec<_>>>()?;
+            s.set("after", "kept");
+            Ok(format!("{taken:?}"))
+        });
+        app.get("/remove-commit-set", |s: &mut Session| -> Result<()> {
+            s.remove("after");
+            s.commit()?;
+            s.set("again", "kept");
+            Ok(())
+        });
+        let client = TestClient::new(app).unwrap();
+        let text = |path: &str| {
+            let response = client.get(path).send();
+            assert_eq!(response.status(), 200, "{layout:?} {path}");
+            response.text()
+        };
+        assert_eq!(text("/incr"), "2", "{layout:?}");
+        assert_eq!(text("/incr"), "4");
+        client.forget_cookies();
+        assert_eq!(text("/claim"), "true");
+        assert_eq!(text("/claim"), "false");
+        assert_eq!(text("/empty-and-set"), "[Some(\"me\")]");
+        assert_eq!(text("/get/after"), "kept", "{layout:?}");
+        text("/remove-commit-set");
+        assert_eq!(text("/get/again"), "kept", "{layout:?}");
+        assert_eq!(text("/get/after"), "-", "{layout:?}");
+    }
+}

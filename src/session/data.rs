@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::id::SessionId;
 use super::keeper::Keeper;
-use super::store::{Action, Changes, Load, Record, Save, Saved, gone};
+use super::store::{Action, Changes, Load, Record, Save, Saved, gone, not_a_number};
 use crate::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
 
@@ -338,8 +338,17 @@ impl Session {
     /// Adds to a number in the store and returns the sum; a missing key counts as 0. Changes made so far
     /// are saved first.
     pub fn incr(&mut self, key: &str, by: i64) -> Result<i64> {
+        self.used.set(true);
         self.check(key, &i64::MIN.to_string())?;
         let keeper = self.keeper.clone();
+        if self.id.is_none() {
+            // Nobody else knows a session that is not stored yet.
+            let held = self.fields.get(key).map_or(Ok(0), |text| text.parse::<i64>());
+            let sum = held.ok().and_then(|held| held.checked_add(by));
+            let sum = sum.ok_or_else(|| not_a_number(key))?;
+            self.try_set(key, sum)?;
+            return self.commit().map(|()| sum);
+        }
         let sum = self.at_once(|load| keeper.store.increment(load, key, by))?;
         self.fields.insert(key.to_owned(), sum.to_string());
         Ok(sum)
@@ -349,21 +358,30 @@ impl Session {
     /// it. Changes made so far are saved first.
     pub fn take(&mut self, key: &str) -> Result<Option<String>> {
         self.used.set(true);
-        if self.id.is_none() && !self.contains_key(key) {
-            return Ok(None);
+        if self.id.is_none() {
+            return Ok(self.remove(key));
         }
         let keeper = self.keeper.clone();
         let mut taken = self.at_once(|load| keeper.store.take(load, &[key]))?;
         self.fields.remove(key);
+        self.part_if_emptied();
         Ok(taken.pop().flatten())
     }
 
     /// Sets a value unless the store has one, and says whether it did: of several requests that try at
     /// the same time exactly one does. Changes made so far are saved first.
     pub fn set_if_absent(&mut self, key: &str, value: impl ToString) -> Result<bool> {
+        self.used.set(true);
         let value = value.to_string();
         self.check(key, &value)?;
         let keeper = self.keeper.clone();
+        if self.id.is_none() {
+            let absent = !self.fields.contains_key(key);
+            if absent {
+                self.try_set(key, value)?;
+            }
+            return self.commit().map(|()| absent);
+        }
         let set = self.at_once(|load| keeper.store.set_if_absent(load, key, &value))?;
         if set {
             self.fields.insert(key.to_owned(), value);
@@ -372,9 +390,6 @@ impl Session {
     }
 
     pub(super) fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
-        self.used.set(true);
-        // There must be something to act on: a session that is new comes into being here.
-        self.changes.cleared |= self.id.is_none();
         self.commit()?;
         let id = self.id.as_ref().ok_or_else(gone)?;
         let mut lifetimes = self.keeper.lifetimes;
@@ -385,6 +400,14 @@ impl Session {
             self.keeper.failed(error);
         }
         done
+    }
+
+    /// Where a store lets go of a session with its last field, what is set afterwards goes into a new one:
+    /// to save it under the old id would bring back what is gone.
+    pub(super) fn part_if_emptied(&mut self) {
+        if self.fields.is_empty() && !self.keeper.store.keeps_empty() {
+            self.id = None;
+        }
     }
 
     fn check(&self, key: &str, value: &str) -> Result<()> {
@@ -508,6 +531,7 @@ impl Session {
                 if self.keeper.cookie_has_max_age(self.remember) {
                     self.cookie = CookieDue::Send;
                 }
+                self.part_if_emptied();
             }
         }
         Ok(())
