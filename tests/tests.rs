@@ -14,3 +14,5 @@ mod static_files;
 mod store_model;
 mod stores;
 mod support;
+#[cfg(feature = "tiny_http")]
+mod tiny_http;
