@@ -84,6 +84,8 @@ pub(crate) enum CookieDue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     Untouched,
+    /// Read, and its cookie is old enough to be sent anew.
+    Read,
     Created,
     Changed,
     Renewed,
@@ -100,6 +102,8 @@ pub(crate) struct Pending {
 enum Kind {
     Create,
     Update,
+    /// Nothing changed: the cookie is to be sent anew, if the session is still there.
+    Refresh,
     Rotate(SessionId),
     Destroy,
 }
@@ -110,7 +114,7 @@ impl Pending {
             id: &self.id,
             action: match &self.kind {
                 Kind::Create => Action::Create,
-                Kind::Update => Action::Update,
+                Kind::Update | Kind::Refresh => Action::Update,
                 Kind::Rotate(to) => Action::Rotate { to },
                 Kind::Destroy => Action::Destroy,
             },
@@ -449,7 +453,7 @@ impl Session {
         }
         match (&self.id, self.changes.is_empty() && !self.remember_changed) {
             (Some(_), _) if self.renewed => Status::Renewed,
-            (Some(_), true) if self.stale_cookie => Status::Changed,
+            (Some(_), true) if self.stale_cookie => Status::Read,
             (Some(_), true) | (None, true) => Status::Untouched,
             (Some(_), false) => Status::Changed,
             // "Remember nothing" is not worth a record.
@@ -471,9 +475,10 @@ impl Session {
         }
         let (id, kind) = match (self.status(), self.id.clone()) {
             (Status::Untouched, _) => return Ok(pending),
+            (Status::Read, Some(id)) => (id, Kind::Refresh),
             (Status::Changed, Some(id)) => (id, Kind::Update),
             (Status::Renewed, Some(id)) => (id, Kind::Rotate(self.new_id()?)),
-            (Status::Created | Status::Changed | Status::Renewed, _) => {
+            (Status::Created | Status::Read | Status::Changed | Status::Renewed, _) => {
                 (self.new_id()?, Kind::Create)
             }
         };
@@ -504,13 +509,19 @@ impl Session {
     /// Takes note of how a save ended. The cookie is decided here, after the store has answered: an id
     /// that was never stored is never handed out.
     pub(crate) fn settle(&mut self, pending: Pending, saved: Result<Saved>) -> Result<()> {
-        let saved = saved.inspect_err(|error| {
-            // What the browser holds then is not known to be right or wrong: leave it alone.
-            self.cookie = CookieDue::Nothing;
-            self.keeper.failed(error);
-        })?;
+        let saved = match (saved, &pending.kind) {
+            (Ok(saved), _) => saved,
+            (Err(error), kind) => {
+                // What the browser holds then is not known to be right or wrong: leave it alone.
+                self.cookie = CookieDue::Nothing;
+                self.keeper.failed(&error);
+                // Who only read has lost nothing: a store that refuses to write must not keep them out.
+                return if matches!(kind, Kind::Refresh) { Ok(()) } else { Err(error) };
+            }
+        };
         match (saved, pending.kind) {
             (_, Kind::Destroy) => self.keeper.happened(super::Event::Destroyed),
+            (Saved::Gone, Kind::Refresh) => self.cookie = CookieDue::Nothing,
             (Saved::Gone, _) => {
                 self.gone = true;
                 self.cookie = CookieDue::Nothing;
@@ -526,7 +537,7 @@ impl Session {
                 self.cookie = CookieDue::Send;
                 self.keeper.happened(super::Event::Renewed);
             }
-            (Saved::Stored, Kind::Update) => {
+            (Saved::Stored, Kind::Update | Kind::Refresh) => {
                 self.stale_cookie = false;
                 if self.keeper.cookie_has_max_age(self.remember) {
                     self.cookie = CookieDue::Send;
