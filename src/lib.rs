@@ -60,6 +60,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod build;
 mod cookies;
 mod error;
 mod exchange;

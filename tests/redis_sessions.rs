@@ -10,6 +10,7 @@ use bottle_session::{
 };
 
 use crate::support::redis_server::RedisServer;
+use crate::support::sessions::together;
 
 struct Fixture {
     client: TestClient,
@@ -178,23 +179,6 @@ fn tab_of(client: &TestClient) -> TestClient {
     let tab = TestClient::of(client.service().clone());
     tab.set_cookie("bottle.session", &client.cookie("bottle.session").unwrap());
     tab
-}
-
-/// Runs both at the same time.
-fn together<A: Send, B: Send>(
-    one: impl FnOnce() -> A + Send,
-    other: impl FnOnce() -> B + Send,
-) -> (A, B) {
-    let start = Barrier::new(2);
-    std::thread::scope(|scope| {
-        let one = scope.spawn(|| {
-            start.wait();
-            one()
-        });
-        start.wait();
-        let other = other();
-        (one.join().unwrap(), other)
-    })
 }
 
 #[test]
