@@ -8,7 +8,7 @@ mod processes;
 mod redis_sessions;
 mod redis_store;
 mod sessions;
-mod store_model;
 mod static_files;
+mod store_model;
 mod stores;
 mod support;

@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub mod fault_proxy;
 pub mod http;
 pub mod process;
 pub mod redis_server;
