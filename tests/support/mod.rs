@@ -5,3 +5,4 @@ pub mod http;
 pub mod process;
 pub mod redis_server;
 pub mod sessions;
+pub mod visitors;
