@@ -190,3 +190,156 @@ fn loading() {
     let loading = Fault::Answer("-LOADING Redis is loading the dataset in memory");
     network("LOADING", loading, many_failures);
 }
+
+#[test]
+fn redis_absent_at_start() {
+    let mut stage = stage();
+    stage.redis.kill();
+    stage.site.under_load(|| wait_until("failures", || stage.site.seen.failures() > 1_000));
+    stage.redis.start_again();
+    stage.recover("absent at start", Instant::now());
+}
+
+#[test]
+fn killed_and_started_again() {
+    // Each write is on disk before it is acknowledged.
+    let mut stage = stage_with(&["--appendonly", "yes", "--appendfsync", "always"], POOL);
+    let kill = |redis: &mut RedisServer, _: &FaultProxy| redis.kill();
+    stage.play("killed and started again", kill, many_failures, |redis, _| redis.start_again());
+}
+
+/// Sends commands to the server itself, past the proxy.
+fn tell(redis: &RedisServer, commands: &[&[&str]]) {
+    let mut connection = redis.connect(0);
+    for words in commands {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]).exec(&mut connection).unwrap_or_else(|e| panic!("{words:?}: {e}"));
+    }
+}
+
+#[test]
+fn client_kill() {
+    let mut stage = stage();
+    let kill = |redis: &mut RedisServer, _: &FaultProxy| {
+        let mut connection = redis.connect(0);
+        for _ in 0..100 {
+            let kill = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
+            redis::cmd("CLIENT").arg(&kill).exec(&mut connection).unwrap();
+            // Somebody has to be connected, or there is nobody to kill.
+            wait_until("a visitor's connection", || redis.clients() > 0);
+        }
+    };
+    stage.play("CLIENT KILL, 100 times", kill, |_, _| true, |_, _| ());
+}
+
+#[test]
+fn out_of_memory() {
+    let fill = |redis: &mut RedisServer, _: &FaultProxy| {
+        let full: [&[&str]; 2] = [
+            &["CONFIG", "SET", "maxmemory-policy", "noeviction"],
+            &["CONFIG", "SET", "maxmemory", "1"],
+        ];
+        tell(redis, &full);
+    };
+    let free = |redis: &mut RedisServer, _: &FaultProxy| {
+        tell(redis, &[&["CONFIG", "SET", "maxmemory", "0"]]);
+    };
+    stage().play("OOM with noeviction", fill, many_failures, free);
+}
+
+#[test]
+fn wrong_type() {
+    // All sessions step aside for lists of the same name, and come back afterwards.
+    let swap = |to: &'static str| {
+        move |redis: &mut RedisServer, _: &FaultProxy| {
+            let script = match to {
+                "lists" => {
+                    "for _, key in ipairs(redis.call('KEYS', 'bottle.session:*')) do
+                       redis.call('RENAME', key, 'aside:' .. key); redis.call('RPUSH', key, 'x')
+                     end"
+                }
+                _ => {
+                    "for _, key in ipairs(redis.call('KEYS', 'aside:*')) do
+                       redis.call('RENAME', key, string.sub(key, 7))
+                     end"
+                }
+            };
+            tell(redis, &[&["EVAL", script, "0"]]);
+        }
+    };
+    stage().play("WRONGTYPE", swap("lists"), many_failures, swap("sessions"));
+}
+
+#[test]
+fn no_password_where_one_is_needed() {
+    let lock = |redis: &mut RedisServer, proxy: &FaultProxy| {
+        tell(redis, &[&["CONFIG", "SET", "requirepass", "secret"]]);
+        // Who is connected stays so; new connections need the password.
+        proxy.cut();
+    };
+    stage().play("NOAUTH", lock, many_failures, unlock);
+}
+
+fn unlock(redis: &mut RedisServer, _: &FaultProxy) {
+    let mut connection = redis.connect_with_password("secret");
+    let open = ["SET", "requirepass", ""];
+    redis::cmd("CONFIG").arg(&open).exec(&mut connection).unwrap();
+}
+
+#[test]
+fn a_wrong_password() {
+    let (redis, port) = RedisServer::start_on_port();
+    tell(&redis, &[&["CONFIG", "SET", "requirepass", "secret"]]);
+    let proxy = FaultProxy::start(port);
+    let config = RedisConfig::from_url(&proxy.url()).unwrap().password("guess").pool_size(POOL);
+    let mut stage = Stage { redis, proxy, site: Site::new(RedisPool::new(config).unwrap()) };
+    stage.site.under_load(|| wait_until("failures", || stage.site.seen.failures() > 1_000));
+    assert_eq!(stage.site.seen.unavailable.load(Ordering::Relaxed), 0, "a matter of settings");
+    let mut connection = stage.redis.connect_with_password("secret");
+    let right = ["SET", "requirepass", "guess"];
+    redis::cmd("CONFIG").arg(&right).exec(&mut connection).unwrap();
+    stage.recover("wrong password", Instant::now());
+}
+
+#[test]
+fn a_replica_that_refuses_writes() {
+    let demote = |redis: &mut RedisServer, _: &FaultProxy| {
+        // Its master is nobody: the port of a listener that has gone.
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        tell(redis, &[&["REPLICAOF", "127.0.0.1", &nobody.port().to_string()]]);
+    };
+    let promote =
+        |redis: &mut RedisServer, _: &FaultProxy| tell(redis, &[&["REPLICAOF", "NO", "ONE"]]);
+    stage().play("READONLY", demote, many_failures, promote);
+}
+
+#[test]
+fn busy_with_a_script() {
+    let mut stage = stage_with(&["--busy-reply-threshold", "100"], POOL);
+    let mut running = None;
+    let slow = |redis: &mut RedisServer, _: &FaultProxy| {
+        let mut connection = redis.connect(0);
+        running = Some(std::thread::spawn(move || {
+            redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut connection).unwrap_err()
+        }));
+    };
+    let kill = |redis: &mut RedisServer, _: &FaultProxy| {
+        let mut connection = redis.connect_while_busy();
+        redis::cmd("SCRIPT").arg("KILL").exec(&mut connection).unwrap();
+    };
+    stage.play("BUSY", slow, many_failures, kill);
+    let killed = running.expect("it was started").join().unwrap();
+    assert!(killed.to_string().contains("killed"), "{killed}");
+}
+
+#[test]
+fn flushed() {
+    let mut stage = stage();
+    stage.site.forget();
+    let flush = |redis: &mut RedisServer, _: &FaultProxy| {
+        for _ in 0..20 {
+            tell(redis, &[&["FLUSHALL"], &["SCRIPT", "FLUSH"]]);
+        }
+    };
+    stage.play("FLUSHALL and SCRIPT FLUSH, 20 times", flush, |_, _| true, |_, _| ());
+}

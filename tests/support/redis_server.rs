@@ -82,6 +82,23 @@ impl RedisServer {
         self.try_connect(database).expect("the server answers")
     }
 
+    /// A connection of the one user, who has a password.
+    pub fn connect_with_password(&self, password: &str) -> redis::Connection {
+        let url = format!("{}&pass={password}", self.url(0));
+        redis::Client::open(url).unwrap().get_connection().expect("this is the password")
+    }
+
+    /// A connection to a server that has no time even for PING.
+    pub fn connect_while_busy(&self) -> redis::Connection {
+        redis::Client::open(self.url(0)).unwrap().get_connection().expect("the server listens")
+    }
+
+    /// How many clients the server has over TCP.
+    pub fn clients(&self) -> usize {
+        let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut self.connect(0)).unwrap();
+        list.lines().filter(|client| client.contains(" addr=127.0.0.1:")).count()
+    }
+
     fn try_connect(&self, database: u32) -> redis::RedisResult<redis::Connection> {
         let mut connection = redis::Client::open(self.url(database))?.get_connection()?;
         redis::cmd("PING").exec(&mut connection)?;
