@@ -140,9 +140,10 @@ impl Site {
         })
     }
 
-    /// How many of all visitors are served as if nothing had ever been wrong.
+    /// Whether all visitors are served as if nothing had ever been wrong.
     pub fn everybody_is_served(&self) -> bool {
-        self.visitors.iter().all(|visitor| self.visit(&mut lock(visitor)))
+        // Each of them asks, also after one has been refused.
+        self.visitors.iter().fold(true, |all, visitor| self.visit(&mut lock(visitor)) && all)
     }
 
     /// One visitor asks for everything once; whether all of it worked.
@@ -150,10 +151,10 @@ impl Site {
         let mut served = true;
         if visitor.client.cookie("bottle.session").is_none() {
             let mark = visitor.mark.clone();
-            let own = self.ask(visitor, &format!("/own/set/{mark}"), Needs::Session);
-            let login = self.ask(visitor, &format!("/login/{mark}"), Needs::Session);
-            if own.is_none() || login.is_none() {
-                return false;
+            for path in [format!("/own/set/{mark}"), format!("/login/{mark}")] {
+                if self.ask(visitor, &path, Needs::Session).is_none() {
+                    return false;
+                }
             }
             // A new session: nothing is in it yet.
             (visitor.acknowledged, visitor.attempted) = (0, 0);
