@@ -114,6 +114,11 @@ impl Site {
         }
     }
 
+    /// Somebody who is not one of the fifty.
+    pub fn another_client(&self) -> TestClient {
+        TestClient::of(lock(&self.visitors[0]).client.service().clone())
+    }
+
     /// From now on sessions may be gone; whoever finds theirs gone logs in again.
     pub fn forget(&self) {
         self.forgetful.store(true, Ordering::SeqCst);
