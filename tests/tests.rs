@@ -3,6 +3,7 @@
 mod app;
 mod compile_messages;
 mod csrf;
+mod faults;
 mod flash;
 mod forms;
 mod processes;

@@ -1,6 +1,8 @@
 //! What the integration tests share.
 
+pub mod fault_proxy;
 pub mod http;
 pub mod process;
 pub mod redis_server;
 pub mod sessions;
+pub mod visitors;
