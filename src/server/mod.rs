@@ -1,5 +1,7 @@
 //! Servers: what carries requests to a [`Service`] and answers back.
 
+#[cfg(unix)]
+mod http1;
 #[cfg(feature = "tiny_http")]
 pub mod tiny_http;
 
