@@ -3,13 +3,13 @@
 //! Whatever is ambiguous is refused, never guessed: two readings of one message are how requests are
 //! smuggled past a proxy.
 
-#![allow(dead_code, unused_imports)]
-
 mod body;
 mod head;
 mod write;
 
-pub(crate) use body::{BodyDecoder, Decoded};
+pub(crate) use body::BodyDecoder;
+#[cfg(test)]
+use body::Decoded;
 pub(crate) use head::{Head, HeadLimits, Parsed, parse_head};
 pub(crate) use write::{ChunkEnd, Delivery, push_chunk, refusal, write_head};
 
