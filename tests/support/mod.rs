@@ -3,4 +3,5 @@
 pub mod http;
 pub mod process;
 pub mod redis_server;
+pub mod serving;
 pub mod sessions;
