@@ -265,15 +265,19 @@ impl Connection {
         }
     }
 
+    /// Takes the connection back from a handler, and says whether another request can follow: not where
+    /// part of the body is still to come.
+    pub(super) fn reclaim(&mut self, stream: Option<SharedBody>) -> bool {
+        let Some(stream) = stream else { return true };
+        self.readable = true;
+        let behind = stream.close();
+        let whole = behind.is_some();
+        self.input = behind.unwrap_or_default();
+        whole
+    }
+
     /// Takes the answer and sends what the socket takes; for threads that may block.
-    pub(super) fn answer(&mut self, mut outgoing: Outgoing, stream: Option<SharedBody>) -> Next {
-        if let Some(stream) = stream {
-            match stream.close() {
-                Some(behind) => self.input = behind,
-                None => outgoing.keep_alive = false,
-            }
-            self.readable = true;
-        }
+    pub(super) fn answer(&mut self, outgoing: Outgoing) -> Next {
         self.state = State::Sending(Box::new(outgoing));
         self.deadline = Instant::now() + self.options.write_deadline;
         self.pump()

@@ -197,9 +197,8 @@ impl Engine {
     }
 
     fn answer(&self, response: Response, mut job: Job) -> Back {
-        if self.stage() != ShutdownStage::Running {
-            job.audience.keep_alive = false;
-        }
+        let whole = job.connection.reclaim(job.stream);
+        job.audience.keep_alive &= whole && self.stage() == ShutdownStage::Running;
         if let Some(logged) = job.logged {
             let length = match response.body() {
                 Body::Bytes(bytes) => Some(bytes.len() as u64),
@@ -210,7 +209,7 @@ impl Engine {
             log::info!(target: "bottle_session::access", "{} {status} {length} {took:?}", logged.line);
         }
         let outgoing = Outgoing::new(response, job.audience);
-        let next = job.connection.answer(outgoing, job.stream);
+        let next = job.connection.answer(outgoing);
         back(job.connection, next)
     }
 
@@ -256,7 +255,8 @@ impl Engine {
                 Ready::Handle(mut connection, incoming) if full => {
                     log::warn!("refused a request: all threads are busy and the queue is full");
                     let refusal = Outgoing::refusal(StatusCode::SERVICE_UNAVAILABLE);
-                    let next = connection.answer(refusal, incoming.stream);
+                    connection.reclaim(incoming.stream);
+                    let next = connection.answer(refusal);
                     self.places[at].work().back.push(back(connection, next));
                 }
                 Ready::Handle(connection, incoming) => self.pool.run(Box::new(move || {
