@@ -8,6 +8,8 @@ mod flash;
 mod processes;
 mod redis_sessions;
 mod redis_store;
+#[cfg(feature = "rustls")]
+mod redis_tls;
 mod sessions;
 mod static_files;
 mod store_model;

@@ -29,12 +29,21 @@ pub struct RedisConfig {
     pub(super) connect_timeout: Duration,
     pub(super) operation_timeout: Duration,
     pub(super) pool_size: u32,
+    #[cfg(feature = "rustls")]
+    pub(super) ca_certificate: Option<Vec<u8>>,
 }
 
 #[derive(Clone)]
 pub(super) enum Address {
     Tcp { host: String, port: u16, tls: bool },
     Unix(PathBuf),
+}
+
+impl Address {
+    #[cfg(feature = "rustls")]
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Address::Tcp { tls: true, .. })
+    }
 }
 
 impl Default for RedisConfig {
@@ -47,6 +56,8 @@ impl Default for RedisConfig {
             connect_timeout: Duration::from_secs(1),
             operation_timeout: Duration::from_millis(500),
             pool_size: 16,
+            #[cfg(feature = "rustls")]
+            ca_certificate: None,
         }
     }
 }
@@ -170,6 +181,15 @@ impl RedisConfig {
     #[must_use]
     pub fn pool_size(mut self, connections: u32) -> RedisConfig {
         self.pool_size = connections;
+        self
+    }
+
+    /// The certificate of the authority, in PEM, that the server's must come from; the operating system's
+    /// authorities unless set. For `rediss://` addresses.
+    #[cfg(feature = "rustls")]
+    #[must_use]
+    pub fn ca_certificate(mut self, pem: impl Into<Vec<u8>>) -> RedisConfig {
+        self.ca_certificate = Some(pem.into());
         self
     }
 

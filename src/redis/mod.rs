@@ -8,6 +8,7 @@ mod link;
 mod plugin;
 mod pool;
 mod stream;
+mod wire;
 
 pub use breaker::BreakerState;
 pub use config::RedisConfig;

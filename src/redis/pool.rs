@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, Once, RwLock};
 use std::time::{Duration, Instant};
 
 use ::redis::{ErrorKind as RedisErrorKind, Pipeline, RedisError, RedisResult, Value};
@@ -11,6 +11,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use super::breaker::{Breaker, BreakerState};
 use super::config::RedisConfig;
 use super::link::{Link, Reply};
+use super::wire::Trust;
 use crate::{Error, ErrorKind, Result};
 
 /// After this long without use a connection is asked whether it still stands: servers and firewalls close
@@ -49,6 +50,7 @@ struct Inner {
 /// What the pool and its manager both know.
 struct Shared {
     config: RedisConfig,
+    trust: Trust,
     breaker: Breaker,
     /// Goes up when a connection was lost, so that the others are asked whether they still stand.
     generation: AtomicU64,
@@ -62,7 +64,11 @@ struct Shared {
     /// New connections that were closed on us since the last reply.
     drops: AtomicU32,
     advised: Once,
+    observers: RwLock<Vec<Observer>>,
 }
+
+/// Hears when Redis stops answering, and why, and when it answers again.
+type Observer = Box<dyn Fn(Option<&Error>) + Send + Sync>;
 
 /// Whether an operation may be sent a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +97,10 @@ impl RedisPool {
     pub fn new(config: RedisConfig) -> Result<RedisPool> {
         config.check()?;
         let (pool_size, connect_timeout) = (config.pool_size, config.connect_timeout);
+        let trust = Trust::new(&config)?;
         let shared = Arc::new(Shared {
             config,
+            trust,
             breaker: Breaker::default(),
             generation: AtomicU64::new(0),
             condemned: AtomicU64::new(0),
@@ -100,6 +108,7 @@ impl RedisPool {
             refusal: Mutex::new(None),
             drops: AtomicU32::new(0),
             advised: Once::new(),
+            observers: RwLock::default(),
         });
         // Threads of its own: a server that accepts and never answers must not hold up another pool.
         let connecting = ScheduledThreadPool::builder()
@@ -126,6 +135,14 @@ impl RedisPool {
     pub fn connections(&self) -> (u32, u32) {
         let state = self.0.pool.state();
         (state.connections, state.idle_connections)
+    }
+
+    /// Has this called whenever the breaker opens, with the reason, and when it closes. On the thread of the
+    /// operation that found out: be quick.
+    pub fn on_breaker(&self, observer: impl Fn(Option<&Error>) + Send + Sync + 'static) {
+        let mut observers =
+            self.0.shared.observers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        observers.push(Box::new(observer));
     }
 
     pub(super) fn config(&self) -> &RedisConfig {
@@ -204,7 +221,7 @@ impl RedisPool {
             let refused = !in_use && shared.refusals.load(Ordering::Acquire) != refusals;
             if refused || left <= LOOK_UP {
                 let error = shared.no_connection();
-                shared.breaker.failed(Instant::now(), &error);
+                shared.down(&error);
                 return Err(error);
             }
             // What others have found out meanwhile holds for us as well.
@@ -294,7 +311,7 @@ impl Shared {
             self.breaker.undecided(Instant::now());
             return Failure::Stale(failure);
         }
-        self.breaker.failed(Instant::now(), &failure);
+        self.down(&failure);
         Failure::Other(failure)
     }
 
@@ -303,7 +320,21 @@ impl Shared {
         if self.drops.load(Ordering::Relaxed) != 0 {
             self.drops.store(0, Ordering::Release);
         }
-        self.breaker.succeeded();
+        if self.breaker.succeeded() {
+            self.tell(None);
+        }
+    }
+
+    /// Redis does not answer.
+    fn down(&self, why: &Error) {
+        if self.breaker.failed(Instant::now(), why) {
+            self.tell(Some(why));
+        }
+    }
+
+    fn tell(&self, down: Option<&Error>) {
+        let observers = self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        observers.iter().for_each(|observer| observer(down));
     }
 
     /// Whether a connection can be used. Asks the server only where there is a doubt: after another
@@ -326,6 +357,11 @@ impl Shared {
             self.generation.fetch_max(generation + 1, Ordering::AcqRel);
         }
         answered
+    }
+
+    fn connect(&self) -> RedisResult<Link> {
+        let generation = self.generation.load(Ordering::Acquire);
+        Link::connect(&self.config, &self.config.address, &self.trust, generation)
     }
 
     fn no_connection(&self) -> Error {
@@ -359,7 +395,7 @@ impl r2d2::ManageConnection for Manager {
 
     fn connect(&self) -> Result<Link> {
         let shared = &self.shared;
-        match Link::connect(&shared.config, shared.generation.load(Ordering::Acquire)) {
+        match shared.connect() {
             Ok(mut link) => {
                 shared.refuse(None);
                 shared.advised.call_once(|| advise(&mut link, &shared.config));

@@ -104,11 +104,6 @@ impl FaultProxy {
     pub fn affected(&self) -> u64 {
         self.shared.lock().affected
     }
-
-    /// How many connections have been made so far.
-    pub fn accepted(&self) -> usize {
-        self.shared.lock().accepted
-    }
 }
 
 impl Drop for FaultProxy {
@@ -189,7 +184,7 @@ impl Shared {
             state.random ^= state.random << 13;
             state.random ^= state.random >> 7;
             state.random ^= state.random << 17;
-            if state.random % u64::from(one_in) != 0 {
+            if !state.random.is_multiple_of(u64::from(one_in)) {
                 return Fault::Pass;
             }
         }
