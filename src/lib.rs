@@ -42,8 +42,9 @@
 //! | [`App`] | routes, plugins, hooks, error pages, mounted apps; [`build`](App::build) checks it all |
 //! | [`Argument`], [`IntoResponse`], [`named!`] | what handlers take and reply |
 //! | [`Filter`] | what wildcards take: `<id:int>` |
-//! | [`Request`], [`Response`], [`ResponseHead`], [`abort`], [`redirect`] | what comes in and goes out |
+//! | [`Request`], [`Response`], [`ResponseHead`], [`abort`], [`redirect`], [`static_file`] | what comes in and goes out |
 //! | [`Session`], [`SessionPlugin`] | sessions, and the options |
+//! | [`CsrfPlugin`] | against forged requests |
 //! | [`SessionStore`], [`MemoryStore`], [`RedisStore`] | where they are kept |
 //! | [`RedisPool`], [`RedisPlugin`], [`RedisConnection`] | Redis for sessions and for the app's own data |
 //! | [`plugin`] | how to write a plugin |
@@ -55,12 +56,15 @@
 //!
 //! - `tiny_http` (default): the adapter for the tiny_http server, which [`App::run`] uses.
 //! - `rustls`: Redis over TLS.
+//! - `secure-cookies`: signed and encrypted cookies of the app's own.
 #![forbid(unsafe_code)]
 
 mod app;
+mod build;
 mod cookies;
 mod error;
 mod exchange;
+mod forms;
 mod handler;
 pub mod plugin;
 mod redis;
@@ -83,6 +87,7 @@ pub use cookie::Key;
 pub use cookies::{Cookie, RequestCookies, SameSite};
 pub use error::{Error, ErrorKind, Result};
 pub use exchange::Exchange;
+pub use forms::{FormData, UploadedFile};
 pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;

@@ -5,7 +5,9 @@ mod compile_messages;
 mod csrf;
 mod faults;
 mod flash;
+mod forms;
 mod processes;
+mod readme;
 mod redis_sessions;
 mod redis_store;
 #[cfg(feature = "rustls")]
@@ -15,3 +17,5 @@ mod static_files;
 mod store_model;
 mod stores;
 mod support;
+#[cfg(feature = "tiny_http")]
+mod tiny_http;
