@@ -4,7 +4,7 @@ use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use ::redis::{
-    ErrorKind as RedisErrorKind, Parser, Pipeline, RedisError, RedisResult, ServerError, Value,
+    Cmd, ErrorKind as RedisErrorKind, Parser, Pipeline, RedisError, RedisResult, ServerError, Value,
 };
 
 use super::config::{Address, RedisConfig};
@@ -34,9 +34,9 @@ impl Link {
         address: &Address,
         trust: &Trust,
         generation: u64,
+        deadline: Instant,
     ) -> RedisResult<Link> {
         let now = Instant::now();
-        let deadline = now + config.connect_timeout;
         let wire = Wire::connect(address, trust, deadline)?;
         let parser = Parser::new();
         let mut link = Link { wire, parser, dirty: false, used: false, last_used: now, generation };
@@ -107,6 +107,12 @@ impl Link {
         self.last_used = Instant::now();
         self.dirty = false;
         Ok(replies)
+    }
+
+    /// One command and its value.
+    pub(super) fn ask(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<Value> {
+        let replies = self.exchange_until(&command.get_packed_command(), 1, deadline)?;
+        Ok(replies.into_iter().next().ok_or_else(no_reply)??)
     }
 }
 

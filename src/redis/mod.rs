@@ -7,6 +7,7 @@ mod errors;
 mod link;
 mod plugin;
 mod pool;
+mod sentinel;
 mod stream;
 mod wire;
 

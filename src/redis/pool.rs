@@ -9,7 +9,7 @@ use ::redis::{ErrorKind as RedisErrorKind, Pipeline, RedisError, RedisResult, Va
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::breaker::{Breaker, BreakerState};
-use super::config::RedisConfig;
+use super::config::{Address, RedisConfig};
 use super::link::{Link, Reply};
 use super::wire::Trust;
 use crate::{Error, ErrorKind, Result};
@@ -124,6 +124,25 @@ impl RedisPool {
             .thread_pool(Arc::new(connecting))
             .build_unchecked(Manager { shared: shared.clone() });
         Ok(RedisPool(Arc::new(Inner { pool, shared })))
+    }
+
+    /// A pool for the master that these sentinels (`redis://host:26379`, with their own password if they have
+    /// one) know by this name. `config` has everything else: who we are at the master, and the time-outs.
+    ///
+    /// After a failover new connections go to the new master; old ones are closed as soon as a server
+    /// says that it is a replica. Redis replicates after it has answered: what was saved in the last moment
+    /// of a master can be lost, unless `min-replicas-to-write` and the like are set there.
+    pub fn sentinel<'a>(
+        nodes: impl IntoIterator<Item = &'a str>,
+        master: &str,
+        config: RedisConfig,
+    ) -> Result<RedisPool> {
+        let nodes = nodes.into_iter().map(RedisConfig::from_url).collect::<Result<Vec<_>>>()?;
+        if nodes.is_empty() {
+            let text = format!("no sentinels to ask for master {master:?}; name at least one");
+            return Err(Error::new(ErrorKind::Config, text));
+        }
+        RedisPool::new(config.behind_sentinels(nodes, master)?)
     }
 
     /// Whether operations reach Redis right now.
@@ -241,6 +260,9 @@ impl RedisPool {
         match link.exchange_until(packed, count, timings.reply_by(&shared.config)) {
             Ok(replies) => {
                 shared.answered();
+                if demoted(&replies) {
+                    shared.leave(link);
+                }
                 Ok(replies)
             }
             Err(error) => Err(shared.failure(&error, reused)),
@@ -260,12 +282,22 @@ impl RedisPool {
         let reused = link.used;
         let done = link.exchange(packed, count, shared.config.operation_timeout);
         match &done {
-            Ok(_) => shared.answered(),
+            Ok(replies) => {
+                shared.answered();
+                if demoted(replies) {
+                    shared.leave(link);
+                }
+            }
             Err(error) if waits && error.is_timeout() => shared.breaker.undecided(Instant::now()),
             Err(error) => drop(shared.failure(error, reused)),
         }
         done
     }
+}
+
+/// Whether the server is a replica: the master is somewhere else now.
+fn demoted(replies: &[Reply]) -> bool {
+    replies.iter().any(|reply| reply.as_ref().is_err_and(|error| error.code() == "READONLY"))
 }
 
 /// Until when the parts of one operation may take, a repetition included.
@@ -337,6 +369,14 @@ impl Shared {
         observers.iter().for_each(|observer| observer(down));
     }
 
+    /// Gives up this connection and all that were made before it: a new one may lead to another server.
+    fn leave(&self, link: &mut Link) {
+        link.dirty = true;
+        let generation = link.generation + 1;
+        self.generation.fetch_max(generation, Ordering::AcqRel);
+        self.condemned.fetch_max(generation, Ordering::AcqRel);
+    }
+
     /// Whether a connection can be used. Asks the server only where there is a doubt: after another
     /// connection was lost, or after a while without use. A PING on every checkout would double what a load
     /// costs.
@@ -361,7 +401,12 @@ impl Shared {
 
     fn connect(&self) -> RedisResult<Link> {
         let generation = self.generation.load(Ordering::Acquire);
-        Link::connect(&self.config, &self.config.address, &self.trust, generation)
+        let (config, trust) = (&self.config, &self.trust);
+        let deadline = Instant::now() + config.connect_timeout;
+        match &config.address {
+            Address::Sentinel(sentinel) => sentinel.connect(config, trust, generation, deadline),
+            address => Link::connect(config, address, trust, generation, deadline),
+        }
     }
 
     fn no_connection(&self) -> Error {

@@ -76,8 +76,8 @@ impl Wire {
     pub(super) fn connect(address: &Address, trust: &Trust, deadline: Instant) -> Result<Wire> {
         let stream = Stream::connect(address, deadline)?;
         match address {
-            Address::Tcp { tls: false, .. } | Address::Unix(_) => Ok(Wire::Bare(stream)),
             Address::Tcp { host, tls: true, .. } => Wire::inside_tls(stream, host, trust),
+            _ => Ok(Wire::Bare(stream)),
         }
     }
 
