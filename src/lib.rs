@@ -109,7 +109,9 @@ pub use session::flash::Flash;
 pub use session::id::{IdFormat, SessionId};
 pub use session::memory::MemoryStore;
 pub use session::redis::{Layout, RedisStore};
-pub use session::store::{Action, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore};
+pub use session::store::{
+    Action, BreakerObserver, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore,
+};
 pub use static_files::{StaticFile, static_file};
 pub use testing::TestClient;
 

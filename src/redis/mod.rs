@@ -7,7 +7,9 @@ mod errors;
 mod link;
 mod plugin;
 mod pool;
+mod sentinel;
 mod stream;
+mod wire;
 
 pub use breaker::BreakerState;
 pub use config::RedisConfig;

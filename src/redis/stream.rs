@@ -49,6 +49,7 @@ impl Stream {
             Address::Unix(_) => {
                 return Err(Error::new(ErrorKind::Unsupported, "there are no unix sockets here"));
             }
+            Address::Sentinel(_) => return Err(Error::other("a master is not where it is named")),
         };
         Ok(Stream { socket, deadline })
     }

@@ -11,7 +11,8 @@ use self::reply::{Reply, Status};
 use self::scripts::{Script, Scripts};
 use super::id::{IdFormat, SessionId};
 use super::store::{
-    Action, Caps, Lifetimes, Load, Record, Save, Saved, SessionStore, gone, id_taken, not_a_number,
+    Action, BreakerObserver, Caps, Lifetimes, Load, Record, Save, Saved, SessionStore, gone,
+    id_taken, not_a_number,
 };
 use crate::redis::{RedisPool, Repeat, server_error};
 use crate::{Error, ErrorKind, Result};
@@ -379,6 +380,10 @@ impl SessionStore for RedisStore {
 
     fn former_id_format(&self) -> Option<IdFormat> {
         self.former.map(id_format)
+    }
+
+    fn on_breaker(&self, observer: BreakerObserver) {
+        self.pool.on_breaker(observer);
     }
 
     fn check(&self, lifetimes: &Lifetimes) -> Result<()> {

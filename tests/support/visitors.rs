@@ -148,9 +148,8 @@ impl Site {
     /// Whether all visitors are served as if nothing had ever been wrong.
     pub fn everybody_is_served(&self) -> bool {
         // Each of them asks, also after one has been refused.
-        let failed = |visitor: &&Mutex<Visitor>| !self.visit(&mut lock(visitor));
-        // All of them, whatever the first ones see.
-        self.visitors.iter().filter(failed).count() == 0
+        let refused = self.visitors.iter().filter(|visitor| !self.visit(&mut lock(visitor)));
+        refused.count() == 0
     }
 
     /// One visitor asks for everything once; whether all of it worked.
