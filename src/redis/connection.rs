@@ -96,6 +96,36 @@ impl RedisConnection {
         self.run(::redis::cmd("HSET").arg(key).arg(field).arg(value))
     }
 
+    /// `HDEL` of one field: whether it was there.
+    pub fn hdel(&mut self, key: &str, field: &str) -> Result<bool> {
+        self.run(::redis::cmd("HDEL").arg(key).arg(field))
+    }
+
+    /// `HINCRBY`: the sum.
+    pub fn hincr<T: FromRedisValue>(&mut self, key: &str, field: &str, by: i64) -> Result<T> {
+        self.run(::redis::cmd("HINCRBY").arg(key).arg(field).arg(by))
+    }
+
+    /// `LPUSH`: how many items the list has then.
+    pub fn lpush(&mut self, key: &str, items: impl ToRedisArgs) -> Result<u64> {
+        self.run(::redis::cmd("LPUSH").arg(key).arg(items))
+    }
+
+    /// `LTRIM`: keeps the items from `first` to `last`, counted from 0, or from the end with -1.
+    pub fn ltrim(&mut self, key: &str, first: i64, last: i64) -> Result<()> {
+        self.run(::redis::cmd("LTRIM").arg(key).arg(first).arg(last))
+    }
+
+    /// `LRANGE`: the items from `first` to `last`, counted from 0, or from the end with -1.
+    pub fn lrange<T: FromRedisValue>(
+        &mut self,
+        key: &str,
+        first: i64,
+        last: i64,
+    ) -> Result<Vec<T>> {
+        self.run(::redis::cmd("LRANGE").arg(key).arg(first).arg(last))
+    }
+
     /// `HGETALL`: a map, or a list of pairs.
     pub fn hgetall<T: FromRedisValue>(&mut self, key: &str) -> Result<T> {
         self.run(::redis::cmd("HGETALL").arg(key))

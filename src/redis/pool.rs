@@ -10,6 +10,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::breaker::{Breaker, BreakerState};
 use super::config::{Address, RedisConfig};
+use super::connection::RedisConnection;
 use super::link::{Link, Reply};
 use super::wire::Trust;
 use crate::{Error, ErrorKind, Result};
@@ -162,6 +163,12 @@ impl RedisPool {
         let mut observers =
             self.0.shared.observers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         observers.push(Box::new(observer));
+    }
+
+    /// A connection for work outside of a handler, on a thread of the app's own for one. It takes a place in
+    /// the pool with its first command, until it is given back or dropped.
+    pub fn connection(&self) -> RedisConnection {
+        RedisConnection::new(self.clone())
     }
 
     pub(super) fn config(&self) -> &RedisConfig {

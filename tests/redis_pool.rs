@@ -1,0 +1,339 @@
+//! What the pool and the connections of handlers do when Redis or the network between does not do well.
+
+use std::time::Duration;
+
+use bottle_session::redis_crate::{self as redis, Commands};
+use bottle_session::{BreakerState, ErrorKind, RedisConfig, RedisConnection, RedisPool, Result};
+
+use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::redis_server::RedisServer;
+
+/// A server, a proxy in front of it, and a pool that goes through the proxy.
+fn proxied(pool_size: u32) -> (RedisServer, FaultProxy, RedisPool) {
+    let (server, port) = RedisServer::start_on_port();
+    let proxy = FaultProxy::start(port);
+    let config = RedisConfig::from_url(&proxy.url()).unwrap().pool_size(pool_size);
+    (server, proxy, RedisPool::new(config.operation_timeout(Duration::from_millis(200))).unwrap())
+}
+
+fn pool_of(server: &RedisServer, connections: u32) -> RedisPool {
+    let config = RedisConfig::from_url(&server.url(0)).unwrap().pool_size(connections);
+    RedisPool::new(config).unwrap()
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
+    result.unwrap_err().kind()
+}
+
+/// The number that the server gave to the newest connection from the proxy.
+fn client(server: &RedisServer) -> u64 {
+    let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut server.connect(0)).unwrap();
+    let through_proxy = list.lines().filter(|client| client.contains(" addr=127.0.0.1:"));
+    let number = |client: &str| client.split([' ', '=']).nth(1).unwrap().parse().unwrap();
+    through_proxy.map(number).max().unwrap()
+}
+
+/// Tries until it works.
+fn recovers(pool: &RedisPool) -> RedisConnection {
+    let mut connection = pool.connection();
+    while connection.run::<String>(&redis::cmd("PING")).is_err() {
+        std::thread::yield_now();
+    }
+    connection
+}
+
+#[test]
+fn a_pool_opens_while_redis_is_down_and_finds_it_later() {
+    let (mut server, port) = RedisServer::start_on_port();
+    server.kill();
+    let pool = RedisPool::open(&format!("redis://127.0.0.1:{port}")).unwrap();
+    let mut connection = pool.connection();
+    assert_eq!(kind(connection.incr::<u64>("n", 1)), ErrorKind::Unavailable);
+    assert_eq!(pool.breaker(), BreakerState::Open);
+    let error = connection.incr::<u64>("n", 1).unwrap_err();
+    assert!(error.to_string().contains("failing at once until it answers again"), "{error}");
+    server.start_again();
+    recovers(&pool);
+    assert_eq!(pool.breaker(), BreakerState::Closed);
+    assert_eq!(connection.incr::<u64>("n", 1).unwrap(), 1);
+}
+
+#[test]
+fn a_restart_goes_unnoticed_by_who_comes_afterwards() {
+    let (mut server, port) = RedisServer::start_on_port();
+    let pool = RedisPool::open(&format!("redis://127.0.0.1:{port}")).unwrap();
+    let mut three = [pool.connection(), pool.connection(), pool.connection()];
+    for connection in &mut three {
+        connection.set("key", "value").unwrap();
+    }
+    drop(three);
+    server.kill();
+    server.start_again();
+    for _ in 0..3 {
+        let mut connection = pool.connection();
+        assert_eq!(connection.get::<Option<String>>("key").unwrap(), None);
+    }
+}
+
+#[test]
+fn connections_that_the_server_closed_are_replaced_unnoticed() {
+    let server = RedisServer::start(&[]);
+    let pool = pool_of(&server, 2);
+    for round in 1..=5 {
+        let mut admin = server.connect(0);
+        redis::cmd("CLIENT")
+            .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .exec(&mut admin)
+            .unwrap();
+        assert_eq!(pool.connection().incr::<u64>("n", 1).unwrap(), round);
+    }
+}
+
+#[test]
+fn a_late_reply_reaches_nobody() {
+    let (_server, proxy, pool) = proxied(1);
+    for round in 0..5 {
+        let (mine, yours) = (format!("mine{round}"), format!("yours{round}"));
+        let mut connection = pool.connection();
+        connection.set(&mine, "mine").unwrap();
+        connection.set(&yours, "yours").unwrap();
+        proxy.set(Fault::Stall);
+        assert_eq!(kind(connection.get::<String>(&mine)), ErrorKind::Unavailable);
+        drop(connection);
+        // The reply comes now.
+        proxy.set(Fault::Pass);
+        assert_eq!(recovers(&pool).get::<String>(&yours).unwrap(), "yours");
+    }
+}
+
+#[test]
+fn a_reply_that_trickles_does_not_stretch_the_deadline() {
+    let (server, proxy, pool) = proxied(1);
+    let () = server.connect(0).set("key", "x".repeat(1000)).unwrap();
+    let mut connection = pool.connection();
+    connection.exists("key").unwrap();
+    // Each byte comes well within the time-out of one read, and all of them in half a minute.
+    proxy.set(Fault::Trickle(Duration::from_millis(30)));
+    let error = connection.get::<String>("key").unwrap_err();
+    assert!(error.to_string().contains("no reply within 200ms"), "{error}");
+}
+
+#[test]
+fn a_batch_has_one_deadline() {
+    let (_server, proxy, pool) = proxied(1);
+    let mut connection = pool.connection();
+    connection.set("key", 1).unwrap();
+    proxy.set(Fault::Trickle(Duration::from_millis(5)));
+    // A hundred replies of four bytes: each is quick, all of them are not.
+    let mut pipeline = redis::pipe();
+    for _ in 0..100 {
+        pipeline.cmd("EXISTS").arg("key");
+    }
+    let error = pipeline.query::<Vec<bool>>(&mut connection).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    assert_eq!(bottle_session::Error::from(error).kind(), ErrorKind::Unavailable);
+}
+
+#[test]
+fn a_reply_that_nobody_asked_for_closes_the_connection() {
+    let (server, proxy, pool) = proxied(1);
+    let mut connection = pool.connection();
+    connection.set("key", "value").unwrap();
+    let before = client(&server);
+    proxy.set(Fault::Garbage(b"+OK\r\n$7\r\nforeign\r\n"));
+    connection.set("key", "value").unwrap();
+    drop(connection);
+    proxy.set(Fault::Pass);
+    assert_eq!(pool.connection().get::<String>("key").unwrap(), "value");
+    assert_ne!(client(&server), before);
+}
+
+#[test]
+fn garbage_closes_the_connection() {
+    for garbage in [&b"HTTP/1.1 200 OK\r\n\r\n"[..], b"$-7\r\n", b"$3\r\nabcdef\r\n", b"\0\0\0\n"] {
+        let (_server, proxy, pool) = proxied(1);
+        let mut connection = pool.connection();
+        connection.set("key", "value").unwrap();
+        proxy.set(Fault::Garbage(garbage));
+        assert_eq!(kind(connection.get::<String>("key")), ErrorKind::Unavailable);
+        proxy.set(Fault::Pass);
+        assert_eq!(recovers(&pool).get::<String>("key").unwrap(), "value");
+    }
+}
+
+#[test]
+fn a_state_that_passes_is_no_reason_to_reconnect() {
+    let (server, proxy, pool) = proxied(1);
+    let mut connection = pool.connection();
+    connection.set("key", "value").unwrap();
+    let before = client(&server);
+    for (answer, expected) in [
+        ("-LOADING Redis is loading the dataset in memory", ErrorKind::Unavailable),
+        ("-BUSY Redis is busy running a script", ErrorKind::Unavailable),
+        ("-MASTERDOWN Link with MASTER is down", ErrorKind::Unavailable),
+        ("-READONLY You can't write against a read only replica", ErrorKind::Unavailable),
+        ("-OOM command not allowed when used memory > 'maxmemory'", ErrorKind::Unavailable),
+        ("-MISCONF Redis is configured to save RDB snapshots", ErrorKind::Unavailable),
+        ("-CLUSTERDOWN The cluster is down", ErrorKind::Unavailable),
+        ("-NOPERM this user has no permissions", ErrorKind::Config),
+        ("-NOAUTH Authentication required", ErrorKind::Config),
+        ("-WRONGTYPE Operation against a key", ErrorKind::Config),
+        ("-ERR unknown command", ErrorKind::Redis),
+    ] {
+        proxy.set(Fault::Answer(answer));
+        assert_eq!(kind(connection.get::<String>("key")), expected, "{answer}");
+        proxy.set(Fault::Pass);
+        assert_eq!(connection.get::<String>("key").unwrap(), "value", "{answer}");
+        assert_eq!(pool.breaker(), BreakerState::Closed, "{answer}");
+    }
+    assert_eq!(client(&server), before);
+}
+
+#[test]
+fn a_server_that_is_mute_trips_the_breaker_and_is_found_again() {
+    let (_server, proxy, pool) = proxied(4);
+    pool.connection().set("key", "value").unwrap();
+    proxy.set(Fault::Mute);
+    assert_eq!(kind(pool.connection().get::<String>("key")), ErrorKind::Unavailable);
+    assert_eq!(pool.breaker(), BreakerState::Open);
+    proxy.set(Fault::Pass);
+    recovers(&pool);
+    assert_eq!(pool.breaker(), BreakerState::Closed);
+    assert_eq!(pool.connection().get::<String>("key").unwrap(), "value");
+}
+
+#[test]
+fn a_command_that_blocks_disturbs_nobody_else() {
+    let server = RedisServer::start(&[]);
+    let config = RedisConfig::from_url(&server.url(0)).unwrap().pool_size(4);
+    let pool = RedisPool::new(config.operation_timeout(Duration::from_millis(100))).unwrap();
+    let blocking = std::thread::spawn({
+        let pool = pool.clone();
+        move || {
+            for _ in 0..3 {
+                let blocked = pool.connection().command::<()>("BLPOP", &["nothing", "0"]);
+                assert_eq!(kind(blocked), ErrorKind::Unavailable);
+            }
+        }
+    });
+    while !blocking.is_finished() {
+        pool.connection().incr::<u64>("n", 1).unwrap();
+    }
+    blocking.join().unwrap();
+}
+
+#[test]
+fn what_is_wrong_with_the_configuration_is_said() {
+    let (server, port) = RedisServer::start_on_port();
+    redis::cmd("CONFIG")
+        .arg(&["SET", "requirepass", "right"])
+        .exec(&mut server.connect(0))
+        .unwrap();
+    let at = |rest: &str| format!("redis://{rest}");
+    for (url, expected) in [
+        (at(&format!("127.0.0.1:{port}")), "PING refused: NOAUTH"),
+        (at(&format!(":wrong@127.0.0.1:{port}")), "AUTH refused: WRONGPASS"),
+        (at(&format!("nobody:right@127.0.0.1:{port}")), "AUTH refused: WRONGPASS"),
+        (at(&format!(":right@127.0.0.1:{port}/99999")), "SELECT refused: ERR DB index"),
+    ] {
+        let pool = RedisPool::open(&url).unwrap();
+        let error = pool.connection().get::<String>("key").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(!format!("{error:?} {pool:?}").contains("wrong@"), "{error:?} {pool:?}");
+        assert_eq!(pool.breaker(), BreakerState::Open);
+        assert_eq!(kind(pool.connection().get::<String>("key")), ErrorKind::Config);
+    }
+    let pool = RedisPool::open(&at(&format!("default:right@127.0.0.1:{port}/3"))).unwrap();
+    assert_eq!(pool.connection().get::<Option<String>>("key").unwrap(), None);
+}
+
+#[test]
+fn a_pool_that_is_exhausted_says_so_and_is_not_down() {
+    let server = RedisServer::start(&[]);
+    let config = RedisConfig::from_url(&server.url(0)).unwrap().pool_size(1);
+    let pool = RedisPool::new(config.connect_timeout(Duration::from_millis(50))).unwrap();
+    let mut first = pool.connection();
+    first.incr::<u64>("n", 1).unwrap();
+    let error = pool.connection().incr::<u64>("n", 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("all 1 connections of the pool were in use"), "{error}");
+    assert_eq!(pool.breaker(), BreakerState::Closed);
+    first.give_back();
+    assert_eq!(pool.connection().incr::<u64>("n", 1).unwrap(), 2);
+}
+
+#[test]
+fn what_one_user_leaves_behind_the_next_does_not_find() {
+    let server = RedisServer::start(&[]);
+    let pool = pool_of(&server, 1);
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    for left in [
+        "SELECT 7",
+        "select 7",
+        "MULTI",
+        "WATCH key",
+        "SUBSCRIBE news",
+        "SUBSCRIBE news weather",
+        "MONITOR",
+        "CLIENT SETNAME somebody",
+        "CLIENT REPLY SKIP",
+        "HELLO 3",
+        "RESET",
+    ] {
+        let words = words(left);
+        let mut first = pool.connection();
+        // Whether it works (HELLO 3 changes the protocol) is not the question.
+        let _ = first.command::<redis::Value>(&words[0], &words[1..]);
+        drop(first);
+        let mut second = pool.connection();
+        second.set("key", "value").unwrap();
+        assert_eq!(second.get::<String>("key").unwrap(), "value", "{left}");
+        let client: String = second.command("CLIENT", "INFO").unwrap();
+        for expected in [" db=0 ", " sub=0 ", " multi=-1 ", " name= ", " resp=2"] {
+            assert!(client.contains(expected), "{left}: {client}");
+        }
+    }
+}
+
+#[test]
+fn the_redis_crate_works_on_a_handlers_connection() {
+    let server = RedisServer::start(&[]);
+    let mut connection = pool_of(&server, 1).connection();
+    let () = Commands::set(&mut connection, "a", 1).unwrap();
+    let (a, b): (i64, i64) =
+        redis::pipe().atomic().incr("a", 1).incr("b", 5).query(&mut connection).unwrap();
+    assert_eq!((a, b), (2, 5));
+    let script = redis::Script::new("return redis.call('GET', KEYS[1]) .. ARGV[1]");
+    assert_eq!(script.key("a").arg("!").invoke::<String>(&mut connection).unwrap(), "2!");
+    // A transaction that Redis refuses to queue leaves the connection in order.
+    let refused = redis::pipe().atomic().cmd("NONSENSE").incr("a", 1).exec(&mut connection);
+    assert!(refused.is_err());
+    assert_eq!(connection.get::<i64>("a").unwrap(), 2);
+    let keys: Vec<String> = connection.scan().unwrap().collect::<redis::RedisResult<_>>().unwrap();
+    assert_eq!(keys.len(), 2);
+}
+
+#[test]
+fn the_common_commands_do_what_they_say() {
+    let server = RedisServer::start(&[]);
+    let mut rdb = pool_of(&server, 1).connection();
+    rdb.set("name", "Ada").unwrap();
+    assert_eq!(rdb.get::<Option<String>>("name").unwrap().as_deref(), Some("Ada"));
+    assert!(rdb.exists("name").unwrap() && rdb.expire("name", 60).unwrap());
+    assert!(rdb.del("name").unwrap() && !rdb.del("name").unwrap());
+    assert_eq!(rdb.incr::<i64>("n", 3).unwrap(), 3);
+    assert_eq!(rdb.incr::<i64>("n", -1).unwrap(), 2);
+    assert!(rdb.hset("hash", "field", 1).unwrap());
+    assert_eq!(rdb.hincr::<i64>("hash", "field", 2).unwrap(), 3);
+    assert_eq!(rdb.hget::<u8>("hash", "field").unwrap(), 3);
+    let all: std::collections::HashMap<String, i32> = rdb.hgetall("hash").unwrap();
+    assert_eq!(all["field"], 3);
+    assert!(rdb.hdel("hash", "field").unwrap());
+    assert_eq!(rdb.lpush("list", &["a", "b", "c"]).unwrap(), 3);
+    rdb.ltrim("list", 0, 1).unwrap();
+    assert_eq!(rdb.lrange::<String>("list", 0, -1).unwrap(), ["c", "b"]);
+    // A reply that does not fit is the app's mistake, and no more than that.
+    assert_eq!(kind(rdb.get::<u8>("nothing here")), ErrorKind::Redis);
+    assert_eq!(rdb.incr::<i64>("n", 1).unwrap(), 3);
+}
