@@ -8,6 +8,7 @@ mod flash;
 mod forms;
 mod processes;
 mod readme;
+mod redis_cluster;
 mod redis_sentinel;
 mod redis_sessions;
 mod redis_store;
