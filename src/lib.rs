@@ -54,7 +54,7 @@
 //!
 //! # Features
 //!
-//! - `tiny_http` (default): the adapter for the tiny_http server, which [`App::run`] uses.
+//! - `tiny_http` (default): the adapter for the tiny_http server.
 //! - `rustls`: Redis over TLS.
 //! - `secure-cookies`: signed and encrypted cookies of the app's own.
 #![forbid(unsafe_code)]

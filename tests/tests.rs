@@ -6,6 +6,7 @@ mod csrf;
 mod faults;
 mod flash;
 mod forms;
+mod hostile;
 mod processes;
 mod readme;
 mod redis_cluster;
@@ -14,6 +15,7 @@ mod redis_sessions;
 mod redis_store;
 #[cfg(feature = "rustls")]
 mod redis_tls;
+mod servers;
 mod sessions;
 mod static_files;
 mod store_model;

@@ -4,5 +4,6 @@ pub mod fault_proxy;
 pub mod http;
 pub mod process;
 pub mod redis_server;
+pub mod serving;
 pub mod sessions;
 pub mod visitors;
