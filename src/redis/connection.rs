@@ -4,6 +4,7 @@ use std::fmt;
 
 use ::redis::{Cmd, ConnectionLike, FromRedisValue, RedisResult, ToRedisArgs, Value};
 
+use super::errors::disguised;
 use super::link::{Link, Reply};
 use super::pool::{Manager, RedisPool};
 use crate::Result;
@@ -38,22 +39,18 @@ use crate::plugin::Provided;
 pub struct RedisConnection {
     pool: RedisPool,
     link: Option<r2d2::PooledConnection<Manager>>,
-    tainted: bool,
 }
 
 impl Provided for RedisConnection {}
 
 impl RedisConnection {
     pub(crate) fn new(pool: RedisPool) -> RedisConnection {
-        RedisConnection { pool, link: None, tainted: false }
+        RedisConnection { pool, link: None }
     }
 
     /// Gives the connection back to the pool before the handler returns; the next command takes another.
     pub fn give_back(&mut self) {
-        if let Some(mut link) = self.link.take() {
-            // A dirty connection is closed by the pool.
-            link.dirty |= std::mem::take(&mut self.tainted);
-        }
+        self.link = None;
     }
 
     /// `GET`: the value, or its absence if `T` is an `Option`.
@@ -156,21 +153,17 @@ impl RedisConnection {
 
     fn exchange(&mut self, packed: &[u8], count: usize) -> RedisResult<Vec<Reply>> {
         let pool = self.pool.clone();
-        let link = self.link().map_err(unavailable)?;
-        let done = pool.exchange_on(link, packed, count, waits(packed));
-        self.tainted |= leaves_something_behind(packed);
+        let link = self.link().map_err(|error| disguised(error, false))?;
+        let peculiar = leaves_something_behind(packed);
+        let done = pool.exchange_on(link, packed, count, peculiar || waits(packed));
+        // At once, so that the pool closes it however it comes back: a handler may panic.
+        link.tainted |= peculiar;
         if done.is_err() {
             // The rest of the handler starts over on a connection that can be trusted; this one is dirty.
             self.link = None;
-            self.tainted = false;
         }
         done
     }
-}
-
-/// The pool's error as one of the `redis` crate, which its traits ask for.
-fn unavailable(error: crate::Error) -> ::redis::RedisError {
-    ::redis::RedisError::from(std::io::Error::new(std::io::ErrorKind::NotConnected, error))
 }
 
 impl ConnectionLike for RedisConnection {

@@ -44,10 +44,8 @@ pub(super) fn connecting(error: &RedisError) -> ErrorKind {
     // The only refusal without a code of its own that passes.
     let full = error.detail().is_some_and(|text| text.contains("max number of clients"));
     // What TLS says of a certificate that it does not trust.
-    let distrusted = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>())
-        .and_then(|source| source.downcast_ref::<std::io::Error>())
-        .is_some_and(|source| source.kind() == std::io::ErrorKind::InvalidData);
+    let distrusted =
+        io_error(error).is_some_and(|source| source.kind() == std::io::ErrorKind::InvalidData);
     match distrusted || refused && !full && !passes(error.code()) {
         true => ErrorKind::Config,
         false => ErrorKind::Unavailable,
@@ -60,13 +58,34 @@ pub(crate) fn server_error(error: &ServerError) -> Error {
     Error::new(kind(Some(error.code())), text.trim_end())
 }
 
+/// The pool's error as one of the `redis` crate, which its traits ask for. It comes back as what it was.
+pub(super) fn disguised(error: Error, timed_out: bool) -> RedisError {
+    let kind = match timed_out {
+        true => std::io::ErrorKind::TimedOut,
+        false => std::io::ErrorKind::NotConnected,
+    };
+    RedisError::from(std::io::Error::new(kind, error))
+}
+
 impl From<RedisError> for Error {
     fn from(error: RedisError) -> Error {
-        let kind = match super::pool::is_reply(&error) {
-            true => kind(error.code()),
-            false if error.is_io_error() => ErrorKind::Unavailable,
-            false => ErrorKind::Redis,
-        };
-        Error::new(kind, format!("Redis: {error}")).with_source(error)
+        let ours = io_error(&error)
+            .and_then(|error| error.get_ref()?.downcast_ref::<Error>())
+            .map(|ours| (ours.kind(), ours.to_string()));
+        let (kind, text) = ours.unwrap_or_else(|| {
+            let kind = match super::pool::is_reply(&error) {
+                true => kind(error.code()),
+                false if error.is_io_error() => ErrorKind::Unavailable,
+                false => ErrorKind::Redis,
+            };
+            (kind, format!("Redis: {error}"))
+        });
+        Error::new(kind, text).with_source(error)
     }
+}
+
+fn io_error(error: &RedisError) -> Option<&std::io::Error> {
+    // What the crate gives as the cause is the `Arc` itself that it keeps it in.
+    type Shared = Arc<dyn std::error::Error + Send + Sync>;
+    std::error::Error::source(error)?.downcast_ref::<Shared>()?.downcast_ref::<std::io::Error>()
 }

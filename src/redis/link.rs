@@ -20,6 +20,8 @@ pub(super) struct Link {
     parser: Parser,
     /// Something was sent and not all of its replies have been read, or more came than was asked for.
     pub(super) dirty: bool,
+    /// The server keeps something for it that the next user must not find.
+    pub(super) tainted: bool,
     /// Whether it has answered before.
     pub(super) used: bool,
     pub(super) last_used: Instant,
@@ -39,7 +41,15 @@ impl Link {
         let now = Instant::now();
         let wire = Wire::connect(address, trust, deadline)?;
         let parser = Parser::new();
-        let mut link = Link { wire, parser, dirty: false, used: false, last_used: now, generation };
+        let mut link = Link {
+            wire,
+            parser,
+            dirty: false,
+            tainted: false,
+            used: false,
+            last_used: now,
+            generation,
+        };
         link.introduce(config, deadline)?;
         link.used = false;
         Ok(link)
@@ -107,6 +117,11 @@ impl Link {
         self.last_used = Instant::now();
         self.dirty = false;
         Ok(replies)
+    }
+
+    /// Whether, as far as this side knows, the connection stands and nothing unasked has come.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.wire.is_quiet()
     }
 
     /// One command and its value.

@@ -11,6 +11,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use super::breaker::{Breaker, BreakerState};
 use super::config::{Address, RedisConfig};
 use super::connection::RedisConnection;
+use super::errors::disguised;
 use super::link::{Link, Reply};
 use super::wire::Trust;
 use crate::{Error, ErrorKind, Result};
@@ -277,28 +278,35 @@ impl RedisPool {
     }
 
     /// Sends a handler's own commands over a connection that it holds. What happens to the connection is
-    /// remembered; the breaker hears of it unless the command is one that waits on purpose.
+    /// remembered. The breaker hears of it, unless the command is a peculiar one, which waits on purpose or has
+    /// no one reply.
     pub(super) fn exchange_on(
         &self,
         link: &mut Link,
         packed: &[u8],
         count: usize,
-        waits: bool,
+        peculiar: bool,
     ) -> RedisResult<Vec<Reply>> {
         let shared = &self.0.shared;
         let reused = link.used;
-        let done = link.exchange(packed, count, shared.config.operation_timeout);
-        match &done {
+        let error = match link.exchange(packed, count, shared.config.operation_timeout) {
             Ok(replies) => {
                 shared.answered();
-                if demoted(replies) {
+                if demoted(&replies) {
                     shared.leave(link);
                 }
+                return Ok(replies);
             }
-            Err(error) if waits && error.is_timeout() => shared.breaker.undecided(Instant::now()),
-            Err(error) => drop(shared.failure(error, reused)),
+            Err(error) => error,
+        };
+        let timed_out = error.is_timeout();
+        if peculiar && (timed_out || !error.is_io_error()) {
+            shared.breaker.undecided(Instant::now());
+            return Err(disguised(shared.lost(&error), timed_out));
         }
-        done
+        match shared.failure(&error, reused) {
+            Failure::Stale(failure) | Failure::Other(failure) => Err(disguised(failure, timed_out)),
+        }
     }
 }
 
@@ -336,14 +344,19 @@ impl fmt::Debug for RedisPool {
 }
 
 impl Shared {
-    /// What a failed round trip means.
-    fn failure(&self, error: &RedisError, reused: bool) -> Failure {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+    /// The error of a round trip that failed.
+    fn lost(&self, error: &RedisError) -> Error {
         let text = match error.is_timeout() {
             true => format!("{}: no reply within {:?}", self.config, self.config.operation_timeout),
             false => format!("{}: {error}", self.config),
         };
-        let failure = Error::new(ErrorKind::Unavailable, text).with_source(error.clone());
+        Error::new(ErrorKind::Unavailable, text).with_source(error.clone())
+    }
+
+    /// What a failed round trip means.
+    fn failure(&self, error: &RedisError, reused: bool) -> Failure {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        let failure = self.lost(error);
         let dropped = !error.is_timeout() && error.is_connection_dropped();
         if dropped && (reused || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < DROPS) {
             // It may be no more than one connection that was closed: the next one tells.
@@ -384,11 +397,12 @@ impl Shared {
         self.condemned.fetch_max(generation, Ordering::AcqRel);
     }
 
-    /// Whether a connection can be used. Asks the server only where there is a doubt: after another
+    /// Whether a connection can be used. A look at the socket shows what the kernel knows: that the server
+    /// closed it, or that a reply came late. The server is asked only where there is a doubt: after another
     /// connection was lost, or after a while without use. A PING on every checkout would double what a load
     /// costs.
     fn stands(&self, link: &mut Link, timings: &Timings) -> bool {
-        if link.generation < self.condemned.load(Ordering::Acquire) {
+        if link.generation < self.condemned.load(Ordering::Acquire) || !link.is_quiet() {
             return false;
         }
         let generation = self.generation.load(Ordering::Acquire);
@@ -467,7 +481,7 @@ impl r2d2::ManageConnection for Manager {
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
-        link.dirty
+        link.dirty || link.tainted
     }
 }
 

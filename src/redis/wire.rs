@@ -1,10 +1,13 @@
 //! What commands and replies travel over: a socket, bare or inside TLS.
 
-use std::io::{Read, Result, Write};
-use std::time::Instant;
+use std::io::{ErrorKind, Read, Result, Write};
+use std::time::{Duration, Instant};
 
 use super::config::{Address, RedisConfig};
 use super::stream::Stream;
+
+/// A look at the socket does not wait; this only has to be later than now.
+const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) enum Wire {
     Bare(Stream),
@@ -100,6 +103,25 @@ impl Wire {
     #[cfg(not(feature = "rustls"))]
     fn inside_tls(_: Stream, _: &str, _: &Trust) -> Result<Wire> {
         Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "TLS needs the feature `rustls`"))
+    }
+
+    /// Looks, without waiting, whether the other side has closed, or has said something unasked.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.until(Instant::now() + LOOK);
+        if self.set_nonblocking(true).is_err() {
+            return false;
+        }
+        let seen = self.read(&mut [0]);
+        let waits = matches!(seen, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        self.set_nonblocking(false).is_ok() && waits
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
+        match self {
+            Wire::Bare(stream) => stream.set_nonblocking(nonblocking),
+            #[cfg(feature = "rustls")]
+            Wire::Tls(wire) => wire.sock.set_nonblocking(nonblocking),
+        }
     }
 
     /// From now on, this is when reading and writing end.
