@@ -25,14 +25,6 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
     result.unwrap_err().kind()
 }
 
-/// The number that the server gave to the newest connection from the proxy.
-fn client(server: &RedisServer) -> u64 {
-    let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut server.connect(0)).unwrap();
-    let through_proxy = list.lines().filter(|client| client.contains(" addr=127.0.0.1:"));
-    let number = |client: &str| client.split([' ', '=']).nth(1).unwrap().parse().unwrap();
-    through_proxy.map(number).max().unwrap()
-}
-
 /// Tries until it works.
 fn recovers(pool: &RedisPool) -> RedisConnection {
     let mut connection = pool.connection();
@@ -139,13 +131,13 @@ fn a_reply_that_nobody_asked_for_closes_the_connection() {
     let (server, proxy, pool) = proxied(1);
     let mut connection = pool.connection();
     connection.set("key", "value").unwrap();
-    let before = client(&server);
+    let before = server.newest_client();
     proxy.set(Fault::Garbage(b"+OK\r\n$7\r\nforeign\r\n"));
     assert_eq!(kind(connection.set("key", "value")), ErrorKind::Unavailable);
     drop(connection);
     proxy.set(Fault::Pass);
     assert_eq!(recovers(&pool).get::<String>("key").unwrap(), "value");
-    assert_ne!(client(&server), before);
+    assert_ne!(server.newest_client(), before);
 }
 
 #[test]
@@ -166,7 +158,7 @@ fn a_state_that_passes_is_no_reason_to_reconnect() {
     let (server, proxy, pool) = proxied(1);
     let mut connection = pool.connection();
     connection.set("key", "value").unwrap();
-    let before = client(&server);
+    let before = server.newest_client();
     for (answer, expected) in [
         ("-LOADING Redis is loading the dataset in memory", ErrorKind::Unavailable),
         ("-BUSY Redis is busy running a script", ErrorKind::Unavailable),
@@ -186,7 +178,7 @@ fn a_state_that_passes_is_no_reason_to_reconnect() {
         assert_eq!(connection.get::<String>("key").unwrap(), "value", "{answer}");
         assert_eq!(pool.breaker(), BreakerState::Closed, "{answer}");
     }
-    assert_eq!(client(&server), before);
+    assert_eq!(server.newest_client(), before);
 }
 
 #[test]

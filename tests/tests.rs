@@ -10,6 +10,8 @@ mod hostile;
 mod processes;
 mod readme;
 mod redis_cluster;
+#[cfg(feature = "r2d2_redis")]
+mod redis_lent;
 mod redis_pool;
 mod redis_sentinel;
 mod redis_sessions;

@@ -16,8 +16,7 @@ pub(crate) type Reply = std::result::Result<Value, ServerError>;
 /// A connection that knows whether it can be trusted. Made on our own, because the crate's takes its read
 /// time-out for one read and not for a reply.
 pub(super) struct Link {
-    wire: Wire,
-    parser: Parser,
+    line: Line,
     /// Something was sent and not all of its replies have been read, or more came than was asked for.
     pub(super) dirty: bool,
     /// The server keeps something for it that the next user must not find.
@@ -29,6 +28,17 @@ pub(super) struct Link {
     pub(super) generation: u64,
 }
 
+/// What it goes over.
+enum Line {
+    Own {
+        wire: Wire,
+        parser: Parser,
+    },
+    /// A connection of the application's own pool.
+    #[cfg(feature = "r2d2_redis")]
+    Lent(super::lent::Lent),
+}
+
 impl Link {
     /// Connects to one server with these settings, and says who we are.
     pub(super) fn connect(
@@ -38,21 +48,28 @@ impl Link {
         generation: u64,
         deadline: Instant,
     ) -> RedisResult<Link> {
-        let now = Instant::now();
         let wire = Wire::connect(address, trust, deadline)?;
-        let parser = Parser::new();
-        let mut link = Link {
-            wire,
-            parser,
-            dirty: false,
-            tainted: false,
-            used: false,
-            last_used: now,
-            generation,
-        };
+        let mut link = Link::over(Line::Own { wire, parser: Parser::new() }, generation);
         link.introduce(config, deadline)?;
         link.used = false;
         Ok(link)
+    }
+
+    /// A connection of the application's own pool, which has introduced itself.
+    #[cfg(feature = "r2d2_redis")]
+    pub(super) fn lent(lent: super::lent::Lent, generation: u64) -> Link {
+        Link::over(Line::Lent(lent), generation)
+    }
+
+    fn over(line: Line, generation: u64) -> Link {
+        let last_used = Instant::now();
+        Link { line, dirty: false, tainted: false, used: false, last_used, generation }
+    }
+
+    /// Whether the pool keeps it for the next operation.
+    pub(super) fn is_kept(&self) -> bool {
+        let ours = matches!(self.line, Line::Own { .. });
+        ours && !self.dirty && !self.tainted
     }
 
     fn introduce(&mut self, config: &RedisConfig, deadline: Instant) -> RedisResult<()> {
@@ -97,22 +114,11 @@ impl Link {
         deadline: Instant,
     ) -> RedisResult<Vec<Reply>> {
         self.dirty = true;
-        self.wire.until(deadline);
-        self.wire.write_all(packed)?;
-        self.wire.flush()?;
-        let mut replies = Vec::with_capacity(count);
-        while replies.len() < count {
-            replies.push(match self.parser.parse_value(&mut self.wire).map_err(unreadable)? {
-                Value::ServerError(error) => Err(error),
-                // Nobody subscribed to anything: this is not a reply to us.
-                Value::Push { .. } => return Err(no_reply()),
-                value => Ok(value),
-            });
-        }
-        if self.parser.parse_value(Nothing).is_ok() {
-            // More replies than commands: the next user must not find them, and these are not ours either.
-            return Err(no_reply());
-        }
+        let replies = match &mut self.line {
+            Line::Own { wire, parser } => talk(wire, parser, packed, count, deadline)?,
+            #[cfg(feature = "r2d2_redis")]
+            Line::Lent(lent) => lent.exchange(packed, count, deadline)?,
+        };
         self.used = true;
         self.last_used = Instant::now();
         self.dirty = false;
@@ -121,7 +127,11 @@ impl Link {
 
     /// Whether, as far as this side knows, the connection stands and nothing unasked has come.
     pub(super) fn is_quiet(&mut self) -> bool {
-        self.wire.is_quiet()
+        match &mut self.line {
+            Line::Own { wire, .. } => wire.is_quiet(),
+            #[cfg(feature = "r2d2_redis")]
+            Line::Lent(lent) => lent.is_open(),
+        }
     }
 
     /// One command and its value.
@@ -129,6 +139,43 @@ impl Link {
         let replies = self.exchange_until(&command.get_packed_command(), 1, deadline)?;
         Ok(replies.into_iter().next().ok_or_else(no_reply)??)
     }
+}
+
+#[cfg(feature = "r2d2_redis")]
+impl Drop for Link {
+    fn drop(&mut self) {
+        let fit = !self.dirty && !self.tainted;
+        if let Line::Lent(lent) = &mut self.line {
+            lent.fit = fit;
+        }
+    }
+}
+
+/// Sends packed commands and reads a reply to each, and sees that there are no more.
+fn talk(
+    wire: &mut Wire,
+    parser: &mut Parser,
+    packed: &[u8],
+    count: usize,
+    deadline: Instant,
+) -> RedisResult<Vec<Reply>> {
+    wire.until(deadline);
+    wire.write_all(packed)?;
+    wire.flush()?;
+    let mut replies = Vec::with_capacity(count);
+    while replies.len() < count {
+        replies.push(match parser.parse_value(&mut *wire).map_err(unreadable)? {
+            Value::ServerError(error) => Err(error),
+            // Nobody subscribed to anything: this is not a reply to us.
+            Value::Push { .. } => return Err(no_reply()),
+            value => Ok(value),
+        });
+    }
+    if parser.parse_value(Nothing).is_ok() {
+        // More replies than commands: the next user must not find them, and these are not ours either.
+        return Err(no_reply());
+    }
+    Ok(replies)
 }
 
 /// Whether the server's refusal to be told a name means that it refuses everything.

@@ -5,6 +5,8 @@ mod cluster;
 mod config;
 mod connection;
 mod errors;
+#[cfg(feature = "r2d2_redis")]
+mod lent;
 mod link;
 mod plugin;
 mod pool;

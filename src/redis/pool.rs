@@ -52,6 +52,7 @@ struct Inner {
 /// What the pool and its manager both know.
 struct Shared {
     config: RedisConfig,
+    way: Way,
     trust: Trust,
     breaker: Breaker,
     /// Goes up when a connection was lost, so that the others are asked whether they still stand.
@@ -67,6 +68,13 @@ struct Shared {
     drops: AtomicU32,
     advised: Once,
     observers: RwLock<Vec<Observer>>,
+}
+
+/// How connections come about.
+enum Way {
+    Network,
+    #[cfg(feature = "r2d2_redis")]
+    Lent(super::lent::LentPool),
 }
 
 /// Hears when Redis stops answering, and why, and when it answers again.
@@ -97,11 +105,31 @@ impl RedisPool {
 
     /// A pool for the Redis with these settings. Does not connect yet.
     pub fn new(config: RedisConfig) -> Result<RedisPool> {
+        RedisPool::over(config, Way::Network)
+    }
+
+    /// Takes connections from the pool that the application has already, of `r2d2_redis` 0.14. `config` has the
+    /// time-outs; where Redis is, and who we are there, that pool knows.
+    ///
+    /// A connection is taken for each operation and goes back after it, without time-outs, as `r2d2_redis`
+    /// makes them. One that anything happened to is closed. One that somebody else left out of step, as the
+    /// `redis` 0.20 below `r2d2_redis` does after a time-out, is recognized: the operation fails, and its
+    /// connection is closed.
+    #[cfg(feature = "r2d2_redis")]
+    pub fn from_r2d2_redis(
+        pool: r2d2_redis::r2d2::Pool<r2d2_redis::RedisConnectionManager>,
+        config: RedisConfig,
+    ) -> Result<RedisPool> {
+        RedisPool::over(config.pool_size(pool.max_size()), Way::Lent(pool))
+    }
+
+    fn over(config: RedisConfig, way: Way) -> Result<RedisPool> {
         config.check()?;
         let (pool_size, connect_timeout) = (config.pool_size, config.connect_timeout);
         let trust = Trust::new(&config)?;
         let shared = Arc::new(Shared {
             config,
+            way,
             trust,
             breaker: Breaker::default(),
             generation: AtomicU64::new(0),
@@ -424,6 +452,13 @@ impl Shared {
         let generation = self.generation.load(Ordering::Acquire);
         let (config, trust) = (&self.config, &self.trust);
         let deadline = Instant::now() + config.connect_timeout;
+        match &self.way {
+            Way::Network => {}
+            #[cfg(feature = "r2d2_redis")]
+            Way::Lent(pool) => {
+                return Ok(Link::lent(super::lent::Lent::from(pool, deadline)?, generation));
+            }
+        }
         match &config.address {
             Address::Sentinel(sentinel) => sentinel.connect(config, trust, generation, deadline),
             address => Link::connect(config, address, trust, generation, deadline),
@@ -481,7 +516,7 @@ impl r2d2::ManageConnection for Manager {
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
-        link.dirty || link.tainted
+        !link.is_kept()
     }
 }
 

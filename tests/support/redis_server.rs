@@ -93,6 +93,14 @@ impl RedisServer {
         redis::Client::open(self.url(0)).unwrap().get_connection().expect("the server listens")
     }
 
+    /// The number that the server gave to the newest client over TCP.
+    pub fn newest_client(&self) -> u64 {
+        let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut self.connect(0)).unwrap();
+        let over_tcp = list.lines().filter(|client| client.contains(" addr=127.0.0.1:"));
+        let number = |client: &str| client.split([' ', '=']).nth(1).unwrap().parse().unwrap();
+        over_tcp.map(number).max().expect("there is one")
+    }
+
     /// How many clients the server has over TCP.
     pub fn clients(&self) -> usize {
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut self.connect(0)).unwrap();
