@@ -144,10 +144,13 @@ impl Piece {
         matches!(self, Piece::Int | Piece::Float)
     }
 
-    /// Whether the wildcard takes the whole text.
+    /// Whether the wildcard takes the whole text, which has no slash unless it is a `path`'s.
     fn takes(&self, text: &str) -> bool {
-        let text = if self.signed() { text.strip_prefix('-').unwrap_or(text) } else { text };
-        !text.is_empty() && (*self == Piece::Path || text.bytes().all(|byte| self.repeats(byte)))
+        if !self.signed() {
+            return !text.is_empty();
+        }
+        let text = text.strip_prefix('-').unwrap_or(text);
+        !text.is_empty() && text.bytes().all(|byte| self.repeats(byte))
     }
 }
 

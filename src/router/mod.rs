@@ -26,7 +26,7 @@ use hash::RuleMap;
 use path::decoded_path;
 pub use rule::Rule;
 use rule::Shape;
-use tree::Node;
+use tree::{Node, Numbers};
 
 /// Rules and what they lead to.
 pub struct Router<T> {
@@ -137,8 +137,8 @@ impl<T> Router<T> {
     }
 
     /// The numbers of the dynamic rules that match but for their values, in the order of declaration.
-    fn candidates(&self, path: &str) -> Vec<usize> {
-        let mut found = Vec::new();
+    fn candidates(&self, path: &str) -> Numbers {
+        let mut found = Numbers::new();
         self.tree.search(path.strip_prefix('/'), &mut found);
         found.sort_unstable();
         found

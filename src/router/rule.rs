@@ -40,6 +40,8 @@ pub struct Rule(Arc<Inner>);
 struct Inner {
     text: String,
     parts: Vec<Part>,
+    /// How many of its wildcards have a name.
+    named: usize,
     shape: Shape,
 }
 
@@ -71,7 +73,11 @@ impl Rule {
                 format!("rule {text:?} cannot be matched: its filters together are too much");
             Error::new(ErrorKind::Rule, what).with_source(error)
         })?;
-        Ok(Rule(Arc::new(Inner { text: text.to_owned(), parts, shape })))
+        let named = parts
+            .iter()
+            .filter(|part| matches!(part, Part::Wildcard { name: Some(_), .. }))
+            .count();
+        Ok(Rule(Arc::new(Inner { text: text.to_owned(), parts, named, shape })))
     }
 
     /// The rule as it was written.
@@ -110,7 +116,7 @@ impl Rule {
             Shape::Static(text) => return (text == path).then(Captures::default),
             Shape::Steps(steps) => steps,
         };
-        let mut values = Captures::with_capacity(self.wildcards().count(), path.len());
+        let mut values = Captures::with_capacity(self.0.named, path.len());
         let mut filters = self.filters();
         let mut receive = |text| {
             let (name, filter) = filters.next()?;

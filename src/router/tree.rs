@@ -4,10 +4,15 @@
 //! texts up by hash, and so it does with cells that start or end with a text; only cells that do neither
 //! are tried one by one, and rules share those that are the same.
 
+use smallvec::SmallVec;
+
 use super::cell::Cell;
 use super::hash::RuleMap;
 use super::path::{split, split_before};
 use super::rule::Step;
+
+/// Numbers of rules: few, however many there are.
+pub(super) type Numbers = SmallVec<[usize; 4]>;
 
 /// What may follow a number of steps.
 #[derive(Default)]
@@ -58,8 +63,8 @@ impl Node {
 
     /// Collects the rules that match what is left of a decoded path, but for what their filters make of the
     /// values. `None` is the end of the path.
-    pub(super) fn search(&self, rest: Option<&str>, found: &mut Vec<usize>) {
-        let Some(rest) = rest else { return found.extend(&self.ends) };
+    pub(super) fn search(&self, rest: Option<&str>, found: &mut Numbers) {
+        let Some(rest) = rest else { return found.extend_from_slice(&self.ends) };
         let (segment, below) = split(rest);
         if let Some(node) = self.texts.get(segment) {
             node.search(below, found);
@@ -88,18 +93,22 @@ impl Cells {
         &mut cells[place].1
     }
 
-    fn search(&self, text: &str, below: Option<&str>, found: &mut Vec<usize>) {
-        let starts = self.starting.lengths.iter().filter_map(|length| text.get(..*length));
-        let ends = self.ending.lengths.iter().filter_map(|length| {
-            text.len().checked_sub(*length).and_then(|start| text.get(start..))
-        });
-        let keyed = (starts.filter_map(|start| self.starting.cells.get(start)))
-            .chain(ends.filter_map(|end| self.ending.cells.get(end)));
-        for (cell, node) in keyed.flatten().chain(&self.others) {
-            if cell.fits(text) {
-                node.search(below, found);
+    fn search(&self, text: &str, below: Option<&str>, found: &mut Numbers) {
+        let mut search = |cells: &[(Cell, Node)]| {
+            for (cell, node) in cells {
+                if cell.fits(text) {
+                    node.search(below, found);
+                }
             }
+        };
+        for length in &self.starting.lengths {
+            search(self.starting.get(text.get(..*length)));
         }
+        for length in &self.ending.lengths {
+            let start = text.len().checked_sub(*length);
+            search(self.ending.get(start.and_then(|start| text.get(start..))));
+        }
+        search(&self.others);
     }
 }
 
@@ -109,5 +118,9 @@ impl Keyed {
             self.lengths.push(text.len());
         }
         self.cells.entry(text.to_owned()).or_default()
+    }
+
+    fn get(&self, text: Option<&str>) -> &[(Cell, Node)] {
+        text.and_then(|text| self.cells.get(text)).map_or(&[], Vec::as_slice)
     }
 }
