@@ -56,8 +56,8 @@ impl Cell {
         let wildcards = || pieces.iter().filter(|piece| !matches!(piece, Piece::Text(_)));
         let alone = pieces.len() == 1;
         let how = if wildcards().any(|piece| matches!(piece, Piece::Regex(_))) {
-            match filters {
-                [filter] if alone && let Some(whole) = filter.whole() => How::Whole(whole.clone()),
+            match filters.first().and_then(|filter| filter.whole()) {
+                Some(whole) if alone => How::Whole(whole.clone()),
                 _ => groups(&pieces)?,
             }
         } else if alone {

@@ -72,6 +72,7 @@ fn rules_match_as_in_bottle() {
         ("/<p:path>/x", "///x", Some(&["/"])),
         ("/<p:re:.*>/x", "//x", Some(&[""])),
         ("/<d:re:[a-z]{3}/[0-9]+>", "/abc/12", Some(&["abc/12"])),
+        ("/a/<w:re:^[a-z]+$>/b", "/a/bc/b", Some(&["bc"])),
         ("/<d:re:a(b)?c><e:re:(x|y)+>", "/abcxy", Some(&["abc", "xy"])),
         ("/<t:re:\\\\\\<>", "/%5C<", Some(&["\\<"])),
         ("/<t:re:\\<[0-9]\\>>", "/<5>", Some(&["<5>"])),
@@ -258,11 +259,23 @@ fn addresses_are_built_and_lead_back() {
 #[test]
 fn hostile_paths_match_in_linear_time() {
     // Without a bound on backtracking these would not end.
-    let path = format!("/{}", "-".repeat(8192));
-    for text in
-        ["/<a>-<b>-<c>-<d>-<e>x", "/<a:int><b:int><c>-<d:path>-<e:path>x", "/<a><b><c><d><e><f>x"]
-    {
-        assert_eq!(values(text, &path), None);
+    let forms = [
+        "/<a>-<b>-<c>-<d>-<e>x",
+        "/<a:int><b:int><c>-<d:path>-<e:path>x",
+        "/<a><b><c><d><e><f>x",
+        "/<a:float>-<b>-<c:int>-<d>-<e:float>x",
+        "/<a:path>/<b:path>/<c:path>/<d:path>/<e>x",
+        "/<a:path>-<b:path>-<c:path>-<d:path>-<e:path>x",
+        "/<a:re:(?:-+)+>-<b:re:.*>-<c:re:(?:.*-)*>x",
+    ];
+    let rules: Vec<_> = forms.iter().map(|text| ("GET", *text)).collect();
+    let router = router(&rules);
+    for unit in ["-", "/", "-/", "1-", "1.", "é", "%2F"] {
+        let path = format!("/{}", unit.repeat(8192 / unit.len()));
+        assert!(matches!(router.find(&Method::GET, &path, |_, _| true), Found::Nothing), "{unit}");
+        for text in forms {
+            assert_eq!(values(text, &path), None, "{text} {unit}");
+        }
     }
 }
 
