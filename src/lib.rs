@@ -60,9 +60,11 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod build;
 mod cookies;
 mod error;
 mod exchange;
+mod forms;
 mod handler;
 pub mod plugin;
 mod redis;
@@ -85,6 +87,7 @@ pub use cookie::Key;
 pub use cookies::{Cookie, RequestCookies, SameSite};
 pub use error::{Error, ErrorKind, Result};
 pub use exchange::Exchange;
+pub use forms::{FormData, UploadedFile};
 pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;

@@ -321,7 +321,9 @@ fn log_error(error: &HttpError, request: &Request) {
         cause = error.source();
     }
     let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
-    if error.status().is_server_error() {
+    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
+        log::warn!("{method} {path} answers {status}{text}");
+    } else if error.status().is_server_error() {
         log::error!("{method} {path} answers {status}{text}");
     } else {
         log::debug!("{method} {path} answers {status}{text}");

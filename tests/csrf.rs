@@ -1,12 +1,16 @@
 //! Forged requests, as the app sees them.
 
 use bottle_session::http::Method;
-use bottle_session::{App, CsrfPlugin, Request, Result, Session, SessionPlugin, TestClient, named};
+use bottle_session::{
+    App, CsrfPlugin, Layout, RedisPool, Request, Result, Session, SessionPlugin, TestClient, named,
+};
 
-fn app() -> App {
+use crate::support::redis_server::RedisServer;
+
+fn app(sessions: SessionPlugin) -> App {
     let mut app = App::new();
     app.install(CsrfPlugin::new()).unwrap();
-    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.install(sessions).unwrap();
     app.get("/token", |s: &mut Session| s.csrf_token());
     app.get("/two-tokens", |s: &mut Session| format!("{} {}", s.csrf_token(), s.csrf_token()));
     app.get("/login", |s: &mut Session| {
@@ -38,7 +42,7 @@ fn app() -> App {
 }
 
 fn client() -> TestClient {
-    TestClient::new(app()).unwrap()
+    TestClient::new(app(SessionPlugin::new().in_memory())).unwrap()
 }
 
 fn token(client: &TestClient) -> String {
@@ -131,6 +135,20 @@ fn a_visitors_first_page_may_log_them_in() {
     let token = client.get("/login").send().text();
     assert_eq!(act(&client, &token), 200);
     assert_eq!(client.get("/keys").send().text(), "_csrf user");
+}
+
+#[test]
+fn tokens_work_on_redis_in_both_layouts() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let server = RedisServer::start(&[]);
+        let pool = RedisPool::open(&server.url(0)).unwrap();
+        let sessions = SessionPlugin::new().pool(pool).layout(layout);
+        let client = TestClient::new(app(sessions)).unwrap();
+        let before = token(&client);
+        assert_eq!(act(&client, &before), 200, "{layout:?}");
+        let after = client.get("/login").send().text();
+        assert_eq!((act(&client, &before), act(&client, &after)), (403, 200), "{layout:?}");
+    }
 }
 
 #[test]

@@ -1,15 +1,27 @@
-//! Flash messages, on the memory store.
+//! Flash messages.
 
 use std::sync::Barrier;
 
-use bottle_session::{App, Flash, Result, Session, SessionPlugin, TestClient};
+use bottle_session::{App, Flash, Layout, RedisPool, Result, Session, SessionPlugin, TestClient};
+
+use crate::support::redis_server::RedisServer;
 
 fn texts(flashes: Vec<Flash>) -> String {
     flashes.into_iter().map(|flash| flash.text).collect::<Vec<_>>().join(" ")
 }
 
 fn client() -> TestClient {
-    let plugin = SessionPlugin::new().in_memory();
+    client_of(SessionPlugin::new().in_memory())
+}
+
+/// On Redis, in this layout, and the server, which ends with the test.
+fn on_redis(layout: Layout) -> (TestClient, RedisServer) {
+    let server = RedisServer::start(&[]);
+    let pool = RedisPool::open(&server.url(0)).unwrap();
+    (client_of(SessionPlugin::new().pool(pool).layout(layout)), server)
+}
+
+fn client_of(plugin: SessionPlugin) -> TestClient {
     let counters = plugin.counters();
     let mut app = App::new();
     app.install(plugin).unwrap();
@@ -27,6 +39,7 @@ fn client() -> TestClient {
     app.get("/categories", |s: &mut Session| -> Result<String> {
         Ok(format!("{:?}", s.take_flashes()?.iter().map(|f| &f.category[..]).collect::<Vec<_>>()))
     });
+    app.get("/seen", |s: &mut Session| s.get("seen").unwrap_or("-").to_owned());
     app.get("/len", |s: &mut Session| s.len().to_string());
     app.get("/destroy", |s: &mut Session| -> Result<String> {
         s.flash("info", "never");
@@ -90,12 +103,29 @@ fn a_message_past_the_cap_is_refused() {
 }
 
 #[test]
+fn on_redis_too_messages_are_shown_once_and_in_order() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let (client, _server) = on_redis(layout);
+        for path in ["/flash/one", "/flash/two"] {
+            text(&client, path);
+        }
+        assert_eq!(text(&client, "/both/three"), "one two three", "{layout:?}");
+        assert_eq!(text(&client, "/take"), "");
+        assert_eq!(text(&client, "/seen"), "three", "{layout:?}");
+        shown_by_one(&client);
+    }
+}
+
+#[test]
 fn of_requests_that_take_together_each_message_is_shown_by_one() {
-    let first = client();
+    shown_by_one(&client());
+}
+
+fn shown_by_one(first: &TestClient) {
     let cookie = || first.cookie("bottle.session").unwrap();
     for round in 0..50 {
-        text(&first, &format!("/flash/a{round}"));
-        text(&first, &format!("/flash/b{round}"));
+        text(first, &format!("/flash/a{round}"));
+        text(first, &format!("/flash/b{round}"));
         let takers: Vec<_> = (0..4)
             .map(|_| {
                 let taker = TestClient::of(first.service().clone());

@@ -176,7 +176,6 @@ fn a_body_that_announces_too_much_is_refused_and_the_server_lives() {
         "POST / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: 2147483648\r\n\r\n",
         greeter.address
     );
-    // tiny_http would close this connection only after the body; half a close from our side is enough.
     let address = greeter.address;
     let refused = std::thread::spawn(move || first_line(address, head.as_bytes()));
     assert!(refused.join().unwrap().contains(" 413 "));

@@ -10,6 +10,7 @@ use bottle_session::{
 };
 
 use crate::support::redis_server::RedisServer;
+use crate::support::sessions::together;
 
 struct Fixture {
     client: TestClient,
@@ -29,6 +30,15 @@ impl Fixture {
         app.get("/regenerate", |s: &mut Session| s.regenerate());
         app.get("/destroy", |s: &mut Session| s.destroy());
         app.get("/without", || "without");
+        app.get("/flash", |s: &mut Session| s.flash("info", "message"));
+        app.get("/take-flashes", |s: &mut Session| -> Result<String> {
+            Ok(s.take_flashes()?.len().to_string())
+        });
+        app.get("/flash-and-take", |s: &mut Session| -> Result<String> {
+            s.flash("info", "message");
+            Ok(s.take_flashes()?.len().to_string())
+        });
+        app.get("/csrf-token", |s: &mut Session| s.csrf_token());
         app.get("/unused", |_: &mut RedisConnection| "unused");
         app.get("/visits", |s: &mut Session, rdb: &mut RedisConnection| -> Result<String> {
             let visits: u64 = rdb.incr("visits", 1)?;
@@ -75,6 +85,25 @@ impl Fixture {
         // Our own question was read, too.
         self.reads() - before - 1
     }
+}
+
+#[test]
+fn flash_messages_and_tokens_cost_no_more_than_they_must() {
+    let mut fixture = Fixture::new(|plugin| plugin);
+    // The first take brings its script along.
+    for path in ["/set/a/1", "/flash", "/take-flashes"] {
+        fixture.text(path);
+    }
+    for (path, text, trips) in [
+        ("/flash", "", 2),
+        ("/take-flashes", "1", 2),
+        ("/take-flashes", "0", 1),
+        ("/flash-and-take", "1", 1),
+    ] {
+        let spent = fixture.trips(|fixture| assert_eq!(fixture.text(path), text));
+        assert_eq!(spent, trips, "{path}");
+    }
+    assert_eq!(fixture.trips(|fixture| assert!(!fixture.text("/csrf-token").is_empty())), 1);
 }
 
 #[test]
@@ -150,23 +179,6 @@ fn tab_of(client: &TestClient) -> TestClient {
     let tab = TestClient::of(client.service().clone());
     tab.set_cookie("bottle.session", &client.cookie("bottle.session").unwrap());
     tab
-}
-
-/// Runs both at the same time.
-fn together<A: Send, B: Send>(
-    one: impl FnOnce() -> A + Send,
-    other: impl FnOnce() -> B + Send,
-) -> (A, B) {
-    let start = Barrier::new(2);
-    std::thread::scope(|scope| {
-        let one = scope.spawn(|| {
-            start.wait();
-            one()
-        });
-        start.wait();
-        let other = other();
-        (one.join().unwrap(), other)
-    })
 }
 
 #[test]
@@ -267,4 +279,45 @@ fn a_browser_keeps_its_session_when_the_app_leaves_pythons_layout() {
     assert_eq!(fixture.text("/get/name"), "Christine");
     fixture.client.set_cookie("bottle.session", id);
     assert_eq!(fixture.text("/get/name"), "-");
+}
+
+#[test]
+fn operations_in_the_store_work_on_new_and_emptied_sessions_in_both_layouts() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let server = RedisServer::start(&[]);
+        let pool = RedisPool::open(&server.url(0)).unwrap();
+        let mut app = App::new();
+        app.install(SessionPlugin::new().pool(pool).layout(layout)).unwrap();
+        app.get("/incr", |s: &mut Session| s.incr("n", 2).map(|n| n.to_string()));
+        app.get("/claim", |s: &mut Session| s.set_if_absent("owner", "me").map(|b| b.to_string()));
+        app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());
+        app.get("/empty-and-set", |s: &mut Session| -> Result<String> {
+            let keys: Vec<String> = s.keys().map(str::to_owned).collect();
+            let taken = keys.iter().map(|key| s.take(key)).collect::<Result<Vec<_>>>()?;
+            s.set("after", "kept");
+            Ok(format!("{taken:?}"))
+        });
+        app.get("/remove-commit-set", |s: &mut Session| -> Result<()> {
+            s.remove("after");
+            s.commit()?;
+            s.set("again", "kept");
+            Ok(())
+        });
+        let client = TestClient::new(app).unwrap();
+        let text = |path: &str| {
+            let response = client.get(path).send();
+            assert_eq!(response.status(), 200, "{layout:?} {path}");
+            response.text()
+        };
+        assert_eq!(text("/incr"), "2", "{layout:?}");
+        assert_eq!(text("/incr"), "4");
+        client.forget_cookies();
+        assert_eq!(text("/claim"), "true");
+        assert_eq!(text("/claim"), "false");
+        assert_eq!(text("/empty-and-set"), "[Some(\"me\")]");
+        assert_eq!(text("/get/after"), "kept", "{layout:?}");
+        text("/remove-commit-set");
+        assert_eq!(text("/get/again"), "kept", "{layout:?}");
+        assert_eq!(text("/get/after"), "-", "{layout:?}");
+    }
 }

@@ -3,13 +3,19 @@
 mod app;
 mod compile_messages;
 mod csrf;
+mod faults;
 mod flash;
+mod forms;
+mod hostile;
 mod processes;
 mod readme;
 mod redis_sessions;
 mod redis_store;
+mod servers;
 mod sessions;
 mod static_files;
 mod store_model;
 mod stores;
 mod support;
+#[cfg(feature = "tiny_http")]
+mod tiny_http;

@@ -1,5 +1,6 @@
 //! The breaker: a Redis that is down costs one time-out, not one for each request.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ pub enum BreakerState {
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     state: Mutex<State>,
+    /// Whether the state is another than closed: what every operation asks first.
+    tripped: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -45,15 +48,24 @@ struct Why {
     text: String,
 }
 
+impl Why {
+    fn error(&self) -> Error {
+        let text = format!("{} (failing at once until it answers again)", self.text);
+        Error::new(self.kind, text)
+    }
+}
+
 impl Breaker {
     /// Lets an operation pass, or fails it at once. A trial may take until `patience` has passed.
     pub(super) fn enter(&self, now: Instant, patience: Duration) -> Result<()> {
+        if !self.tripped.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let mut state = self.lock();
         match &*state {
             State::Closed => Ok(()),
             State::Open { until, why } | State::HalfOpen { until, why } if now < *until => {
-                let text = format!("{} (failing at once until it answers again)", why.text);
-                Err(Error::new(why.kind, text))
+                Err(why.error())
             }
             State::Open { why, .. } | State::HalfOpen { why, .. } => {
                 *state = State::HalfOpen { until: now + patience + PAUSE, why: why.clone() };
@@ -62,11 +74,26 @@ impl Breaker {
         }
     }
 
+    /// Fails where the breaker has opened since [`enter`](Breaker::enter).
+    pub(super) fn while_open(&self, now: Instant) -> Result<()> {
+        if !self.tripped.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match &*self.lock() {
+            State::Open { until, why } if now < *until => Err(why.error()),
+            _ => Ok(()),
+        }
+    }
+
     /// Redis answered.
     pub(super) fn succeeded(&self) {
+        if !self.tripped.load(Ordering::Acquire) {
+            return;
+        }
         let mut state = self.lock();
         if !matches!(*state, State::Closed) {
             *state = State::Closed;
+            self.tripped.store(false, Ordering::Release);
             log::info!("Redis answers again");
         }
     }
@@ -79,6 +106,18 @@ impl Breaker {
         }
         let why = Why { kind: error.kind(), text: error.to_string() };
         *state = State::Open { until: now + PAUSE, why };
+        self.tripped.store(true, Ordering::Release);
+    }
+
+    /// A trial ended without telling whether Redis answers: the next one may try.
+    pub(super) fn undecided(&self, now: Instant) {
+        if !self.tripped.load(Ordering::Acquire) {
+            return;
+        }
+        let mut state = self.lock();
+        if let State::HalfOpen { why, .. } = &*state {
+            *state = State::Open { until: now, why: why.clone() };
+        }
     }
 
     pub(super) fn state(&self) -> BreakerState {
@@ -121,7 +160,12 @@ mod tests {
         // A trial that never ends does not keep the others out for ever.
         assert!(!passes(550 + 1249));
         assert!(passes(550 + 1250));
+        // A trial that told nothing leaves its place to the next.
+        assert!(!passes(551 + 1250));
+        breaker.undecided(start + Duration::from_millis(552 + 1250));
+        assert!(passes(552 + 1250) && !passes(553 + 1250));
         breaker.succeeded();
+        breaker.undecided(start);
         assert!(passes(551) && passes(551));
         assert_eq!(breaker.state(), BreakerState::Closed);
     }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
@@ -23,17 +22,17 @@ use crate::{Error, ErrorKind, Result};
 /// `Debug` shows no password.
 #[derive(Clone)]
 pub struct RedisConfig {
-    address: Address,
-    db: i64,
-    username: Option<String>,
-    password: Option<String>,
+    pub(super) address: Address,
+    pub(super) db: i64,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
     pub(super) connect_timeout: Duration,
     pub(super) operation_timeout: Duration,
     pub(super) pool_size: u32,
 }
 
 #[derive(Clone)]
-enum Address {
+pub(super) enum Address {
     Tcp { host: String, port: u16, tls: bool },
     Unix(PathBuf),
 }
@@ -183,30 +182,6 @@ impl RedisConfig {
             0 => refused("a pool of no connections serves nobody"),
             _ => Ok(()),
         }
-    }
-
-    pub(super) fn connection_info(&self) -> Result<ConnectionInfo> {
-        let mut settings = RedisConnectionInfo::default().set_db(self.db);
-        if let Some(username) = &self.username {
-            settings = settings.set_username(username);
-        }
-        if let Some(password) = &self.password {
-            settings = settings.set_password(password);
-        }
-        let address = match &self.address {
-            Address::Tcp { host, port, tls: false } => ConnectionAddr::Tcp(host.clone(), *port),
-            Address::Tcp { host, port, tls: true } => ConnectionAddr::TcpTls {
-                host: host.clone(),
-                port: *port,
-                insecure: false,
-                tls_params: None,
-            },
-            Address::Unix(path) => ConnectionAddr::Unix(path.clone()),
-        };
-        let info = address.into_connection_info().map_err(|error| {
-            Error::new(ErrorKind::Config, format!("{self}: not an address")).with_source(error)
-        })?;
-        Ok(info.set_redis_settings(settings))
     }
 }
 

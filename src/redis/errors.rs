@@ -36,6 +36,17 @@ fn kind(code: Option<&str>) -> ErrorKind {
     }
 }
 
+/// What it means that no connection came about.
+pub(super) fn connecting(error: &RedisError) -> ErrorKind {
+    let refused = super::pool::is_reply(error);
+    // The only refusal without a code of its own that passes.
+    let full = error.detail().is_some_and(|text| text.contains("max number of clients"));
+    match refused && !full && !passes(error.code()) {
+        true => ErrorKind::Config,
+        false => ErrorKind::Unavailable,
+    }
+}
+
 /// The error of a command that Redis refused.
 pub(crate) fn server_error(error: &ServerError) -> Error {
     let text = format!("Redis: {} {}", error.code(), error.details().unwrap_or_default());

@@ -4,8 +4,10 @@ mod breaker;
 mod config;
 mod connection;
 mod errors;
+mod link;
 mod plugin;
 mod pool;
+mod stream;
 
 pub use breaker::BreakerState;
 pub use config::RedisConfig;

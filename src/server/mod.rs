@@ -1,5 +1,9 @@
 //! Servers: what carries requests to a [`Service`] and answers back.
 
+#[cfg(unix)]
+mod http1;
+#[cfg(unix)]
+pub mod native;
 #[cfg(feature = "tiny_http")]
 pub mod tiny_http;
 
@@ -181,16 +185,22 @@ impl fmt::Debug for ShutdownHandle {
 /// server.serve(app.build()?, &shutdown)?;
 /// # Ok::<(), bottle_session::Error>(())
 /// ```
-#[cfg(feature = "tiny_http")]
+#[cfg(unix)]
+pub fn bind(address: &str) -> Result<impl Server> {
+    native::Native::bind(address)
+}
+
+/// Binds the default server, which away from unix is the tiny_http adapter.
+#[cfg(all(not(unix), feature = "tiny_http"))]
 pub fn bind(address: &str) -> Result<impl Server> {
     tiny_http::TinyHttp::bind(address)
 }
 
 /// Serves on the default server.
 pub(crate) fn run(address: &str, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
-    #[cfg(feature = "tiny_http")]
+    #[cfg(any(unix, feature = "tiny_http"))]
     return bind(address)?.serve(service, shutdown);
-    #[cfg(not(feature = "tiny_http"))]
+    #[cfg(not(any(unix, feature = "tiny_http")))]
     {
         let _ = (service, shutdown);
         Err(cannot_listen(address, "this build has no server; enable feature tiny_http"))

@@ -219,11 +219,12 @@ fn token(request: &Request) -> Result<Option<String>> {
     if let Some(token) = request.header(HEADER) {
         return Ok(Some(token.to_owned()));
     }
-    if request.content_type() != "application/x-www-form-urlencoded" {
-        return Ok(None);
+    match request.content_type().as_str() {
+        "application/x-www-form-urlencoded" | "multipart/form-data" => {
+            Ok(request.form()?.get(FIELD).map(str::to_owned))
+        }
+        _ => Ok(None),
     }
-    let mut fields = form_urlencoded::parse(request.body()?);
-    Ok(fields.find(|(name, _)| name == FIELD).map(|(_, value)| value.into_owned()))
 }
 
 fn forbidden(message: &str) -> Error {

@@ -94,6 +94,7 @@ impl Session {
                 self.fields.remove(&key);
                 taken.extend(value.map(|value| (key, value)));
             }
+            self.part_if_emptied();
         }
         for key in own {
             taken.extend(self.unset(&key).map(|value| (key, value)));

@@ -372,6 +372,11 @@ impl SessionStore for RedisStore {
         id_format(self.layout)
     }
 
+    fn keeps_empty(&self) -> bool {
+        // A hash without fields is no key in Redis; the default layout always has its metadata.
+        self.layout != Layout::BottleSession
+    }
+
     fn former_id_format(&self) -> Option<IdFormat> {
         self.former.map(id_format)
     }

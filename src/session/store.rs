@@ -157,6 +157,12 @@ pub trait SessionStore: Send + Sync + 'static {
         None
     }
 
+    /// Whether a session without fields stays a session. Where it does not, the store lets go of it with
+    /// its last field.
+    fn keeps_empty(&self) -> bool {
+        true
+    }
+
     /// Refuses settings that this store cannot honour, when the plugin is installed.
     fn check(&self, lifetimes: &Lifetimes) -> Result<()> {
         let _ = lifetimes;

@@ -50,6 +50,18 @@ impl Program {
         (program, log)
     }
 
+    /// The greeter, with so few file descriptors that clients can use them up.
+    pub fn greeter_with_few_files(files: u32) -> Program {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "ulimit -n \"$1\" && exec \"$0\" --listen 127.0.0.1:0"])
+            .arg(example("greeter"))
+            .arg(files.to_string())
+            .env_remove("REDIS_URL")
+            .env("RUST_LOG", "off");
+        Program::start(&mut command)
+    }
+
     /// Python's greeter of tests/interop.
     pub fn python_greeter(redis_port: u16, database: u32) -> Program {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,0 +1,155 @@
+//! A request body that is too large to be held: the handler reads it from the socket.
+
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::options::Options;
+use super::socket::Socket;
+use crate::server::http1::BodyDecoder;
+
+/// The body, shared by the handler that reads it and the server that takes its connection back.
+#[derive(Clone)]
+pub(super) struct SharedBody(Arc<Mutex<Incoming>>);
+
+struct Incoming {
+    /// Gone once the server has it back: a reader that a handler keeps must not keep the connection.
+    socket: Option<Arc<Socket>>,
+    decoder: BodyDecoder,
+    /// Bytes from the wire that were not decoded yet.
+    raw: Vec<u8>,
+    /// Decoded bytes that were not read yet, and how many of them were.
+    ready: Vec<u8>,
+    read: usize,
+    /// Whether the client waits to be told to send.
+    expects: bool,
+    /// When the handler first asked for more than had arrived.
+    started: Option<Instant>,
+    received: u64,
+    options: Arc<Options>,
+    state: BodyState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BodyState {
+    Open,
+    Broken,
+    Closed,
+}
+
+impl SharedBody {
+    pub(super) fn new(
+        socket: Arc<Socket>,
+        decoder: BodyDecoder,
+        (raw, ready): (Vec<u8>, Vec<u8>),
+        expects: bool,
+        options: Arc<Options>,
+    ) -> SharedBody {
+        SharedBody(Arc::new(Mutex::new(Incoming {
+            socket: Some(socket),
+            decoder,
+            raw,
+            received: ready.len() as u64,
+            ready,
+            read: 0,
+            expects,
+            started: None,
+            options,
+            state: BodyState::Open,
+        })))
+    }
+
+    /// Takes the connection back. `Some` holds what arrived behind the body; `None` says that the body
+    /// was not read to its end, so that the connection cannot go on.
+    pub(super) fn close(&self) -> Option<Vec<u8>> {
+        let mut body = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let intact = body.state == BodyState::Open && body.decoder.is_done();
+        body.state = BodyState::Closed;
+        let socket = body.socket.take();
+        let nonblocking = socket.is_some_and(|socket| socket.set_nonblocking(true).is_ok());
+        (intact && nonblocking).then(|| std::mem::take(&mut body.raw))
+    }
+}
+
+impl Read for SharedBody {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut body = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        body.read(buffer)
+    }
+}
+
+impl Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.state != BodyState::Open {
+                let text = "a request's body can be read only until its answer is made";
+                return Err(io::Error::new(io::ErrorKind::NotConnected, text));
+            }
+            let ready = &self.ready[self.read..];
+            if !ready.is_empty() || buffer.is_empty() {
+                let count = ready.len().min(buffer.len());
+                buffer[..count].copy_from_slice(&ready[..count]);
+                self.read += count;
+                return Ok(count);
+            }
+            if self.decoder.is_done() {
+                return Ok(0);
+            }
+            self.receive().inspect_err(|_| self.state = BodyState::Broken)?;
+        }
+    }
+
+    /// Decodes what is there, or waits for more.
+    fn receive(&mut self) -> io::Result<()> {
+        self.ready.clear();
+        self.read = 0;
+        if self.raw.is_empty() {
+            self.wait()?;
+        }
+        let before = self.ready.len();
+        let step = self
+            .decoder
+            .decode(&self.raw, &mut self.ready, self.options.body_buffer.max(1))
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "malformed chunks"))?;
+        self.raw.drain(..step.consumed);
+        self.received += (self.ready.len() - before) as u64;
+        if self.received > self.options.max_body {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the body is too large"));
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let started = *self.started.get_or_insert_with(Instant::now);
+        let Some(socket) = self.socket.clone() else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let mut socket = &*socket;
+        socket.set_nonblocking(false)?;
+        let mut piece = [0; 16 * 1024];
+        loop {
+            let allowed = self.options.body_allowance(self.received);
+            let left = allowed.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                let text = "the request body arrives too slowly";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            socket.set_timeout(left)?;
+            if std::mem::take(&mut self.expects) {
+                socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            }
+            match socket.read(&mut piece) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    self.raw.extend_from_slice(&piece[..count]);
+                    return Ok(());
+                }
+                Err(error)
+                    if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut]
+                        .contains(&error.kind()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! One connection between polls: what it has received, what it waits for, until when.
+
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use super::body::SharedBody;
+use super::options::Options;
+use super::outgoing::{Audience, Outgoing, Sent};
+use super::proxy;
+use super::socket::Socket;
+use crate::request::{Request, RequestBody};
+use crate::server::http1::{BodyDecoder, Framing, Head, Parsed, Refused, parse_head};
+
+/// How much an idle connection may keep of its buffer.
+const KEPT: usize = 1024;
+
+/// How much is read and thrown away behind a last answer.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+pub(super) struct Connection {
+    pub(super) socket: Arc<Socket>,
+    pub(super) peer: Option<SocketAddr>,
+    /// Its place among the poller's connections.
+    pub(super) slot: usize,
+    /// Received and not yet understood.
+    input: Vec<u8>,
+    state: State,
+    pub(super) deadline: Instant,
+    /// Whether the socket may hold more than was read: an edge is announced only once.
+    pub(super) readable: bool,
+    /// Whether the client will send no more: everything is read up to the end then.
+    pub(super) ended: bool,
+    options: Arc<Options>,
+}
+
+enum State {
+    /// Between requests, or inside a head.
+    Head,
+    /// A body that is gathered before its handler runs.
+    Body(Box<Gathering>),
+    /// Its request is being handled.
+    Handled,
+    Sending(Box<Outgoing>),
+    /// The last answer is sent; what still comes is thrown away, so that closing does not destroy the
+    /// answer on its way (RFC 9112 section 9.6).
+    Lingering(usize),
+}
+
+struct Gathering {
+    head: Box<Head>,
+    decoder: BodyDecoder,
+    body: Vec<u8>,
+    started: Instant,
+}
+
+/// What became of a connection.
+pub(super) enum Next {
+    /// Waits for its socket.
+    Wait,
+    /// A request is whole.
+    Handle(Box<Incoming>),
+    /// A thread that may block is to send more of the answer.
+    Pump,
+    Close,
+}
+
+/// A request and what its answer needs to know.
+pub(super) struct Incoming {
+    pub(super) request: Request,
+    pub(super) audience: Audience,
+    pub(super) stream: Option<SharedBody>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        socket: Socket,
+        peer: Option<SocketAddr>,
+        options: Arc<Options>,
+        now: Instant,
+    ) -> Connection {
+        Connection {
+            socket: Arc::new(socket),
+            peer,
+            slot: 0,
+            input: Vec::new(),
+            state: State::Head,
+            deadline: now + options.head_deadline,
+            readable: true,
+            ended: false,
+            options,
+        }
+    }
+
+    /// Whether it waits for a request of which nothing has arrived.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Head) && self.input.is_empty()
+    }
+
+    /// Whether something can be done without waiting for the poller.
+    pub(super) fn is_eager(&self) -> bool {
+        self.readable || !self.input.is_empty()
+    }
+
+    /// Goes on as far as it can without blocking.
+    pub(super) fn advance(&mut self, scratch: &mut [u8], now: Instant) -> Next {
+        loop {
+            let understood = match self.state {
+                State::Head => self.take_head(now),
+                State::Body(_) => self.take_body(),
+                State::Sending(_) => match self.resume(now) {
+                    Next::Wait if !self.is_sending() => continue,
+                    next => return next,
+                },
+                State::Lingering(_) => Ok(None),
+                State::Handled => return Next::Wait,
+            };
+            match understood {
+                Ok(Some(next)) => return next,
+                Ok(None) => {}
+                Err(Refused(status)) => match self.refuse(status, now) {
+                    Next::Wait if !self.is_sending() => {}
+                    next => return next,
+                },
+            }
+            if !self.readable {
+                return Next::Wait;
+            }
+            match self.receive(scratch) {
+                Ok(0) => return Next::Close,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Wait,
+                Err(_) => return Next::Close,
+            }
+        }
+    }
+
+    fn is_sending(&self) -> bool {
+        matches!(self.state, State::Sending(_))
+    }
+
+    fn receive(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+        let read = loop {
+            match (&*self.socket).read(scratch) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        // A read that does not fill the buffer has emptied the socket: asking again would cost a call.
+        self.readable = matches!(read, Ok(count) if count == scratch.len() || self.ended);
+        let count = read?;
+        match &mut self.state {
+            State::Lingering(left) if *left < count => return Ok(0),
+            State::Lingering(left) => *left -= count,
+            _ => {
+                if self.is_idle() {
+                    self.deadline = Instant::now() + self.options.head_deadline;
+                }
+                self.input.extend_from_slice(&scratch[..count]);
+            }
+        }
+        Ok(count)
+    }
+
+    fn take_head(&mut self, now: Instant) -> Result<Option<Next>, Refused> {
+        if self.input.is_empty() {
+            return Ok(None);
+        }
+        let Parsed::Complete(head) = parse_head(&self.input, &self.options.head)? else {
+            return Ok(None);
+        };
+        self.consume(head.consumed);
+        let too_large = |length| length > self.options.max_body;
+        match head.framing {
+            Framing::Length(length) if too_large(length) => {
+                Err(Refused(StatusCode::PAYLOAD_TOO_LARGE))
+            }
+            Framing::Empty => Ok(Some(self.hand_over(*head, None, None))),
+            framing => {
+                let decoder = BodyDecoder::new(framing);
+                let gathering = Gathering { head, decoder, body: Vec::new(), started: now };
+                self.deadline = now + self.options.body_allowance(0);
+                self.state = State::Body(Box::new(gathering));
+                self.take_body()
+            }
+        }
+    }
+
+    fn take_body(&mut self) -> Result<Option<Next>, Refused> {
+        let State::Body(gathering) = &mut self.state else { return Ok(None) };
+        let limit = self.options.body_buffer;
+        let too_long = |length| length > limit as u64;
+        let must_stream = match gathering.head.framing {
+            Framing::Length(length) => too_long(length),
+            _ => false,
+        };
+        if !must_stream {
+            let step = gathering.decoder.decode(&self.input, &mut gathering.body, limit)?;
+            self.input.drain(..step.consumed);
+        }
+        let waits_to_be_told = gathering.head.expect_continue && gathering.body.is_empty();
+        let done = gathering.decoder.is_done();
+        // What was received and cannot be decoded for want of room shows that the body is too long to hold.
+        let full = !self.input.is_empty();
+        if !done && !must_stream && !waits_to_be_told && !full {
+            let allowed = self.options.body_allowance(gathering.body.len() as u64);
+            self.deadline = gathering.started + allowed;
+            return Ok(None);
+        }
+        let State::Body(gathering) = std::mem::replace(&mut self.state, State::Handled) else {
+            return Ok(None);
+        };
+        let Gathering { head, decoder, body, .. } = *gathering;
+        if done {
+            return Ok(Some(self.hand_over(*head, Some(RequestBody::Bytes(body.into())), None)));
+        }
+        let length = match head.framing {
+            Framing::Length(length) => Some(length),
+            _ => None,
+        };
+        let stream = SharedBody::new(
+            self.socket.clone(),
+            decoder,
+            (std::mem::take(&mut self.input), body),
+            head.expect_continue,
+            self.options.clone(),
+        );
+        let body = RequestBody::Stream { reader: Box::new(stream.clone()), length };
+        Ok(Some(self.hand_over(*head, Some(body), Some(stream))))
+    }
+
+    fn hand_over(
+        &mut self,
+        head: Head,
+        body: Option<RequestBody>,
+        stream: Option<SharedBody>,
+    ) -> Next {
+        self.state = State::Handled;
+        let audience = Audience {
+            version: head.version,
+            head: head.method == Method::HEAD,
+            keep_alive: head.keep_alive,
+        };
+        let mut request = Request::new(head.method, head.target)
+            .with_version(head.version)
+            .with_headers(head.headers)
+            .with_body(body.unwrap_or(RequestBody::Bytes(Bytes::new())));
+        if let Some(peer) = self.peer {
+            request = request.with_remote_addr(peer);
+        }
+        if !self.options.trusted_proxies.is_empty() {
+            request = proxy::apply(request, self.peer, &self.options.trusted_proxies);
+        }
+        Next::Handle(Box::new(Incoming { request, audience, stream }))
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.input.drain(..count);
+        if self.input.is_empty() && self.input.capacity() > KEPT {
+            self.input = Vec::new();
+        }
+    }
+
+    /// Takes the connection back from a handler, and says whether another request can follow: not where
+    /// part of the body is still to come.
+    pub(super) fn reclaim(&mut self, stream: Option<SharedBody>) -> bool {
+        let Some(stream) = stream else { return true };
+        self.readable = true;
+        let behind = stream.close();
+        let whole = behind.is_some();
+        self.input = behind.unwrap_or_default();
+        whole
+    }
+
+    /// Takes the answer and sends what the socket takes; for threads that may block.
+    pub(super) fn answer(&mut self, outgoing: Outgoing) -> Next {
+        self.state = State::Sending(Box::new(outgoing));
+        self.deadline = Instant::now() + self.options.write_deadline;
+        self.pump()
+    }
+
+    /// Sends more of the answer, reading its body meanwhile.
+    pub(super) fn pump(&mut self) -> Next {
+        let State::Sending(outgoing) = &mut self.state else { return Next::Wait };
+        let sent = outgoing.send(&self.socket);
+        let now = Instant::now();
+        // Reading the body took some of the time: that is not the client's stall.
+        self.deadline = self.deadline.max(now + self.options.write_deadline / 2);
+        self.after_sending(sent, now)
+    }
+
+    fn resume(&mut self, now: Instant) -> Next {
+        let State::Sending(outgoing) = &mut self.state else { return Next::Wait };
+        let sent = outgoing.flush(&self.socket);
+        self.after_sending(sent, now)
+    }
+
+    fn after_sending(&mut self, sent: io::Result<Sent>, now: Instant) -> Next {
+        let State::Sending(outgoing) = &mut self.state else { return Next::Wait };
+        match sent {
+            Ok(Sent::All) if outgoing.keep_alive => {
+                self.state = State::Head;
+                let wait = if self.input.is_empty() {
+                    self.options.idle_deadline
+                } else {
+                    self.options.head_deadline
+                };
+                self.deadline = now + wait;
+                Next::Wait
+            }
+            Ok(Sent::All) => {
+                self.socket.close_write();
+                self.input = Vec::new();
+                self.state = State::Lingering(LINGER_BYTES);
+                self.deadline = now + self.options.linger;
+                self.readable = true;
+                Next::Wait
+            }
+            Ok(Sent::Blocked { some }) => {
+                // Trying in vain does not prolong a stall.
+                if some {
+                    self.deadline = now + self.options.write_deadline;
+                }
+                Next::Wait
+            }
+            Ok(Sent::NeedsMore) => {
+                self.deadline = now + self.options.write_deadline;
+                Next::Pump
+            }
+            Err(_) => Next::Close,
+        }
+    }
+
+    fn refuse(&mut self, status: StatusCode, now: Instant) -> Next {
+        log::debug!("refused a request of {:?}: {status}", self.peer);
+        self.state = State::Sending(Box::new(Outgoing::refusal(status)));
+        self.deadline = now + self.options.write_deadline;
+        self.resume(now)
+    }
+
+    /// What a deadline that has passed means.
+    pub(super) fn expire(&mut self, now: Instant) -> Next {
+        match self.state {
+            State::Head if self.input.is_empty() => Next::Close,
+            State::Head | State::Body(_) => self.refuse(StatusCode::REQUEST_TIMEOUT, now),
+            State::Sending(_) | State::Lingering(_) | State::Handled => Next::Close,
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The server for the open internet: blocking handlers, idle connections that cost no thread.
+//!
+//! As many threads are active as there are cores. Each drives a *place*: it polls the connections of the
+//! place, reads what is ready without blocking, takes the requests that are whole through
+//! [`Service::prepare`], runs their handlers and takes them through [`Service::finish`], together. A
+//! thread that stays in one handler for more than a millisecond or two loses its turn, and another one
+//! takes what it had not begun, and the poller: one slow handler delays nobody.
+//!
+//! | limit or deadline | option | default | past it |
+//! |---|---|---|---|
+//! | bytes of a head | [`max_head`](Native::max_head) | 64 KiB | 431 |
+//! | bytes of a target | [`max_target`](Native::max_target) | 8 KiB | 414 |
+//! | header fields | [`max_fields`](Native::max_fields) | 100, at most 256 | 431 |
+//! | bytes of a body | [`max_body`](Native::max_body) | 1 GiB | 413 |
+//! | body held in memory before the handler runs | [`body_buffer`](Native::body_buffer) | 64 KiB | the handler reads from the connection |
+//! | connections | [`max_connections`](Native::max_connections) | 16,384 | 503 |
+//! | threads in handlers that block | [`max_threads`](Native::max_threads) | 512 | requests wait |
+//! | requests that wait for a thread | [`max_queue`](Native::max_queue) | 1,024 | 503 |
+//! | time for a head | [`head_deadline`](Native::head_deadline) | 10 s | 408 |
+//! | rate of a body | [`body_rate`](Native::body_rate) | 1 KiB/s after 10 s | 408; an error for a handler that reads |
+//! | time between requests | [`idle_deadline`](Native::idle_deadline) | 75 s | closes |
+//! | time in which a client takes nothing of an answer | [`write_deadline`](Native::write_deadline) | 30 s | closes |
+//! | time to finish what runs at a shutdown | [`drain_deadline`](Native::drain_deadline) | 30 s | ends |
+//!
+//! What is malformed or ambiguous (RFC 9112) is a 400, an unknown transfer coding or CONNECT a 501, an
+//! unknown expectation a 417, another version of HTTP a 505. After each of these the connection closes.
+
+mod body;
+mod connection;
+mod engine;
+mod options;
+mod outgoing;
+mod place;
+mod poller;
+mod pool;
+mod proxy;
+mod socket;
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::engine::Engine;
+use self::options::Options;
+use self::place::Place;
+use self::proxy::Network;
+use self::socket::Listener;
+use super::{ListenAddress, Server, ShutdownHandle};
+use crate::Result;
+use crate::service::Service;
+
+/// The default server; see the [module](self) for how it works and for its limits.
+///
+/// ```
+/// use bottle_session::server::native::Native;
+/// use bottle_session::{App, Server, ShutdownHandle};
+///
+/// let mut app = App::new();
+/// app.get("/", || "hello");
+/// let server = Native::bind("127.0.0.1:0")?.access_log(true).trusted_proxies(["127.0.0.1"])?;
+/// let shutdown = ShutdownHandle::new();
+/// # shutdown.shutdown();
+/// server.serve(app.build()?, &shutdown)?;
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
+pub struct Native {
+    listener: Listener,
+    address: ListenAddress,
+    options: Options,
+    places: usize,
+}
+
+impl Native {
+    /// Listens on an address such as `127.0.0.1:8888` (port 0 takes any free one), or on a unix socket:
+    /// `unix:/run/app.socket`.
+    pub fn bind(address: &str) -> Result<Native> {
+        Native::new(Listener::bind(address)?)
+    }
+
+    /// Serves a listener that is bound already: one that systemd passed on, for example.
+    pub fn from_listener(listener: TcpListener) -> Result<Native> {
+        Native::new(Listener::Tcp(listener))
+    }
+
+    /// Serves a unix socket that is bound already.
+    pub fn from_unix_listener(listener: UnixListener) -> Result<Native> {
+        let path = listener.local_addr()?.as_pathname().map(ToOwned::to_owned).unwrap_or_default();
+        Native::new(Listener::Unix(listener, path))
+    }
+
+    fn new(listener: Listener) -> Result<Native> {
+        listener.set_nonblocking()?;
+        let address = listener.address()?;
+        let places = std::thread::available_parallelism().map_or(2, usize::from);
+        Ok(Native { listener, address, options: Options::default(), places })
+    }
+
+    /// How many threads are active while no handler blocks: as many as cores unless set; at least one.
+    #[must_use]
+    pub fn active_threads(mut self, count: usize) -> Native {
+        self.places = count.max(1);
+        self
+    }
+
+    /// How many more threads there may be in handlers that block: 512 unless set.
+    #[must_use]
+    pub fn max_threads(mut self, count: usize) -> Native {
+        self.options.max_threads = count.max(1);
+        self
+    }
+
+    /// How many requests may wait for a thread before others are answered 503: 1,024 unless set.
+    #[must_use]
+    pub fn max_queue(mut self, count: usize) -> Native {
+        self.options.max_queue = count;
+        self
+    }
+
+    /// How many connections there may be: 16,384 unless set. Further ones are answered 503.
+    #[must_use]
+    pub fn max_connections(mut self, count: usize) -> Native {
+        self.options.max_connections = count.max(1);
+        self
+    }
+
+    /// How long a request's head may be: 64 KiB unless set.
+    #[must_use]
+    pub fn max_head(mut self, bytes: usize) -> Native {
+        self.options.head.bytes = bytes;
+        self
+    }
+
+    /// How long a request's target may be: 8 KiB unless set.
+    #[must_use]
+    pub fn max_target(mut self, bytes: usize) -> Native {
+        self.options.head.target = bytes;
+        self
+    }
+
+    /// How many header fields a request may have: 100 unless set; never more than 256.
+    #[must_use]
+    pub fn max_fields(mut self, count: usize) -> Native {
+        self.options.head.fields = count;
+        self
+    }
+
+    /// How long a request's body may be, whatever reads it: 1 GiB unless set. What is read into memory
+    /// has its own limit; see [`App::body_limit`](crate::App::body_limit).
+    #[must_use]
+    pub fn max_body(mut self, bytes: u64) -> Native {
+        self.options.max_body = bytes;
+        self
+    }
+
+    /// How long a body may be to be gathered before its handler runs, so that a slow client holds no
+    /// thread: 64 KiB unless set. Longer ones are read by the handler as they arrive.
+    #[must_use]
+    pub fn body_buffer(mut self, bytes: usize) -> Native {
+        self.options.body_buffer = bytes;
+        self
+    }
+
+    /// How long a client may take for a request's head: 10 s unless set.
+    #[must_use]
+    pub fn head_deadline(mut self, deadline: Duration) -> Native {
+        self.options.head_deadline = deadline;
+        self
+    }
+
+    /// How slowly a body may arrive: 1,024 bytes a second on average, once 10 s have passed, unless set.
+    #[must_use]
+    pub fn body_rate(mut self, bytes_per_second: u64, grace: Duration) -> Native {
+        self.options.body_rate = bytes_per_second;
+        self.options.body_grace = grace;
+        self
+    }
+
+    /// How long a connection may wait for its next request: 75 s unless set.
+    #[must_use]
+    pub fn idle_deadline(mut self, deadline: Duration) -> Native {
+        self.options.idle_deadline = deadline;
+        self
+    }
+
+    /// How long a client may take nothing of an answer: 30 s unless set.
+    #[must_use]
+    pub fn write_deadline(mut self, deadline: Duration) -> Native {
+        self.options.write_deadline = deadline;
+        self
+    }
+
+    /// How long requests that run at a shutdown may go on: 30 s unless set.
+    #[must_use]
+    pub fn drain_deadline(mut self, deadline: Duration) -> Native {
+        self.options.drain_deadline = deadline;
+        self
+    }
+
+    /// Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` count: networks such as `10.0.0.0/8`,
+    /// addresses, or `unix` for whoever comes over a unix socket. None unless set: those headers are
+    /// anybody's word.
+    pub fn trusted_proxies<'a>(
+        mut self,
+        networks: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Native> {
+        self.options.trusted_proxies =
+            networks.into_iter().map(Network::parse).collect::<Result<_>>()?;
+        Ok(self)
+    }
+
+    /// Whether each request is logged, at level info and target `bottle_session::access`; off unless set.
+    #[must_use]
+    pub fn access_log(mut self, on: bool) -> Native {
+        self.options.access_log = on;
+        self
+    }
+}
+
+impl Server for Native {
+    fn address(&self) -> ListenAddress {
+        self.address.clone()
+    }
+
+    fn serve(self, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
+        service.serving(&self.address);
+        let options = Arc::new(self.options);
+        let places = (0..self.places)
+            .map(|_| Place::new(options.clone()))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        places[0].poller().listen(self.listener)?;
+        log::info!("listens on {} with {} active threads", self.address, self.places);
+        let engine = Arc::new(Engine::new(service, options, places));
+        let weak = Arc::downgrade(&engine);
+        shutdown.on_change(move |stage| {
+            if let Some(engine) = weak.upgrade() {
+                engine.enter(stage);
+            }
+        });
+        engine.serve();
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Native {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Native({})", self.address)
+    }
+}

@@ -1,0 +1,64 @@
+//! Limits and deadlines.
+
+use std::time::Duration;
+
+use crate::server::http1::HeadLimits;
+
+/// All that can be set; [`Native`](super::Native) documents each.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) head: HeadLimits,
+    pub(super) max_body: u64,
+    pub(super) body_buffer: usize,
+    pub(super) max_connections: usize,
+    pub(super) max_threads: usize,
+    pub(super) max_queue: usize,
+    pub(super) head_deadline: Duration,
+    pub(super) body_rate: u64,
+    pub(super) body_grace: Duration,
+    pub(super) idle_deadline: Duration,
+    pub(super) write_deadline: Duration,
+    pub(super) linger: Duration,
+    pub(super) drain_deadline: Duration,
+    pub(super) trusted_proxies: Vec<super::proxy::Network>,
+    pub(super) access_log: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            head: HeadLimits { bytes: 64 * 1024, target: 8 * 1024, fields: 100 },
+            max_body: 1024 * 1024 * 1024,
+            body_buffer: 64 * 1024,
+            max_connections: 16_384,
+            max_threads: 512,
+            max_queue: 1024,
+            head_deadline: Duration::from_secs(10),
+            body_rate: 1024,
+            body_grace: Duration::from_secs(10),
+            idle_deadline: Duration::from_secs(75),
+            write_deadline: Duration::from_secs(30),
+            linger: Duration::from_secs(2),
+            drain_deadline: Duration::from_secs(30),
+            trusted_proxies: Vec::new(),
+            access_log: false,
+        }
+    }
+}
+
+impl Options {
+    /// How long a body of which this much has arrived may go on since its start.
+    pub(super) fn body_allowance(&self, received: u64) -> Duration {
+        self.body_grace + Duration::from_secs_f64(received as f64 / self.body_rate.max(1) as f64)
+    }
+
+    /// How often deadlines are looked at.
+    pub(super) fn tick(&self) -> Duration {
+        [self.head_deadline, self.body_grace, self.idle_deadline, self.write_deadline, self.linger]
+            .into_iter()
+            .min()
+            .unwrap_or(self.linger)
+            .div_f64(4.0)
+            .clamp(Duration::from_millis(5), Duration::from_millis(500))
+    }
+}

@@ -1,0 +1,293 @@
+//! All connections of one place, and what the operating system says about them.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token};
+
+use super::connection::{Connection, Incoming, Next};
+use super::options::Options;
+use super::socket::{Listener, Socket};
+use crate::server::ShutdownStage;
+use crate::server::http1::refusal;
+
+const LISTENER: Token = Token(usize::MAX);
+pub(super) const WAKER: Token = Token(usize::MAX - 1);
+
+/// How long accepting pauses when the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections are taken before those that are there get their turn.
+const ACCEPTED_AT_ONCE: usize = 64;
+
+pub(super) struct Poller {
+    poll: Poll,
+    events: Events,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    listener: Option<Listener>,
+    accept_at: Option<Instant>,
+    scratch: Vec<u8>,
+    next_scan: Instant,
+    options: Arc<Options>,
+    /// What the caller is to do next.
+    pub(super) ready: Vec<Ready>,
+    /// Connections for other places to take.
+    pub(super) accepted: Vec<Connection>,
+}
+
+enum Slot {
+    Free,
+    Here(Box<Connection>),
+    /// With a worker. Whether its socket had something to say meanwhile.
+    Out {
+        event: bool,
+        ended: bool,
+    },
+}
+
+/// A connection that is a worker's until it comes back.
+pub(super) enum Ready {
+    Handle(Box<Connection>, Box<Incoming>),
+    Pump(Box<Connection>),
+}
+
+/// A connection that comes back from a worker, or that it is gone.
+pub(super) enum Back {
+    New(Connection),
+    Open(Box<Connection>),
+    Closed(usize),
+}
+
+impl Poller {
+    pub(super) fn new(options: Arc<Options>) -> io::Result<Poller> {
+        Ok(Poller {
+            poll: Poll::new()?,
+            events: Events::with_capacity(256),
+            slots: Vec::new(),
+            free: Vec::new(),
+            listener: None,
+            accept_at: None,
+            scratch: vec![0; 64 * 1024],
+            next_scan: Instant::now(),
+            options,
+            ready: Vec::new(),
+            accepted: Vec::new(),
+        })
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    pub(super) fn listen(&mut self, listener: Listener) -> io::Result<()> {
+        let fd = listener.as_raw_fd();
+        self.poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)?;
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    /// Whether nothing is left: no listener, no connection.
+    pub(super) fn is_empty(&self) -> bool {
+        self.listener.is_none() && self.free.len() == self.slots.len()
+    }
+
+    /// How many connections there are.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Closes everything at once.
+    pub(super) fn clear(&mut self) {
+        self.listener = None;
+        self.slots.clear();
+        self.free.clear();
+        self.ready.clear();
+    }
+
+    /// Waits until something can be done and does what does not block; the rest is in `ready` then.
+    pub(super) fn turn(&mut self, stage: ShutdownStage) -> io::Result<()> {
+        let mut now = Instant::now();
+        let eager = !self.ready.is_empty() || self.accept_at.is_some_and(|at| at <= now);
+        let wait = match eager {
+            true => Duration::ZERO,
+            false => {
+                let scan = self.next_scan.saturating_duration_since(now);
+                let accept = self.accept_at.map(|at| at.saturating_duration_since(now));
+                accept.map_or(scan, |accept| accept.min(scan))
+            }
+        };
+        match self.poll.poll(&mut self.events, Some(wait)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => now = Instant::now(),
+        }
+        let mut accept = self.accept_at.is_some_and(|at| at <= now);
+        let mut touched = Vec::new();
+        for event in &self.events {
+            match event.token() {
+                LISTENER => accept = true,
+                WAKER => {}
+                Token(slot) => match self.slots.get_mut(slot) {
+                    Some(Slot::Here(connection)) => {
+                        connection.readable |= event.is_readable() || event.is_error();
+                        connection.ended |= event.is_read_closed();
+                        touched.push(slot);
+                    }
+                    Some(Slot::Out { event: seen, ended }) => {
+                        *seen = true;
+                        *ended |= event.is_read_closed();
+                    }
+                    Some(Slot::Free) | None => {}
+                },
+            }
+        }
+        touched.into_iter().for_each(|slot| self.advance(slot, now));
+        if stage != ShutdownStage::Running {
+            self.stop_accepting(now);
+        } else if accept {
+            self.accept(now);
+        }
+        if now >= self.next_scan {
+            self.scan(now);
+        }
+        Ok(())
+    }
+
+    /// Takes a connection (back).
+    pub(super) fn take(&mut self, back: Back) {
+        match back {
+            Back::Closed(slot) => self.release(slot),
+            Back::New(mut connection) => {
+                let slot = self.free.pop().unwrap_or_else(|| {
+                    self.slots.push(Slot::Free);
+                    self.slots.len() - 1
+                });
+                connection.slot = slot;
+                let (fd, both) =
+                    (connection.socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE);
+                match self.poll.registry().register(&mut SourceFd(&fd), Token(slot), both) {
+                    Ok(()) => self.slots[slot] = Slot::Here(Box::new(connection)),
+                    Err(error) => {
+                        log::warn!("a connection cannot be watched: {error}");
+                        self.free.push(slot);
+                    }
+                }
+            }
+            Back::Open(mut connection) => {
+                let slot = connection.slot;
+                if let Slot::Out { event, ended } = self.slots[slot] {
+                    connection.readable |= event;
+                    connection.ended |= ended;
+                }
+                let eager = connection.is_eager();
+                self.slots[slot] = Slot::Here(connection);
+                if eager {
+                    self.advance(slot, Instant::now());
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, slot: usize, now: Instant) {
+        let Some(Slot::Here(connection)) = self.slots.get_mut(slot) else { return };
+        let next = connection.advance(&mut self.scratch, now);
+        self.follow(slot, next);
+    }
+
+    fn follow(&mut self, slot: usize, next: Next) {
+        match next {
+            Next::Wait => {}
+            Next::Close => self.release(slot),
+            Next::Handle(incoming) => {
+                if let Some(connection) = self.lend(slot) {
+                    self.ready.push(Ready::Handle(connection, incoming));
+                }
+            }
+            Next::Pump => {
+                if let Some(connection) = self.lend(slot) {
+                    self.ready.push(Ready::Pump(connection));
+                }
+            }
+        }
+    }
+
+    fn lend(&mut self, slot: usize) -> Option<Box<Connection>> {
+        match std::mem::replace(&mut self.slots[slot], Slot::Out { event: false, ended: false }) {
+            Slot::Here(connection) => Some(connection),
+            _ => None,
+        }
+    }
+
+    /// Closes: dropping the socket also ends its registration.
+    fn release(&mut self, slot: usize) {
+        self.slots[slot] = Slot::Free;
+        self.free.push(slot);
+    }
+
+    fn accept(&mut self, now: Instant) {
+        self.accept_at = None;
+        let Some(listener) = &self.listener else { return };
+        for _ in 0..ACCEPTED_AT_ONCE {
+            match listener.accept() {
+                Ok((socket, peer)) => {
+                    self.accepted.push(Connection::new(socket, peer, self.options.clone(), now));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    log::error!("accepting pauses: {error}");
+                    self.accept_at = Some(now + ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+        self.accept_at = Some(now);
+    }
+
+    fn stop_accepting(&mut self, now: Instant) {
+        if self.listener.take().is_some() {
+            self.accept_at = None;
+        }
+        for slot in 0..self.slots.len() {
+            if let Slot::Here(connection) = &self.slots[slot]
+                && connection.is_idle()
+            {
+                self.advance(slot, now);
+                if matches!(&self.slots[slot], Slot::Here(connection) if connection.is_idle()) {
+                    self.release(slot);
+                }
+            }
+        }
+    }
+
+    fn scan(&mut self, now: Instant) {
+        self.next_scan = now + self.options.tick();
+        for slot in 0..self.slots.len() {
+            let Slot::Here(connection) = &mut self.slots[slot] else { continue };
+            if connection.deadline <= now {
+                let next = connection.expire(now);
+                self.follow(slot, next);
+                self.advance(slot, now);
+            }
+        }
+    }
+}
+
+/// Whether the next `accept` can do better.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    [ConnectionAborted, ConnectionReset, ConnectionRefused, Interrupted].contains(&error.kind())
+}
+
+/// Tells a client that there is no room for it.
+pub(super) fn turn_away(connection: Connection) {
+    use std::io::Write;
+    let _ = (&*connection.socket).write(&refusal(http::StatusCode::SERVICE_UNAVAILABLE));
+    if let Socket::Tcp(stream) = &*connection.socket {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+}

@@ -1,0 +1,144 @@
+//! Threads, as many as there is to do at once and no more.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// How long a thread without work stays.
+const IDLE: Duration = Duration::from_secs(10);
+
+pub(super) type Task = Box<dyn FnOnce() + Send>;
+
+/// Runs tasks on threads that are made on demand and end when they are not needed.
+#[derive(Clone)]
+pub(super) struct Pool(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    changed: Condvar,
+    max_threads: usize,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Task>,
+    threads: usize,
+    idle: usize,
+    stopped: bool,
+}
+
+impl Pool {
+    pub(super) fn new(max_threads: usize) -> Pool {
+        let state = Mutex::new(State::default());
+        Pool(Arc::new(Inner { state, changed: Condvar::new(), max_threads }))
+    }
+
+    /// Runs the task before all that wait.
+    pub(super) fn run_first(&self, task: Task) {
+        self.submit(|queue| queue.push_front(task));
+    }
+
+    /// Runs the task once a thread is free.
+    pub(super) fn run(&self, task: Task) {
+        self.submit(|queue| queue.push_back(task));
+    }
+
+    /// How many tasks wait for a thread.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.state().queue.len()
+    }
+
+    /// Lets the threads end; those that are in a task end after it.
+    pub(super) fn stop(&self) {
+        let mut state = self.0.state();
+        state.stopped = true;
+        state.queue.clear();
+        self.0.changed.notify_all();
+    }
+
+    fn submit(&self, push: impl FnOnce(&mut VecDeque<Task>)) {
+        let mut state = self.0.state();
+        push(&mut state.queue);
+        if state.idle >= state.queue.len() {
+            self.0.changed.notify_one();
+        } else if state.threads < self.0.max_threads {
+            state.threads += 1;
+            let number = state.threads;
+            drop(state);
+            self.spawn(number);
+        }
+    }
+
+    fn spawn(&self, number: usize) {
+        let inner = self.0.clone();
+        let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+        if let Err(error) = thread.spawn(move || inner.work()) {
+            // The task waits for one of the threads that there are.
+            log::error!("no thread for another request: {error}");
+            self.0.state().threads -= 1;
+        }
+    }
+}
+
+impl Inner {
+    fn work(&self) {
+        let mut state = self.state();
+        loop {
+            if let Some(task) = state.queue.pop_front() {
+                drop(state);
+                task();
+                state = self.state();
+                continue;
+            }
+            if state.stopped {
+                break;
+            }
+            state.idle += 1;
+            let waited = self.changed.wait_timeout(state, IDLE);
+            let (next, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+            state = next;
+            state.idle -= 1;
+            if timeout.timed_out() && state.queue.is_empty() {
+                break;
+            }
+        }
+        state.threads -= 1;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn blocked_tasks_do_not_keep_others_waiting_until_the_limit() {
+        let pool = Pool::new(3);
+        let (done, results) = mpsc::channel();
+        let mut release = Vec::new();
+        for number in 0..4 {
+            let (let_go, gate) = mpsc::channel::<()>();
+            let done = done.clone();
+            pool.run(Box::new(move || {
+                done.send((number, "started")).unwrap();
+                let _ = gate.recv();
+            }));
+            release.push(let_go);
+        }
+        let mut started: Vec<_> = (0..3).map(|_| results.recv().unwrap().0).collect();
+        started.sort_unstable();
+        assert_eq!((started, pool.waiting()), (vec![0, 1, 2], 1));
+        let first = done.clone();
+        pool.run_first(Box::new(move || first.send((9, "first")).unwrap()));
+        drop(release.remove(0));
+        assert_eq!(results.recv().unwrap().0, 9);
+        assert_eq!(results.recv().unwrap().0, 3);
+        drop(release);
+        pool.stop();
+    }
+}

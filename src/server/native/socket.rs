@@ -1,0 +1,166 @@
+//! TCP and unix sockets behind one face.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::Result;
+use crate::server::{ListenAddress, cannot_listen};
+
+/// What connections come from.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// One connection's bytes; never blocking unless a body is streamed to a handler.
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    /// Listens on `host:port`, or on a unix socket where the address is `unix:` and a path.
+    pub(super) fn bind(address: &str) -> Result<Listener> {
+        let failed = |error: io::Error| cannot_listen(address, &error).with_source(error);
+        if let Some(path) = address.strip_prefix("unix:") {
+            return bind_unix(Path::new(path)).map_err(failed);
+        }
+        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no such address");
+        for address in address.to_socket_addrs().map_err(failed)? {
+            // mio binds with SO_REUSEADDR and with a longer queue than std: bursts are not dropped.
+            match mio::net::TcpListener::bind(address) {
+                Ok(listener) => return Ok(Listener::Tcp(listener.into())),
+                Err(error) => last = error,
+            }
+        }
+        Err(failed(last))
+    }
+
+    pub(super) fn address(&self) -> io::Result<ListenAddress> {
+        Ok(match self {
+            Listener::Tcp(listener) => ListenAddress::Tcp(listener.local_addr()?),
+            Listener::Unix(_, path) => ListenAddress::Unix(path.clone()),
+        })
+    }
+
+    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => listener.set_nonblocking(true),
+            Listener::Unix(listener, _) => listener.set_nonblocking(true),
+        }
+    }
+
+    /// The next connection, ready for use without blocking.
+    pub(super) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        let (socket, peer) = match self {
+            Listener::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                // An answer is written in one piece: waiting for more to send would only delay it.
+                let _ = stream.set_nodelay(true);
+                (Socket::Tcp(stream), Some(peer))
+            }
+            Listener::Unix(listener, _) => (Socket::Unix(listener.accept()?.0), None),
+        };
+        socket.set_nonblocking(true)?;
+        Ok((socket, peer))
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    let bind =
+        || UnixListener::bind(path).map(|listener| Listener::Unix(listener, path.to_owned()));
+    match bind() {
+        // A socket that nobody listens on is what a process that was killed leaves behind.
+        Err(error)
+            if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() =>
+        {
+            std::fs::remove_file(path)?;
+            bind()
+        }
+        other => other,
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Listener::Tcp(listener) => listener.as_raw_fd(),
+            Listener::Unix(listener, _) => listener.as_raw_fd(),
+        }
+    }
+}
+
+impl Socket {
+    pub(super) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.set_nonblocking(nonblocking),
+            Socket::Unix(stream) => stream.set_nonblocking(nonblocking),
+        }
+    }
+
+    /// How long a blocking read or write may take.
+    pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        // Zero would mean for ever.
+        let timeout = Some(timeout.max(Duration::from_millis(1)));
+        match self {
+            Socket::Tcp(stream) => {
+                stream.set_read_timeout(timeout)?;
+                stream.set_write_timeout(timeout)
+            }
+            Socket::Unix(stream) => {
+                stream.set_read_timeout(timeout)?;
+                stream.set_write_timeout(timeout)
+            }
+        }
+    }
+
+    pub(super) fn close_write(&self) {
+        let _ = match self {
+            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+        };
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => (&mut &*stream).read(buffer),
+            Socket::Unix(stream) => (&mut &*stream).read(buffer),
+        }
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => (&mut &*stream).write(buffer),
+            Socket::Unix(stream) => (&mut &*stream).write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Socket::Tcp(stream) => stream.as_raw_fd(),
+            Socket::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Clients that are slow, broken or mean, against the native server: others are served meanwhile.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::time::Duration;
+
+use bottle_session::http::StatusCode;
+use bottle_session::server::native::Native;
+use bottle_session::{App, Request, Response, Server, ShutdownHandle};
+
+use crate::support::process::Program;
+use crate::support::serving::{Client, Serving};
+
+const SHORT: Duration = Duration::from_millis(60);
+
+fn bind() -> Native {
+    Native::bind("127.0.0.1:0").unwrap()
+}
+
+fn app() -> App {
+    let mut app = App::new();
+    app.get("/", || "hello");
+    app.post("/ignore", || "ignored");
+    app.post("/read", |request: &Request| -> bottle_session::Result<String> {
+        let mut reader = request.body_reader()?;
+        match std::io::copy(&mut reader, &mut std::io::sink()) {
+            Ok(length) => Ok(length.to_string()),
+            Err(error) => Ok(format!("broken: {error}")),
+        }
+    });
+    app.get("/endless", || Response::stream(std::io::repeat(b'x'), None));
+    app.get("/truncated", || Response::stream(&b"abc"[..], Some(5)));
+    app.get("/early", || StatusCode::CONTINUE);
+    app
+}
+
+/// A gate that handlers wait at.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<(usize, bool)>, Condvar)>);
+
+impl Gate {
+    fn pass(&self) {
+        let mut state = self.0.0.lock().unwrap();
+        state.0 += 1;
+        self.0.1.notify_all();
+        while !state.1 {
+            state = self.0.1.wait(state).unwrap();
+        }
+    }
+
+    fn wait_for(&self, waiting: usize) {
+        let mut state = self.0.0.lock().unwrap();
+        while state.0 < waiting {
+            state = self.0.1.wait(state).unwrap();
+        }
+    }
+
+    fn open(&self) {
+        self.0.0.lock().unwrap().1 = true;
+        self.0.1.notify_all();
+    }
+}
+
+fn gated(gate: &Gate) -> App {
+    let (mut app, gate) = (app(), gate.clone());
+    app.get("/wait", move || {
+        gate.pass();
+        "passed"
+    });
+    app
+}
+
+#[test]
+fn what_is_refused_is_answered_once_and_nothing_behind_it_is_a_request() {
+    let server = Serving::start(bind().max_body(1000), app());
+    let behind = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3);
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9000));
+    let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(70_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(200));
+    let post = |fields: &str| format!("POST /ignore HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+    let table = [
+        (post("Content-Length: 5\r\nContent-Length: 6"), 400),
+        (post("Content-Length: 5\r\nTransfer-Encoding: chunked"), 400),
+        (post("Transfer-Encoding: chunked") + "5\nabcde\r\n0\r\n\r\n", 400),
+        (post("Transfer-Encoding: chunked") + "-5\r\n", 400),
+        (post("Transfer-Encoding: gzip"), 501),
+        (post("Transfer-Encoding : chunked"), 400),
+        (post("X: a\r\n b"), 400),
+        (post("X: a\rb"), 400),
+        (post("X: a\0b"), 400),
+        (post("Host: b"), 400),
+        (post("Expect: the unexpected"), 417),
+        (post("Content-Length: 1001"), 413),
+        (post("Content-Length: 100000000000"), 413),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/3.0\r\nHost: a\r\n\r\n".to_owned(), 505),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 501),
+        ("\x16\x03\x01\0\r\n\r\n".to_owned(), 400),
+        (long, 414),
+        (large, 431),
+        (many, 431),
+    ];
+    for (request, status) in table {
+        let mut client = server.client();
+        client.send(format!("{request}{behind}"));
+        let reply = client.reply();
+        assert_eq!(reply.status, status, "{:?}", &request[..request.len().min(90)]);
+        assert_eq!(reply.header("connection"), Some("close"));
+        assert!(client.is_closed(), "something else was answered: {request:.90?}");
+    }
+    assert_eq!(server.client().get("/").text(), "hello");
+}
+
+#[test]
+fn a_request_in_single_bytes_is_a_request() {
+    let server = Serving::start(bind(), app());
+    let mut client = server.client();
+    client.stream.set_nodelay(true).unwrap();
+    let request =
+        "POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for byte in request.bytes() {
+        client.send([byte]);
+    }
+    assert_eq!(client.reply().text(), "3");
+}
+
+#[test]
+fn a_client_that_sends_half_a_request_is_told_and_closed() {
+    let server = Serving::start(bind().head_deadline(SHORT).body_rate(1_000_000, SHORT), app());
+    for half in ["GET / HT", "POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"] {
+        let mut client = server.client();
+        assert_eq!(client.send(half).reply().status, 408, "{half:?}");
+        assert!(client.is_closed());
+    }
+    let mut silent = server.client();
+    assert!(silent.is_closed());
+    let mut slow = server.client();
+    slow.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc");
+    assert_eq!(slow.reply().text(), "broken: the request body arrives too slowly");
+    assert!(slow.is_closed());
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_its_deadline() {
+    let server = Serving::start(bind().idle_deadline(SHORT), app());
+    let mut client = server.client();
+    assert_eq!(client.get("/").text(), "hello");
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_client_that_takes_nothing_loses_its_connection() {
+    let (sender, dropped) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    let mut app = app();
+    app.get("/watched", move || Response::stream(Watched(sender.lock().unwrap().clone()), None));
+    let server = Serving::start(bind().write_deadline(SHORT), app);
+    let mut client = server.client();
+    client.send("GET /watched HTTP/1.1\r\nHost: a\r\n\r\n");
+    // The client reads nothing, and yet the server lets go of the answer.
+    dropped.recv().unwrap();
+    assert_eq!(server.client().get("/").text(), "hello");
+}
+
+/// An endless body that tells when it is dropped.
+struct Watched(mpsc::Sender<()>);
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        std::io::repeat(b'x').read(buffer)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+#[test]
+fn out_of_file_descriptors_accepting_pauses_and_resumes() {
+    let greeter = Program::greeter_with_few_files(40);
+    let connect = || TcpStream::connect(greeter.address).unwrap();
+    let mut first = Client::new(connect());
+    assert_eq!(first.get("/").status, 200);
+    let many: Vec<_> = (0..80).map(|_| connect()).collect();
+    assert_eq!(first.get("/").status, 200);
+    drop(many);
+    assert_eq!(Client::new(connect()).get("/").status, 200);
+    assert_eq!(first.get("/").status, 200);
+}
+
+#[test]
+fn slow_handlers_delay_nobody_and_each_gets_a_thread() {
+    let gate = Gate::default();
+    let server = Serving::start(bind(), gated(&gate));
+    let mut waiting: Vec<_> = (0..200).map(|_| server.client()).collect();
+    for client in &mut waiting {
+        client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    gate.wait_for(200);
+    for _ in 0..10 {
+        assert_eq!(server.client().get("/").text(), "hello");
+    }
+    gate.open();
+    for client in &mut waiting {
+        assert_eq!(client.reply().text(), "passed");
+        assert_eq!(client.get("/").text(), "hello");
+    }
+}
+
+#[test]
+fn past_the_last_thread_requests_wait_and_past_the_queue_they_are_refused() {
+    let gate = Gate::default();
+    let native = bind().max_threads(2).max_queue(1).active_threads(1);
+    let server = Serving::start(native, gated(&gate));
+    let mut clients: Vec<_> = (0..2).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    gate.wait_for(2);
+    // Both threads wait; one of these is queued, and all others are refused.
+    let mut more: Vec<_> = (0..6).map(|_| server.client()).collect();
+    let (sender, replies) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for mut client in more.drain(..) {
+            let sender = sender.clone();
+            scope.spawn(move || sender.send(client.get("/").status).unwrap());
+        }
+        let refused: Vec<_> = (0..4).map(|_| replies.recv().unwrap()).collect();
+        assert!(refused.iter().all(|status| [200, 503].contains(status)), "{refused:?}");
+        assert!(refused.contains(&503), "{refused:?}");
+        gate.open();
+    });
+    for client in &mut clients {
+        assert_eq!(client.reply().text(), "passed");
+    }
+    assert_eq!(server.client().get("/").text(), "hello");
+}
+
+#[test]
+fn hundreds_of_idle_connections_and_disconnects_at_every_byte_harm_nobody() {
+    let server = Serving::start(bind(), app());
+    let idle: Vec<_> = (0..400).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let request =
+        "POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for cut in 0..=request.len() {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(&request.as_bytes()[..cut]).unwrap();
+    }
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 1000]).unwrap();
+    }
+    for stream in &idle[..20] {
+        let mut client = Client::new(stream.try_clone().unwrap());
+        assert_eq!(client.get("/").text(), "hello");
+    }
+}
+
+#[test]
+fn a_half_closed_client_gets_its_answer() {
+    let server = Serving::start(bind(), app());
+    let mut client = server.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.reply().text(), "hello");
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_connection_past_the_limit_is_told_so() {
+    let server = Serving::start(bind().max_connections(2), app());
+    let mut kept: Vec<_> = (0..2).map(|_| server.client()).collect();
+    assert!(kept.iter_mut().all(|client| client.get("/").status == 200));
+    let mut third = server.client();
+    assert_eq!(third.reply().status, 503);
+    assert!(third.is_closed());
+    assert_eq!(kept[0].get("/").text(), "hello");
+}
+
+#[test]
+fn an_answer_that_cannot_be_completed_is_broken_off() {
+    let server = Serving::start(bind(), app());
+    let mut client = server.client();
+    client.send("GET /truncated HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.try_reply(false), None);
+    assert_eq!(server.client().get("/early").status, 500);
+}
+
+#[test]
+fn a_large_body_that_nobody_reads_ends_the_connection_behind_the_answer() {
+    let server = Serving::start(bind(), app());
+    let mut client = server.client();
+    client.send("POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n");
+    client.send(vec![b'G'; 100_000]);
+    let reply = client.reply();
+    assert_eq!((reply.text(), reply.header("connection")), ("ignored", Some("close")));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_second_shutdown_ends_at_once_and_a_first_one_after_its_deadline() {
+    for now in [true, false] {
+        let gate = Gate::default();
+        let server = Serving::start(bind().drain_deadline(SHORT), gated(&gate));
+        let mut client = server.client();
+        client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+        gate.wait_for(1);
+        server.shutdown.shutdown();
+        if now {
+            server.shutdown.shutdown_now();
+        }
+        // Ends although a handler still waits.
+        server.join();
+        gate.open();
+    }
+}
+
+#[test]
+fn a_shutdown_closes_what_is_idle_and_answers_what_is_under_way() {
+    let gate = Gate::default();
+    let server = Serving::start(bind(), gated(&gate));
+    let mut idle = server.client();
+    assert_eq!(idle.get("/").text(), "hello");
+    let mut running = server.client();
+    running.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    gate.wait_for(1);
+    server.shutdown.shutdown();
+    assert!(idle.is_closed());
+    gate.open();
+    let reply = running.reply();
+    assert_eq!((reply.text(), reply.header("connection")), ("passed", Some("close")));
+    drop(running);
+    server.join();
+}
+
+#[test]
+fn a_unix_socket_serves_and_is_cleared_away() {
+    let path = std::env::temp_dir().join(format!("bs-native-{}.socket", std::process::id()));
+    let address = format!("unix:{}", path.display());
+    // Left behind by a process that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let native = Native::bind(&address).unwrap().trusted_proxies(["unix"]).unwrap();
+    let mut app = App::new();
+    app.get("/", |request: &Request| format!("{:?}", request.remote_addr()));
+    let (service, shutdown) = (app.build().unwrap(), ShutdownHandle::new());
+    std::thread::scope(|scope| {
+        scope.spawn(|| native.serve(service, &shutdown).unwrap());
+        let mut stream = UnixStream::connect(&path).unwrap();
+        let request = "GET / HTTP/1.0\r\nX-Forwarded-For: 9.9.9.9\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        shutdown.shutdown();
+        assert!(text.ends_with("Some(9.9.9.9:0)"), "{text}");
+    });
+    assert!(!path.exists());
+}
