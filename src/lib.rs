@@ -92,7 +92,7 @@ pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
 pub use plugin::{Batch, Callback, Entry, Installed, Plugin, Provided, Provision, Route};
-pub use redis::{BreakerState, RedisConfig, RedisConnection, RedisPlugin, RedisPool};
+pub use redis::{BreakerState, RedisCluster, RedisConfig, RedisConnection, RedisPlugin, RedisPool};
 pub use request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
 pub use response::{
     Body, Html, HttpError, IntoResponse, Json, Redirect, Response, ResponseHead, abort,

@@ -9,6 +9,7 @@ mod forms;
 mod hostile;
 mod processes;
 mod readme;
+mod redis_cluster;
 mod redis_sentinel;
 mod redis_sessions;
 mod redis_store;

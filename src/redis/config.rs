@@ -205,6 +205,17 @@ impl RedisConfig {
         self
     }
 
+    /// Where a node of a cluster is.
+    pub(super) fn host_and_port(&self) -> Result<(String, u16)> {
+        match &self.address {
+            Address::Tcp { host, port, .. } => Ok((host.clone(), *port)),
+            _ => {
+                let text = format!("{self}: a node of a cluster has a host and a port");
+                Err(Error::new(ErrorKind::Config, text))
+            }
+        }
+    }
+
     /// The same settings for the master that these sentinels know by this name.
     pub(super) fn behind_sentinels(
         mut self,

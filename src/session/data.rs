@@ -494,7 +494,11 @@ impl Session {
     }
 
     fn new_id(&mut self) -> Result<SessionId> {
-        self.next_id.take().map_or_else(|| self.keeper.fresh_id(), Ok)
+        match (self.next_id.take(), &self.id) {
+            (Some(id), _) => Ok(id),
+            (None, Some(from)) => self.keeper.id_to_move_to(from),
+            (None, None) => self.keeper.fresh_id(),
+        }
     }
 
     /// The id under which the browser will have the session once this request is answered.

@@ -160,6 +160,13 @@ pub trait SessionStore: Send + Sync + 'static {
         None
     }
 
+    /// Whether a session can [move](Action::Rotate) from one of these ids to the other; where not, another
+    /// fresh id is tried. In a cluster, both must be in one place for that to be one atomic step.
+    fn can_move(&self, from: &SessionId, to: &SessionId) -> bool {
+        let _ = (from, to);
+        true
+    }
+
     /// Has the observer called whenever the store stops answering, with the reason, and when it answers
     /// again. A store that has no notion of that never calls it.
     fn on_breaker(&self, observer: BreakerObserver) {
