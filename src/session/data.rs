@@ -314,7 +314,15 @@ impl Session {
     ///
     /// In [`Layout::BottleSession`](crate::Layout::BottleSession), which has no place for it, this lasts
     /// only until the session is loaded again.
+    ///
+    /// A lifetime of zero is refused, as a value that cannot be stored is: [`destroy`](Session::destroy)
+    /// ends a session.
     pub fn remember(&mut self, lifetime: Duration) {
+        if lifetime.is_zero() {
+            let text = "a session cannot be remembered for no time; destroy ends it";
+            self.refused.get_or_insert_with(|| Error::new(ErrorKind::Session, text));
+            return;
+        }
         if self.remember != Some(lifetime) {
             self.remember = Some(lifetime);
             self.remember_changed = true;
@@ -329,6 +337,7 @@ impl Session {
     /// loaded it, and nothing was written.
     pub fn commit(&mut self) -> Result<()> {
         if let Some(error) = self.refused.take() {
+            self.unsaved.get_or_insert(error.kind());
             return Err(error);
         }
         let keeper = self.keeper.clone();
@@ -379,7 +388,8 @@ impl Session {
     }
 
     /// Sets a value unless the store has one, and says whether it did: of several requests that try at
-    /// the same time exactly one does. Changes made so far are saved first.
+    /// the same time exactly one does. Changes made so far are saved first. Where another request was
+    /// first, this one's view does not have its value.
     pub fn set_if_absent(&mut self, key: &str, value: impl ToString) -> Result<bool> {
         self.used.set(true);
         let value = value.to_string();
