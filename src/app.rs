@@ -441,7 +441,7 @@ impl RouteOptions<'_> {
         self
     }
 
-    /// Attaches a setting, which plugins find by its type with [`Route::config`].
+    /// Attaches a setting, which plugins find by its type with [`Route::config`](crate::Route::config).
     pub fn config<T: Clone + Send + Sync + 'static>(mut self, setting: T) -> Self {
         self.draft().config.insert(setting);
         self

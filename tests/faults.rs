@@ -204,6 +204,12 @@ fn garbage() {
 }
 
 #[test]
+fn more_replies_than_commands() {
+    let another = Fault::Garbage(b"$9\r\nvisitor-1\r\n$9\r\nvisitor-1\r\n");
+    network("two replies to one command", another, many_failures);
+}
+
+#[test]
 fn connections_refused() {
     let refuse = |_: &mut RedisServer, proxy: &FaultProxy| {
         proxy.set(Fault::Refuse);

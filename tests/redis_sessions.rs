@@ -321,3 +321,19 @@ fn operations_in_the_store_work_on_new_and_emptied_sessions_in_both_layouts() {
         assert_eq!(text("/get/after"), "-", "{layout:?}");
     }
 }
+
+#[test]
+fn a_url_leaves_alone_what_it_does_not_say() {
+    let server = RedisServer::start(&[]);
+    let lock = redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("secret").to_owned();
+    lock.exec(&mut server.connect(0)).unwrap();
+    for plugin in [
+        SessionPlugin::new().password("secret").url(&server.url(0)),
+        SessionPlugin::new().url(&server.url(0)).password("secret"),
+    ] {
+        let mut app = App::new();
+        app.install(plugin).unwrap();
+        app.get("/", |s: &mut Session| s.set("a", "1"));
+        assert_eq!(TestClient::new(app).unwrap().get("/").send().status(), 200);
+    }
+}

@@ -154,6 +154,36 @@ fn the_cookie_is_what_the_options_say() {
 }
 
 #[test]
+fn hardened_has_the_last_word_wherever_it_stands() {
+    let plugin = SessionPlugin::new().in_memory().hardened().cookie_name("id").cookie_secure(false);
+    let cookie = client(plugin).get("/set/a/1").send().set_cookies()[0].to_owned();
+    assert!(cookie.starts_with("__Host-id=") && cookie.contains("Secure"), "{cookie}");
+    let mut app = App::new();
+    let domain = SessionPlugin::new().in_memory().hardened().cookie_domain("example.org");
+    assert!(app.install(domain).is_err());
+}
+
+#[test]
+fn what_was_refused_is_no_success_even_if_a_commit_told_of_it() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.get("/large", |s: &mut Session| {
+        s.set("large", "x".repeat(70_000));
+        let _ = s.commit();
+        "acknowledged"
+    });
+    app.get("/no-time", |s: &mut Session| {
+        s.set("a", "1");
+        s.remember(Duration::ZERO);
+    });
+    let client = TestClient::new(app).unwrap();
+    for path in ["/large", "/no-time"] {
+        let response = client.get(path).send();
+        assert_eq!((response.status(), response.set_cookies().len()), (500, 0), "{path}");
+    }
+}
+
+#[test]
 fn untouched_and_new_means_no_cookie_and_no_record() {
     let store = Counted::default();
     let client = client(SessionPlugin::new().store(store.clone()));
@@ -587,4 +617,20 @@ impl SessionStore for Counted {
     fn set_if_absent(&self, load: &Load<'_>, key: &str, value: &str) -> Result<bool> {
         self.inner.set_if_absent(load, key, value)
     }
+}
+
+#[test]
+fn an_ignored_failure_of_a_commit_is_still_no_success() {
+    let down = SessionPlugin::new().host("127.0.0.1").port(1);
+    let mut app = App::new();
+    app.install(down).unwrap();
+    app.get("/", |session: &mut Session| {
+        session.set("name", "Ada");
+        let _ = session.incr("visits", 1);
+        "saved"
+    });
+    let client = TestClient::new(app).unwrap();
+    let answer = client.get("/").send();
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.header("set-cookie"), None);
 }

@@ -25,13 +25,17 @@ fn main() {
 
 fn ten_and_a_thousand() {
     println!("time to find one route                        10 routes  1,000 routes  ratio");
-    let shapes: [(&str, &str); 6] = [
+    let shapes = [
         ("static               /area#/list", "/area#/list"),
         ("a wildcard           /area#/<id:int>", "/area#/7"),
         ("two wildcards        /area#/<a>/and/<b>", "/area#/one/and/two"),
         ("a wildcard first     /<name>/page#", "/Ada/page#"),
         ("a path               /files#/<path:path>", "/files#/a/b/c.txt"),
         ("a regex              /area#/<word:re:[a-z]+>", "/area#/word"),
+        ("two in a segment     /area/<id:int>-<slug>/page#", "/area/12-a-title/page#"),
+        ("a text before one    /user#-<id:int>", "/user#-7"),
+        ("a path first         /<p:path>/page#", "/a/b/c/page#"),
+        ("a regex first        /<word:re:[a-z]+>/page#", "/word/page#"),
     ];
     for (label, path) in shapes {
         let rule = label.split_whitespace().last().expect("a rule");

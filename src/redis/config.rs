@@ -78,17 +78,21 @@ impl RedisConfig {
     /// Reads `redis://user:password@host:port/db`, the same with `rediss` for TLS (feature `rustls`), or
     /// `unix:///path?db=0&user=name&pass=word`.
     pub fn from_url(text: &str) -> Result<RedisConfig> {
+        RedisConfig::default().url(text)
+    }
+
+    /// Takes from such a URL what it says, and leaves the rest as it is.
+    pub fn url(self, text: &str) -> Result<RedisConfig> {
         let refused = |why: &str| {
             let text = format!("the Redis address {why}; expected redis://host:6379/0");
             Err(Error::new(ErrorKind::Config, text))
         };
         let Ok(url) = Url::parse(text) else { return refused("is not a URL") };
-        let config = RedisConfig::default();
         match url.scheme() {
-            "redis" | "valkey" => config.at_tcp(&url, false),
-            "rediss" | "valkeys" if cfg!(feature = "rustls") => config.at_tcp(&url, true),
+            "redis" | "valkey" => self.at_tcp(&url, false),
+            "rediss" | "valkeys" if cfg!(feature = "rustls") => self.at_tcp(&url, true),
             "rediss" | "valkeys" => refused("asks for TLS, which needs the feature `rustls`"),
-            "unix" | "redis+unix" | "valkey+unix" => config.at_unix(&url),
+            "unix" | "redis+unix" | "valkey+unix" => self.at_unix(&url),
             scheme => refused(&format!("has scheme {scheme:?}")),
         }
     }

@@ -23,6 +23,9 @@ const DOUBTFUL_AFTER: Duration = Duration::from_secs(30);
 /// How often somebody who waits for a connection looks up: r2d2 wakes nobody when connecting fails.
 const LOOK_UP: Duration = Duration::from_millis(10);
 
+/// Twice the longest pause between two attempts to connect.
+const RETRY_WITHIN: Duration = Duration::from_millis(400);
+
 /// As many new connections in a row that are closed on us mean that Redis is down.
 const DROPS: u32 = 3;
 
@@ -148,7 +151,9 @@ impl RedisPool {
         let pool = r2d2::Pool::builder()
             .max_size(pool_size)
             .min_idle(Some(0))
-            .connection_timeout(connect_timeout)
+            // r2d2 pauses for up to half of this between its attempts to connect, and uses it for nothing
+            // else here.
+            .connection_timeout(connect_timeout.min(RETRY_WITHIN))
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .thread_pool(Arc::new(connecting))

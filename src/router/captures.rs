@@ -1,19 +1,20 @@
 //! The values of a rule's wildcards.
 
-use super::path::ENCODED_SLASH;
+use smallvec::SmallVec;
 
 /// The values of the named wildcards of a rule that matched, decoded, in the rule's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captures {
     /// All values, one behind the other.
     text: String,
-    ends: Vec<usize>,
+    ends: SmallVec<[usize; 4]>,
 }
 
 impl Captures {
     /// Room for this many values that have this many bytes together.
     pub(super) fn with_capacity(values: usize, bytes: usize) -> Captures {
-        Captures { text: String::with_capacity(bytes), ends: Vec::with_capacity(values) }
+        let bytes = if values == 0 { 0 } else { bytes };
+        Captures { text: String::with_capacity(bytes), ends: SmallVec::with_capacity(values) }
     }
 
     /// The value of the wildcard at this place.
@@ -24,11 +25,7 @@ impl Captures {
     }
 
     pub(super) fn push(&mut self, value: &str) {
-        if value.contains(ENCODED_SLASH) {
-            self.text.push_str(&value.replace(ENCODED_SLASH, "/"));
-        } else {
-            self.text.push_str(value);
-        }
+        self.text.push_str(value);
         self.ends.push(self.text.len());
     }
 }

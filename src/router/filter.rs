@@ -1,12 +1,15 @@
 //! Filters: which texts a wildcard takes, and what it makes of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use regex::Regex;
+use regex_syntax::hir::{Class, Hir, HirKind};
 
-use super::rule::Piece;
+use super::cell::Piece;
+use super::path::ENCODED_SLASH;
 use crate::{Error, ErrorKind, Result};
 
 type Convert = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -40,22 +43,38 @@ enum Kind {
     Path,
     Regex {
         name: String,
+        /// Where the app's own factory is that made this one: two apps may use one name for two things.
+        factory: usize,
         pattern: String,
         whole: Regex,
+        spans: bool,
         parse: Option<Convert>,
         format: Option<Convert>,
     },
 }
 
 impl Filter {
-    /// A filter for the texts that this regex matches as a whole. It sees decoded text, and takes a slash
-    /// where the pattern does.
+    /// A filter for the texts that this regex matches as a whole; it needs no anchors. It sees decoded text.
+    ///
+    /// A pattern that can match a slash (`.+`, but not `\\w+` or `[^/]+`) goes over several segments, and
+    /// any other stays inside its own. Only an encoded slash, `%2F`, is never a slash to a pattern: it is
+    /// a character that `.` and `[^/]` match, and a slash again in the value.
     pub fn regex(pattern: &str) -> Result<Filter> {
-        let whole = Regex::new(&format!(r"\A(?:{pattern})\z")).map_err(|error| {
-            Error::new(ErrorKind::Rule, format!("{pattern:?} is no regex")).with_source(error)
-        })?;
-        let (name, pattern) = ("re".to_owned(), pattern.to_owned());
-        Ok(Filter(Kind::Regex { name, pattern, whole, parse: None, format: None }))
+        let no_regex = |source: Box<dyn std::error::Error + Send + Sync>| {
+            Error::new(ErrorKind::Rule, format!("{pattern:?} is no regex")).with_source(source)
+        };
+        // On its own first: "a)(b" would only be a regex between our parentheses.
+        let parsed = regex_syntax::parse(pattern).map_err(|error| no_regex(error.into()))?;
+        let whole = Regex::new(&format!(r"\A(?:{pattern})\z"));
+        Ok(Filter(Kind::Regex {
+            name: "re".to_owned(),
+            factory: 0,
+            pattern: pattern.to_owned(),
+            whole: whole.map_err(|error| no_regex(error.into()))?,
+            spans: can_match_a_slash(&parsed),
+            parse: None,
+            format: None,
+        }))
     }
 
     /// The same filter, making the handler's value from the text of the path. `None` does not match.
@@ -81,79 +100,107 @@ impl Filter {
         self
     }
 
-    fn named(mut self, known_as: &str, config: Option<&str>) -> Filter {
-        if let Kind::Regex { name, .. } = &mut self.0 {
+    fn named(mut self, known_as: &str, config: Option<&str>, made_at: usize) -> Filter {
+        if let Kind::Regex { name, factory, .. } = &mut self.0 {
             *name = match config {
                 Some(config) => format!("{known_as}:{config}"),
                 None => known_as.to_owned(),
             };
+            *factory = made_at;
         }
         self
+    }
+
+    /// What two filters have in common that take the same texts.
+    pub(super) fn identity(&self) -> String {
+        match &self.0 {
+            Kind::Regex { factory, .. } => format!("{self} {factory}"),
+            _ => self.to_string(),
+        }
     }
 
     pub(super) fn segment() -> Filter {
         Filter(Kind::Segment)
     }
 
-    pub(super) fn is_path(&self) -> bool {
-        matches!(self.0, Kind::Path)
-    }
-
-    /// Whether a slash in a value is a real one.
+    /// Whether it can take more than one segment.
     pub(super) fn spans(&self) -> bool {
+        matches!(self.0, Kind::Path | Kind::Regex { spans: true, .. })
+    }
+
+    pub(super) fn piece(&self) -> Piece {
         match &self.0 {
-            Kind::Path => true,
-            Kind::Regex { whole, .. } => whole.is_match("a/b") || whole.is_match("1/1"),
-            _ => false,
+            Kind::Segment => Piece::Any,
+            Kind::Int => Piece::Int,
+            Kind::Float => Piece::Float,
+            Kind::Path => Piece::Path,
+            Kind::Regex { pattern, .. } => Piece::Regex(pattern.clone()),
         }
     }
 
-    /// The filter as a piece of a segment that is matched by hand, where it can be.
-    pub(super) fn piece(&self, named: bool) -> Option<Piece> {
-        match self.0 {
-            Kind::Segment => Some(Piece::Any { named }),
-            Kind::Int => Some(Piece::Int { named }),
-            Kind::Float => Some(Piece::Float { named }),
-            Kind::Path | Kind::Regex { .. } => None,
-        }
-    }
-
-    pub(super) fn pattern(&self) -> &str {
+    /// The regex for all of a wildcard's text, if it has one.
+    pub(super) fn whole(&self) -> Option<&Regex> {
         match &self.0 {
-            Kind::Segment => "[^/]+",
-            Kind::Int => r"-?[0-9]+",
-            Kind::Float => r"-?[0-9.]+",
-            Kind::Path => "(?s:.+?)",
-            Kind::Regex { pattern, .. } => pattern,
+            Kind::Regex { whole, .. } => Some(whole),
+            _ => None,
         }
     }
 
-    /// The value for a text that the pattern matched.
-    pub(super) fn convert(&self, text: &str) -> Option<String> {
+    /// The value for a text of the path that the filter's pattern matched.
+    pub(super) fn convert<'a>(&self, text: &'a str) -> Option<Cow<'a, str>> {
         match &self.0 {
-            Kind::Int if !is_int(text) => None,
-            Kind::Float if !is_float(text) => None,
-            Kind::Regex { parse: Some(parse), .. } => parse(text),
-            _ => Some(text.to_owned()),
-        }
-    }
-
-    /// The text for a value.
-    pub(super) fn text_for(&self, value: &str) -> Option<String> {
-        let fits = match &self.0 {
-            Kind::Segment | Kind::Path => !value.is_empty(),
-            Kind::Int => is_int(value),
-            Kind::Float => is_float(value),
-            Kind::Regex { format: Some(format), whole, .. } => {
-                return format(value).filter(|text| whole.is_match(text));
+            Kind::Int => is_int(text).then_some(Cow::Borrowed(text)),
+            Kind::Float => is_float(text).then_some(Cow::Borrowed(text)),
+            _ => {
+                let text = match text.contains(ENCODED_SLASH) {
+                    true => Cow::Owned(text.replace(ENCODED_SLASH, "/")),
+                    false => Cow::Borrowed(text),
+                };
+                match &self.0 {
+                    Kind::Regex { parse: Some(parse), .. } => parse(&text).map(Cow::Owned),
+                    _ => Some(text),
+                }
             }
-            Kind::Regex { whole, .. } => whole.is_match(value),
-        };
-        fits.then(|| value.to_owned())
+        }
+    }
+
+    /// The text of the path for a value, its slashes as [`ENCODED_SLASH`] where they cannot be real ones.
+    pub(super) fn text_for(&self, value: &str) -> Option<String> {
+        let encoded = |text: &str| text.replace('/', ENCODED_SLASH.encode_utf8(&mut [0; 4]));
+        match &self.0 {
+            Kind::Segment => (!value.is_empty()).then(|| encoded(value)),
+            Kind::Path => (!value.is_empty()).then(|| value.to_owned()),
+            Kind::Int => is_int(value).then(|| value.to_owned()),
+            Kind::Float => is_float(value).then(|| value.to_owned()),
+            Kind::Regex { format, whole, .. } => {
+                let text = match format {
+                    Some(format) => format(value)?,
+                    None => value.to_owned(),
+                };
+                [text.clone(), encoded(&text)].into_iter().find(|text| whole.is_match(text))
+            }
+        }
     }
 }
 
-/// Which of two filters of a rule it is: the same text means the same paths.
+/// Whether some text that the regex matches may have a slash in it.
+fn can_match_a_slash(regex: &Hir) -> bool {
+    match regex.kind() {
+        HirKind::Empty | HirKind::Look(_) => false,
+        HirKind::Literal(literal) => literal.0.contains(&b'/'),
+        HirKind::Class(Class::Unicode(class)) => {
+            class.iter().any(|range| (range.start()..=range.end()).contains(&'/'))
+        }
+        HirKind::Class(Class::Bytes(class)) => {
+            class.iter().any(|range| (range.start()..=range.end()).contains(&b'/'))
+        }
+        HirKind::Repetition(repetition) => can_match_a_slash(&repetition.sub),
+        HirKind::Capture(group) => can_match_a_slash(&group.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().any(can_match_a_slash),
+    }
+}
+
+/// What errors call it.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
@@ -172,13 +219,13 @@ impl fmt::Debug for Filter {
     }
 }
 
-/// `-?\d+` that an `i64` can hold.
+/// `-?[0-9]+` that an `i64` can hold.
 pub(super) fn is_int(text: &str) -> bool {
     // `i64` also reads a plus sign, which in Bottle is no part of a number.
     !text.starts_with('+') && text.parse::<i64>().is_ok()
 }
 
-/// `-?[\d.]+` that an `f64` can hold.
+/// `-?[0-9.]+` that an `f64` can hold.
 pub(super) fn is_float(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     !digits.is_empty()
@@ -216,7 +263,7 @@ impl Filters {
         let problem = |message: String, in_config| Problem { message, in_config };
         if let Some(make) = self.own.get(name) {
             return make(config)
-                .map(|filter| filter.named(name, config))
+                .map(|filter| filter.named(name, config, Arc::as_ptr(make).cast::<()>() as usize))
                 .map_err(|error| problem(format!("filter {name:?}: {error}"), config.is_some()));
         }
         let plain = |kind| match config {
@@ -224,11 +271,13 @@ impl Filters {
             Some(_) => Err(problem(format!("filter {name:?} takes no configuration"), true)),
         };
         match name {
+            // As in Bottle, an empty name is the default filter, and that takes a regex.
+            "" if config.is_none() => Ok(Filter::segment()),
             "int" => plain(Kind::Int),
             "float" => plain(Kind::Float),
             "path" => plain(Kind::Path),
-            "re" => Filter::regex(config.unwrap_or("[^/]+"))
-                .map(|filter| filter.named(name, config))
+            "re" | "" => Filter::regex(config.unwrap_or("[^/]+"))
+                .map(|filter| filter.named("re", config, 0))
                 .map_err(|error| problem(format!("{error:?}").replace('\n', " "), true)),
             _ => Err(problem(format!("unknown filter {name:?}"), false)),
         }

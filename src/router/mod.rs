@@ -4,14 +4,17 @@
 //! static rules first, then dynamic ones in the order of their declaration; the first match wins. A value
 //! that its filter or its argument cannot hold does not match, and the search goes on.
 //!
-//! Static rules are found in a hash map. Dynamic ones hang in a tree of segments, so that finding the few
-//! that can match takes as long among a thousand as among ten.
+//! Static rules are found in a hash map, and dynamic ones in a tree of their segments, so that a match takes
+//! as long among a thousand as among ten. A regex only runs for a wildcard that has one.
 
 mod captures;
+mod cell;
 mod filter;
+mod grammar;
 mod hash;
 mod path;
 mod rule;
+mod tree;
 
 use std::collections::HashMap;
 
@@ -22,7 +25,8 @@ pub use filter::{Filter, Filters};
 use hash::RuleMap;
 use path::decoded_path;
 pub use rule::Rule;
-use rule::{Piece, Segment, Shape, fits, split};
+use rule::Shape;
+use tree::{Node, Numbers};
 
 /// Rules and what they lead to.
 pub struct Router<T> {
@@ -38,19 +42,6 @@ struct Entry<T> {
     method: Option<Method>,
     rule: Rule,
     value: T,
-}
-
-/// What follows a number of segments.
-#[derive(Default)]
-struct Node {
-    texts: RuleMap<Node>,
-    patterns: Vec<(Vec<Piece>, Node)>,
-    /// Rules that end here.
-    ends: Vec<usize>,
-    /// Rules that take whatever is left, if there is anything.
-    tails: Vec<usize>,
-    /// Rules that a regex decides.
-    regexes: Vec<usize>,
 }
 
 /// What the search came to.
@@ -99,15 +90,7 @@ impl<T> Router<T> {
         same.push(number);
         match rule.shape() {
             Shape::Static(text) => self.statics.entry(text.clone()).or_default().push(number),
-            Shape::Segments { segments, tail } => {
-                let node =
-                    segments.iter().fold(&mut self.tree, |node, segment| node.child(segment));
-                if tail.is_some() { node.tails.push(number) } else { node.ends.push(number) }
-            }
-            Shape::Whole { prefix, .. } => {
-                let below = |node, text: &String| Node::child(node, &Segment::Text(text.clone()));
-                prefix.iter().fold(&mut self.tree, below).regexes.push(number);
-            }
+            Shape::Steps(steps) => self.tree.insert(steps, number),
         }
         self.routes.push(Entry { method, rule, value });
         Ok(())
@@ -153,10 +136,10 @@ impl<T> Router<T> {
         if allowed.is_empty() { Found::Nothing } else { Found::MethodNotAllowed(allowed) }
     }
 
-    /// The numbers of the dynamic rules that the tree cannot rule out, in the order of declaration.
-    fn candidates(&self, path: &str) -> Vec<usize> {
-        let mut found = Vec::new();
-        self.tree.walk(path.strip_prefix('/'), &mut found);
+    /// The numbers of the dynamic rules that match but for their values, in the order of declaration.
+    fn candidates(&self, path: &str) -> Numbers {
+        let mut found = Numbers::new();
+        self.tree.search(path.strip_prefix('/'), &mut found);
         found.sort_unstable();
         found
     }
@@ -189,42 +172,6 @@ fn allowed<'a>(methods: impl Iterator<Item = &'a Method>) -> Vec<Method> {
     }
     allowed.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     allowed
-}
-
-impl Node {
-    fn child(&mut self, segment: &Segment) -> &mut Node {
-        match segment {
-            Segment::Text(text) => self.texts.entry(text.clone()).or_default(),
-            Segment::Pattern(pieces) => {
-                let place = self.patterns.iter().position(|(known, _)| known == pieces);
-                let place = place.unwrap_or_else(|| {
-                    self.patterns.push((pieces.clone(), Node::default()));
-                    self.patterns.len() - 1
-                });
-                &mut self.patterns[place].1
-            }
-        }
-    }
-
-    fn walk(&self, rest: Option<&str>, found: &mut Vec<usize>) {
-        found.extend(&self.regexes);
-        let Some(rest) = rest else {
-            found.extend(&self.ends);
-            return;
-        };
-        if !rest.is_empty() {
-            found.extend(&self.tails);
-        }
-        let (segment, below) = split(rest);
-        if let Some(node) = self.texts.get(segment) {
-            node.walk(below, found);
-        }
-        for (pieces, node) in &self.patterns {
-            if fits(pieces, segment) {
-                node.walk(below, found);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -40,6 +40,21 @@ fn split_encoded_slashes(raw: &str) -> impl Iterator<Item = &str> {
     raw.split("%2F").flat_map(|piece| piece.split("%2f"))
 }
 
+/// The first segment, and what comes behind its slash.
+pub(super) fn split(path: &str) -> (&str, Option<&str>) {
+    match path.split_once('/') {
+        Some((segment, rest)) => (segment, Some(rest)),
+        None => (path, None),
+    }
+}
+
+/// All but the last `count` segments, at least one, and those.
+pub(super) fn split_before(path: &str, count: usize) -> Option<(&str, Option<&str>)> {
+    let Some(slash) = count.checked_sub(1) else { return Some((path, None)) };
+    let (at, _) = path.rmatch_indices('/').nth(slash)?;
+    Some((&path[..at], Some(&path[at + 1..])))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +76,21 @@ mod tests {
         ];
         for (raw, expected) in table {
             assert_eq!(decoded_path(raw).as_deref(), expected, "{raw}");
+        }
+    }
+
+    #[test]
+    fn the_last_segments_are_split_off() {
+        let table = [
+            ("a/b/c", 0, Some(("a/b/c", None))),
+            ("a/b/c", 1, Some(("a/b", Some("c")))),
+            ("a/b/c", 2, Some(("a", Some("b/c")))),
+            ("a/b/c", 3, None),
+            ("/", 1, Some(("", Some("")))),
+            ("", 0, Some(("", None))),
+        ];
+        for (path, count, expected) in table {
+            assert_eq!(split_before(path, count), expected, "{path} {count}");
         }
     }
 }

@@ -1,6 +1,9 @@
 use super::*;
 use crate::Error;
 
+mod index;
+mod model;
+
 fn rule(text: &str) -> Rule {
     Rule::parse(text, &Filters::default()).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -56,6 +59,24 @@ fn rules_match_as_in_bottle() {
         ("/<a><b>", "/x", None),
         ("/<a>x<b>", "/xxx", Some(&["x", "x"])),
         ("/<n:int><rest>", "/12ab", Some(&["12", "ab"])),
+        ("/<n:int><a><b>", "/1éé", Some(&["1", "é", "é"])),
+        ("/<n:int><m:int>", "/1234", Some(&["123", "4"])),
+        ("/<n:int><m:int>", "/-12-34", Some(&["-12", "-34"])),
+        ("/<n:int>-<slug>", "/7-up-to-8", Some(&["7", "up-to-8"])),
+        ("/<n:int>-<slug>", "/9223372036854775808-x", None),
+        ("/<x:float><y>", "/1.5.", Some(&["1.5", "."])),
+        ("/<p:path>/<q:path>", "/a/b/c", Some(&["a", "b/c"])),
+        ("/<p:path>.<ext>", "/a.b/c.tar.gz", Some(&["a.b/c", "tar.gz"])),
+        ("/<p:path>/x/<n>", "/a/x/b/x/c", Some(&["a/x/b", "c"])),
+        ("/<p:path>/x", "//x", None),
+        ("/<p:path>/x", "///x", Some(&["/"])),
+        ("/<p:re:.*>/x", "//x", Some(&[""])),
+        ("/<d:re:[a-z]{3}/[0-9]+>", "/abc/12", Some(&["abc/12"])),
+        ("/a/<w:re:^[a-z]+$>/b", "/a/bc/b", Some(&["bc"])),
+        ("/<d:re:a(b)?c><e:re:(x|y)+>", "/abcxy", Some(&["abc", "xy"])),
+        ("/<t:re:\\\\\\<>", "/%5C<", Some(&["\\<"])),
+        ("/<t:re:\\<[0-9]\\>>", "/<5>", Some(&["<5>"])),
+        ("/<a:>/<b::[ab]+>/<c:re:>/<:>", "/1/ab/2/3", Some(&["1", "ab", "2"])),
         ("/\\<a\\>\\:b\\\\", "/%3Ca%3E:b%5C", Some(&[])),
         ("/:name", "/:name", Some(&[])),
         ("/:name", "/x", None),
@@ -88,14 +109,23 @@ fn a_malformed_rule_says_what_and_where() {
             "/<1a>",
             "\"1a\" is no name for a wildcard, which starts with a letter or _ and goes on with letters, digits and _ in rule \"/<1a>\", column 3",
         ),
+        (
+            "/é/<b:path:x>",
+            "filter \"path\" takes no configuration in rule \"/é/<b:path:x>\", column 12",
+        ),
         ("/<a:int:5>", "filter \"int\" takes no configuration in rule \"/<a:int:5>\", column 9"),
     ];
     for (rule, expected) in table {
         let error: Error = Rule::parse(rule, &Filters::default()).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
-    let error = Rule::parse("/<a:re:(>", &Filters::default()).unwrap_err().to_string();
-    assert!(error.contains("\"(\" is no regex") && error.contains("column 8"), "{error}");
+    for (rule, pattern) in
+        [("/<a:re:(>", "("), ("/<a:re:a)(b>", "a)(b"), ("/<a:re:(?=b)>", "(?=b)")]
+    {
+        let error = Rule::parse(rule, &Filters::default()).unwrap_err().to_string();
+        let expected = format!("{pattern:?} is no regex");
+        assert!(error.starts_with(&expected) && error.ends_with("column 8"), "{error}");
+    }
 }
 
 #[test]
@@ -178,6 +208,8 @@ fn the_same_pattern_twice_is_a_conflict() {
         ("/a/<x:re:[a-z]+>", "/a/<y:re:[0-9]+>", false),
         ("/a/<x>", "/a/<y:int>", false),
         ("/a", "/a/", false),
+        ("/a/<x>", "/a/<y:>", true),
+        (r"/\\<x:int>", r"/\\\<int\>", false),
     ];
     for (one, other, conflict) in table {
         let mut router = Router::new();
@@ -202,6 +234,13 @@ fn addresses_are_built_and_lead_back() {
         ("/n/<n:int>", &[("n", "five")], Err("\"five\" is no value for <n>, which is int")),
         ("/n/<n:int>", &[], Err("no value for <n> was given")),
         ("/n/<:int>", &[], Err("it has a wildcard without a name")),
+        ("/<p:path>", &[("p", "/evil.example/x")], Ok("/%2Fevil.example/x")),
+        ("/<x>", &[("x", "/evil.example")], Ok("/%2Fevil.example")),
+        ("/<d:re:[a-z]{3}/[0-9]+>", &[("d", "abc/12")], Ok("/abc/12")),
+        ("/<x:re:[^/]+>", &[("x", "a/b")], Ok("/a%2Fb")),
+        ("/<x:re:[a-z]+>", &[("x", "a/b")], Err("\"a/b\" is no value for <x>, which is re:[a-z]+")),
+        ("/<n:int>-<slug>", &[("n", "7"), ("slug", "8-9")], Ok("/7-8-9")),
+        ("/<x>", &[("x", "\u{FFFF}")], Err("would not lead back")),
         ("/<a>-<b>", &[("a", "x"), ("b", "y-z")], Err("would not lead back")),
         ("/<a>/x", &[("a", "..")], Err("would not lead back")),
         ("/café", &[], Ok("/caf%C3%A9")),
@@ -217,98 +256,77 @@ fn addresses_are_built_and_lead_back() {
     }
 }
 
-/// A small generator for tests: xorshift.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % limit as u64) as usize
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.below(from.len())]
-    }
-}
-
-/// The rule as Bottle has it: one regex.
-fn model(text: &str) -> regex::Regex {
-    let pattern = text
-        .replace('.', "\\.")
-        .replace("<i:int>", "(-?[0-9]+)")
-        .replace("<p:path>", "(.+?)")
-        .replace("<q:re:[ab]+>", "([ab]+)");
-    let any = regex::Regex::new("<[xyz]>").unwrap();
-    regex::Regex::new(&format!("^{}$", any.replace_all(&pattern, "([^/]+)"))).unwrap()
-}
-
-#[test]
-fn the_tree_finds_what_a_list_of_regexes_finds() {
-    let mut random = Random(88_172_645_463_325_252);
-    let pieces = [
-        "a",
-        "b",
-        "ab",
-        "<x>",
-        "<y>",
-        "a<x>",
-        "<x>b",
-        "<x>.<y>",
-        "<i:int>",
-        "<p:path>",
-        "<q:re:[ab]+>",
-        "",
-    ];
-    let texts = ["a", "b", "ab", "1", "12", "a.b", "ba.b.a", "", "x"];
-    for _ in 0..400 {
-        let mut rules: Vec<String> = Vec::new();
-        while rules.len() < 6 {
-            let count = 1 + random.below(3);
-            let text: String = (0..count).map(|_| format!("/{}", random.pick(&pieces))).collect();
-            let parsed = Rule::parse(&text, &Filters::default());
-            let clash =
-                |parsed: &Rule| rules.iter().any(|other| rule(other).pattern() == parsed.pattern());
-            if parsed.is_ok_and(|parsed| !clash(&parsed)) {
-                rules.push(text);
-            }
-        }
-        let with_methods: Vec<_> = rules.iter().map(|text| ("GET", text.as_str())).collect();
-        let router = router(&with_methods);
-        let models: Vec<_> = rules.iter().map(|text| (text, model(text))).collect();
-        for _ in 0..30 {
-            let count = 1 + random.below(4);
-            let path: String = (0..count).map(|_| format!("/{}", random.pick(&texts))).collect();
-            let matching = || models.iter().filter(|(_, model)| model.is_match(&path));
-            let expected =
-                matching().find(|(text, _)| !text.contains('<')).or_else(|| matching().next());
-            match (router.find(&Method::GET, &path, |_, _| true), expected) {
-                (Found::Match { value, captures }, Some((expected, model))) => {
-                    assert_eq!(&&rules[*value], expected, "{rules:?} {path}");
-                    let groups = model.captures(&path).unwrap();
-                    for (index, group) in groups.iter().skip(1).enumerate() {
-                        assert_eq!(
-                            captures.get(index),
-                            group.map(|g| g.as_str()),
-                            "{expected} {path}"
-                        );
-                    }
-                }
-                (Found::Nothing, None) => {}
-                (found, expected) => panic!("{rules:?} {path}: {found:?}, not {expected:?}"),
-            }
-        }
-    }
-}
-
 #[test]
 fn hostile_paths_match_in_linear_time() {
     // Without a bound on backtracking these would not end.
-    let path = format!("/{}", "-".repeat(8192));
-    for text in
-        ["/<a>-<b>-<c>-<d>-<e>x", "/<a:int><b:int><c>-<d:path>-<e:path>x", "/<a><b><c><d><e><f>x"]
-    {
-        assert_eq!(values(text, &path), None);
+    let forms = [
+        "/<a>-<b>-<c>-<d>-<e>x",
+        "/<a:int><b:int><c>-<d:path>-<e:path>x",
+        "/<a><b><c><d><e><f>x",
+        "/<a:float>-<b>-<c:int>-<d>-<e:float>x",
+        "/<a:path>/<b:path>/<c:path>/<d:path>/<e>x",
+        "/<a:path>-<b:path>-<c:path>-<d:path>-<e:path>x",
+        "/<a:re:(?:-+)+>-<b:re:.*>-<c:re:(?:.*-)*>x",
+    ];
+    let rules: Vec<_> = forms.iter().map(|text| ("GET", *text)).collect();
+    let router = router(&rules);
+    for unit in ["-", "/", "-/", "1-", "1.", "é", "%2F"] {
+        let path = format!("/{}", unit.repeat(8192 / unit.len()));
+        assert!(matches!(router.find(&Method::GET, &path, |_, _| true), Found::Nothing), "{unit}");
+        for text in forms {
+            assert_eq!(values(text, &path), None, "{text} {unit}");
+        }
     }
+}
+
+#[test]
+fn a_filter_of_the_app_s_own_converts_both_ways() {
+    let mut filters = Filters::default();
+    filters.add("hex", |config| {
+        let digits = config.unwrap_or("1,");
+        Ok(Filter::regex(&format!("[0-9a-f]{{{digits}}}"))?
+            .parse(|text| u16::from_str_radix(text, 16).ok().map(|number| number.to_string()))
+            .format(|value| value.parse::<u16>().ok().map(|number| format!("{number:x}"))))
+    });
+    filters.add("pair", |_| {
+        Ok(Filter::regex("[^/]+/[^/]+")?.parse(|text| Some(text.replace('/', " and "))))
+    });
+    let rule = |text: &str| Rule::parse(text, &filters).unwrap();
+    let table: &[(&str, &str, Option<&[&str]>)] = &[
+        ("/c/<c:hex>", "/c/ff", Some(&["255"])),
+        ("/c/<c:hex>", "/c/FF", None),
+        // Fits the pattern, but the filter refuses it.
+        ("/c/<c:hex>", "/c/fffff", None),
+        ("/c/<c:hex:4>", "/c/00ff", Some(&["255"])),
+        ("/c/<c:hex:4>", "/c/ff", None),
+        ("/c-<n:int>-<c:hex>.png", "/c-1-a.png", Some(&["1", "10"])),
+        ("/<p:pair>/end", "/a/b%2Fc/end", Some(&["a and b and c"])),
+        ("/<p:pair>/end", "/a/b/c/end", None),
+    ];
+    for (text, path, expected) in table {
+        let captures = rule(text).captures(&decoded_path(path).unwrap());
+        let values = captures
+            .as_ref()
+            .map(|captures| (0..).map_while(|index| captures.get(index)).collect::<Vec<_>>());
+        assert_eq!(values.as_deref(), *expected, "{text} {path}");
+    }
+    assert_eq!(rule("/c/<c:hex>").build(&[("c", "255")]).unwrap(), "/c/ff");
+    assert!(rule("/c/<c:hex>").build(&[("c", "65536")]).is_err());
+    let error = Rule::parse("/<c:hex:x>", &filters).unwrap_err().to_string();
+    assert!(error.ends_with("in rule \"/<c:hex:x>\", column 9"), "{error}");
+    let error = Rule::parse("/<c:hax>", &filters).unwrap_err().to_string();
+    assert!(error.ends_with("column 5; known: int, float, path, re, hex, pair"), "{error}");
+}
+
+#[test]
+fn filters_of_two_apps_with_one_name_are_two_filters() {
+    let with = |pattern: &'static str| {
+        let mut filters = Filters::default();
+        filters.add("mine", move |_| Filter::regex(pattern));
+        filters
+    };
+    let (letters, digits) = (with("[a-z]+"), with("[0-9]+"));
+    let pattern = |text, filters: &Filters| Rule::parse(text, filters).unwrap().pattern();
+    assert_ne!(pattern("/<x:mine>", &letters), pattern("/<x:mine>", &digits));
+    assert_eq!(pattern("/<x:mine>", &letters), pattern("/<y:mine>", &letters.clone()));
 }

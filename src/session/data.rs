@@ -63,6 +63,8 @@ pub struct Session {
     gone: bool,
     cookie: CookieDue,
     pub(super) refused: Option<Error>,
+    /// A commit failed: what it was to save is lost, whatever the handler made of its error.
+    unsaved: Option<crate::ErrorKind>,
     pub(super) used: Cell<bool>,
 }
 
@@ -143,6 +145,7 @@ impl Session {
             gone: false,
             cookie: CookieDue::Nothing,
             refused: None,
+            unsaved: None,
             used: Cell::new(false),
         }
     }
@@ -311,7 +314,15 @@ impl Session {
     ///
     /// In [`Layout::BottleSession`](crate::Layout::BottleSession), which has no place for it, this lasts
     /// only until the session is loaded again.
+    ///
+    /// A lifetime of zero is refused, as a value that cannot be stored is: [`destroy`](Session::destroy)
+    /// ends a session.
     pub fn remember(&mut self, lifetime: Duration) {
+        if lifetime.is_zero() {
+            let text = "a session cannot be remembered for no time; destroy ends it";
+            self.refused.get_or_insert_with(|| Error::new(ErrorKind::Session, text));
+            return;
+        }
         if self.remember != Some(lifetime) {
             self.remember = Some(lifetime);
             self.remember_changed = true;
@@ -326,12 +337,16 @@ impl Session {
     /// loaded it, and nothing was written.
     pub fn commit(&mut self) -> Result<()> {
         if let Some(error) = self.refused.take() {
+            self.unsaved.get_or_insert(error.kind());
             return Err(error);
         }
         let keeper = self.keeper.clone();
         for pending in self.pending()? {
             let saved = keeper.store.save(&pending.save(&keeper));
-            self.settle(pending, saved)?;
+            if let Err(error) = self.settle(pending, saved) {
+                self.unsaved.get_or_insert(error.kind());
+                return Err(error);
+            }
         }
         match self.gone {
             true => Err(gone()),
@@ -373,7 +388,8 @@ impl Session {
     }
 
     /// Sets a value unless the store has one, and says whether it did: of several requests that try at
-    /// the same time exactly one does. Changes made so far are saved first.
+    /// the same time exactly one does. Changes made so far are saved first. Where another request was
+    /// first, this one's view does not have its value.
     pub fn set_if_absent(&mut self, key: &str, value: impl ToString) -> Result<bool> {
         self.used.set(true);
         let value = value.to_string();
@@ -554,7 +570,8 @@ impl Session {
 
     /// A value that `set` refused and nobody has heard of yet.
     pub(crate) fn take_refused(&mut self) -> Option<Error> {
-        self.refused.take()
+        let text = "changes of the session could not be saved while the handler was running";
+        self.refused.take().or_else(|| self.unsaved.map(|kind| Error::new(kind, text)))
     }
 
     pub(crate) fn cookie_due(&self) -> CookieDue {

@@ -35,6 +35,9 @@ use crate::{Error, ErrorKind, Result};
 /// How long the store keeps a session whose cookie ends with the browser: 7 days, as in bottle-session.
 const BROWSER_SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// The absolute limit of a hardened session unless another is set.
+const HARDENED_MAX_AGE: Duration = Duration::from_secs(12 * 60 * 60);
+
 /// Provides a [`Session`] to the handlers that ask for one.
 ///
 /// Names and defaults of the first options are those of Python's bottle-session 1.0:
@@ -65,6 +68,7 @@ pub struct SessionPlugin {
     cookie: CookieSettings,
     lifetime: Option<Duration>,
     max_age: Option<Duration>,
+    hardened: bool,
     caps: Caps,
     events: Option<Box<dyn Events>>,
     counters: Counters,
@@ -94,6 +98,7 @@ impl SessionPlugin {
             cookie: CookieSettings::default(),
             lifetime: Some(Duration::from_secs(300)),
             max_age: None,
+            hardened: false,
             caps: Caps::default(),
             events: None,
             counters: Counters::default(),
@@ -157,10 +162,10 @@ impl SessionPlugin {
     }
 
     /// Where Redis is, as `redis://user:password@host:port/db`, `rediss://…` (feature `rustls`) or
-    /// `unix:///path?db=0`.
+    /// `unix:///path?db=0`. What it does not say stays as it is.
     #[must_use]
     pub fn url(mut self, url: &str) -> SessionPlugin {
-        match RedisConfig::from_url(url) {
+        match self.redis.clone().url(url) {
             Ok(config) => self.redis(|_| config),
             Err(error) => {
                 self.refused.get_or_insert(error);
@@ -314,23 +319,30 @@ impl SessionPlugin {
     }
 
     /// The strictest settings that fit a site of its own behind TLS: a `__Host-` name, Secure, HttpOnly,
-    /// and an absolute limit of 12 hours unless one is set (OWASP Session Management Cheat Sheet; NIST SP
+    /// and an absolute limit of 12 hours unless one is set; wherever it stands among the options (OWASP Session Management Cheat Sheet; NIST SP
     /// 800-63B section 7.2).
     #[must_use]
     pub fn hardened(mut self) -> SessionPlugin {
-        if !self.cookie.name.starts_with("__Host-") {
-            self.cookie.name = format!("__Host-{}", self.cookie.name);
-        }
-        self.cookie.secure = true;
-        self.cookie.http_only = true;
-        self.cookie.path = "/".to_owned();
-        self.cookie.domain = None;
-        self.max_age.get_or_insert(Duration::from_secs(12 * 60 * 60));
+        self.hardened = true;
         self
     }
 
+    /// The cookie as it will be. `hardened` has the last word, wherever it was said.
+    fn cookie_settings(&self) -> CookieSettings {
+        let mut cookie = self.cookie.clone();
+        if self.hardened {
+            if !cookie.name.starts_with("__Host-") {
+                cookie.name.insert_str(0, "__Host-");
+            }
+            cookie.secure = true;
+            cookie.http_only = true;
+        }
+        cookie
+    }
+
     fn lifetimes(&self) -> Lifetimes {
-        Lifetimes { idle: self.lifetime.unwrap_or(BROWSER_SESSION), absolute: self.max_age }
+        let absolute = self.max_age.or(self.hardened.then_some(HARDENED_MAX_AGE));
+        Lifetimes { idle: self.lifetime.unwrap_or(BROWSER_SESSION), absolute }
     }
 
     fn open_store(&mut self) -> Result<Arc<dyn SessionStore>> {
@@ -448,7 +460,7 @@ impl Plugin for SessionPlugin {
     }
 
     fn provides(&self) -> Option<Provision> {
-        let claim = format!("cookie {:?}", self.cookie.name);
+        let claim = format!("cookie {:?}", self.cookie_settings().name);
         Some(Provision::of::<Session>(&self.keyword).claiming(claim))
     }
 
@@ -456,6 +468,7 @@ impl Plugin for SessionPlugin {
         if let Some(error) = self.refused.take() {
             return Err(error);
         }
+        self.cookie = self.cookie_settings();
         self.cookie.check()?;
         let lifetimes = self.lifetimes();
         if lifetimes.idle.is_zero() || lifetimes.absolute.is_some_and(|limit| limit.is_zero()) {

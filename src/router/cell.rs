@@ -1,0 +1,260 @@
+//! Cells: what a rule has between two slashes, and how a text is taken apart by one.
+//!
+//! A wildcard that takes slashes makes its cell *span* segments: then everything from the first such
+//! wildcard's segment to the last one's is one cell.
+
+use regex::Regex;
+
+use super::filter::Filter;
+
+/// A cell with at least one wildcard. Cells with the same pieces take the same texts.
+#[derive(Clone, Debug)]
+pub(super) struct Cell {
+    pieces: Vec<Piece>,
+    how: How,
+}
+
+/// A part of a cell. Texts and wildcards need not alternate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    Text(String),
+    /// `[^/]+`
+    Any,
+    /// `-?[0-9]+`
+    Int,
+    /// `-?[0-9.]+`
+    Float,
+    /// `.+?`, with slashes
+    Path,
+    Regex(String),
+}
+
+/// How a cell is matched: the first of these that can.
+#[derive(Clone, Debug)]
+enum How {
+    /// The only piece is a wildcard.
+    Alone,
+    /// One wildcard between texts, or several that take anything.
+    FromTheEnd,
+    /// Wildcards of several kinds.
+    Table,
+    /// A regex is the only piece.
+    Whole(Regex),
+    /// A regex among others; the groups of its wildcards.
+    Groups(Regex, Vec<usize>),
+}
+
+impl PartialEq for Cell {
+    fn eq(&self, other: &Cell) -> bool {
+        self.pieces == other.pieces
+    }
+}
+
+impl Cell {
+    /// The cell of these pieces; `filters` are those of its wildcards, in order.
+    pub(super) fn new(pieces: Vec<Piece>, filters: &[&Filter]) -> Result<Cell, regex::Error> {
+        let wildcards = || pieces.iter().filter(|piece| !matches!(piece, Piece::Text(_)));
+        let alone = pieces.len() == 1;
+        let how = if wildcards().any(|piece| matches!(piece, Piece::Regex(_))) {
+            match filters.first().and_then(|filter| filter.whole()) {
+                Some(whole) if alone => How::Whole(whole.clone()),
+                _ => groups(&pieces)?,
+            }
+        } else if alone {
+            How::Alone
+        } else if wildcards().count() == 1 || wildcards().all(|piece| *piece == Piece::Any) {
+            How::FromTheEnd
+        } else {
+            How::Table
+        };
+        Ok(Cell { pieces, how })
+    }
+
+    /// The text that everything this cell takes starts with.
+    pub(super) fn first_text(&self) -> Option<&str> {
+        self.pieces.first().and_then(Piece::text)
+    }
+
+    /// The text that everything this cell takes ends with.
+    pub(super) fn last_text(&self) -> Option<&str> {
+        self.pieces.last().and_then(Piece::text)
+    }
+
+    /// Whether the cell takes the text.
+    pub(super) fn fits(&self, text: &str) -> bool {
+        match &self.how {
+            How::Whole(regex) | How::Groups(regex, _) => regex.is_match(text),
+            _ => self.take(text, |_| Some(())).is_some(),
+        }
+    }
+
+    /// Hands over what each wildcard takes of the text, in order, as Bottle's regex would divide it. `None`
+    /// where the cell does not take the text, or the receiver refuses. The time is linear in the text.
+    pub(super) fn take<'a>(
+        &self,
+        text: &'a str,
+        mut receive: impl FnMut(&'a str) -> Option<()>,
+    ) -> Option<()> {
+        match &self.how {
+            How::Alone => self.pieces[0].takes(text).then(|| receive(text))?,
+            How::FromTheEnd => {
+                from_the_end(&self.pieces, text)?.into_iter().rev().try_for_each(receive)
+            }
+            How::Table => by_table(&self.pieces, text, receive),
+            How::Whole(regex) => regex.is_match(text).then(|| receive(text))?,
+            How::Groups(regex, groups) => {
+                let found = regex.captures(text)?;
+                groups.iter().try_for_each(|group| receive(found.get(*group)?.as_str()))
+            }
+        }
+    }
+}
+
+impl Piece {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Piece::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn pattern(&self) -> String {
+        match self {
+            Piece::Text(text) => regex::escape(text),
+            Piece::Any => "[^/]+".to_owned(),
+            Piece::Int => "-?[0-9]+".to_owned(),
+            Piece::Float => "-?[0-9.]+".to_owned(),
+            Piece::Path => "(?s:.+?)".to_owned(),
+            Piece::Regex(pattern) => pattern.clone(),
+        }
+    }
+
+    /// Whether the wildcard repeats over this byte.
+    fn repeats(&self, byte: u8) -> bool {
+        match self {
+            Piece::Any => byte != b'/',
+            Piece::Int => byte.is_ascii_digit(),
+            Piece::Float => byte.is_ascii_digit() || byte == b'.',
+            Piece::Path => true,
+            Piece::Text(_) | Piece::Regex(_) => false,
+        }
+    }
+
+    fn signed(&self) -> bool {
+        matches!(self, Piece::Int | Piece::Float)
+    }
+
+    /// Whether the wildcard takes the whole text, which has no slash unless it is a `path`'s.
+    fn takes(&self, text: &str) -> bool {
+        if !self.signed() {
+            return !text.is_empty();
+        }
+        let text = text.strip_prefix('-').unwrap_or(text);
+        !text.is_empty() && text.bytes().all(|byte| self.repeats(byte))
+    }
+}
+
+fn groups(pieces: &[Piece]) -> Result<How, regex::Error> {
+    let name = |number: usize| format!("wildcard{number}_");
+    let mut pattern = String::from(r"\A");
+    let mut count = 0;
+    for piece in pieces {
+        if piece.text().is_some() {
+            pattern.push_str(&piece.pattern());
+        } else {
+            pattern.push_str(&format!("(?P<{}>{})", name(count), piece.pattern()));
+            count += 1;
+        }
+    }
+    pattern.push_str(r"\z");
+    let regex = Regex::new(&pattern)?;
+    let group =
+        |number| regex.capture_names().position(|known| known == Some(name(number).as_str()));
+    let groups = (0..count).filter_map(group).collect();
+    Ok(How::Groups(regex, groups))
+}
+
+/// What the wildcards take, the last one first: each text at its last possible place makes the wildcards
+/// before it as long as they can be, which is what greedy wildcards do.
+fn from_the_end<'a>(pieces: &[Piece], text: &'a str) -> Option<Vec<&'a str>> {
+    let mut found = Vec::with_capacity(pieces.len());
+    let mut rest = text;
+    for at in (0..pieces.len()).rev() {
+        if let Piece::Text(text) = &pieces[at] {
+            rest = rest.strip_suffix(text.as_str())?;
+            continue;
+        }
+        let start = match at.checked_sub(1).map(|before| &pieces[before]) {
+            None => 0,
+            // The first text is where the cell starts.
+            Some(Piece::Text(first)) if at == 1 => {
+                rest.strip_prefix(first.as_str()).map(|_| first.len())?
+            }
+            Some(Piece::Text(before)) => {
+                let last = rest.char_indices().next_back()?.0;
+                rest[..last].rfind(before.as_str())? + before.len()
+            }
+            // Two wildcards side by side: the later one gets one character.
+            Some(_) => rest.char_indices().next_back()?.0,
+        };
+        let value = &rest[start..];
+        if !pieces[at].takes(value) {
+            return None;
+        }
+        found.push(value);
+        rest = &rest[..start];
+    }
+    rest.is_empty().then_some(found)
+}
+
+/// Backtracking would take time exponential in the wildcards; this notes, from the end, from which places
+/// each piece and those behind it can take the rest, and then reads the division off in one go.
+fn by_table<'a>(
+    pieces: &[Piece],
+    text: &'a str,
+    mut receive: impl FnMut(&'a str) -> Option<()>,
+) -> Option<()> {
+    let bytes = text.as_bytes();
+    let mut table = vec![vec![false; bytes.len() + 1]; pieces.len() + 1];
+    table[pieces.len()][bytes.len()] = true;
+    for (at, piece) in pieces.iter().enumerate().rev() {
+        let (here, behind) = table.split_at_mut(at + 1);
+        let (here, behind) = (&mut here[at], &behind[0]);
+        if let Piece::Text(text) = piece {
+            for place in 0..=bytes.len() {
+                here[place] =
+                    bytes[place..].starts_with(text.as_bytes()) && behind[place + text.len()];
+            }
+            continue;
+        }
+        let mut repeated = false;
+        for place in (0..bytes.len()).rev() {
+            let unsigned = repeated;
+            repeated = piece.repeats(bytes[place]) && (behind[place + 1] || repeated);
+            let signed = piece.signed() && bytes[place] == b'-' && unsigned;
+            here[place] = (repeated || signed) && text.is_char_boundary(place);
+        }
+    }
+    if !table[0][0] {
+        return None;
+    }
+    let mut start = 0;
+    for (at, piece) in pieces.iter().enumerate() {
+        if let Piece::Text(text) = piece {
+            start += text.len();
+            continue;
+        }
+        let sign = usize::from(piece.signed() && bytes[start] == b'-');
+        let repeated =
+            bytes[start + sign..].iter().take_while(|byte| piece.repeats(**byte)).count();
+        let mut ends = start + sign + 1..=start + sign + repeated;
+        let goes_on = |end: &usize| table[at + 1][*end];
+        let end = match piece {
+            Piece::Path => ends.find(goes_on)?,
+            _ => ends.rfind(goes_on)?,
+        };
+        receive(&text[start..end])?;
+        start = end;
+    }
+    Some(())
+}
