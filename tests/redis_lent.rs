@@ -5,9 +5,7 @@ use std::time::Duration;
 use bottle_session::{
     Action, Changes, IdFormat, Lifetimes, Load, Save, Saved, SessionId, SessionStore,
 };
-use bottle_session::{
-    BreakerState, ErrorKind, RedisConfig, RedisConnection, RedisPool, RedisStore,
-};
+use bottle_session::{ErrorKind, RedisConfig, RedisConnection, RedisPool, RedisStore};
 use r2d2_redis::redis::{self as old, ConnectionLike};
 use r2d2_redis::{RedisConnectionManager, r2d2};
 
