@@ -179,7 +179,7 @@ impl Connection {
             Framing::Length(length) if too_large(length) => {
                 Err(Refused(StatusCode::PAYLOAD_TOO_LARGE))
             }
-            Framing::Empty => Ok(Some(self.hand_over(head, None, None))),
+            Framing::Empty => Ok(Some(self.hand_over(*head, None, None))),
             framing => {
                 let decoder = BodyDecoder::new(framing);
                 let gathering = Gathering { head, decoder, body: Vec::new(), started: now };
@@ -216,7 +216,7 @@ impl Connection {
         };
         let Gathering { head, decoder, body, .. } = *gathering;
         if done {
-            return Ok(Some(self.hand_over(head, Some(RequestBody::Bytes(body.into())), None)));
+            return Ok(Some(self.hand_over(*head, Some(RequestBody::Bytes(body.into())), None)));
         }
         let length = match head.framing {
             Framing::Length(length) => Some(length),
@@ -230,12 +230,12 @@ impl Connection {
             self.options.clone(),
         );
         let body = RequestBody::Stream { reader: Box::new(stream.clone()), length };
-        Ok(Some(self.hand_over(head, Some(body), Some(stream))))
+        Ok(Some(self.hand_over(*head, Some(body), Some(stream))))
     }
 
     fn hand_over(
         &mut self,
-        head: Box<Head>,
+        head: Head,
         body: Option<RequestBody>,
         stream: Option<SharedBody>,
     ) -> Next {
