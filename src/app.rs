@@ -1,18 +1,18 @@
 //! The app: routes, plugins, hooks, error pages, mounted apps.
 
-use std::collections::{HashMap, HashSet};
 use std::panic::Location;
 use std::sync::Arc;
 
 use http::{Extensions, Method, StatusCode};
 
-use crate::handler::{Binder, Handler, Provider, Signature, Wildcards};
-use crate::plugin::{Ask, Callback, Installed, Plugin, Provision, Route};
+use crate::build;
+use crate::handler::{Binder, Handler, Signature};
+use crate::plugin::{Callback, Installed, Plugin, Provision};
 use crate::request::{DEFAULT_BODY_LIMIT, Request};
 use crate::response::{HttpError, IntoResponse, Response};
-use crate::router::{Filter, Filters, Router, Rule};
+use crate::router::{Filter, Filters, Rule};
 use crate::server::{self, ShutdownHandle};
-use crate::service::{Endpoint, Inner, Scope, Service, Target, Urls};
+use crate::service::{Scope, Service, Urls};
 use crate::{Error, ErrorKind, Result};
 
 type Bind = Box<dyn FnOnce(&mut Binder<'_>) -> Callback + Send>;
@@ -34,43 +34,43 @@ type Bind = Box<dyn FnOnce(&mut Binder<'_>) -> Callback + Send>;
 /// # Ok::<(), bottle_session::Error>(())
 /// ```
 pub struct App {
-    plugins: Vec<InstalledPlugin>,
-    drafts: Vec<Draft>,
-    filters: Filters,
-    scope: Scope,
-    mounts: Vec<(String, App)>,
-    errors: Vec<Error>,
-    body_limit: u64,
+    pub(crate) plugins: Vec<InstalledPlugin>,
+    pub(crate) drafts: Vec<Draft>,
+    pub(crate) filters: Filters,
+    pub(crate) scope: Scope,
+    pub(crate) mounts: Vec<(String, App)>,
+    pub(crate) errors: Vec<Error>,
+    pub(crate) body_limit: u64,
 }
 
-struct InstalledPlugin {
-    plugin: Arc<dyn Plugin>,
-    name: String,
-    provision: Option<Provision>,
+pub(crate) struct InstalledPlugin {
+    pub(crate) plugin: Arc<dyn Plugin>,
+    pub(crate) name: String,
+    pub(crate) provision: Option<Provision>,
 }
 
 /// A route before the app is built.
-struct Draft {
-    methods: Vec<Method>,
-    rules: Vec<String>,
-    bind: Bind,
-    name: Option<String>,
-    skip: Skip,
-    plugins: Vec<InstalledPlugin>,
-    config: Extensions,
-    body_limit: Option<u64>,
-    location: &'static Location<'static>,
+pub(crate) struct Draft {
+    pub(crate) methods: Vec<Method>,
+    pub(crate) rules: Vec<String>,
+    pub(crate) bind: Bind,
+    pub(crate) name: Option<String>,
+    pub(crate) skip: Skip,
+    pub(crate) plugins: Vec<InstalledPlugin>,
+    pub(crate) config: Extensions,
+    pub(crate) body_limit: Option<u64>,
+    pub(crate) location: &'static Location<'static>,
 }
 
 #[derive(Default)]
-struct Skip {
+pub(crate) struct Skip {
     all: bool,
     names: Vec<String>,
     keywords: Vec<String>,
 }
 
 impl Skip {
-    fn skips(&self, installed: &InstalledPlugin) -> bool {
+    pub(crate) fn skips(&self, installed: &InstalledPlugin) -> bool {
         let keyword = installed.provision.as_ref().map(Provision::keyword);
         self.all
             || self.names.contains(&installed.name)
@@ -321,26 +321,7 @@ impl App {
 
     /// Checks everything and makes a [`Service`]. The error holds all that cannot work.
     pub fn build(self) -> Result<Service> {
-        let mut building = Building {
-            router: Router::new(),
-            plugins: Vec::new(),
-            scopes: Vec::new(),
-            urls: Urls::default(),
-            errors: Vec::new(),
-            names: HashSet::new(),
-        };
-        let body_limit = self.body_limit;
-        building.add_app(self, "", None);
-        if !building.errors.is_empty() {
-            return Err(Error::many(building.errors));
-        }
-        Ok(Service::new(Inner {
-            router: building.router,
-            plugins: building.plugins,
-            scopes: building.scopes,
-            urls: Arc::new(building.urls),
-            body_limit,
-        }))
+        build::service(self)
     }
 
     /// Builds the app and serves it on this address until SIGINT or SIGTERM.
@@ -409,7 +390,7 @@ fn prepared(
     Ok(InstalledPlugin { plugin: Arc::new(plugin), name, provision })
 }
 
-fn joined(prefix: &str, rule: &str) -> String {
+pub(crate) fn joined(prefix: &str, rule: &str) -> String {
     format!("{}{rule}", prefix.trim_end_matches('/')).trim_end_matches('/').to_owned()
 }
 
@@ -557,183 +538,4 @@ impl<E: Into<HttpError>> HookOutcome for std::result::Result<(), E> {
     fn into_answer(self) -> Option<Response> {
         self.err().map(|error| error.into().into_response())
     }
-}
-
-/// An app on its way to a service.
-struct Building {
-    router: Router<Target>,
-    plugins: Vec<Arc<dyn Plugin>>,
-    scopes: Vec<Scope>,
-    urls: Urls,
-    errors: Vec<Error>,
-    names: HashSet<String>,
-}
-
-impl Building {
-    fn add_app(&mut self, app: App, prefix: &str, parent: Option<usize>) {
-        self.errors.extend(app.errors);
-        let scope = self.scopes.len();
-        self.scopes.push(Scope { parent, ..app.scope });
-        let first_slot = self.plugins.len();
-        self.plugins.extend(app.plugins.iter().map(|installed| installed.plugin.clone()));
-        for draft in app.drafts {
-            self.add_route(draft, &app.plugins, first_slot, &app.filters, prefix, scope);
-        }
-        for (at, mounted) in app.mounts {
-            self.add_app(mounted, &joined(prefix, &at), Some(scope));
-        }
-    }
-
-    fn add_route(
-        &mut self,
-        draft: Draft,
-        installed: &[InstalledPlugin],
-        first_slot: usize,
-        filters: &Filters,
-        prefix: &str,
-        scope: usize,
-    ) {
-        let location = draft.location;
-        let errors_before = self.errors.len();
-        let texts: Vec<_> = draft.rules.iter().map(|rule| format!("{prefix}{rule}")).collect();
-        let mut rules = Vec::new();
-        for text in &texts {
-            match Rule::parse(text, filters) {
-                Ok(rule) => rules.push(rule),
-                Err(error) => self.errors.push(error.at(location)),
-            }
-        }
-        let first_own = self.plugins.len();
-        self.plugins.extend(draft.plugins.iter().map(|installed| installed.plugin.clone()));
-        if self.errors.len() > errors_before {
-            return;
-        }
-        let wildcards = gathered(&rules);
-        let slots = (installed.iter().zip(first_slot..).map(|(p, slot)| (p, slot, false)))
-            .chain(draft.plugins.iter().zip(first_own..).map(|(p, slot)| (p, slot, true)));
-        let slots: Vec<_> = slots
-            .map(|(plugin, slot, own)| (plugin, slot, !own && draft.skip.skips(plugin)))
-            .collect();
-        let providers: Vec<_> = slots.iter().filter_map(provider).collect();
-        let title = format!("route {}", texts.join(", "));
-        let mut binder = Binder::new(title.clone(), &providers, &wildcards);
-        let mut callback = (draft.bind)(&mut binder);
-        let bound = binder.finish();
-        self.errors.extend(bound.errors.into_iter().map(|error| error.at(location)));
-        let mut route = Route {
-            methods: draft.methods,
-            rules: texts,
-            name: draft.name,
-            config: draft.config,
-            location,
-            body_limit: draft.body_limit,
-            scope,
-            wildcards: wildcards.names,
-            places: wildcards.rules.into_iter().map(|(_, places)| places).collect(),
-            asks: bound.asks,
-            keywords: providers
-                .iter()
-                .filter(|provider| !provider.skipped)
-                .map(|provider| (provider.keyword.clone(), provider.slot))
-                .collect(),
-        };
-        let wrapping = slots.iter().filter(|(_, _, skipped)| !skipped);
-        for (plugin, _, _) in wrapping.clone() {
-            for keyword in plugin.plugin.uses(&route) {
-                match route.slot_of(&keyword) {
-                    Some(slot) if route.asks(slot) => {}
-                    Some(slot) => route.asks.push(Ask { slot, required: true }),
-                    None => {
-                        let name = &plugin.name;
-                        let text = format!(
-                            "{title}: plugin {name:?} uses keyword {keyword:?}, which no plugin on this \
-                             route has; install that plugin, or skip {name:?} here"
-                        );
-                        self.errors.push(Error::new(ErrorKind::Plugin, text).at(location));
-                    }
-                }
-            }
-        }
-        for (plugin, _, _) in wrapping.rev() {
-            callback = plugin.plugin.apply(callback, &route);
-        }
-        self.add_endpoint(Endpoint { route, callback }, rules, &bound.fits);
-    }
-
-    fn add_endpoint(
-        &mut self,
-        endpoint: Endpoint,
-        rules: Vec<Rule>,
-        fits: &[(usize, crate::handler::Fits)],
-    ) {
-        let endpoint = Arc::new(endpoint);
-        let route = &endpoint.route;
-        if let Some(name) = &route.name {
-            if !self.names.insert(name.clone()) {
-                let text = format!("two routes are named {name:?}; a name leads to one route");
-                self.errors.push(Error::new(ErrorKind::Route, text).at(route.location));
-            }
-            self.urls.rules.insert(name.clone(), rules.clone());
-        }
-        for (number, rule) in rules.into_iter().enumerate() {
-            let methods: Vec<Option<Method>> = match route.methods.as_slice() {
-                [] => vec![None],
-                methods => methods.iter().cloned().map(Some).collect(),
-            };
-            for method in methods {
-                let fits = fits.iter().filter_map(|(wildcard, fits)| {
-                    Some((route.capture_index(number, *wildcard)?, *fits))
-                });
-                let target =
-                    Target { endpoint: endpoint.clone(), rule: number, fits: fits.collect() };
-                if let Err(other) = self.router.insert(method.clone(), rule.clone(), target) {
-                    self.errors.push(conflict(&method, &rule, route, other));
-                }
-            }
-        }
-    }
-}
-
-fn conflict(method: &Option<Method>, rule: &Rule, route: &Route, other: &Target) -> Error {
-    let other = &other.endpoint.route;
-    let method = method.as_ref().map_or("ANY", Method::as_str);
-    let text = format!(
-        "{method} {} is registered already, as {} at {}:{}; a second route for the same requests would \
-         never run",
-        rule.text(),
-        other.rules.join(", "),
-        other.location.file(),
-        other.location.line()
-    );
-    Error::new(ErrorKind::Route, text).at(route.location)
-}
-
-fn provider((plugin, slot, skipped): &(&InstalledPlugin, usize, bool)) -> Option<Provider> {
-    let provision = plugin.provision.as_ref()?;
-    Some(Provider {
-        plugin: plugin.name.clone(),
-        keyword: provision.keyword.clone(),
-        type_id: provision.type_id,
-        type_name: provision.type_name,
-        slot: *slot,
-        skipped: *skipped,
-    })
-}
-
-/// The wildcards of all rules, in the order of the rule that has most of them.
-fn gathered(rules: &[Rule]) -> Wildcards {
-    let mut names: Vec<String> = Vec::new();
-    let mut longest_first: Vec<&Rule> = rules.iter().collect();
-    longest_first.sort_by_key(|rule| std::cmp::Reverse(rule.wildcards().count()));
-    for name in longest_first.iter().flat_map(|rule| rule.wildcards()) {
-        if !names.iter().any(|known| known == name) {
-            names.push(name.to_owned());
-        }
-    }
-    let places = |rule: &Rule| -> Vec<Option<usize>> {
-        let own: HashMap<&str, usize> = rule.wildcards().zip(0..).collect();
-        names.iter().map(|name| own.get(name.as_str()).copied()).collect()
-    };
-    let rules = rules.iter().map(|rule| (rule.text().to_owned(), places(rule))).collect();
-    Wildcards { names, rules }
 }

@@ -1,27 +1,93 @@
 //! A small, synchronous, Bottle-style web framework with server-side sessions.
+//!
+//! A counter that remembers its visitor:
+//!
+//! ```
+//! use bottle_session::{App, Session, SessionPlugin, TestClient};
+//!
+//! let mut app = App::new();
+//! app.install(SessionPlugin::new().in_memory())?;
+//! app.get("/count", |session: &mut Session| {
+//!     let visits = session.parse("visits").unwrap_or(0) + 1;
+//!     session.set("visits", visits);
+//!     format!("This is your visit number {visits}.")
+//! });
+//!
+//! let browser = TestClient::new(app)?; // or: app.run("127.0.0.1:8888")
+//! browser.get("/count").send();
+//! assert_eq!(browser.get("/count").send().text(), "This is your visit number 2.");
+//! # Ok::<(), bottle_session::Error>(())
+//! ```
+//!
+//! Without `in_memory()` sessions live in the Redis on localhost, and outlive the process. The
+//! [README](https://docs.rs/crate/bottle-session/latest) is the guide: options, promises, examples, and all
+//! differences from Bottle and Python's bottle-session.
+//!
+//! # The flow
+//!
+//! ```text
+//! bytes in → Request → prepare: route, then plugins acquire ─┐
+//!                      run:     callback (plugins' wrappers → arguments → handler) → Response
+//!                      finish:  plugins release → error page → cookies onto headers ─→ bytes out
+//! ```
+//!
+//! An [`Exchange`] is one request on its way. A [`Service`] is a built app: what a server sees, and the three
+//! stages. [`prepare`](Service::prepare) and [`finish`](Service::finish) take whole batches, so that the
+//! sessions of many requests are one round trip.
+//!
+//! # The map
+//!
+//! | | |
+//! |---|---|
+//! | [`App`] | routes, plugins, hooks, error pages, mounted apps; [`build`](App::build) checks it all |
+//! | [`Argument`], [`IntoResponse`], [`named!`] | what handlers take and reply |
+//! | [`Filter`] | what wildcards take: `<id:int>` |
+//! | [`Request`], [`Response`], [`ResponseHead`], [`abort`], [`redirect`], [`static_file`] | what comes in and goes out |
+//! | [`Session`], [`SessionPlugin`] | sessions, and the options |
+//! | [`CsrfPlugin`] | against forged requests |
+//! | [`SessionStore`], [`MemoryStore`], [`RedisStore`] | where they are kept |
+//! | [`RedisPool`], [`RedisPlugin`], [`RedisConnection`] | Redis for sessions and for the app's own data |
+//! | [`plugin`] | how to write a plugin |
+//! | [`server`] | servers, and how they are stopped |
+//! | [`testing`] | [`TestClient`]; the contract of stores as tests |
+//! | [`Error`] | the one error type |
+//!
+//! # Features
+//!
+//! - `tiny_http` (default): the adapter for the tiny_http server.
+//! - `rustls`: Redis over TLS.
+//! - `secure-cookies`: signed and encrypted cookies of the app's own.
 #![forbid(unsafe_code)]
 
 mod app;
+mod build;
 mod cookies;
 mod error;
 mod exchange;
+mod forms;
 mod handler;
 pub mod plugin;
 mod redis;
 mod request;
 mod response;
 mod router;
+#[cfg(feature = "secure-cookies")]
+mod secure_cookies;
 pub mod server;
 mod service;
 mod session;
+mod static_files;
 pub mod testing;
 
 /// The `redis` crate that [`RedisConnection`] works with.
 pub use ::redis as redis_crate;
 pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
+#[cfg(feature = "secure-cookies")]
+pub use cookie::Key;
 pub use cookies::{Cookie, RequestCookies, SameSite};
 pub use error::{Error, ErrorKind, Result};
 pub use exchange::Exchange;
+pub use forms::{FormData, UploadedFile};
 pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
@@ -36,15 +102,26 @@ pub use router::Filter;
 pub use server::{ListenAddress, Server, ShutdownHandle};
 pub use service::{Service, Urls};
 pub use session::SessionPlugin;
+pub use session::csrf::CsrfPlugin;
 pub use session::data::Session;
 pub use session::events::{Counters, Counts, Event, Events, LogEvents};
+pub use session::flash::Flash;
 pub use session::id::{IdFormat, SessionId};
 pub use session::memory::MemoryStore;
 pub use session::redis::{Layout, RedisStore};
-pub use session::store::{Action, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore};
+pub use session::store::{
+    Action, BreakerObserver, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore,
+};
+pub use static_files::{StaticFile, static_file};
 pub use testing::TestClient;
 
 #[doc(hidden)]
 pub mod __private {
     pub use crate::handler::Named;
+    pub use crate::router::{Captures, Filter, Filters, Found, Router, Rule};
 }
+
+/// The README's programs, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;

@@ -13,6 +13,7 @@ use http::{Extensions, HeaderMap, Method, StatusCode, Version};
 use serde::de::DeserializeOwned;
 
 use crate::cookies::RequestCookies;
+use crate::forms::{FormData, NoForm};
 use crate::response::{HttpError, abort};
 use crate::{Error, ErrorKind, Result};
 
@@ -31,6 +32,7 @@ pub struct Request {
     cookies: OnceLock<RequestCookies>,
     unread: Mutex<Option<RequestBody>>,
     buffered: OnceLock<std::result::Result<Bytes, Unreadable>>,
+    form: OnceLock<std::result::Result<FormData, NoForm>>,
     body_limit: u64,
 }
 
@@ -79,6 +81,7 @@ impl Request {
             cookies: OnceLock::new(),
             unread: Mutex::new(None),
             buffered: OnceLock::new(),
+            form: OnceLock::new(),
             body_limit: DEFAULT_BODY_LIMIT,
         }
     }
@@ -170,7 +173,9 @@ impl Request {
 
     /// The headers, to change.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        // What was read from them may be so no more.
         self.cookies = OnceLock::new();
+        self.form = OnceLock::new();
         &mut self.headers
     }
 
@@ -236,10 +241,20 @@ impl Request {
     /// A body past the limit is an error that answers 413 when a handler returns it, one that breaks off
     /// answers 400.
     pub fn body(&self) -> Result<&[u8]> {
-        match self.buffered.get_or_init(|| self.read_body()) {
-            Ok(bytes) => Ok(bytes),
-            Err(unreadable) => Err(unreadable.error()),
-        }
+        self.body_bytes().map(|bytes| &bytes[..])
+    }
+
+    pub(crate) fn body_bytes(&self) -> Result<&Bytes> {
+        let read = self.buffered.get_or_init(|| self.read_body());
+        read.as_ref().map_err(Unreadable::error)
+    }
+
+    /// The form of the body, which `read` reads the first time.
+    pub(crate) fn parsed_form(
+        &self,
+        read: impl FnOnce() -> std::result::Result<FormData, NoForm>,
+    ) -> std::result::Result<&FormData, &NoForm> {
+        self.form.get_or_init(read).as_ref()
     }
 
     /// The body as a stream without a limit, for what is too large to hold. It can be taken once, and not

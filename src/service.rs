@@ -155,6 +155,11 @@ impl Service {
             return exchange.answer(response);
         }
         let request = exchange.request();
+        if request.path() == "*" && request.method() == Method::OPTIONS {
+            // RFC 9110 section 9.3.7: what the server can do, whatever the path.
+            let response = not_allowed(request.method(), &self.0.router.methods());
+            return exchange.answer(response);
+        }
         let fits = |target: &Target, captures: &crate::router::Captures| {
             target.fits.iter().all(|(index, fits)| captures.get(*index).is_none_or(fits))
         };
@@ -316,7 +321,9 @@ fn log_error(error: &HttpError, request: &Request) {
         cause = error.source();
     }
     let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
-    if error.status().is_server_error() {
+    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
+        log::warn!("{method} {path} answers {status}{text}");
+    } else if error.status().is_server_error() {
         log::error!("{method} {path} answers {status}{text}");
     } else {
         log::debug!("{method} {path} answers {status}{text}");

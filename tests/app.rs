@@ -103,6 +103,8 @@ fn methods_head_options_and_405() {
     }
     assert_eq!(send("HEAD", "/a").header("content-length"), Some("4"));
     assert_eq!(send("OPTIONS", "/two").header("allow"), Some("GET, HEAD, OPTIONS, POST"));
+    let everything = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
+    assert_eq!(send("OPTIONS", "*").header("allow"), Some(everything));
     let refused = send("DELETE", "/two");
     assert_eq!(
         (refused.status(), refused.header("allow")),

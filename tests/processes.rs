@@ -112,6 +112,41 @@ fn python_and_rust_share_live_sessions_in_both_directions() {
 }
 
 #[test]
+fn no_log_shows_an_id_even_at_its_most_talkative() {
+    let (redis, port) = RedisServer::start_on_port();
+    for layout in ["default", "bottle-session"] {
+        let url = format!("redis://127.0.0.1:{port}/0");
+        let (greeter, log) = Program::greeter_logging(&["--layout", layout], Some(&url));
+        let at = greeter.address;
+        let mut browser = Browser::default();
+        let mut ids = Vec::new();
+        for path in ["/set/Ada", "/regenerate", "/", "/forget", "/set/Bob", "/nowhere"] {
+            browser.get(at, path);
+            ids.extend(browser.cookies.get(COOKIE).cloned());
+        }
+        // A session that went away, a made-up id, a malformed one, and a record of another type.
+        browser.cookies.insert(COOKIE.to_owned(), ids[0].clone());
+        browser.get(at, "/");
+        browser.cookies.insert(COOKIE.to_owned(), "not an id, but shown?".to_owned());
+        browser.get(at, "/");
+        let mut database = redis.connect(0);
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut database).unwrap();
+        for key in &keys {
+            redis::cmd("SET").arg(key).arg("damaged").exec(&mut database).unwrap();
+        }
+        browser.cookies.insert(COOKIE.to_owned(), ids[ids.len() - 1].clone());
+        assert_eq!(browser.get(at, "/").status, 500);
+        redis::cmd("FLUSHALL").exec(&mut database).unwrap();
+        greeter.terminate();
+        let log = log.join().unwrap();
+        assert!(log.contains("answers 500"), "{log}");
+        for id in ids.iter().map(String::as_str).chain(["shown?"]) {
+            assert!(!log.contains(&id[..id.len().min(12)]), "{id} in {log}");
+        }
+    }
+}
+
+#[test]
 fn many_clients_at_once_each_keep_their_own_session() {
     let (_redis, port) = RedisServer::start_on_port();
     let greeter = Program::greeter(&[], Some(&format!("redis://127.0.0.1:{port}/0")));

@@ -38,17 +38,21 @@ export BOTTLE_SESSION_PYTHON="$PWD/$python"
 export RUST_BACKTRACE=1
 step "Format"
 cargo fmt --all -- --check
-step "Clippy"
-cargo clippy --all-targets -- -D warnings
+step "Clippy, all features"
+cargo clippy --all-targets --all-features -- -D warnings
 step "Clippy without default features"
 cargo clippy --no-default-features -- -D warnings
 step "Tests: unit, integration, examples; benches compiled"
-cargo test --lib --bins --tests --examples
-cargo bench --no-run
+cargo test --all-features --lib --bins --tests --examples
+cargo bench --no-run --all-features
+step "Tests of the features that are off by default"
+cargo clippy --all-targets --features secure-cookies -- -D warnings
+cargo test --features secure-cookies --lib secure_cookies
+cargo test --features secure-cookies --doc secure_cookies
 step "Doc tests"
-cargo test --doc
+cargo test --all-features --doc
 step "Documentation"
-RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
+RUSTDOCFLAGS='-D warnings' cargo doc --all-features --no-deps
 step "Build without a warning, future incompatibilities included"
 touch src/lib.rs
 cargo build --future-incompat-report 2>&1 | tee target/build.log

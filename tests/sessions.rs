@@ -497,6 +497,26 @@ fn a_store_that_fails_makes_nobody_anonymous() {
 }
 
 #[test]
+fn who_only_reads_is_let_in_where_the_store_refuses_to_write() {
+    let clock = Clock::default();
+    let store = Counted { inner: Arc::new(clock.store()), ..Counted::default() };
+    let plugin = SessionPlugin::new().store(store.clone());
+    let counters = plugin.counters();
+    let client = client(plugin);
+    text(&client, "/set/a/1");
+    // Old enough that the cookie would be sent anew, which is a save.
+    clock.pass(Duration::from_secs(100));
+    *store.failing_saves.lock().unwrap() = true;
+    let response = client.get("/get/a").send();
+    assert_eq!((response.status(), response.text().as_str()), (200, "1"));
+    assert!(response.set_cookies().is_empty());
+    assert_eq!(client.get("/set/a/2").send().status(), 503);
+    *store.failing_saves.lock().unwrap() = false;
+    assert_eq!(client.get("/get/a").send().set_cookies().len(), 1);
+    assert_eq!(counters.snapshot().write_lost, 0);
+}
+
+#[test]
 fn events_and_counters_tell_what_happened() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let log = heard.clone();
@@ -524,6 +544,7 @@ struct Counted {
     loads: Arc<AtomicU64>,
     saves: Arc<AtomicU64>,
     failing: Arc<Mutex<Option<ErrorKind>>>,
+    failing_saves: Arc<Mutex<bool>>,
 }
 
 impl Counted {
@@ -549,6 +570,9 @@ impl SessionStore for Counted {
     fn save(&self, save: &Save<'_>) -> Result<Saved> {
         self.saves.fetch_add(1, Ordering::SeqCst);
         self.check()?;
+        if *self.failing_saves.lock().unwrap() {
+            return Err(Error::new(ErrorKind::Unavailable, "told to fail"));
+        }
         self.inner.save(save)
     }
 

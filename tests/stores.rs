@@ -8,13 +8,13 @@ use bottle_session::{Layout, MemoryStore, RedisPool, RedisStore, SessionStore, s
 
 use crate::support::redis_server::RedisServer;
 
-struct Memory {
+pub struct Memory {
     store: MemoryStore,
     now: Arc<Mutex<SystemTime>>,
 }
 
 impl Memory {
-    fn new() -> Memory {
+    pub fn new() -> Memory {
         let now = Arc::new(Mutex::new(SystemTime::now()));
         let clock = now.clone();
         Memory { store: MemoryStore::with_clock(move || *clock.lock().unwrap()), now }
@@ -34,19 +34,20 @@ impl StoreUnderTest for Memory {
 store_contract!(memory, Memory::new());
 
 /// A store in a database of its own, so that no other test grows older with it.
-struct Redis {
+pub struct Redis {
     store: RedisStore,
     layout: Layout,
-    database: u32,
-    server: Arc<RedisServer>,
+    connection: Mutex<redis::Connection>,
+    _server: Arc<RedisServer>,
 }
 
 impl Redis {
-    fn new(layout: Layout) -> Redis {
+    pub fn new(layout: Layout) -> Redis {
         let server = RedisServer::shared();
         let database = server.fresh_database();
         let pool = RedisPool::open(&server.url(database)).unwrap();
-        Redis { store: RedisStore::new(pool).layout(layout), layout, database, server }
+        let connection = Mutex::new(server.connect(database));
+        Redis { store: RedisStore::new(pool).layout(layout), layout, connection, _server: server }
     }
 }
 
@@ -69,9 +70,8 @@ impl StoreUnderTest for Redis {
     }
 
     fn advance(&self, by: Duration) {
-        let mut connection = self.server.connect(self.database);
         let age = redis::cmd("EVAL").arg(AGE).arg(0).arg(by.as_millis() as u64).to_owned();
-        age.exec(&mut connection).unwrap();
+        age.exec(&mut self.connection.lock().unwrap()).unwrap();
     }
 
     fn capabilities(&self) -> Capabilities {

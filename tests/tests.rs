@@ -1,10 +1,24 @@
 //! All integration tests, in one binary: it links once.
 
 mod app;
+mod compile_messages;
+mod csrf;
+mod faults;
+mod flash;
+mod forms;
 mod hostile;
 mod processes;
+mod readme;
+mod redis_sentinel;
+mod redis_sessions;
 mod redis_store;
+#[cfg(feature = "rustls")]
+mod redis_tls;
 mod servers;
 mod sessions;
+mod static_files;
+mod store_model;
 mod stores;
 mod support;
+#[cfg(feature = "tiny_http")]
+mod tiny_http;

@@ -16,7 +16,8 @@ use crate::response::{HttpError, Json};
 pub struct Query<T>(pub T);
 
 /// The form of the request's body (`application/x-www-form-urlencoded`), deserialized. Another
-/// `Content-Type` answers 415, a form that does not fit 400, one past the body limit 413.
+/// `Content-Type` answers 415, a form that does not fit 400, one past the body limit 413. A form with files
+/// is read with [`Request::form`].
 #[derive(Clone, Debug)]
 pub struct Form<T>(pub T);
 

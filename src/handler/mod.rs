@@ -34,6 +34,11 @@ pub trait Signature<M> {}
 
 /// A handler whose arguments and reply all fit. Implemented for every fitting function; there is nothing
 /// to implement.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler",
+    label = "expected a closure or function of up to eight arguments",
+    note = "give each argument of a closure its type: `|session: &mut Session, name: &str| …`"
+)]
 pub trait Handler<M>: Signature<M> + Send + Sync + 'static {
     /// Settles what each argument asks for.
     #[doc(hidden)]
@@ -156,10 +161,27 @@ macro_rules! named {
             handler: $($how)? |$($name: $type),*| $body,
         }
     };
+    (@names $($rest:tt)*) => {
+        ::core::compile_error!(
+            "named! takes a closure whose arguments are each a plain name and its type: \
+             named!(|session: &mut Session, name: &str| …)"
+        )
+    };
     ($function:path, $($name:ident),* $(,)?) => {
         $crate::__private::Named { names: &[$(stringify!($name)),*], handler: $function }
     };
-    ($function:ident ( $($name:ident),* $(,)? )) => {
-        $crate::__private::Named { names: &[$(stringify!($name)),*], handler: $function }
+    ($($function:ident)::+ ( $($name:ident),* $(,)? )) => {
+        $crate::__private::Named { names: &[$(stringify!($name)),*], handler: $($function)::+ }
+    };
+    ($($function:ident)::+) => {
+        ::core::compile_error!(
+            "named! needs the name of each argument of the function: named!(greet(session, name))"
+        )
+    };
+    ($($rest:tt)*) => {
+        ::core::compile_error!(
+            "named! takes a closure, named!(|session: &mut Session, name: &str| …), or a function \
+             with the names of its arguments, named!(greet(session, name))"
+        )
     };
 }

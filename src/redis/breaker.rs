@@ -1,5 +1,6 @@
 //! The breaker: a Redis that is down costs one time-out, not one for each request.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ pub enum BreakerState {
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     state: Mutex<State>,
+    /// Whether the state is another than closed: what every operation asks first.
+    tripped: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -45,15 +48,24 @@ struct Why {
     text: String,
 }
 
+impl Why {
+    fn error(&self) -> Error {
+        let text = format!("{} (failing at once until it answers again)", self.text);
+        Error::new(self.kind, text)
+    }
+}
+
 impl Breaker {
     /// Lets an operation pass, or fails it at once. A trial may take until `patience` has passed.
     pub(super) fn enter(&self, now: Instant, patience: Duration) -> Result<()> {
+        if !self.tripped.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let mut state = self.lock();
         match &*state {
             State::Closed => Ok(()),
             State::Open { until, why } | State::HalfOpen { until, why } if now < *until => {
-                let text = format!("{} (failing at once until it answers again)", why.text);
-                Err(Error::new(why.kind, text))
+                Err(why.error())
             }
             State::Open { why, .. } | State::HalfOpen { why, .. } => {
                 *state = State::HalfOpen { until: now + patience + PAUSE, why: why.clone() };
@@ -62,23 +74,54 @@ impl Breaker {
         }
     }
 
-    /// Redis answered.
-    pub(super) fn succeeded(&self) {
-        let mut state = self.lock();
-        if !matches!(*state, State::Closed) {
-            *state = State::Closed;
-            log::info!("Redis answers again");
+    /// Fails where the breaker has opened since [`enter`](Breaker::enter).
+    pub(super) fn while_open(&self, now: Instant) -> Result<()> {
+        if !self.tripped.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match &*self.lock() {
+            State::Open { until, why } if now < *until => Err(why.error()),
+            _ => Ok(()),
         }
     }
 
-    /// Redis did not.
-    pub(super) fn failed(&self, now: Instant, error: &Error) {
+    /// Redis answered. Whether that is news.
+    pub(super) fn succeeded(&self) -> bool {
+        if !self.tripped.load(Ordering::Acquire) {
+            return false;
+        }
         let mut state = self.lock();
-        if matches!(*state, State::Closed) {
+        let news = !matches!(*state, State::Closed);
+        if news {
+            *state = State::Closed;
+            self.tripped.store(false, Ordering::Release);
+            log::info!("Redis answers again");
+        }
+        news
+    }
+
+    /// Redis did not. Whether that is news.
+    pub(super) fn failed(&self, now: Instant, error: &Error) -> bool {
+        let mut state = self.lock();
+        let news = matches!(*state, State::Closed);
+        if news {
             log::error!("{error}; failing at once until it answers again");
         }
         let why = Why { kind: error.kind(), text: error.to_string() };
         *state = State::Open { until: now + PAUSE, why };
+        self.tripped.store(true, Ordering::Release);
+        news
+    }
+
+    /// A trial ended without telling whether Redis answers: the next one may try.
+    pub(super) fn undecided(&self, now: Instant) {
+        if !self.tripped.load(Ordering::Acquire) {
+            return;
+        }
+        let mut state = self.lock();
+        if let State::HalfOpen { why, .. } = &*state {
+            *state = State::Open { until: now, why: why.clone() };
+        }
     }
 
     pub(super) fn state(&self) -> BreakerState {
@@ -106,22 +149,27 @@ mod tests {
             |millis| breaker.enter(start + Duration::from_millis(millis), patience).is_ok();
         let failed = |millis| {
             let error = Error::new(ErrorKind::Unavailable, "down");
-            breaker.failed(start + Duration::from_millis(millis), &error);
+            breaker.failed(start + Duration::from_millis(millis), &error)
         };
         assert!(passes(0) && passes(0));
-        failed(0);
+        assert!(failed(0));
         assert_eq!(breaker.state(), BreakerState::Open);
         assert!(!passes(249));
         assert!(passes(250));
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
         assert!(!passes(251));
-        failed(300);
+        assert!(!failed(300), "no news");
         assert!(!passes(549));
         assert!(passes(550));
         // A trial that never ends does not keep the others out for ever.
         assert!(!passes(550 + 1249));
         assert!(passes(550 + 1250));
-        breaker.succeeded();
+        // A trial that told nothing leaves its place to the next.
+        assert!(!passes(551 + 1250));
+        breaker.undecided(start + Duration::from_millis(552 + 1250));
+        assert!(passes(552 + 1250) && !passes(553 + 1250));
+        assert!(breaker.succeeded() && !breaker.succeeded());
+        breaker.undecided(start);
         assert!(passes(551) && passes(551));
         assert_eq!(breaker.state(), BreakerState::Closed);
     }

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::sentinel::Sentinel;
 use crate::{Error, ErrorKind, Result};
 
 /// Where a Redis server is, who we are there, and how long things may take.
@@ -23,19 +24,38 @@ use crate::{Error, ErrorKind, Result};
 /// `Debug` shows no password.
 #[derive(Clone)]
 pub struct RedisConfig {
-    address: Address,
-    db: i64,
-    username: Option<String>,
-    password: Option<String>,
+    pub(super) address: Address,
+    pub(super) db: i64,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
     pub(super) connect_timeout: Duration,
     pub(super) operation_timeout: Duration,
     pub(super) pool_size: u32,
+    #[cfg(feature = "rustls")]
+    pub(super) ca_certificate: Option<Vec<u8>>,
 }
 
 #[derive(Clone)]
-enum Address {
-    Tcp { host: String, port: u16, tls: bool },
+pub(super) enum Address {
+    Tcp {
+        host: String,
+        port: u16,
+        tls: bool,
+    },
     Unix(PathBuf),
+    /// Whoever is the master at the time.
+    Sentinel(Arc<Sentinel>),
+}
+
+impl Address {
+    #[cfg(feature = "rustls")]
+    pub(super) fn is_tls(&self) -> bool {
+        match self {
+            Address::Tcp { tls, .. } => *tls,
+            Address::Unix(_) => false,
+            Address::Sentinel(sentinel) => sentinel.tls,
+        }
+    }
 }
 
 impl Default for RedisConfig {
@@ -48,6 +68,8 @@ impl Default for RedisConfig {
             connect_timeout: Duration::from_secs(1),
             operation_timeout: Duration::from_millis(500),
             pool_size: 16,
+            #[cfg(feature = "rustls")]
+            ca_certificate: None,
         }
     }
 }
@@ -119,7 +141,7 @@ impl RedisConfig {
         let (_, tls) = self.port_and_tls();
         let host = match self.address {
             Address::Tcp { host, .. } => host,
-            Address::Unix(_) => "localhost".to_owned(),
+            Address::Unix(_) | Address::Sentinel(_) => "localhost".to_owned(),
         };
         self.address = Address::Tcp { host, port, tls };
         self
@@ -128,7 +150,7 @@ impl RedisConfig {
     fn port_and_tls(&self) -> (u16, bool) {
         match self.address {
             Address::Tcp { port, tls, .. } => (port, tls),
-            Address::Unix(_) => (6379, false),
+            Address::Unix(_) | Address::Sentinel(_) => (6379, false),
         }
     }
 
@@ -174,6 +196,26 @@ impl RedisConfig {
         self
     }
 
+    /// The certificate of the authority, in PEM, that the server's must come from; the operating system's
+    /// authorities unless set. For `rediss://` addresses.
+    #[cfg(feature = "rustls")]
+    #[must_use]
+    pub fn ca_certificate(mut self, pem: impl Into<Vec<u8>>) -> RedisConfig {
+        self.ca_certificate = Some(pem.into());
+        self
+    }
+
+    /// The same settings for the master that these sentinels know by this name.
+    pub(super) fn behind_sentinels(
+        mut self,
+        nodes: Vec<RedisConfig>,
+        master: &str,
+    ) -> Result<RedisConfig> {
+        let (_, tls) = self.port_and_tls();
+        self.address = Address::Sentinel(Arc::new(Sentinel::new(nodes, master, tls)?));
+        Ok(self)
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let refused = |why: &str| Err(Error::new(ErrorKind::Config, format!("Redis: {why}")));
         if self.connect_timeout.is_zero() || self.operation_timeout.is_zero() {
@@ -183,30 +225,6 @@ impl RedisConfig {
             0 => refused("a pool of no connections serves nobody"),
             _ => Ok(()),
         }
-    }
-
-    pub(super) fn connection_info(&self) -> Result<ConnectionInfo> {
-        let mut settings = RedisConnectionInfo::default().set_db(self.db);
-        if let Some(username) = &self.username {
-            settings = settings.set_username(username);
-        }
-        if let Some(password) = &self.password {
-            settings = settings.set_password(password);
-        }
-        let address = match &self.address {
-            Address::Tcp { host, port, tls: false } => ConnectionAddr::Tcp(host.clone(), *port),
-            Address::Tcp { host, port, tls: true } => ConnectionAddr::TcpTls {
-                host: host.clone(),
-                port: *port,
-                insecure: false,
-                tls_params: None,
-            },
-            Address::Unix(path) => ConnectionAddr::Unix(path.clone()),
-        };
-        let info = address.into_connection_info().map_err(|error| {
-            Error::new(ErrorKind::Config, format!("{self}: not an address")).with_source(error)
-        })?;
-        Ok(info.set_redis_settings(settings))
     }
 }
 
@@ -235,6 +253,7 @@ impl fmt::Display for RedisConfig {
                 write!(f, "redis{}://{host}:{port}/{}", if *tls { "s" } else { "" }, self.db)
             }
             Address::Unix(path) => write!(f, "unix://{}?db={}", path.display(), self.db),
+            Address::Sentinel(sentinel) => write!(f, "sentinel://{}/{}", sentinel.master, self.db),
         }
     }
 }

@@ -4,7 +4,8 @@ use std::fmt;
 
 use ::redis::{Cmd, ConnectionLike, FromRedisValue, RedisResult, ToRedisArgs, Value};
 
-use super::pool::{Manager, RedisPool, is_reply};
+use super::link::{Link, Reply};
+use super::pool::{Manager, RedisPool};
 use crate::Result;
 use crate::plugin::Provided;
 
@@ -111,31 +112,29 @@ impl RedisConnection {
 
     /// A command of the `redis` crate.
     pub fn run<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T> {
+        // Here, where the pool's own error need not pass for one of the `redis` crate.
+        self.link()?;
         Ok(command.query(self)?)
     }
 
-    fn exchange<T>(
-        &mut self,
-        packed: &[u8],
-        talk: impl FnOnce(&mut ::redis::Connection) -> RedisResult<T>,
-    ) -> RedisResult<T> {
-        let link = match &mut self.link {
-            Some(link) => link,
-            none => none.insert(self.pool.checkout().map_err(unavailable)?),
-        };
+    fn link(&mut self) -> Result<&mut Link> {
+        match &mut self.link {
+            Some(link) => Ok(link),
+            none => Ok(none.insert(self.pool.checkout()?)),
+        }
+    }
+
+    fn exchange(&mut self, packed: &[u8], count: usize) -> RedisResult<Vec<Reply>> {
+        let pool = self.pool.clone();
+        let link = self.link().map_err(unavailable)?;
+        let done = pool.exchange_on(link, packed, count, waits(packed));
         self.tainted |= leaves_something_behind(packed);
-        link.dirty = true;
-        let result = talk(&mut link.connection);
-        let whole = result.as_ref().map_or_else(is_reply, |_| true);
-        self.pool.note(&result);
-        if whole {
-            link.dirty = false;
-        } else {
-            // The rest of the handler starts over on a connection that can be trusted.
+        if done.is_err() {
+            // The rest of the handler starts over on a connection that can be trusted; this one is dirty.
             self.link = None;
             self.tainted = false;
         }
-        result
+        done
     }
 }
 
@@ -146,7 +145,8 @@ fn unavailable(error: crate::Error) -> ::redis::RedisError {
 
 impl ConnectionLike for RedisConnection {
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        self.exchange(cmd, |connection| connection.req_packed_command(cmd))
+        let mut replies = self.exchange(cmd, 1)?;
+        replies.pop().map_or(Ok(Value::Nil), |reply| Ok(reply?))
     }
 
     fn req_packed_commands(
@@ -155,11 +155,16 @@ impl ConnectionLike for RedisConnection {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        self.exchange(cmd, |connection| connection.req_packed_commands(cmd, offset, count))
+        let mut replies = self.exchange(cmd, offset + count)?.into_iter();
+        // A transaction: what its commands were answered when they were queued.
+        for queued in replies.by_ref().take(offset) {
+            queued?;
+        }
+        Ok(replies.map(|reply| reply.unwrap_or_else(Value::ServerError)).collect())
     }
 
     fn get_db(&self) -> i64 {
-        self.link.as_ref().map_or(0, |link| link.connection.get_db())
+        self.pool.config().db
     }
 
     fn check_connection(&mut self) -> bool {
@@ -167,7 +172,7 @@ impl ConnectionLike for RedisConnection {
     }
 
     fn is_open(&self) -> bool {
-        self.link.as_ref().is_none_or(|link| link.connection.is_open())
+        self.link.as_ref().is_none_or(|link| !link.dirty)
     }
 }
 
@@ -175,6 +180,27 @@ impl fmt::Debug for RedisConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RedisConnection({:?})", self.pool)
     }
+}
+
+/// Whether packed commands may wait on purpose, so that a late reply says nothing about the server.
+fn waits(packed: &[u8]) -> bool {
+    const WAITING: [&str; 13] = [
+        "BLPOP",
+        "BRPOP",
+        "BRPOPLPUSH",
+        "BLMOVE",
+        "BLMPOP",
+        "BZPOPMIN",
+        "BZPOPMAX",
+        "BZMPOP",
+        "XREAD",
+        "XREADGROUP",
+        "WAIT",
+        "WAITAOF",
+        "DEBUG",
+    ];
+    command_names(packed)
+        .any(|name| WAITING.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())))
 }
 
 /// Whether packed commands change the state that the server keeps for the connection.

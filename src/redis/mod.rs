@@ -4,8 +4,12 @@ mod breaker;
 mod config;
 mod connection;
 mod errors;
+mod link;
 mod plugin;
 mod pool;
+mod sentinel;
+mod stream;
+mod wire;
 
 pub use breaker::BreakerState;
 pub use config::RedisConfig;

@@ -1,32 +1,28 @@
 //! A pool of connections that never hands out one that something went wrong with.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, Once};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Once, RwLock};
 use std::time::{Duration, Instant};
 
-use ::redis::{
-    Client, Connection, ErrorKind as RedisErrorKind, Pipeline, RedisError, ServerError, Value,
-};
+use ::redis::{ErrorKind as RedisErrorKind, Pipeline, RedisError, RedisResult, Value};
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::breaker::{Breaker, BreakerState};
-use super::config::RedisConfig;
+use super::config::{Address, RedisConfig};
+use super::link::{Link, Reply};
+use super::wire::Trust;
 use crate::{Error, ErrorKind, Result};
 
 /// After this long without use a connection is asked whether it still stands: servers and firewalls close
 /// idle ones.
 const DOUBTFUL_AFTER: Duration = Duration::from_secs(30);
 
-/// The threads that connect, for all pools: connecting never blocks a request past its deadline.
-static CONNECTING: LazyLock<Arc<ScheduledThreadPool>> = LazyLock::new(|| {
-    Arc::new(
-        ScheduledThreadPool::builder()
-            .num_threads(2)
-            .thread_name_pattern("redis-connect-{}")
-            .build(),
-    )
-});
+/// How often somebody who waits for a connection looks up: r2d2 wakes nobody when connecting fails.
+const LOOK_UP: Duration = Duration::from_millis(10);
+
+/// As many new connections in a row that are closed on us mean that Redis is down.
+const DROPS: u32 = 3;
 
 /// Connections to one Redis, shared by sessions and the app's own data. Clones share them too.
 ///
@@ -54,13 +50,25 @@ struct Inner {
 /// What the pool and its manager both know.
 struct Shared {
     config: RedisConfig,
+    trust: Trust,
     breaker: Breaker,
     /// Goes up when a connection was lost, so that the others are asked whether they still stand.
     generation: AtomicU64,
-    /// Why connecting failed last.
+    /// Connections of an older generation than this are closed without asking: one that was asked did not
+    /// stand, and each more would cost its time.
+    condemned: AtomicU64,
+    /// How often connecting has failed.
+    refusals: AtomicU64,
+    /// Why it failed last.
     refusal: Mutex<Option<(ErrorKind, String)>>,
+    /// New connections that were closed on us since the last reply.
+    drops: AtomicU32,
     advised: Once,
+    observers: RwLock<Vec<Observer>>,
 }
+
+/// Hears when Redis stops answering, and why, and when it answers again.
+type Observer = Box<dyn Fn(Option<&Error>) + Send + Sync>;
 
 /// Whether an operation may be sent a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,26 +96,53 @@ impl RedisPool {
     /// A pool for the Redis with these settings. Does not connect yet.
     pub fn new(config: RedisConfig) -> Result<RedisPool> {
         config.check()?;
-        let info = config.connection_info()?;
-        let client = Client::open(info).map_err(|error| {
-            Error::new(ErrorKind::Config, format!("{config}: not an address")).with_source(error)
-        })?;
+        let (pool_size, connect_timeout) = (config.pool_size, config.connect_timeout);
+        let trust = Trust::new(&config)?;
         let shared = Arc::new(Shared {
-            config: config.clone(),
+            config,
+            trust,
             breaker: Breaker::default(),
             generation: AtomicU64::new(0),
+            condemned: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
             refusal: Mutex::new(None),
+            drops: AtomicU32::new(0),
             advised: Once::new(),
+            observers: RwLock::default(),
         });
+        // Threads of its own: a server that accepts and never answers must not hold up another pool.
+        let connecting = ScheduledThreadPool::builder()
+            .num_threads(2)
+            .thread_name_pattern("redis-connect-{}")
+            .build();
         let pool = r2d2::Pool::builder()
-            .max_size(config.pool_size)
+            .max_size(pool_size)
             .min_idle(Some(0))
-            .connection_timeout(config.connect_timeout)
-            .test_on_check_out(true)
+            .connection_timeout(connect_timeout)
+            .test_on_check_out(false)
             .error_handler(Box::new(r2d2::NopErrorHandler))
-            .thread_pool(CONNECTING.clone())
-            .build_unchecked(Manager { client, shared: shared.clone() });
+            .thread_pool(Arc::new(connecting))
+            .build_unchecked(Manager { shared: shared.clone() });
         Ok(RedisPool(Arc::new(Inner { pool, shared })))
+    }
+
+    /// A pool for the master that these sentinels (`redis://host:26379`, with their own password if they have
+    /// one) know by this name. `config` has everything else: who we are at the master, and the time-outs.
+    ///
+    /// After a failover new connections go to the new master; old ones are closed as soon as a server
+    /// says that it is a replica. Redis replicates after it has answered: what was saved in the last moment
+    /// of a master can be lost, unless `min-replicas-to-write` and the like are set there.
+    pub fn sentinel<'a>(
+        nodes: impl IntoIterator<Item = &'a str>,
+        master: &str,
+        config: RedisConfig,
+    ) -> Result<RedisPool> {
+        let nodes = nodes.into_iter().map(RedisConfig::from_url).collect::<Result<Vec<_>>>()?;
+        if nodes.is_empty() {
+            let text = format!("no sentinels to ask for master {master:?}; name at least one");
+            return Err(Error::new(ErrorKind::Config, text));
+        }
+        RedisPool::new(config.behind_sentinels(nodes, master)?)
     }
 
     /// Whether operations reach Redis right now.
@@ -121,6 +156,18 @@ impl RedisPool {
         (state.connections, state.idle_connections)
     }
 
+    /// Has this called whenever the breaker opens, with the reason, and when it closes. On the thread of the
+    /// operation that found out: be quick.
+    pub fn on_breaker(&self, observer: impl Fn(Option<&Error>) + Send + Sync + 'static) {
+        let mut observers =
+            self.0.shared.observers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        observers.push(Box::new(observer));
+    }
+
+    pub(super) fn config(&self) -> &RedisConfig {
+        &self.0.shared.config
+    }
+
     /// Sends commands and reads a reply for each, in one round trip and within the operation's deadline. A
     /// command's own error concerns no other command. Where `check` finds that the replies are not to these
     /// commands, the connection is closed.
@@ -128,48 +175,77 @@ impl RedisPool {
         &self,
         pipeline: &Pipeline,
         repeat: Repeat,
-        check: impl Fn(&[std::result::Result<Value, ServerError>]) -> bool,
-    ) -> Result<Vec<std::result::Result<Value, ServerError>>> {
+        check: impl Fn(&[Reply]) -> bool,
+    ) -> Result<Vec<Reply>> {
         let packed = pipeline.get_packed_pipeline();
+        let timings = Timings::starting_now(&self.0.shared.config);
         let once = || -> std::result::Result<_, Failure> {
-            let mut link = self.checkout().map_err(Failure::Other)?;
-            let replies = self.round_trip(&mut link, &packed, pipeline.len())?;
+            let mut link = self.checkout_before(&timings).map_err(Failure::Other)?;
+            let replies = self.round_trip(&mut link, &packed, pipeline.len(), &timings)?;
             if !check(&replies) {
                 link.dirty = true;
             }
             Ok(replies)
         };
-        match once() {
-            Ok(replies) => Ok(replies),
-            Err(Failure::Stale(_)) if repeat == Repeat::Idempotent => match once() {
-                Ok(replies) => Ok(replies),
-                Err(Failure::Stale(error) | Failure::Other(error)) => Err(error),
-            },
-            Err(Failure::Stale(error) | Failure::Other(error)) => Err(error),
-        }
+        let done = match once() {
+            Err(Failure::Stale(_)) if repeat == Repeat::Idempotent => once(),
+            done => done,
+        };
+        done.map_err(|failure| match failure {
+            Failure::Stale(error) | Failure::Other(error) => error,
+        })
     }
 
     /// A connection that nothing has gone wrong with.
     pub(super) fn checkout(&self) -> Result<r2d2::PooledConnection<Manager>> {
+        self.checkout_before(&Timings::starting_now(&self.0.shared.config))
+    }
+
+    fn checkout_before(&self, timings: &Timings) -> Result<r2d2::PooledConnection<Manager>> {
         let shared = &self.0.shared;
-        let patience = shared.config.connect_timeout + shared.config.operation_timeout;
-        shared.breaker.enter(Instant::now(), patience)?;
-        self.0.pool.get_timeout(shared.config.connect_timeout).map_err(|_| {
-            let state = self.0.pool.state();
-            if state.connections >= self.0.pool.max_size() {
-                // Busy is not down: the breaker is not concerned, but a trial is over.
-                return Error::new(
-                    ErrorKind::Unavailable,
-                    format!(
-                        "{}: all {} connections of the pool were in use for {:?}; raise pool_size",
-                        shared.config, state.connections, shared.config.connect_timeout
-                    ),
-                );
+        let now = Instant::now();
+        shared.breaker.enter(now, timings.replied.saturating_duration_since(now))?;
+        loop {
+            let mut link = self.wait_for_connection(timings)?;
+            if shared.stands(&mut link, timings) {
+                return Ok(link);
             }
-            let error = shared.no_connection();
-            shared.breaker.failed(Instant::now(), &error);
-            error
-        })
+            // The pool closes it.
+            link.dirty = true;
+        }
+    }
+
+    /// Waits until there is a connection, or until it is known that there will be none.
+    fn wait_for_connection(&self, timings: &Timings) -> Result<r2d2::PooledConnection<Manager>> {
+        let (pool, shared) = (&self.0.pool, &self.0.shared);
+        let refusals = shared.refusals.load(Ordering::Acquire);
+        loop {
+            let left = timings.connected.saturating_duration_since(Instant::now());
+            let at_least = Duration::from_millis(1);
+            if let Ok(link) = pool.get_timeout(left.min(LOOK_UP).max(at_least)) {
+                return Ok(link);
+            }
+            let connections = pool.state().connections;
+            let in_use = connections >= pool.max_size();
+            if left <= LOOK_UP && in_use {
+                // Busy is not down. A trial of the breaker's is over, undecided.
+                shared.breaker.undecided(Instant::now());
+                let (config, time) = (&shared.config, shared.config.connect_timeout);
+                let text = format!(
+                    "{config}: all {connections} connections of the pool were in use for {time:?}; \
+                     raise pool_size"
+                );
+                return Err(Error::new(ErrorKind::Unavailable, text));
+            }
+            let refused = !in_use && shared.refusals.load(Ordering::Acquire) != refusals;
+            if refused || left <= LOOK_UP {
+                let error = shared.no_connection();
+                shared.down(&error);
+                return Err(error);
+            }
+            // What others have found out meanwhile holds for us as well.
+            shared.breaker.while_open(Instant::now())?;
+        }
     }
 
     fn round_trip(
@@ -177,28 +253,67 @@ impl RedisPool {
         link: &mut Link,
         packed: &[u8],
         count: usize,
-    ) -> std::result::Result<Vec<std::result::Result<Value, ServerError>>, Failure> {
+        timings: &Timings,
+    ) -> std::result::Result<Vec<Reply>, Failure> {
         let shared = &self.0.shared;
         let reused = link.used;
-        let done = link.exchange(packed, count, shared.config.operation_timeout);
-        match done {
+        match link.exchange_until(packed, count, timings.reply_by(&shared.config)) {
             Ok(replies) => {
-                shared.breaker.succeeded();
+                shared.answered();
+                if demoted(&replies) {
+                    shared.leave(link);
+                }
                 Ok(replies)
             }
-            Err(error) => Err(shared.failure(error, reused)),
+            Err(error) => Err(shared.failure(&error, reused)),
         }
     }
 
-    /// Tells the breaker how a command of a handler's own went, which goes round [`send`](RedisPool::send).
-    pub(super) fn note<T>(&self, result: &::redis::RedisResult<T>) {
+    /// Sends a handler's own commands over a connection that it holds. What happens to the connection is
+    /// remembered; the breaker hears of it unless the command is one that waits on purpose.
+    pub(super) fn exchange_on(
+        &self,
+        link: &mut Link,
+        packed: &[u8],
+        count: usize,
+        waits: bool,
+    ) -> RedisResult<Vec<Reply>> {
         let shared = &self.0.shared;
-        match result {
-            Err(error) if !is_reply(error) => {
-                let _ = shared.failure(error.clone(), false);
+        let reused = link.used;
+        let done = link.exchange(packed, count, shared.config.operation_timeout);
+        match &done {
+            Ok(replies) => {
+                shared.answered();
+                if demoted(replies) {
+                    shared.leave(link);
+                }
             }
-            _ => shared.breaker.succeeded(),
+            Err(error) if waits && error.is_timeout() => shared.breaker.undecided(Instant::now()),
+            Err(error) => drop(shared.failure(error, reused)),
         }
+        done
+    }
+}
+
+/// Whether the server is a replica: the master is somewhere else now.
+fn demoted(replies: &[Reply]) -> bool {
+    replies.iter().any(|reply| reply.as_ref().is_err_and(|error| error.code() == "READONLY"))
+}
+
+/// Until when the parts of one operation may take, a repetition included.
+struct Timings {
+    connected: Instant,
+    replied: Instant,
+}
+
+impl Timings {
+    fn starting_now(config: &RedisConfig) -> Timings {
+        let connected = Instant::now() + config.connect_timeout;
+        Timings { connected, replied: connected + config.operation_timeout }
+    }
+
+    fn reply_by(&self, config: &RedisConfig) -> Instant {
+        self.replied.min(Instant::now() + config.operation_timeout)
     }
 }
 
@@ -215,20 +330,83 @@ impl fmt::Debug for RedisPool {
 
 impl Shared {
     /// What a failed round trip means.
-    fn failure(&self, error: RedisError, reused: bool) -> Failure {
-        self.generation.fetch_add(1, Ordering::Relaxed);
-        let stale = reused && !error.is_timeout() && error.is_connection_dropped();
+    fn failure(&self, error: &RedisError, reused: bool) -> Failure {
+        self.generation.fetch_add(1, Ordering::AcqRel);
         let text = match error.is_timeout() {
             true => format!("{}: no reply within {:?}", self.config, self.config.operation_timeout),
             false => format!("{}: {error}", self.config),
         };
-        let failure = Error::new(ErrorKind::Unavailable, text).with_source(error);
-        if stale {
-            // It may be no more than an idle connection that was closed: the next one tells.
+        let failure = Error::new(ErrorKind::Unavailable, text).with_source(error.clone());
+        let dropped = !error.is_timeout() && error.is_connection_dropped();
+        if dropped && (reused || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < DROPS) {
+            // It may be no more than one connection that was closed: the next one tells.
+            self.breaker.undecided(Instant::now());
             return Failure::Stale(failure);
         }
-        self.breaker.failed(Instant::now(), &failure);
+        self.down(&failure);
         Failure::Other(failure)
+    }
+
+    /// Redis answered.
+    fn answered(&self) {
+        if self.drops.load(Ordering::Relaxed) != 0 {
+            self.drops.store(0, Ordering::Release);
+        }
+        if self.breaker.succeeded() {
+            self.tell(None);
+        }
+    }
+
+    /// Redis does not answer.
+    fn down(&self, why: &Error) {
+        if self.breaker.failed(Instant::now(), why) {
+            self.tell(Some(why));
+        }
+    }
+
+    fn tell(&self, down: Option<&Error>) {
+        let observers = self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        observers.iter().for_each(|observer| observer(down));
+    }
+
+    /// Gives up this connection and all that were made before it: a new one may lead to another server.
+    fn leave(&self, link: &mut Link) {
+        link.dirty = true;
+        let generation = link.generation + 1;
+        self.generation.fetch_max(generation, Ordering::AcqRel);
+        self.condemned.fetch_max(generation, Ordering::AcqRel);
+    }
+
+    /// Whether a connection can be used. Asks the server only where there is a doubt: after another
+    /// connection was lost, or after a while without use. A PING on every checkout would double what a load
+    /// costs.
+    fn stands(&self, link: &mut Link, timings: &Timings) -> bool {
+        if link.generation < self.condemned.load(Ordering::Acquire) {
+            return false;
+        }
+        let generation = self.generation.load(Ordering::Acquire);
+        if link.generation == generation && link.last_used.elapsed() < DOUBTFUL_AFTER {
+            return true;
+        }
+        let ping = ::redis::cmd("PING").get_packed_command();
+        let deadline = timings.connected.min(Instant::now() + self.config.operation_timeout);
+        let answered = link.exchange_until(&ping, 1, deadline).is_ok();
+        link.generation = generation;
+        if !answered {
+            self.condemned.fetch_max(generation + 1, Ordering::AcqRel);
+            self.generation.fetch_max(generation + 1, Ordering::AcqRel);
+        }
+        answered
+    }
+
+    fn connect(&self) -> RedisResult<Link> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let (config, trust) = (&self.config, &self.trust);
+        let deadline = Instant::now() + config.connect_timeout;
+        match &config.address {
+            Address::Sentinel(sentinel) => sentinel.connect(config, trust, generation, deadline),
+            address => Link::connect(config, address, trust, generation, deadline),
+        }
     }
 
     fn no_connection(&self) -> Error {
@@ -243,24 +421,17 @@ impl Shared {
     }
 
     fn refuse(&self, refusal: Option<(ErrorKind, String)>) {
+        let refused = refusal.is_some();
         *self.refusal.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = refusal;
+        if refused {
+            self.refusals.fetch_add(1, Ordering::AcqRel);
+        }
     }
 }
 
 /// Makes connections for r2d2 and judges them.
 pub(super) struct Manager {
-    client: Client,
     shared: Arc<Shared>,
-}
-
-/// A connection and what is known of it.
-pub(super) struct Link {
-    pub(super) connection: Connection,
-    /// Something was sent and not all of its replies have been read.
-    pub(super) dirty: bool,
-    generation: u64,
-    used: bool,
-    last_used: Instant,
 }
 
 impl r2d2::ManageConnection for Manager {
@@ -268,97 +439,28 @@ impl r2d2::ManageConnection for Manager {
     type Error = Error;
 
     fn connect(&self) -> Result<Link> {
-        let config = &self.shared.config;
-        let generation = self.shared.generation.load(Ordering::Relaxed);
-        let connected = self.client.get_connection_with_timeout(config.connect_timeout);
-        let link = connected.and_then(|connection| {
-            connection.set_read_timeout(Some(config.operation_timeout))?;
-            connection.set_write_timeout(Some(config.operation_timeout))?;
-            let last_used = Instant::now();
-            Ok(Link { connection, dirty: false, generation, used: false, last_used })
-        });
-        match link {
+        let shared = &self.shared;
+        match shared.connect() {
             Ok(mut link) => {
-                self.shared.refuse(None);
-                self.shared.advised.call_once(|| advise(&mut link, config));
+                shared.refuse(None);
+                shared.advised.call_once(|| advise(&mut link, &shared.config));
                 Ok(link)
             }
             Err(error) => {
-                let kind = match error.kind() {
-                    RedisErrorKind::AuthenticationFailed
-                    | RedisErrorKind::InvalidClientConfig
-                    | RedisErrorKind::Server(_)
-                    | RedisErrorKind::Extension
-                        if !super::errors::passes(error.code()) =>
-                    {
-                        ErrorKind::Config
-                    }
-                    _ => ErrorKind::Unavailable,
-                };
-                self.shared.refuse(Some((kind, error.to_string())));
+                let kind = super::errors::connecting(&error);
+                shared.refuse(Some((kind, error.to_string())));
                 Err(Error::new(kind, error.to_string()))
             }
         }
     }
 
-    /// Asks the server only where there is a doubt: after another connection was lost, or after a while
-    /// without use. A PING on every checkout would double what a load costs.
-    fn is_valid(&self, link: &mut Link) -> Result<()> {
-        let generation = self.shared.generation.load(Ordering::Relaxed);
-        if link.generation == generation && link.last_used.elapsed() < DOUBTFUL_AFTER {
-            return Ok(());
-        }
-        link.generation = generation;
-        let ping = ::redis::cmd("PING").get_packed_command();
-        match link.exchange(&ping, 1, self.shared.config.operation_timeout) {
-            Ok(_) if !link.dirty => Ok(()),
-            _ => Err(Error::new(ErrorKind::Unavailable, "the connection was lost")),
-        }
+    /// Never asked by r2d2: [`Shared::stands`] knows the deadline.
+    fn is_valid(&self, _: &mut Link) -> Result<()> {
+        Ok(())
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
-        link.dirty || !::redis::ConnectionLike::is_open(&link.connection)
-    }
-}
-
-impl Link {
-    /// Sends packed commands and reads their replies before the deadline. The connection counts as dirty
-    /// from before the first byte until the last reply is read.
-    fn exchange(
-        &mut self,
-        packed: &[u8],
-        count: usize,
-        timeout: Duration,
-    ) -> ::redis::RedisResult<Vec<std::result::Result<Value, ServerError>>> {
-        let deadline = Instant::now() + timeout;
-        self.dirty = true;
-        self.used = true;
-        self.connection.send_packed_command(packed)?;
-        let mut replies = Vec::with_capacity(count);
-        while replies.len() < count {
-            if !replies.is_empty() {
-                // A read time-out counts for one reply; the deadline is for all of them.
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.connection.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-            }
-            match self.connection.recv_response()? {
-                Value::ServerError(error) => replies.push(Err(error)),
-                // Nobody subscribed to anything: this is not a reply to us.
-                Value::Push { .. } => {
-                    return Err(RedisError::from((
-                        RedisErrorKind::Parse,
-                        "unexpected push message",
-                    )));
-                }
-                value => replies.push(Ok(value)),
-            }
-        }
-        if count > 1 {
-            self.connection.set_read_timeout(Some(timeout))?;
-        }
-        self.last_used = Instant::now();
-        self.dirty = false;
-        Ok(replies)
+        link.dirty
     }
 }
 

@@ -11,6 +11,11 @@ pub struct Captures {
 }
 
 impl Captures {
+    /// Room for this many values that have this many bytes together.
+    pub(super) fn with_capacity(values: usize, bytes: usize) -> Captures {
+        Captures { text: String::with_capacity(bytes), ends: Vec::with_capacity(values) }
+    }
+
     /// The value of the wildcard at this place.
     pub fn get(&self, index: usize) -> Option<&str> {
         let end = *self.ends.get(index)?;

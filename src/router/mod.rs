@@ -9,6 +9,7 @@
 
 mod captures;
 mod filter;
+mod hash;
 mod path;
 mod rule;
 
@@ -18,6 +19,7 @@ use http::Method;
 
 pub use captures::Captures;
 pub use filter::{Filter, Filters};
+use hash::RuleMap;
 use path::decoded_path;
 pub use rule::Rule;
 use rule::{Piece, Segment, Shape, fits, split};
@@ -25,7 +27,7 @@ use rule::{Piece, Segment, Shape, fits, split};
 /// Rules and what they lead to.
 pub struct Router<T> {
     routes: Vec<Entry<T>>,
-    statics: HashMap<String, Vec<usize>>,
+    statics: RuleMap<Vec<usize>>,
     tree: Node,
     /// Rules by their pattern, to find conflicts.
     patterns: HashMap<String, Vec<usize>>,
@@ -41,7 +43,7 @@ struct Entry<T> {
 /// What follows a number of segments.
 #[derive(Default)]
 struct Node {
-    texts: HashMap<String, Node>,
+    texts: RuleMap<Node>,
     patterns: Vec<(Vec<Piece>, Node)>,
     /// Rules that end here.
     ends: Vec<usize>,
@@ -69,15 +71,21 @@ pub enum Found<'a, T> {
     BadPath,
 }
 
-impl<T> Router<T> {
-    /// A router without rules.
-    pub fn new() -> Router<T> {
+impl<T> Default for Router<T> {
+    fn default() -> Router<T> {
         Router {
             routes: Vec::new(),
-            statics: HashMap::new(),
+            statics: RuleMap::default(),
             tree: Node::default(),
             patterns: HashMap::new(),
         }
+    }
+}
+
+impl<T> Router<T> {
+    /// A router without rules.
+    pub fn new() -> Router<T> {
+        Router::default()
     }
 
     /// Adds a rule; a method of `None` is ANY. The error is what the same method and pattern lead to
@@ -103,6 +111,11 @@ impl<T> Router<T> {
         }
         self.routes.push(Entry { method, rule, value });
         Ok(())
+    }
+
+    /// The methods of all rules, with those that come by themselves: what `OPTIONS *` asks for.
+    pub fn methods(&self) -> Vec<Method> {
+        allowed(self.routes.iter().filter_map(|entry| entry.method.as_ref()))
     }
 
     /// Finds the rule for a request. `accept` may refuse a match; the search then goes on.
@@ -155,27 +168,27 @@ impl<T> Router<T> {
         path: &str,
         mut accept: impl FnMut(&T, &Captures) -> bool,
     ) -> Vec<Method> {
-        let mut allowed = Vec::new();
-        let mut add = |method: &Method| {
+        allowed(candidates.filter_map(|number| {
+            let entry = &self.routes[*number];
+            let captures = entry.rule.captures(path)?;
+            entry.method.as_ref().filter(|_| accept(&entry.value, &captures))
+        }))
+    }
+}
+
+/// The methods and those that come by themselves (RFC 9110 section 10.2.1), each once, sorted.
+fn allowed<'a>(methods: impl Iterator<Item = &'a Method>) -> Vec<Method> {
+    let mut allowed: Vec<Method> = Vec::new();
+    for method in methods {
+        let head = (method == Method::GET).then_some(&Method::HEAD);
+        for method in [Some(method), head, Some(&Method::OPTIONS)].into_iter().flatten() {
             if !allowed.contains(method) {
                 allowed.push(method.clone());
             }
-        };
-        for entry in candidates.map(|number| &self.routes[*number]) {
-            let captures = entry.rule.captures(path);
-            if let (Some(method), Some(captures)) = (&entry.method, captures)
-                && accept(&entry.value, &captures)
-            {
-                add(method);
-                if method == Method::GET {
-                    add(&Method::HEAD);
-                }
-                add(&Method::OPTIONS);
-            }
         }
-        allowed.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-        allowed
     }
+    allowed.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    allowed
 }
 
 impl Node {

@@ -124,9 +124,12 @@ impl Rule {
 
     /// The values of the named wildcards, if the decoded path matches and every filter converts.
     pub(super) fn captures(&self, path: &str) -> Option<Captures> {
-        let mut values = Captures::default();
+        if let Shape::Static(text) = &self.0.shape {
+            return (text == path).then(Captures::default);
+        }
+        let mut values = Captures::with_capacity(self.wildcards().count(), path.len());
         match &self.0.shape {
-            Shape::Static(text) => return (text == path).then_some(values),
+            Shape::Static(_) => {}
             Shape::Segments { segments, tail } => {
                 let mut rest = path.strip_prefix('/');
                 for segment in segments {
@@ -138,7 +141,9 @@ impl Rule {
                                 return None;
                             }
                         }
-                        Segment::Pattern(pieces) => capture_pieces(pieces, head, &mut values)?,
+                        Segment::Pattern(pieces) => {
+                            capture_pieces(pieces, head, &mut |value| values.push(value))?;
+                        }
                     }
                 }
                 match (tail, rest) {
@@ -461,14 +466,14 @@ fn segmented(parts: &[Part]) -> Option<Shape> {
 
 /// Whether a segment's pieces fit the text.
 pub(super) fn fits(pieces: &[Piece], text: &str) -> bool {
-    capture_pieces(pieces, text, &mut Captures::default()).is_some()
+    capture_pieces(pieces, text, &mut |_| ()).is_some()
 }
 
 /// Takes a segment apart, from its end: each text at its last possible place makes the wildcards before it
 /// as long as they can be, which is what greedy wildcards do. Linear, whatever the text.
-fn capture_pieces(pieces: &[Piece], text: &str, values: &mut Captures) -> Option<()> {
+fn capture_pieces(pieces: &[Piece], text: &str, take: &mut impl FnMut(&str)) -> Option<()> {
     if let [one] = pieces {
-        return capture(one, text, values);
+        return capture(one, text, take);
     }
     let mut found: Vec<&str> = Vec::new();
     let mut rest = text;
@@ -504,10 +509,10 @@ fn capture_pieces(pieces: &[Piece], text: &str, values: &mut Captures) -> Option
         return None;
     }
     let wildcards = pieces.iter().filter(|piece| !matches!(piece, Piece::Text(_)));
-    wildcards.zip(found.iter().rev()).try_for_each(|(piece, value)| capture(piece, value, values))
+    wildcards.zip(found.iter().rev()).try_for_each(|(piece, value)| capture(piece, value, take))
 }
 
-fn capture(piece: &Piece, text: &str, values: &mut Captures) -> Option<()> {
+fn capture(piece: &Piece, text: &str, take: &mut impl FnMut(&str)) -> Option<()> {
     let (fits, named) = match piece {
         Piece::Text(expected) => (text == expected, false),
         Piece::Any { named } => (!text.is_empty(), *named),
@@ -515,7 +520,7 @@ fn capture(piece: &Piece, text: &str, values: &mut Captures) -> Option<()> {
         Piece::Float { named } => (super::filter::is_float(text), *named),
     };
     if fits && named {
-        values.push(text);
+        take(text);
     }
     fits.then_some(())
 }

@@ -17,6 +17,21 @@ pub(crate) struct CookieSettings {
     pub(crate) partitioned: bool,
 }
 
+/// The defaults of Python's bottle-session, and `SameSite=Lax`, which browsers take for granted by now.
+impl Default for CookieSettings {
+    fn default() -> CookieSettings {
+        CookieSettings {
+            name: "bottle.session".to_owned(),
+            path: "/".to_owned(),
+            domain: None,
+            secure: false,
+            http_only: false,
+            same_site: SameSite::Lax,
+            partitioned: false,
+        }
+    }
+}
+
 impl CookieSettings {
     /// Refuses what no browser would keep (RFC 6265bis sections 4.1.2 and 4.1.3).
     pub(crate) fn check(&self) -> Result<()> {
@@ -117,22 +132,10 @@ impl fmt::Display for CookieSettings {
 mod tests {
     use super::*;
 
-    fn settings() -> CookieSettings {
-        CookieSettings {
-            name: "bottle.session".to_owned(),
-            path: "/".to_owned(),
-            domain: None,
-            secure: false,
-            http_only: false,
-            same_site: SameSite::Lax,
-            partitioned: false,
-        }
-    }
-
     #[test]
     fn what_no_browser_would_keep_is_refused() {
         let change = |change: &dyn Fn(&mut CookieSettings)| {
-            let mut settings = settings();
+            let mut settings = CookieSettings::default();
             change(&mut settings);
             settings.check().is_ok()
         };
@@ -162,9 +165,11 @@ mod tests {
 
     #[test]
     fn a_removal_names_the_same_cookie() {
-        let mut settings = settings();
-        settings.path = "/shop".to_owned();
-        settings.domain = Some("example.org".to_owned());
+        let settings = CookieSettings {
+            path: "/shop".to_owned(),
+            domain: Some("example.org".to_owned()),
+            ..CookieSettings::default()
+        };
         let text = settings.removal().to_string();
         for part in ["bottle.session=", "Path=/shop", "Domain=example.org", "Max-Age=0"] {
             assert!(text.contains(part), "{text}");

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::id::SessionId;
 use super::keeper::Keeper;
-use super::store::{Action, Changes, Load, Record, Save, Saved, gone};
+use super::store::{Action, Changes, Load, Record, Save, Saved, gone, not_a_number};
 use crate::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
 
@@ -44,12 +44,14 @@ use crate::{Error, ErrorKind, Result};
 /// # Ok::<(), bottle_session::Error>(())
 /// ```
 pub struct Session {
-    keeper: Arc<Keeper>,
+    pub(super) keeper: Arc<Keeper>,
     /// The id under which the store has the session; none while it is new.
     id: Option<SessionId>,
-    fields: BTreeMap<String, String>,
-    changes: Changes,
+    pub(super) fields: BTreeMap<String, String>,
+    pub(super) changes: Changes,
     renewed: bool,
+    /// The id that the session will be saved under, where it had to be known before: it is new, or renewed.
+    next_id: Option<SessionId>,
     /// A destroyed session that the store still has.
     ended: Option<SessionId>,
     remember: Option<Duration>,
@@ -60,8 +62,8 @@ pub struct Session {
     loaded: bool,
     gone: bool,
     cookie: CookieDue,
-    refused: Option<Error>,
-    used: Cell<bool>,
+    pub(super) refused: Option<Error>,
+    pub(super) used: Cell<bool>,
 }
 
 impl Provided for Session {}
@@ -82,6 +84,8 @@ pub(crate) enum CookieDue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     Untouched,
+    /// Read, and its cookie is old enough to be sent anew.
+    Read,
     Created,
     Changed,
     Renewed,
@@ -98,6 +102,8 @@ pub(crate) struct Pending {
 enum Kind {
     Create,
     Update,
+    /// Nothing changed: the cookie is to be sent anew, if the session is still there.
+    Refresh,
     Rotate(SessionId),
     Destroy,
 }
@@ -108,7 +114,7 @@ impl Pending {
             id: &self.id,
             action: match &self.kind {
                 Kind::Create => Action::Create,
-                Kind::Update => Action::Update,
+                Kind::Update | Kind::Refresh => Action::Update,
                 Kind::Rotate(to) => Action::Rotate { to },
                 Kind::Destroy => Action::Destroy,
             },
@@ -127,6 +133,7 @@ impl Session {
             fields: BTreeMap::new(),
             changes: Changes::default(),
             renewed: false,
+            next_id: None,
             ended: None,
             remember: None,
             remember_changed: false,
@@ -292,6 +299,7 @@ impl Session {
         self.fields.clear();
         self.changes = Changes::default();
         self.renewed = false;
+        self.next_id = None;
         self.remember = None;
         self.remember_changed = false;
         self.created = None;
@@ -334,8 +342,17 @@ impl Session {
     /// Adds to a number in the store and returns the sum; a missing key counts as 0. Changes made so far
     /// are saved first.
     pub fn incr(&mut self, key: &str, by: i64) -> Result<i64> {
+        self.used.set(true);
         self.check(key, &i64::MIN.to_string())?;
         let keeper = self.keeper.clone();
+        if self.id.is_none() {
+            // Nobody else knows a session that is not stored yet.
+            let held = self.fields.get(key).map_or(Ok(0), |text| text.parse::<i64>());
+            let sum = held.ok().and_then(|held| held.checked_add(by));
+            let sum = sum.ok_or_else(|| not_a_number(key))?;
+            self.try_set(key, sum)?;
+            return self.commit().map(|()| sum);
+        }
         let sum = self.at_once(|load| keeper.store.increment(load, key, by))?;
         self.fields.insert(key.to_owned(), sum.to_string());
         Ok(sum)
@@ -345,21 +362,30 @@ impl Session {
     /// it. Changes made so far are saved first.
     pub fn take(&mut self, key: &str) -> Result<Option<String>> {
         self.used.set(true);
-        if self.id.is_none() && !self.contains_key(key) {
-            return Ok(None);
+        if self.id.is_none() {
+            return Ok(self.remove(key));
         }
         let keeper = self.keeper.clone();
         let mut taken = self.at_once(|load| keeper.store.take(load, &[key]))?;
         self.fields.remove(key);
+        self.part_if_emptied();
         Ok(taken.pop().flatten())
     }
 
     /// Sets a value unless the store has one, and says whether it did: of several requests that try at
     /// the same time exactly one does. Changes made so far are saved first.
     pub fn set_if_absent(&mut self, key: &str, value: impl ToString) -> Result<bool> {
+        self.used.set(true);
         let value = value.to_string();
         self.check(key, &value)?;
         let keeper = self.keeper.clone();
+        if self.id.is_none() {
+            let absent = !self.fields.contains_key(key);
+            if absent {
+                self.try_set(key, value)?;
+            }
+            return self.commit().map(|()| absent);
+        }
         let set = self.at_once(|load| keeper.store.set_if_absent(load, key, &value))?;
         if set {
             self.fields.insert(key.to_owned(), value);
@@ -367,10 +393,7 @@ impl Session {
         Ok(set)
     }
 
-    fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
-        self.used.set(true);
-        // There must be something to act on: a session that is new comes into being here.
-        self.changes.cleared |= self.id.is_none();
+    pub(super) fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
         self.commit()?;
         let id = self.id.as_ref().ok_or_else(gone)?;
         let mut lifetimes = self.keeper.lifetimes;
@@ -381,6 +404,14 @@ impl Session {
             self.keeper.failed(error);
         }
         done
+    }
+
+    /// Where a store lets go of a session with its last field, what is set afterwards goes into a new one:
+    /// to save it under the old id would bring back what is gone.
+    pub(super) fn part_if_emptied(&mut self) {
+        if self.fields.is_empty() && !self.keeper.store.keeps_empty() {
+            self.id = None;
+        }
     }
 
     fn check(&self, key: &str, value: &str) -> Result<()> {
@@ -422,7 +453,7 @@ impl Session {
         }
         match (&self.id, self.changes.is_empty() && !self.remember_changed) {
             (Some(_), _) if self.renewed => Status::Renewed,
-            (Some(_), true) if self.stale_cookie => Status::Changed,
+            (Some(_), true) if self.stale_cookie => Status::Read,
             (Some(_), true) | (None, true) => Status::Untouched,
             (Some(_), false) => Status::Changed,
             // "Remember nothing" is not worth a record.
@@ -442,12 +473,13 @@ impl Session {
                 remember: None,
             });
         }
-        let (id, kind) = match (self.status(), &self.id) {
+        let (id, kind) = match (self.status(), self.id.clone()) {
             (Status::Untouched, _) => return Ok(pending),
-            (Status::Changed, Some(id)) => (id.clone(), Kind::Update),
-            (Status::Renewed, Some(id)) => (id.clone(), Kind::Rotate(self.keeper.fresh_id()?)),
-            (Status::Created | Status::Changed | Status::Renewed, _) => {
-                (self.keeper.fresh_id()?, Kind::Create)
+            (Status::Read, Some(id)) => (id, Kind::Refresh),
+            (Status::Changed, Some(id)) => (id, Kind::Update),
+            (Status::Renewed, Some(id)) => (id, Kind::Rotate(self.new_id()?)),
+            (Status::Created | Status::Read | Status::Changed | Status::Renewed, _) => {
+                (self.new_id()?, Kind::Create)
             }
         };
         let mut changes = std::mem::take(&mut self.changes);
@@ -461,16 +493,35 @@ impl Session {
         Ok(pending)
     }
 
+    fn new_id(&mut self) -> Result<SessionId> {
+        self.next_id.take().map_or_else(|| self.keeper.fresh_id(), Ok)
+    }
+
+    /// The id under which the browser will have the session once this request is answered.
+    pub(super) fn coming_id(&mut self) -> Result<SessionId> {
+        if let (Some(id), false) = (&self.id, self.renewed) {
+            return Ok(id.clone());
+        }
+        let id = self.new_id()?;
+        Ok(self.next_id.insert(id).clone())
+    }
+
     /// Takes note of how a save ended. The cookie is decided here, after the store has answered: an id
     /// that was never stored is never handed out.
     pub(crate) fn settle(&mut self, pending: Pending, saved: Result<Saved>) -> Result<()> {
-        let saved = saved.inspect_err(|error| {
-            // What the browser holds then is not known to be right or wrong: leave it alone.
-            self.cookie = CookieDue::Nothing;
-            self.keeper.failed(error);
-        })?;
+        let saved = match (saved, &pending.kind) {
+            (Ok(saved), _) => saved,
+            (Err(error), kind) => {
+                // What the browser holds then is not known to be right or wrong: leave it alone.
+                self.cookie = CookieDue::Nothing;
+                self.keeper.failed(&error);
+                // Who only read has lost nothing: a store that refuses to write must not keep them out.
+                return if matches!(kind, Kind::Refresh) { Ok(()) } else { Err(error) };
+            }
+        };
         match (saved, pending.kind) {
             (_, Kind::Destroy) => self.keeper.happened(super::Event::Destroyed),
+            (Saved::Gone, Kind::Refresh) => self.cookie = CookieDue::Nothing,
             (Saved::Gone, _) => {
                 self.gone = true;
                 self.cookie = CookieDue::Nothing;
@@ -486,11 +537,12 @@ impl Session {
                 self.cookie = CookieDue::Send;
                 self.keeper.happened(super::Event::Renewed);
             }
-            (Saved::Stored, Kind::Update) => {
+            (Saved::Stored, Kind::Update | Kind::Refresh) => {
                 self.stale_cookie = false;
                 if self.keeper.cookie_has_max_age(self.remember) {
                     self.cookie = CookieDue::Send;
                 }
+                self.part_if_emptied();
             }
         }
         Ok(())

@@ -66,9 +66,12 @@ impl SessionId {
     /// The owner's mark: a second digest, kept inside the record. A record whose mark is not that of the
     /// id it was loaded for belongs to somebody else.
     pub fn mark(&self) -> String {
-        let digest =
-            Sha256::new().chain_update(b"bottle-session owner\0").chain_update(self.secret());
-        hex(&digest.finalize()[..8])
+        hex(&self.derived(b"bottle-session owner\0")[..8])
+    }
+
+    /// A secret for another purpose, from which the id cannot be found.
+    pub(crate) fn derived(&self, purpose: &[u8]) -> [u8; 32] {
+        Sha256::new().chain_update(purpose).chain_update(self.secret()).finalize().into()
     }
 
     /// How a cookie writes it.
@@ -107,6 +110,17 @@ impl IdGenerator {
     }
 
     pub(crate) fn next(&self, format: IdFormat) -> crate::Result<SessionId> {
+        let mut bits = self.random()?;
+        if format == IdFormat::Uuid {
+            bits[6] = bits[6] & 0x0f | 0x40;
+            bits[8] = bits[8] & 0x3f | 0x80;
+            bits[16..].fill(0);
+        }
+        Ok(SessionId { bits, format })
+    }
+
+    /// 256 random bits.
+    pub(crate) fn random(&self) -> crate::Result<[u8; 32]> {
         let mut bits = [0; 32];
         // A poisoned lock only means that a thread panicked between two whole states.
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -118,12 +132,7 @@ impl IdGenerator {
             state.left -= 1;
             state.generator.fill_bytes(&mut bits);
         }
-        if format == IdFormat::Uuid {
-            bits[6] = bits[6] & 0x0f | 0x40;
-            bits[8] = bits[8] & 0x3f | 0x80;
-            bits[16..].fill(0);
-        }
-        Ok(SessionId { bits, format })
+        Ok(bits)
     }
 }
 
@@ -160,7 +169,7 @@ fn decode_hex(text: &[u8], bytes: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-fn encode_base64url(bytes: &[u8; 32]) -> String {
+pub(super) fn encode_base64url(bytes: &[u8; 32]) -> String {
     let mut text = String::with_capacity(43);
     for chunk in bytes.chunks(3) {
         let group = chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte))
@@ -172,7 +181,7 @@ fn encode_base64url(bytes: &[u8; 32]) -> String {
     text
 }
 
-fn decode_base64url(text: &[u8], bytes: &mut [u8; 32]) -> Option<()> {
+pub(super) fn decode_base64url(text: &[u8], bytes: &mut [u8; 32]) -> Option<()> {
     if text.len() != 43 {
         return None;
     }

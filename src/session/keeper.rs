@@ -12,6 +12,8 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) struct Keeper {
     pub(crate) store: Arc<dyn SessionStore>,
     pub(crate) format: IdFormat,
+    /// Ids of a layout that the store takes over from.
+    pub(crate) former_format: Option<IdFormat>,
     pub(crate) lifetimes: Lifetimes,
     pub(crate) caps: Caps,
     /// Whether the cookie outlives the browser: `cookie_lifetime` is not `None`.

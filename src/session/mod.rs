@@ -1,8 +1,10 @@
 //! Sessions: the plugin and its options.
 
 pub(crate) mod cookie;
+pub(crate) mod csrf;
 pub(crate) mod data;
 pub(crate) mod events;
+pub(crate) mod flash;
 pub(crate) mod id;
 mod keeper;
 pub(crate) mod memory;
@@ -48,7 +50,7 @@ const BROWSER_SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// | [`url`](Self::url), [`pool`](Self::pool), [`store`](Self::store), [`in_memory`](Self::in_memory) | | other ways to say where |
 /// | [`cookie_path`](Self::cookie_path), [`cookie_domain`](Self::cookie_domain), [`cookie_same_site`](Self::cookie_same_site), [`cookie_partitioned`](Self::cookie_partitioned) | `/`, none, Lax, false | |
 /// | [`max_age`](Self::max_age) | none | the absolute limit |
-/// | [`key_prefix`](Self::key_prefix), [`layout`](Self::layout) | `bottle.session:`, [`Layout::Default`] | the records in Redis |
+/// | [`key_prefix`](Self::key_prefix), [`layout`](Self::layout), [`migrate_from`](Self::migrate_from) | `bottle.session:`, [`Layout::Default`], none | the records in Redis |
 /// | [`max_bytes`](Self::max_bytes), [`max_fields`](Self::max_fields) | 64 KiB, 256 | the largest session |
 /// | [`connect_timeout`](Self::connect_timeout), [`operation_timeout`](Self::operation_timeout), [`pool_size`](Self::pool_size) | 1 s, 500 ms, 16 | deadlines of Redis |
 /// | [`events`](Self::events) | [`LogEvents`] | who hears what happens |
@@ -58,6 +60,7 @@ pub struct SessionPlugin {
     redis: RedisConfig,
     redis_was_set: bool,
     layout: Option<Layout>,
+    migrate_from: Option<Layout>,
     key_prefix: Option<String>,
     cookie: CookieSettings,
     lifetime: Option<Duration>,
@@ -86,16 +89,9 @@ impl SessionPlugin {
             redis: RedisConfig::default(),
             redis_was_set: false,
             layout: None,
+            migrate_from: None,
             key_prefix: None,
-            cookie: CookieSettings {
-                name: "bottle.session".to_owned(),
-                path: "/".to_owned(),
-                domain: None,
-                secure: false,
-                http_only: false,
-                same_site: SameSite::Lax,
-                partitioned: false,
-            },
+            cookie: CookieSettings::default(),
             lifetime: Some(Duration::from_secs(300)),
             max_age: None,
             caps: Caps::default(),
@@ -198,6 +194,14 @@ impl SessionPlugin {
     #[must_use]
     pub fn layout(mut self, layout: Layout) -> SessionPlugin {
         self.layout = Some(layout);
+        self
+    }
+
+    /// Takes over the live sessions of another layout, for an app that leaves Python's bottle-session; see
+    /// [`RedisStore::migrate_from`]. The former cookie is found as long as the name is the same.
+    #[must_use]
+    pub fn migrate_from(mut self, former: Layout) -> SessionPlugin {
+        self.migrate_from = Some(former);
         self
     }
 
@@ -331,7 +335,7 @@ impl SessionPlugin {
 
     fn open_store(&mut self) -> Result<Arc<dyn SessionStore>> {
         let pool = match &self.backend {
-            Backend::Store(_) | Backend::Memory if self.layout.is_some() || self.redis_was_set => {
+            Backend::Store(_) | Backend::Memory if self.redis_was_meant() => {
                 return Err(self.config_error(
                     "options of Redis (host, url, layout, …) do not go with in_memory or store; take \
                      one or the other",
@@ -352,14 +356,24 @@ impl SessionPlugin {
             Backend::Pool(pool) => pool.clone(),
             Backend::Redis => RedisPool::new(self.redis.clone())?,
         };
-        let store = RedisStore::new(pool)
+        let mut store = RedisStore::new(pool)
             .layout(self.layout.unwrap_or_default())
             .max_bytes(self.caps.bytes)
             .max_fields(self.caps.fields);
+        if let Some(former) = self.migrate_from {
+            store = store.migrate_from(former);
+        }
         Ok(match self.key_prefix.take() {
             Some(prefix) => Arc::new(store.key_prefix(prefix)),
             None => Arc::new(store),
         })
+    }
+
+    fn redis_was_meant(&self) -> bool {
+        self.redis_was_set
+            || self.layout.is_some()
+            || self.migrate_from.is_some()
+            || self.key_prefix.is_some()
     }
 
     fn config_error(&self, why: &str) -> Error {
@@ -377,7 +391,11 @@ impl SessionPlugin {
     fn sent_id(&self, entry: &Entry<'_>, keeper: &Keeper) -> Option<SessionId> {
         let mut cookies = entry.request().cookies().raw(&self.cookie.name).peekable();
         cookies.peek()?;
-        let id = cookies.find_map(|value| SessionId::parse(value, keeper.format));
+        let parse = |value: &str| {
+            let former = || SessionId::parse(value, keeper.former_format?);
+            SessionId::parse(value, keeper.format).or_else(former)
+        };
+        let id = cookies.find_map(parse);
         if id.is_none() {
             keeper.happened(Event::MalformedId);
         }
@@ -447,6 +465,7 @@ impl Plugin for SessionPlugin {
         store.check(&lifetimes)?;
         let keeper = Keeper {
             format: store.id_format(),
+            former_format: store.former_id_format(),
             store,
             lifetimes,
             caps: self.caps,
@@ -462,7 +481,15 @@ impl Plugin for SessionPlugin {
             lifetimes.idle,
             lifetimes.absolute
         );
-        let _ = self.keeper.set(Arc::new(keeper));
+        let keeper = Arc::new(keeper);
+        // Weak: the keeper owns the store, which owns this observer.
+        let told = Arc::downgrade(&keeper);
+        keeper.store.on_breaker(Box::new(move |down| {
+            if let Some(keeper) = told.upgrade() {
+                keeper.happened(down.map_or(Event::BreakerClosed, Event::BreakerOpened));
+            }
+        }));
+        let _ = self.keeper.set(keeper);
         Ok(())
     }
 

@@ -11,7 +11,8 @@ use self::reply::{Reply, Status};
 use self::scripts::{Script, Scripts};
 use super::id::{IdFormat, SessionId};
 use super::store::{
-    Action, Caps, Lifetimes, Load, Record, Save, Saved, SessionStore, gone, id_taken, not_a_number,
+    Action, BreakerObserver, Caps, Lifetimes, Load, Record, Save, Saved, SessionStore, gone,
+    id_taken, not_a_number,
 };
 use crate::redis::{RedisPool, Repeat, server_error};
 use crate::{Error, ErrorKind, Result};
@@ -372,8 +373,17 @@ impl SessionStore for RedisStore {
         id_format(self.layout)
     }
 
+    fn keeps_empty(&self) -> bool {
+        // A hash without fields is no key in Redis; the default layout always has its metadata.
+        self.layout != Layout::BottleSession
+    }
+
     fn former_id_format(&self) -> Option<IdFormat> {
         self.former.map(id_format)
+    }
+
+    fn on_breaker(&self, observer: BreakerObserver) {
+        self.pool.on_breaker(observer);
     }
 
     fn check(&self, lifetimes: &Lifetimes) -> Result<()> {

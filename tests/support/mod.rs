@@ -1,7 +1,9 @@
 //! What the integration tests share.
 
+pub mod fault_proxy;
 pub mod http;
 pub mod process;
 pub mod redis_server;
 pub mod serving;
 pub mod sessions;
+pub mod visitors;

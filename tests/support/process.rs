@@ -1,17 +1,18 @@
 //! Programs of ours and of others, as processes that end with the test.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 
 /// A process that listens on a port of its own, ended when this is dropped.
 pub struct Program {
     child: Child,
     pub address: SocketAddr,
     // Kept open: a program must not fail for want of somebody who reads.
-    _output: (Option<BufReader<ChildStdout>>, Option<BufReader<ChildStderr>>),
+    _output: BufReader<ChildStdout>,
 }
 
 impl Program {
@@ -29,6 +30,26 @@ impl Program {
         Program::start(&mut command)
     }
 
+    /// The greeter with all it has to log, which is what the thread returns when the greeter has ended.
+    pub fn greeter_logging(
+        options: &[&str],
+        redis_url: Option<&str>,
+    ) -> (Program, JoinHandle<String>) {
+        let mut command = Command::new(example("greeter"));
+        command.args(["--listen", "127.0.0.1:0"]).args(options).env("RUST_LOG", "trace");
+        if let Some(url) = redis_url {
+            command.env("REDIS_URL", url);
+        }
+        let mut program = Program::start(command.stderr(Stdio::piped()));
+        let mut stderr = program.child.stderr.take().expect("piped");
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).expect("text");
+            log
+        });
+        (program, log)
+    }
+
     /// The greeter, with so few file descriptors that clients can use them up.
     pub fn greeter_with_few_files(files: u32) -> Program {
         let mut command = Command::new("sh");
@@ -43,11 +64,13 @@ impl Program {
 
     /// Python's greeter of tests/interop.
     pub fn python_greeter(redis_port: u16, database: u32) -> Program {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // Where tests/run.sh installs bottle-session, unless it says otherwise.
+        let packages = std::env::var_os("BOTTLE_SESSION_PYTHON")
+            .map_or_else(|| root.join("target/interop/python"), PathBuf::from);
         let mut command = Command::new("python3");
-        if let Some(path) = std::env::var_os("BOTTLE_SESSION_PYTHON") {
-            command.env("PYTHONPATH", path);
-        }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/greeter.py");
+        command.env("PYTHONPATH", packages);
+        let script = root.join("tests/interop/greeter.py");
         Program::start(command.arg(script).arg(redis_port.to_string()).arg(database.to_string()))
     }
 
@@ -56,7 +79,6 @@ impl Program {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut output = BufReader::new(child.stdout.take().expect("piped"));
@@ -74,7 +96,7 @@ impl Program {
             }
         };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Program { child, address, _output: (Some(output), None) }
+        Program { child, address, _output: output }
     }
 
     /// Asks the process to end, as an operator does, and says how it ended.

@@ -1,6 +1,6 @@
 //! A private redis-server on a unix socket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -10,6 +10,7 @@ pub struct RedisServer {
     process: Child,
     folder: PathBuf,
     databases: AtomicU32,
+    options: Vec<String>,
 }
 
 static SHARED: Mutex<Weak<RedisServer>> = Mutex::new(Weak::new());
@@ -20,27 +21,42 @@ impl RedisServer {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("bs-redis-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let process = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--databases", "1000", "--unixsocket"])
-            .arg(folder.join("socket"))
-            .arg("--dir")
-            .arg(&folder)
-            .args(options)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        let server = RedisServer { process, folder, databases: AtomicU32::new(0) };
-        while server.try_connect(0).is_err() {
+        let options = options.iter().map(|option| option.to_string()).collect::<Vec<_>>();
+        let process = launch(&folder, &options);
+        let server = RedisServer { process, folder, databases: AtomicU32::new(0), options };
+        server.wait();
+        server
+    }
+
+    /// Ends the process as a crash would.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("our own process");
+        self.process.wait().expect("it ends");
+    }
+
+    /// Starts the process again after [`kill`](RedisServer::kill), with the data that it wrote down.
+    pub fn start_again(&mut self) {
+        self.process = launch(&self.folder, &self.options);
+        self.wait();
+    }
+
+    fn wait(&self) {
+        while self.try_connect(0).is_err() {
             std::thread::sleep(Duration::from_millis(2));
         }
-        server
     }
 
     /// A server on a TCP port of its own, for programs that know no unix sockets, and the port.
     pub fn start_on_port() -> (RedisServer, u16) {
+        RedisServer::start_on_port_with(&[])
+    }
+
+    /// The same with options of its own.
+    pub fn start_on_port_with(options: &[&str]) -> (RedisServer, u16) {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let port = free.to_string();
-        (RedisServer::start(&["--bind", "127.0.0.1", "--port", &port]), free)
+        let ours = ["--bind", "127.0.0.1", "--port", &port];
+        (RedisServer::start(&[&ours, options].concat()), free)
     }
 
     /// One server for all tests that run at the same time, stopped when the last of them ends.
@@ -66,11 +82,40 @@ impl RedisServer {
         self.try_connect(database).expect("the server answers")
     }
 
+    /// A connection of the one user, who has a password.
+    pub fn connect_with_password(&self, password: &str) -> redis::Connection {
+        let url = format!("{}&pass={password}", self.url(0));
+        redis::Client::open(url).unwrap().get_connection().expect("this is the password")
+    }
+
+    /// A connection to a server that has no time even for PING.
+    pub fn connect_while_busy(&self) -> redis::Connection {
+        redis::Client::open(self.url(0)).unwrap().get_connection().expect("the server listens")
+    }
+
+    /// How many clients the server has over TCP.
+    pub fn clients(&self) -> usize {
+        let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut self.connect(0)).unwrap();
+        list.lines().filter(|client| client.contains(" addr=127.0.0.1:")).count()
+    }
+
     fn try_connect(&self, database: u32) -> redis::RedisResult<redis::Connection> {
         let mut connection = redis::Client::open(self.url(database))?.get_connection()?;
         redis::cmd("PING").exec(&mut connection)?;
         Ok(connection)
     }
+}
+
+fn launch(folder: &Path, options: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(["--port", "0", "--save", "", "--databases", "1000", "--unixsocket"])
+        .arg(folder.join("socket"))
+        .arg("--dir")
+        .arg(folder)
+        .args(options)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed")
 }
 
 impl Drop for RedisServer {

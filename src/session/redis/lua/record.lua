@@ -1,5 +1,11 @@
--- Reads a record whole, unless it is larger than any of ours. An error reply is returned as it came: no
--- script raises one, so that its code stays readable in every version of Redis.
+-- Writes, and returns the error if there is one. No script raises it: returned as it came, its code is
+-- readable in every version of Redis.
+local function failed(...)
+  local reply = redis.pcall(...)
+  return type(reply) == 'table' and reply.err and reply
+end
+
+-- Reads a record whole, unless it is larger than any of ours.
 local function read(key)
   local count = redis.pcall('HLEN', key)
   if type(count) == 'table' then return count end
@@ -50,8 +56,9 @@ local function touch(key, record)
   redis.pcall('PEXPIRE', key, string.format('%.0f', lifetime_of(record)))
 end
 
-local function call_with(command, key, list)
+local function failed_with(command, key, list)
   for first = 1, #list, 1000 do
-    redis.call(command, key, unpack(list, first, math.min(first + 999, #list)))
+    local error = failed(command, key, unpack(list, first, math.min(first + 999, #list)))
+    if error then return error end
   end
 end

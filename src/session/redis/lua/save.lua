@@ -24,10 +24,10 @@ local function write(key, record, after, owner)
   for name in pairs(record.fields) do
     if after[name] == nil then to_remove[#to_remove + 1] = name end
   end
-  call_with('HSET', key, to_set)
-  call_with('HDEL', key, to_remove)
-  redis.call('PEXPIRE', key, string.format('%.0f', lifetime_of(record)))
-  return {mark, 'stored'}
+  return failed_with('HSET', key, to_set)
+    or failed_with('HDEL', key, to_remove)
+    or failed('PEXPIRE', key, string.format('%.0f', lifetime_of(record)))
+    or {mark, 'stored'}
 end
 
 local action = {}
@@ -68,13 +68,11 @@ function action.rotate()
   if target.status ~= 'gone' then return {mark, 'taken'} end
   local after = changed(record.fields)
   if too_large(after) then return {mark, 'oversized'} end
-  redis.call('RENAME', KEYS[1], KEYS[2])
-  return write(KEYS[2], record, after, to_mark)
+  return failed('RENAME', KEYS[1], KEYS[2]) or write(KEYS[2], record, after, to_mark)
 end
 
 function action.destroy()
-  for _, key in ipairs(KEYS) do redis.call('UNLINK', key) end
-  return {mark, 'stored'}
+  return failed('UNLINK', unpack(KEYS)) or {mark, 'stored'}
 end
 
 return action[ARGV[6]]()

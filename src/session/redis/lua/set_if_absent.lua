@@ -4,7 +4,8 @@ local absent = record.fields[ARGV[6]] == nil
 if absent then
   record.fields[ARGV[6]] = ARGV[7]
   if too_large(record.fields) then return {mark, 'oversized'} end
-  redis.call('HSET', KEYS[1], ARGV[6], ARGV[7])
+  local error = failed('HSET', KEYS[1], ARGV[6], ARGV[7])
+  if error then return error end
 end
 touch(KEYS[1], record)
 return {mark, 'ok', absent and 1 or 0}

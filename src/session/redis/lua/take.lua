@@ -4,7 +4,8 @@ local values = {}
 for at = 6, #ARGV do
   local name = ARGV[at]
   values[#values + 1] = record.fields[name] or false
-  if record.fields[name] then redis.call('HDEL', KEYS[1], name) end
+  local error = record.fields[name] and failed('HDEL', KEYS[1], name)
+  if error then return error end
   record.fields[name] = nil
 end
 touch(KEYS[1], record)

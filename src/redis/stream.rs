@@ -1,0 +1,135 @@
+//! A socket with a deadline: no read or write goes on after it, however the bytes trickle in.
+
+use std::io::{Error, ErrorKind, Read, Result, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use super::config::Address;
+
+/// A connected socket. A time-out of the operating system counts for one call; the deadline is for all of
+/// them.
+pub(super) struct Stream {
+    socket: Socket,
+    deadline: Instant,
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Connects before the deadline, to the first of the host's addresses that lets us.
+    pub(super) fn connect(address: &Address, deadline: Instant) -> Result<Stream> {
+        let socket = match address {
+            Address::Tcp { host, port, .. } => {
+                let mut refused = None;
+                let mut connected = None;
+                for address in (host.as_str(), *port).to_socket_addrs()? {
+                    match TcpStream::connect_timeout(&address, left(deadline)?) {
+                        Ok(stream) => {
+                            connected = Some(stream);
+                            break;
+                        }
+                        Err(error) => refused = Some(error),
+                    }
+                }
+                let stream = connected.ok_or_else(|| {
+                    refused.unwrap_or_else(|| Error::other("the host has no address"))
+                })?;
+                stream.set_nodelay(true)?;
+                Socket::Tcp(stream)
+            }
+            #[cfg(unix)]
+            Address::Unix(path) => Socket::Unix(UnixStream::connect(path)?),
+            #[cfg(not(unix))]
+            Address::Unix(_) => {
+                return Err(Error::new(ErrorKind::Unsupported, "there are no unix sockets here"));
+            }
+            Address::Sentinel(_) => return Err(Error::other("a master is not where it is named")),
+        };
+        Ok(Stream { socket, deadline })
+    }
+
+    /// From now on, this is when reading and writing end.
+    pub(super) fn until(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+}
+
+/// What is left until then; an error where that is nothing, which a socket would take for "for ever".
+fn left(deadline: Instant) -> Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match left.is_zero() {
+        true => Err(ErrorKind::TimedOut.into()),
+        false => Ok(left),
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let left = Some(left(self.deadline)?);
+        match &mut self.socket {
+            Socket::Tcp(stream) => {
+                stream.set_read_timeout(left)?;
+                stream.read(buffer)
+            }
+            #[cfg(unix)]
+            Socket::Unix(stream) => {
+                stream.set_read_timeout(left)?;
+                stream.read(buffer)
+            }
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        let left = Some(left(self.deadline)?);
+        match &mut self.socket {
+            Socket::Tcp(stream) => {
+                stream.set_write_timeout(left)?;
+                stream.write(bytes)
+            }
+            #[cfg(unix)]
+            Socket::Unix(stream) => {
+                stream.set_write_timeout(left)?;
+                stream.write(bytes)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_trickle_in_do_not_put_off_the_deadline() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let trickling = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Until the other side has had enough.
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let address = Address::Tcp { host: "127.0.0.1".to_owned(), port, tls: false };
+        let soon = Instant::now() + Duration::from_secs(5);
+        let mut stream = Stream::connect(&address, soon).unwrap();
+        stream.until(Instant::now() + Duration::from_millis(50));
+        let mut read = Vec::new();
+        let error = stream.read_to_end(&mut read).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock), "{error}");
+        drop(stream);
+        trickling.join().unwrap();
+    }
+}

@@ -1,0 +1,344 @@
+//! Protection against forged requests: another site must not make a visitor's browser act in their name.
+
+use http::{Method, StatusCode};
+use subtle::ConstantTimeEq;
+use url::{Origin, Url};
+
+use super::data::Session;
+use super::id::{decode_base64url, encode_base64url};
+use crate::exchange::Exchange;
+use crate::plugin::{Callback, Installed, Plugin, Route};
+use crate::request::{Request, Scheme};
+use crate::response::{HttpError, IntoResponse};
+use crate::{Error, ErrorKind, Result};
+
+/// The header in which a script sends the token.
+const HEADER: &str = "x-csrf-token";
+
+/// The field in which a form sends it.
+const FIELD: &str = "csrf_token";
+
+/// What a new session holds that has handed out a token and has nothing else to keep.
+const MARKER: &str = "_csrf";
+
+const PURPOSE: &[u8] = b"bottle-session csrf\0";
+
+/// Tokens against forged requests.
+impl Session {
+    /// The token by which [`CsrfPlugin`] knows the requests that this app's own pages send: put it into each
+    /// form as the field `csrf_token`, or have scripts send it as the header `X-CSRF-Token`. It needs no
+    /// escaping in HTML.
+    ///
+    /// It is derived from the session's id, which [`SessionPlugin`](crate::SessionPlugin) draws from a
+    /// generator that the operating system seeds: pages that load at the same time never spoil each other's
+    /// forms, and with [`regenerate`](Session::regenerate) or [`destroy`](Session::destroy) all earlier
+    /// tokens are void. So call it after them. Each call masks it anew, so that it cannot be guessed from the
+    /// size of compressed pages (BREACH); all of them are valid. A visitor without a session gets one, which
+    /// holds the key `_csrf`.
+    ///
+    /// ```
+    /// use bottle_session::{App, CsrfPlugin, Html, Session, SessionPlugin, TestClient};
+    ///
+    /// let mut app = App::new();
+    /// app.install(SessionPlugin::new().in_memory())?;
+    /// app.install(CsrfPlugin::new())?;
+    /// app.get("/", |session: &mut Session| {
+    ///     let token = session.csrf_token();
+    ///     Html(format!(
+    ///         r#"<form method="post"><input type="hidden" name="csrf_token" value="{token}"></form>"#
+    ///     ))
+    /// });
+    /// app.post("/", || "done");
+    ///
+    /// let client = TestClient::new(app)?;
+    /// let page = client.get("/").send().text();
+    /// let token = page.split('"').rev().nth(1).unwrap();
+    /// assert_eq!(client.post("/").form(&[("csrf_token", token)]).send().text(), "done");
+    /// assert_eq!(client.post("/").send().status(), 403);
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    pub fn csrf_token(&mut self) -> String {
+        self.used.set(true);
+        self.masked_token().unwrap_or_else(|error| {
+            self.refused.get_or_insert(error);
+            String::new()
+        })
+    }
+
+    fn masked_token(&mut self) -> Result<String> {
+        if self.id().is_none() {
+            self.try_set(MARKER, "")?;
+        }
+        let token = self.coming_id()?.derived(PURPOSE);
+        let mask = self.keeper.generator.random()?;
+        Ok(encode_base64url(&mask) + &encode_base64url(&xor(&mask, &token)))
+    }
+
+    /// Whether this is a token of the session that the request came with. [`CsrfPlugin`] asks this; a
+    /// handler that skips the plugin can ask it itself. The comparison takes the same time for every token.
+    pub fn verify_csrf(&self, token: &str) -> bool {
+        self.used.set(true);
+        let Some((mask, masked)) = token.as_bytes().split_at_checked(43) else { return false };
+        let (mut mask_bits, mut masked_bits) = ([0; 32], [0; 32]);
+        let read = decode_base64url(mask, &mut mask_bits)
+            .and_then(|()| decode_base64url(masked, &mut masked_bits));
+        match (read, self.id()) {
+            (Some(()), Some(id)) => {
+                xor(&mask_bits, &masked_bits).ct_eq(&id.derived(PURPOSE)).into()
+            }
+            _ => false,
+        }
+    }
+}
+
+fn xor(one: &[u8; 32], other: &[u8; 32]) -> [u8; 32] {
+    std::array::from_fn(|at| one[at] ^ other[at])
+}
+
+/// Refuses forged requests with a 403 (OWASP Cross-Site Request Forgery Prevention Cheat Sheet).
+///
+/// On every route that takes a method other than GET, HEAD, OPTIONS and TRACE, a request of such a method
+/// must
+///
+/// 1. not come from another site: `Sec-Fetch-Site` must be `same-origin` or `none`; without it (old browsers,
+///    plain http) an `Origin` must be that of the `Host`. [Trusted origins](CsrfPlugin::trusted_origin) are
+///    let through;
+/// 2. carry a token of its session ([`Session::csrf_token`]), as the header `X-CSRF-Token` or as the form
+///    field `csrf_token`. With the header, the body is left unread.
+///
+/// Such routes always load the session. A route that other programs call, with credentials of their own and
+/// no cookie, does without: `.skip("csrf")`.
+///
+/// ```
+/// use bottle_session::{App, CsrfPlugin, Session, SessionPlugin, TestClient};
+///
+/// let mut app = App::new();
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.install(CsrfPlugin::new().trusted_origin("https://accounts.example.com"))?;
+/// app.post("/transfer", |_: &mut Session| "done");
+/// app.post("/hook", || "heard").skip("csrf");
+///
+/// let client = TestClient::new(app)?;
+/// assert_eq!(client.post("/transfer").send().status(), 403);
+/// assert_eq!(client.post("/hook").send().status(), 200);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct CsrfPlugin {
+    keyword: String,
+    trusted: Vec<Origin>,
+    /// The first option that could not work; told at install.
+    refused: Option<String>,
+}
+
+impl CsrfPlugin {
+    /// A plugin that checks against the session of keyword `session` and trusts no other origin.
+    pub fn new() -> CsrfPlugin {
+        CsrfPlugin { keyword: "session".to_owned(), trusted: Vec::new(), refused: None }
+    }
+
+    /// The keyword of the session that the tokens belong to: `session` unless set.
+    #[must_use]
+    pub fn keyword(mut self, keyword: impl Into<String>) -> CsrfPlugin {
+        self.keyword = keyword.into();
+        self
+    }
+
+    /// Lets requests from the pages of this origin, such as `https://accounts.example.com`, through the first
+    /// check. They need a token all the same. May be called several times.
+    #[must_use]
+    pub fn trusted_origin(mut self, origin: &str) -> CsrfPlugin {
+        match Url::parse(origin) {
+            Ok(url)
+                if url.origin().is_tuple()
+                    && (url.path(), url.query(), url.fragment()) == ("/", None, None) =>
+            {
+                self.trusted.push(url.origin());
+            }
+            _ => {
+                self.refused.get_or_insert_with(|| origin.to_owned());
+            }
+        }
+        self
+    }
+
+    fn check(&self, exchange: &mut Exchange) -> Result<()> {
+        let request = exchange.request();
+        self.check_origin(request)?;
+        let token = token(request)?;
+        let session = exchange.provided::<Session>(&self.keyword).ok_or_else(|| {
+            let text =
+                format!("the token cannot be checked: no session of keyword {:?}", self.keyword);
+            Error::new(ErrorKind::Unavailable, text)
+        })?;
+        let Some(token) = token else {
+            return Err(forbidden(
+                "The request carries no token: it needs the form field csrf_token or the header \
+                 X-CSRF-Token.",
+            ));
+        };
+        match session.verify_csrf(&token) {
+            true => Ok(()),
+            false => Err(forbidden(
+                "The token is not, or no longer, that of the session. Load the page again.",
+            )),
+        }
+    }
+
+    fn check_origin(&self, request: &Request) -> Result<()> {
+        let origin = request.header("origin");
+        let parsed = origin.and_then(|origin| Url::parse(origin).ok());
+        let trusted = parsed.as_ref().is_some_and(|url| self.trusted.contains(&url.origin()));
+        let own = match (request.header("sec-fetch-site"), origin) {
+            // The browser knows best, also where a proxy has changed the Host.
+            (Some(site), _) => matches!(site, "same-origin" | "none"),
+            (None, Some(_)) => parsed.is_some_and(|url| is_own(&url, request)),
+            // No browser, or one from before 2020: the token alone decides.
+            (None, None) => true,
+        };
+        match own || trusted {
+            true => Ok(()),
+            false => Err(forbidden("The request comes from a page of another site.")),
+        }
+    }
+}
+
+/// Whether this is the origin that the request was sent to. Its scheme is taken for granted unless a trusted
+/// proxy told ours.
+fn is_own(origin: &Url, request: &Request) -> bool {
+    let scheme = match request.scheme() {
+        Scheme::Https => "https",
+        Scheme::Http => origin.scheme(),
+    };
+    let own = request.host().and_then(|host| Url::parse(&format!("{scheme}://{host}")).ok());
+    // Two opaque origins (`null`) are never equal.
+    own.is_some_and(|own| own.origin() == origin.origin())
+}
+
+fn token(request: &Request) -> Result<Option<String>> {
+    if let Some(token) = request.header(HEADER) {
+        return Ok(Some(token.to_owned()));
+    }
+    match request.content_type().as_str() {
+        "application/x-www-form-urlencoded" | "multipart/form-data" => {
+            Ok(request.form()?.get(FIELD).map(str::to_owned))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn forbidden(message: &str) -> Error {
+    HttpError::new(StatusCode::FORBIDDEN).with_message(message).into()
+}
+
+fn is_safe(method: &Method) -> bool {
+    // RFC 9110 section 9.2.1.
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE].contains(method)
+}
+
+fn concerns(route: &Route) -> bool {
+    // No method at all stands for any.
+    route.methods().is_empty() || !route.methods().iter().all(is_safe)
+}
+
+impl Default for CsrfPlugin {
+    fn default() -> CsrfPlugin {
+        CsrfPlugin::new()
+    }
+}
+
+impl Plugin for CsrfPlugin {
+    fn name(&self) -> &str {
+        "csrf"
+    }
+
+    fn uses(&self, route: &Route) -> Vec<String> {
+        if concerns(route) { vec![self.keyword.clone()] } else { Vec::new() }
+    }
+
+    fn setup(&mut self, _: &Installed<'_>) -> Result<()> {
+        match &self.refused {
+            None => Ok(()),
+            Some(origin) => Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "csrf plugin: {origin:?} is no origin; write scheme, host and port, such as \
+                     https://accounts.example.com"
+                ),
+            )),
+        }
+    }
+
+    fn apply(&self, callback: Callback, route: &Route) -> Callback {
+        if !concerns(route) {
+            return callback;
+        }
+        let plugin = self.clone();
+        Callback::new(move |exchange| {
+            if !is_safe(exchange.request().method())
+                && let Err(error) = plugin.check(exchange)
+            {
+                return HttpError::from(error).into_response();
+            }
+            callback.call(exchange)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::uri::PathAndQuery;
+
+    #[test]
+    fn only_the_apps_own_pages_and_trusted_ones_get_through() {
+        let plugin = CsrfPlugin::new().trusted_origin("https://accounts.example.com");
+        let (http, https) = (Scheme::Http, Scheme::Https);
+        let table = [
+            // Sec-Fetch-Site, Origin, Host, our scheme as far as it is known
+            ("same-origin", "", "example.com", http, true),
+            ("none", "", "example.com", http, true),
+            ("cross-site", "", "example.com", http, false),
+            ("same-site", "https://forum.example.com", "example.com", http, false),
+            ("same-site", "https://accounts.example.com", "example.com", http, true),
+            ("cross-site", "https://accounts.example.com:444", "example.com", http, false),
+            ("cross-site", "http://accounts.example.com", "example.com", http, false),
+            ("cross-site", "https://example.com", "example.com", http, false),
+            ("nonsense", "", "example.com", http, false),
+            ("same-origin", "https://example.com", "behind-a-proxy:8080", http, true),
+            ("", "https://example.com", "example.com", http, true),
+            ("", "https://example.com", "EXAMPLE.com:443", http, true),
+            ("", "http://example.com:8080", "example.com:8080", http, true),
+            ("", "http://example.com", "example.com", https, false),
+            ("", "https://example.com", "example.com", https, true),
+            ("", "http://example.com:8080", "example.com", http, false),
+            ("", "https://evil.com", "example.com", http, false),
+            ("", "https://example.com.evil.com", "example.com", http, false),
+            ("", "null", "example.com", http, false),
+            ("", "null", "null", http, false),
+            ("", "file:///", "", http, false),
+            ("", "https://example.com", "", http, false),
+            ("", "", "example.com", http, true),
+        ];
+        for (site, origin, host, scheme, passes) in table {
+            let target = PathAndQuery::from_static("/");
+            let mut request = Request::new(Method::POST, target).with_scheme(scheme);
+            for (name, value) in [("sec-fetch-site", site), ("origin", origin), ("host", host)] {
+                if !value.is_empty() {
+                    request.headers_mut().insert(name, value.parse().unwrap());
+                }
+            }
+            let passed = plugin.check_origin(&request).is_ok();
+            assert_eq!(passed, passes, "{site} {origin} {host} {scheme:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_origin_is_refused_at_install() {
+        for origin in ["example.com", "https://example.com/path", "null", "file:///", ""] {
+            let mut app = crate::App::new();
+            let error = app.install(CsrfPlugin::new().trusted_origin(origin)).unwrap_err();
+            assert!(error.to_string().starts_with("csrf plugin: "), "{error}");
+        }
+    }
+}

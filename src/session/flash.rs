@@ -1,0 +1,131 @@
+//! Flash messages: text that one request leaves for the next page its visitor sees.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::data::Session;
+use crate::Result;
+
+/// What the keys of flash messages start with. Behind it stand the time in microseconds, so that the
+/// messages sort in their order, and a random part, so that two requests never write the same key.
+const PREFIX: &str = "_flash.";
+
+/// A message that a request left for a later one: see [`Session::flash`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Flash {
+    /// What sort of message it is, in the app's own words: `"error"`, `"info"`.
+    pub category: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// Flash messages.
+impl Session {
+    /// Leaves a message for the next page that [takes](Session::take_flashes) it.
+    ///
+    /// Each message is a key of its own, which starts with `_flash.`: messages of concurrent requests all
+    /// arrive, they count towards the session's caps, and [`iter`](Session::iter), [`len`](Session::len)
+    /// and [`clear`](Session::clear) see them as they see any other key. One that cannot be stored is
+    /// refused as [`set`](Session::set) refuses it.
+    ///
+    /// ```
+    /// use bottle_session::{App, Session, SessionPlugin, TestClient, redirect};
+    ///
+    /// let mut app = App::new();
+    /// app.install(SessionPlugin::new().in_memory())?;
+    /// app.post("/save", |session: &mut Session| {
+    ///     session.flash("info", "Saved.");
+    ///     redirect("/")
+    /// });
+    /// app.get("/", |session: &mut Session| -> bottle_session::Result<String> {
+    ///     let flashes = session.take_flashes()?;
+    ///     Ok(flashes.iter().map(|flash| format!("{}: {}", flash.category, flash.text)).collect())
+    /// });
+    ///
+    /// let client = TestClient::new(app)?;
+    /// client.post("/save").send();
+    /// assert_eq!(client.get("/").send().text(), "info: Saved.");
+    /// assert_eq!(client.get("/").send().text(), "");
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    pub fn flash(&mut self, category: impl Into<String>, text: impl ToString) {
+        if let Err(error) = self.try_flash(category.into(), text.to_string()) {
+            self.refused.get_or_insert(error);
+        }
+    }
+
+    fn try_flash(&mut self, category: String, text: String) -> Result<()> {
+        let value = serde_json::json!([category, text]);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        // Behind all that this request knows of, even where the clock was set back.
+        let last = self
+            .flash_keys()
+            .next_back()
+            .and_then(order)
+            .map_or(0, |order| order.saturating_add(1));
+        let order = u64::try_from(now).unwrap_or(u64::MAX).max(last);
+        let unique = self.keeper.fresh_id()?.expose();
+        self.try_set(format!("{PREFIX}{order:016x}.{}", &unique[..8]), value)
+    }
+
+    /// Takes the messages that were left for this visitor, this request's own included, in the order in
+    /// which they were left.
+    ///
+    /// Each is shown exactly once: of several requests that take at the same time one gets it, for it is
+    /// taken out of the store at once, after the changes made so far have been saved. This is a round trip
+    /// only where messages from earlier requests are there. Those that come into the store while this
+    /// request runs are for the next one.
+    pub fn take_flashes(&mut self) -> Result<Vec<Flash>> {
+        self.used.set(true);
+        let (own, stored): (Vec<_>, Vec<_>) = (self.flash_keys().map(str::to_owned))
+            .partition(|key| self.changes.fields.contains_key(key));
+        let mut taken = Vec::new();
+        if !stored.is_empty() {
+            // Nobody else knows of this request's own: they need not make the way to the store and back.
+            let kept: Vec<_> = own.iter().filter_map(|key| self.unset(key)).collect();
+            let keeper = self.keeper.clone();
+            let keys: Vec<_> = stored.iter().map(String::as_str).collect();
+            let done = self.at_once(|load| keeper.store.take(load, &keys));
+            for (key, value) in own.iter().zip(kept) {
+                self.changes.fields.insert(key.clone(), Some(value.clone()));
+                self.fields.insert(key.clone(), value);
+            }
+            let values = done?;
+            for (key, value) in stored.into_iter().zip(values) {
+                self.fields.remove(&key);
+                taken.extend(value.map(|value| (key, value)));
+            }
+            self.part_if_emptied();
+        }
+        for key in own {
+            taken.extend(self.unset(&key).map(|value| (key, value)));
+        }
+        taken.sort();
+        Ok(taken.into_iter().map(|(_, value)| Flash::read(value)).collect())
+    }
+
+    fn flash_keys(&self) -> impl DoubleEndedIterator<Item = &str> {
+        // '/' follows '.': the end of all keys with the prefix.
+        let range = PREFIX.to_owned().."_flash/".to_owned();
+        self.fields.range(range).map(|(key, _)| key.as_str())
+    }
+
+    /// Undoes the setting of a key that no store has seen.
+    fn unset(&mut self, key: &str) -> Option<String> {
+        self.changes.fields.remove(key);
+        self.fields.remove(key)
+    }
+}
+
+impl Flash {
+    fn read(value: String) -> Flash {
+        let (category, text) = serde_json::from_str(&value)
+            // Not ours: another program that shares the session left plain text.
+            .unwrap_or_else(|_| ("message".to_owned(), value));
+        Flash { category, text }
+    }
+}
+
+fn order(key: &str) -> Option<u64> {
+    let digits = key.strip_prefix(PREFIX)?.split('.').next()?;
+    u64::from_str_radix(digits, 16).ok()
+}

@@ -1,0 +1,418 @@
+//! Files as replies: conditional requests, ranges, downloads.
+
+use std::fs::File;
+use std::io::{self, ErrorKind as Io, Read, Seek, SeekFrom};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::{self, HeaderMap, HeaderName};
+use http::{Method, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::request::Request;
+use crate::response::{HttpError, IntoResponse, Response};
+use crate::{Error, ErrorKind};
+
+/// A file below `root` as a reply.
+///
+/// It answers `If-None-Match` and `If-Modified-Since` with a 304, a `Range` of bytes with a 206 or 416 (RFC
+/// 9110 sections 13 and 14; of several ranges in one request none, which is a 200), and is read while it is
+/// sent. The type follows from the name's extension.
+///
+/// What is not there, or is no file, is a 404. What must not be read is a 403: a `filename` with `..` in it,
+/// a symbolic link that leads out of `root`, a file that the operating system refuses. A link that stays
+/// inside is followed, and `root` itself may be one. A filename that starts with `/` counts from `root`.
+/// Whoever can write into `root` while it is served is trusted.
+///
+/// ```
+/// use bottle_session::{App, Request, static_file};
+///
+/// let mut app = App::new();
+/// app.get("/static/<name:path>", |request: &Request, name: &str| {
+///     static_file(request, name, "/srv/app/static")
+/// });
+/// app.get("/report", |request: &Request| {
+///     static_file(request, "2026.csv", "/srv/app/reports").download_as("report.csv")
+/// });
+/// # app.build()?;
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
+pub fn static_file(request: &Request, filename: &str, root: impl AsRef<Path>) -> StaticFile {
+    let conditions = Conditions {
+        ranges: request.method() == Method::GET,
+        headers: [
+            header::IF_NONE_MATCH,
+            header::IF_MODIFIED_SINCE,
+            header::RANGE,
+            header::IF_RANGE,
+        ]
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), request.headers().get(name)?.clone())))
+        .collect(),
+    };
+    StaticFile {
+        root: root.as_ref().to_owned(),
+        filename: filename.to_owned(),
+        content_type: None,
+        download: None,
+        conditions,
+    }
+}
+
+/// A file as a reply: what [`static_file`] makes.
+#[derive(Clone, Debug)]
+pub struct StaticFile {
+    root: PathBuf,
+    filename: String,
+    content_type: Option<String>,
+    download: Option<Download>,
+    conditions: Conditions,
+}
+
+#[derive(Clone, Debug)]
+enum Download {
+    UnderItsName,
+    As(String),
+}
+
+/// On what the client's request makes the answer depend.
+#[derive(Clone, Debug)]
+struct Conditions {
+    /// RFC 9110 section 14.2: ranges are for GET alone.
+    ranges: bool,
+    headers: HeaderMap,
+}
+
+/// What tells one state of a file from another.
+struct Validators {
+    etag: String,
+    /// In whole seconds, as a header can say it; `None` for a time that no header can.
+    modified: Option<SystemTime>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    All,
+    Part { first: u64, last: u64 },
+    Nothing,
+}
+
+impl StaticFile {
+    /// Sends the file under this type instead of the one that its extension stands for.
+    ///
+    /// ```
+    /// use bottle_session::{Request, StaticFile, static_file};
+    ///
+    /// fn license(request: &Request) -> StaticFile {
+    ///     static_file(request, "LICENSE", "/srv/app").content_type("text/plain; charset=utf-8")
+    /// }
+    /// ```
+    #[must_use]
+    pub fn content_type(mut self, content_type: impl Into<String>) -> StaticFile {
+        self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Has the browser save the file instead of showing it.
+    ///
+    /// ```
+    /// use bottle_session::{Request, StaticFile, static_file};
+    ///
+    /// fn archive(request: &Request, name: &str) -> StaticFile {
+    ///     static_file(request, name, "/srv/app/archive").download()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn download(mut self) -> StaticFile {
+        self.download = Some(Download::UnderItsName);
+        self
+    }
+
+    /// Has the browser save the file under another name.
+    ///
+    /// ```
+    /// use bottle_session::{Request, StaticFile, static_file};
+    ///
+    /// fn invoice(request: &Request, number: u32) -> StaticFile {
+    ///     static_file(request, &format!("{number}.pdf"), "/srv/app/invoices").download_as("invoice.pdf")
+    /// }
+    /// ```
+    #[must_use]
+    pub fn download_as(mut self, name: impl Into<String>) -> StaticFile {
+        self.download = Some(Download::As(name.into()));
+        self
+    }
+
+    fn answer(&self) -> Result<Response, Error> {
+        let path = self.locate()?;
+        let (file, size, validators) = open(&path)?;
+        let mut response = match self.conditions.unmodified(&validators) {
+            true => Response::new(StatusCode::NOT_MODIFIED),
+            false => self.content(file, size, &validators)?,
+        };
+        if let Some(modified) = validators.modified {
+            let date = httpdate::fmt_http_date(modified);
+            response = response.with_header(header::LAST_MODIFIED, date);
+        }
+        Ok(response.with_header(header::ETAG, validators.etag))
+    }
+
+    /// The file's own path, below the root.
+    fn locate(&self) -> Result<PathBuf, Error> {
+        let relative = Path::new(self.filename.trim_start_matches('/'));
+        let inside = |component| matches!(component, Component::Normal(_) | Component::CurDir);
+        if !relative.components().all(inside) {
+            return Err(denied());
+        }
+        let root = self.root.canonicalize().map_err(|error| {
+            let text = format!("static files: the root {} cannot be read", self.root.display());
+            Error::new(ErrorKind::Config, text).with_source(error)
+        })?;
+        let path = root.join(relative).canonicalize().map_err(refused)?;
+        if path.starts_with(&root) { Ok(path) } else { Err(denied()) }
+    }
+
+    fn content(
+        &self,
+        mut file: File,
+        size: u64,
+        validators: &Validators,
+    ) -> Result<Response, Error> {
+        let mut response = match self.conditions.wanted(size, validators) {
+            Wanted::All => Response::stream(file.take(size), Some(size)),
+            Wanted::Part { first, last } => {
+                file.seek(SeekFrom::Start(first)).map_err(refused)?;
+                let length = last - first + 1;
+                Response::stream(file.take(length), Some(length))
+                    .with_status(StatusCode::PARTIAL_CONTENT)
+                    .with_header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}"))
+            }
+            Wanted::Nothing => {
+                return Ok(Response::new(StatusCode::RANGE_NOT_SATISFIABLE)
+                    .with_header(header::CONTENT_RANGE, format!("bytes */{size}")));
+            }
+        };
+        response = response
+            .with_header(header::ACCEPT_RANGES, "bytes")
+            .with_header(header::CONTENT_TYPE, self.type_of_content())
+            // What a browser takes a file for is decided here and not by what somebody wrote into it.
+            .with_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        let own_name = || self.filename.rsplit('/').next().unwrap_or_default();
+        Ok(match &self.download {
+            None => response,
+            Some(Download::UnderItsName) => {
+                response.with_header(header::CONTENT_DISPOSITION, attachment(own_name()))
+            }
+            Some(Download::As(name)) => {
+                response.with_header(header::CONTENT_DISPOSITION, attachment(name))
+            }
+        })
+    }
+
+    fn type_of_content(&self) -> String {
+        if let Some(content_type) = &self.content_type {
+            return content_type.clone();
+        }
+        let guessed = mime_guess::from_path(&self.filename).first_or_octet_stream();
+        let is_text = guessed.type_() == "text" || guessed.subtype() == "javascript";
+        if is_text { format!("{guessed}; charset=utf-8") } else { guessed.to_string() }
+    }
+}
+
+impl IntoResponse for StaticFile {
+    fn into_response(self) -> Response {
+        self.answer().unwrap_or_else(|error| HttpError::from(error).into_response())
+    }
+}
+
+fn open(path: &Path) -> Result<(File, u64, Validators), Error> {
+    // Before it is opened: that would wait for the other end of a pipe.
+    if !path.metadata().map_err(refused)?.is_file() {
+        return Err(HttpError::new(StatusCode::NOT_FOUND).into());
+    }
+    let file = File::open(path).map_err(refused)?;
+    let metadata = file.metadata().map_err(refused)?;
+    let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let size = metadata.len();
+    let validators = Validators {
+        etag: format!("\"{size:x}-{:x}\"", modified.unwrap_or_default().as_nanos()),
+        modified: modified.and_then(sayable),
+    };
+    Ok((file, size, validators))
+}
+
+/// A time that a `Last-Modified` may say: not in the future (RFC 9110 section 8.8.2.1).
+fn sayable(since_epoch: Duration) -> Option<SystemTime> {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(since_epoch.as_secs()))?;
+    (time <= SystemTime::now()).then_some(time)
+}
+
+fn denied() -> Error {
+    HttpError::new(StatusCode::FORBIDDEN).with_message("Access denied.").into()
+}
+
+fn refused(error: io::Error) -> Error {
+    match error.kind() {
+        Io::NotFound | Io::NotADirectory | Io::InvalidInput | Io::InvalidFilename => {
+            HttpError::new(StatusCode::NOT_FOUND).into()
+        }
+        Io::PermissionDenied => denied(),
+        _ => error.into(),
+    }
+}
+
+impl Conditions {
+    fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether the client has this state of the file already (RFC 9110 section 13.2.2, steps 3 and 4).
+    fn unmodified(&self, validators: &Validators) -> bool {
+        if let Some(known) = self.header(header::IF_NONE_MATCH) {
+            let weakly = |tag: &str| tag.trim().trim_start_matches("W/") == validators.etag;
+            return known.trim() == "*" || known.split(',').any(weakly);
+        }
+        let since = self.header(header::IF_MODIFIED_SINCE);
+        let since = since.and_then(|date| httpdate::parse_http_date(date).ok());
+        since.zip(validators.modified).is_some_and(|(since, modified)| modified <= since)
+    }
+
+    fn wanted(&self, size: u64, validators: &Validators) -> Wanted {
+        match self.header(header::RANGE) {
+            Some(range) if self.ranges && self.is_same(validators) => {
+                read_range(range, size).unwrap_or(Wanted::All)
+            }
+            _ => Wanted::All,
+        }
+    }
+
+    /// Whether the part that the client has is of this state of the file (RFC 9110 section 13.1.5).
+    fn is_same(&self, validators: &Validators) -> bool {
+        match self.header(header::IF_RANGE) {
+            None => true,
+            Some(tag) if tag.starts_with('"') => tag == validators.etag,
+            Some(date) => {
+                let date = httpdate::parse_http_date(date).ok();
+                date.is_some() && date == validators.modified
+            }
+        }
+    }
+}
+
+/// Which bytes a `Range` asks for; `None` where it is to be ignored: not well-formed, not of bytes, or more
+/// than one range.
+fn read_range(range: &str, size: u64) -> Option<Wanted> {
+    let (unit, range) = range.split_once('=')?;
+    let (first, last) = range.trim().split_once('-')?;
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let end = size.saturating_sub(1);
+    if first.is_empty() {
+        return match number(last)? {
+            0 => Some(Wanted::Nothing),
+            _ if size == 0 => None,
+            suffix => Some(Wanted::Part { first: size.saturating_sub(suffix), last: end }),
+        };
+    }
+    let first = number(first)?;
+    let last = if last.is_empty() { end.max(first) } else { number(last)? };
+    if last < first {
+        return None;
+    }
+    Some(match first < size {
+        true => Wanted::Part { first, last: last.min(end) },
+        false => Wanted::Nothing,
+    })
+}
+
+/// A number of digits alone; one that is too large for any file is as large as can be.
+fn number(digits: &str) -> Option<u64> {
+    let well_formed = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    well_formed.then(|| digits.parse().unwrap_or(u64::MAX))
+}
+
+/// RFC 5987 section 3.2.1: what may stand in an extended value as it is.
+const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'!')
+    .remove(b'#')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'^')
+    .remove(b'_')
+    .remove(b'`')
+    .remove(b'|')
+    .remove(b'~');
+
+/// RFC 6266: the name as old clients read it, and whole where that is not the same.
+fn attachment(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_graphic() && !"\"\\%".contains(c) || c == ' ';
+    let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    match plain == name {
+        true => format!("attachment; filename=\"{plain}\""),
+        false => {
+            let whole = utf8_percent_encode(name, ATTR_CHAR);
+            format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{whole}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_the_rfc_has_them() {
+        let part = |first, last| Some(Wanted::Part { first, last });
+        let table = [
+            ("bytes=0-0", 10, part(0, 0)),
+            ("bytes=2-5", 10, part(2, 5)),
+            ("bytes=2-", 10, part(2, 9)),
+            ("bytes=-3", 10, part(7, 9)),
+            ("bytes=-30", 10, part(0, 9)),
+            ("bytes=9-99999999999999999999", 10, part(9, 9)),
+            ("Bytes= 0-1", 10, part(0, 1)),
+            ("bytes=10-", 10, Some(Wanted::Nothing)),
+            ("bytes=10-20", 10, Some(Wanted::Nothing)),
+            ("bytes=99999999999999999999-", 10, Some(Wanted::Nothing)),
+            ("bytes=-0", 10, Some(Wanted::Nothing)),
+            ("bytes=0-", 0, Some(Wanted::Nothing)),
+            ("bytes=-5", 0, None),
+            ("bytes=5-2", 10, None),
+            ("bytes=0-1,4-5", 10, None),
+            ("bytes=-", 10, None),
+            ("bytes=+1-2", 10, None),
+            ("bytes=a-b", 10, None),
+            ("bytes", 10, None),
+            ("lines=0-1", 10, None),
+        ];
+        for (range, size, wanted) in table {
+            assert_eq!(read_range(range, size), wanted, "{range} of {size}");
+        }
+    }
+
+    #[test]
+    fn a_download_keeps_its_name() {
+        let table = [
+            ("a b.pdf", "attachment; filename=\"a b.pdf\""),
+            ("é.pdf", "attachment; filename=\"_.pdf\"; filename*=UTF-8''%C3%A9.pdf"),
+            (
+                "a\"; x=\"\r\n",
+                "attachment; filename=\"a_; x=___\"; filename*=UTF-8''a%22%3B%20x%3D%22%0D%0A",
+            ),
+        ];
+        for (name, value) in table {
+            assert_eq!(attachment(name), value);
+        }
+    }
+
+    #[test]
+    fn no_time_that_a_header_cannot_say_is_said() {
+        assert_eq!(sayable(Duration::from_secs(1 << 40)), None);
+        let (whole, fraction) = (Duration::from_secs(9), Duration::from_millis(9_700));
+        assert_eq!(sayable(fraction), Some(UNIX_EPOCH + whole));
+    }
+}

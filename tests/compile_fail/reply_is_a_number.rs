@@ -1,0 +1,6 @@
+use bottle_session::{App, Session};
+
+fn main() {
+    let mut app = App::new();
+    app.get("/", |session: &mut Session| session.len());
+}

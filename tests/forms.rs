@@ -1,0 +1,141 @@
+//! Forms and uploads, as handlers see them.
+
+use bottle_session::{App, CsrfPlugin, Request, Result, Session, SessionPlugin, TestClient};
+
+fn multipart(parts: &[(&str, &str)]) -> Vec<u8> {
+    let part = |(parameters, content): &(&str, &str)| {
+        format!("--b\r\nContent-Disposition: form-data; {parameters}\r\n\r\n{content}\r\n")
+    };
+    let mut body: String = parts.iter().map(part).collect();
+    body.push_str("--b--\r\n");
+    body.into_bytes()
+}
+
+const MULTIPART: &str = "multipart/form-data; boundary=b";
+const URLENCODED: &str = "application/x-www-form-urlencoded";
+
+fn client() -> TestClient {
+    let mut app = App::new();
+    app.post("/", |request: &Request| -> Result<String> {
+        let form = request.form()?;
+        // A second time it is the same form.
+        assert!(std::ptr::eq(form, request.form()?));
+        let fields: Vec<_> = form.fields().collect();
+        let files: Vec<_> = form
+            .files()
+            .map(|f| (f.field(), f.filename(), f.raw_filename(), f.content_type(), f.bytes().len()))
+            .collect();
+        Ok(format!("{fields:?} {files:?}"))
+    })
+    .body_limit(1000);
+    app.post("/named", |request: &Request| -> Result<String> {
+        let form = request.form()?;
+        let all: Vec<_> = form.get_all("a").collect();
+        let files: Vec<_> = form.files_of("f").map(|file| file.bytes().to_vec()).collect();
+        let first = form.file("f").map(|file| file.raw_filename().to_owned());
+        Ok(format!("{:?} {:?} {all:?} {files:?} {first:?}", form.get("a"), form.get("f")))
+    });
+    app.post("/late", |request: &Request| -> Result<String> {
+        request.body_reader()?;
+        Ok(request.form()?.get("a").unwrap_or_default().to_owned())
+    });
+    TestClient::new(app).unwrap()
+}
+
+#[test]
+fn both_encodings_give_fields_and_files() {
+    let client = client();
+    let urlencoded = client.post("/").header("content-type", "Application/X-www-form-urlencoded");
+    let urlencoded = urlencoded.body("a=1&b=%C3%A9+x&a=2&c").send();
+    assert_eq!(urlencoded.text(), r#"[("a", "1"), ("b", "é x"), ("a", "2"), ("c", "")] []"#);
+    let body = multipart(&[
+        ("name=a", "1"),
+        ("name=\"é\"", "x\r\ny"),
+        ("name=f; filename=\"../é a.txt\"", "123"),
+        ("name=none; filename=\"\"", ""),
+    ]);
+    let sent = client.post("/").header("content-type", MULTIPART).body(body).send();
+    let expected = r#"[("a", "1"), ("é", "x\r\ny")] [("f", "_a.txt", "../é a.txt", None, 3)]"#;
+    assert_eq!(sent.text(), expected);
+    let empty = client.post("/").header("content-type", URLENCODED).send();
+    assert_eq!(empty.text(), "[] []");
+}
+
+#[test]
+fn fields_and_files_are_found_by_name() {
+    let body = multipart(&[
+        ("name=a", "1"),
+        ("name=a", "2"),
+        ("name=f; filename=x", "\u{1}"),
+        ("name=f; filename=y", ""),
+    ]);
+    let sent = client().post("/named").header("content-type", MULTIPART).body(body).send();
+    assert_eq!(sent.text(), r#"Some("1") None ["1", "2"] [[1], []] Some("x")"#);
+}
+
+#[test]
+fn a_file_is_any_bytes_and_a_field_is_text() {
+    let client = client();
+    let with = |parameters: &str| {
+        let mut body = multipart(&[(parameters, "XY")]);
+        let at = body.windows(2).position(|pair| pair == b"XY").unwrap();
+        body[at..at + 2].copy_from_slice(&[0xff, 0x00]);
+        client.post("/named").header("content-type", MULTIPART).body(body).send()
+    };
+    assert_eq!(with("name=f; filename=x").text(), r#"None None [] [[255, 0]] Some("x")"#);
+    let refused = with("name=a");
+    assert_eq!(refused.status(), 400);
+    assert!(refused.text().contains("a field is not UTF-8"), "{}", refused.text());
+}
+
+#[test]
+fn what_is_no_form_is_refused_with_its_reason() {
+    let client = client();
+    let good = multipart(&[("name=a", "1")]);
+    for (content_type, body, status, reason) in [
+        (MULTIPART, &good[..], 200, ""),
+        (MULTIPART, &good[..good.len() - 5], 400, "The form is malformed: it breaks off"),
+        (MULTIPART, b"", 400, "The form is malformed: there is no delimiter"),
+        ("multipart/form-data", &good, 400, "names no boundary"),
+        ("multipart/mixed; boundary=b", &good, 415, "Expected a form"),
+        ("application/json", b"{}", 415, "Expected a form"),
+        ("", b"a=1", 415, "Expected a form"),
+        (MULTIPART, &[b'x'; 1001], 413, "larger than 1000 bytes"),
+    ] {
+        let mut request = client.post("/");
+        if !content_type.is_empty() {
+            request = request.header("content-type", content_type);
+        }
+        let response = request.body(body.to_vec()).send();
+        assert_eq!(response.status(), status, "{content_type}");
+        assert!(response.text().contains(reason), "{}", response.text());
+    }
+}
+
+#[test]
+fn a_body_that_was_taken_as_a_stream_is_no_form_any_more() {
+    let late = client().post("/late").form(&[("a", "1")]).send();
+    assert_eq!(late.status(), 500);
+}
+
+#[test]
+fn a_form_with_files_carries_its_csrf_token() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.install(CsrfPlugin::new()).unwrap();
+    app.get("/", |session: &mut Session| session.csrf_token());
+    app.post("/", |request: &Request| -> Result<String> {
+        Ok(request.form()?.file("f").map(|file| file.bytes().len()).unwrap_or(0).to_string())
+    });
+    let client = TestClient::new(app).unwrap();
+    let token = client.get("/").send().text();
+    for (token, status) in [(token.as_str(), 200), ("wrong", 403)] {
+        let body = multipart(&[("name=f; filename=x", "123"), ("name=csrf_token", token)]);
+        let sent = client.post("/").header("content-type", MULTIPART).body(body).send();
+        assert_eq!(sent.status(), status);
+    }
+    // A token that came as a file is none.
+    let body = multipart(&[("name=csrf_token; filename=x", &token)]);
+    let sent = client.post("/").header("content-type", MULTIPART).body(body).send();
+    assert_eq!(sent.status(), 403);
+}

@@ -1,0 +1,323 @@
+//! The session plugin on a real Redis: what it costs, and what happens at the same time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Barrier};
+
+use bottle_session::http::Method;
+use bottle_session::{
+    App, Exchange, Layout, RedisConnection, RedisPlugin, RedisPool, Request, Result, Session,
+    SessionPlugin, TestClient, named,
+};
+
+use crate::support::redis_server::RedisServer;
+use crate::support::sessions::together;
+
+struct Fixture {
+    client: TestClient,
+    redis: redis::Connection,
+    _server: RedisServer,
+}
+
+impl Fixture {
+    fn new(set_up: impl FnOnce(SessionPlugin) -> SessionPlugin) -> Fixture {
+        let server = RedisServer::start(&[]);
+        let pool = RedisPool::open(&server.url(0)).unwrap();
+        let mut app = App::new();
+        app.install(set_up(SessionPlugin::new().pool(pool.clone()))).unwrap();
+        app.install(RedisPlugin::new().pool(pool)).unwrap();
+        app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());
+        app.get("/set/<key>/<value>", |s: &mut Session, key: &str, value: &str| s.set(key, value));
+        app.get("/regenerate", |s: &mut Session| s.regenerate());
+        app.get("/destroy", |s: &mut Session| s.destroy());
+        app.get("/without", || "without");
+        app.get("/flash", |s: &mut Session| s.flash("info", "message"));
+        app.get("/take-flashes", |s: &mut Session| -> Result<String> {
+            Ok(s.take_flashes()?.len().to_string())
+        });
+        app.get("/flash-and-take", |s: &mut Session| -> Result<String> {
+            s.flash("info", "message");
+            Ok(s.take_flashes()?.len().to_string())
+        });
+        app.get("/csrf-token", |s: &mut Session| s.csrf_token());
+        app.get("/unused", |_: &mut RedisConnection| "unused");
+        app.get("/visits", |s: &mut Session, rdb: &mut RedisConnection| -> Result<String> {
+            let visits: u64 = rdb.incr("visits", 1)?;
+            s.set("visit", visits);
+            Ok(visits.to_string())
+        });
+        app.get(
+            "/by-name",
+            named!(|rdb: &mut RedisConnection| -> Result<String> {
+                rdb.get::<Option<String>>("visits").map(|visits| visits.unwrap_or_default())
+            }),
+        );
+        let client = TestClient::new(app).unwrap();
+        let redis = server.connect(0);
+        let mut fixture = Fixture { client, redis, _server: server };
+        // The first session brings the connection and the scripts along.
+        fixture.text("/set/first/1");
+        fixture.text("/get/first");
+        fixture.text("/regenerate");
+        fixture.text("/destroy");
+        fixture
+    }
+
+    fn text(&mut self, path: &str) -> String {
+        let response = self.client.get(path).send();
+        assert_eq!(response.status(), 200, "{path}: {}", response.text());
+        response.text()
+    }
+
+    fn info(&mut self, section: &str) -> BTreeMap<String, String> {
+        let text: String = redis::cmd("INFO").arg(section).query(&mut self.redis).unwrap();
+        let lines = text.lines().filter_map(|line| line.split_once(':'));
+        lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    fn reads(&mut self) -> u64 {
+        self.info("stats")["total_reads_processed"].parse().unwrap()
+    }
+
+    /// How many times the server had to read from a connection: round trips.
+    fn trips(&mut self, act: impl FnOnce(&mut Fixture)) -> u64 {
+        let before = self.reads();
+        act(self);
+        // Our own question was read, too.
+        self.reads() - before - 1
+    }
+}
+
+#[test]
+fn flash_messages_and_tokens_cost_no_more_than_they_must() {
+    let mut fixture = Fixture::new(|plugin| plugin);
+    // The first take brings its script along.
+    for path in ["/set/a/1", "/flash", "/take-flashes"] {
+        fixture.text(path);
+    }
+    for (path, text, trips) in [
+        ("/flash", "", 2),
+        ("/take-flashes", "1", 2),
+        ("/take-flashes", "0", 1),
+        ("/flash-and-take", "1", 1),
+    ] {
+        let spent = fixture.trips(|fixture| assert_eq!(fixture.text(path), text));
+        assert_eq!(spent, trips, "{path}");
+    }
+    assert_eq!(fixture.trips(|fixture| assert!(!fixture.text("/csrf-token").is_empty())), 1);
+}
+
+#[test]
+fn a_read_is_one_round_trip_a_change_two_and_what_asks_for_nothing_none() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let mut fixture = Fixture::new(|plugin| plugin.layout(layout));
+        let table = [
+            // A first visit that stores nothing.
+            ("/get/name", 0),
+            ("/without", 0),
+            ("/unused", 0),
+            // New, and changed: there was nothing to load.
+            ("/set/name/Ada", 1),
+            ("/get/name", 1),
+            ("/set/name/Bob", 2),
+            ("/set/name/Bob", 1),
+            ("/without", 0),
+            ("/regenerate", 2),
+            ("/get/name", 1),
+            ("/visits", 3),
+            ("/destroy", 2),
+            ("/get/name", 0),
+        ];
+        for (number, (path, expected)) in table.into_iter().enumerate() {
+            let trips = fixture.trips(|fixture| {
+                fixture.text(path);
+            });
+            assert_eq!(trips, expected, "{layout:?}, row {number}: {path}");
+        }
+        fixture.client.set_cookie("bottle.session", "malformed");
+        let malformed = fixture.trips(|fixture| assert_eq!(fixture.text("/get/name"), "-"));
+        assert_eq!(malformed, 0, "a malformed id never reaches the store");
+    }
+}
+
+#[test]
+fn a_batch_of_requests_loads_and_saves_in_one_round_trip_each() {
+    let mut fixture = Fixture::new(|plugin| plugin);
+    let service = fixture.client.service().clone();
+    let browsers: Vec<_> = (0..32)
+        .map(|number| {
+            let browser = TestClient::of(service.clone());
+            browser.get(&format!("/set/name/user{number}")).send();
+            browser.cookie("bottle.session").unwrap()
+        })
+        .collect();
+    let request = |target: &str, id: &str| {
+        let mut request = Request::new(Method::GET, target.parse().unwrap());
+        let cookie = format!("bottle.session={id}").parse().unwrap();
+        request.headers_mut().insert("cookie", cookie);
+        Exchange::new(request)
+    };
+    for (target, expected) in [("/get/name", 1), ("/set/name/changed", 2)] {
+        let mut batch: Vec<_> = browsers.iter().map(|id| request(target, id)).collect();
+        let trips = fixture.trips(|_| {
+            service.prepare(&mut batch);
+            batch.iter_mut().for_each(|exchange| service.run(exchange));
+            service.finish(&mut batch);
+        });
+        assert_eq!(trips, expected, "{target}");
+        for (number, exchange) in batch.into_iter().enumerate() {
+            let response = exchange.into_response();
+            assert_eq!(response.status(), 200);
+            if target.starts_with("/get") {
+                assert_eq!(response.into_bytes().unwrap(), format!("user{number}"));
+            }
+        }
+    }
+}
+
+/// A client that has the same session as another one: a second tab of the same browser.
+fn tab_of(client: &TestClient) -> TestClient {
+    let tab = TestClient::of(client.service().clone());
+    tab.set_cookie("bottle.session", &client.cookie("bottle.session").unwrap());
+    tab
+}
+
+#[test]
+fn requests_that_set_different_fields_at_the_same_time_both_survive_a_thousand_times() {
+    let mut fixture = Fixture::new(|plugin| plugin);
+    fixture.text("/set/start/1");
+    let (left, right) = (tab_of(&fixture.client), tab_of(&fixture.client));
+    for round in 0..1000 {
+        let set =
+            |tab: &TestClient, key: &str| tab.get(&format!("/set/{key}/{round}")).send().status();
+        let statuses = together(|| set(&left, "left"), || set(&right, "right"));
+        assert_eq!(statuses, (200, 200));
+        assert_eq!(fixture.text("/get/left"), round.to_string());
+        assert_eq!(fixture.text("/get/right"), round.to_string());
+    }
+}
+
+#[test]
+fn a_session_destroyed_while_another_request_runs_stays_destroyed_a_thousand_times() {
+    let server = RedisServer::start(&[]);
+    let plugin = SessionPlugin::new().pool(RedisPool::open(&server.url(0)).unwrap());
+    let counters = plugin.counters();
+    let mut app = App::new();
+    app.install(plugin).unwrap();
+    let loaded = Arc::new(Barrier::new(2));
+    let destroyed = loaded.clone();
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/get", |s: &mut Session| s.get("name").unwrap_or("-").to_owned());
+    app.get("/destroy", |s: &mut Session| s.destroy());
+    // Changes a session that has gone since this request loaded it.
+    app.get("/late", move |s: &mut Session| {
+        loaded.wait();
+        loaded.wait();
+        s.set("late", "yes");
+        "late"
+    });
+    let client = TestClient::new(app).unwrap();
+    for _ in 0..1000 {
+        client.forget_cookies();
+        client.get("/set").send();
+        let (late, other, witness) = (tab_of(&client), tab_of(&client), tab_of(&client));
+        let (answer, _) = together(
+            || late.get("/late").send(),
+            || {
+                destroyed.wait();
+                assert_eq!(other.get("/destroy").send().status(), 200);
+                destroyed.wait();
+            },
+        );
+        assert_eq!((answer.status(), answer.set_cookies().len()), (200, 0));
+        assert_eq!(witness.get("/get").send().text(), "-");
+    }
+    assert_eq!(counters.snapshot().write_lost, 1000);
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut server.connect(0)).unwrap();
+    assert!(keys.is_empty(), "{keys:?}");
+}
+
+#[test]
+fn a_handlers_own_commands_leave_nothing_behind_for_the_next() {
+    let server = RedisServer::start(&[]);
+    let pool = RedisPool::open(&server.url(0)).unwrap();
+    let mut app = App::new();
+    app.install(RedisPlugin::new().pool(pool.clone())).unwrap();
+    app.get("/select", |rdb: &mut RedisConnection| -> Result<()> { rdb.command("SELECT", 5) });
+    app.get("/multi", |rdb: &mut RedisConnection| -> Result<()> { rdb.run(&redis::cmd("MULTI")) });
+    app.get("/wrong-type", |rdb: &mut RedisConnection| -> Result<String> {
+        rdb.set("text", "abc")?;
+        let number: Result<u64> = rdb.get("text");
+        let list: Result<Vec<String>> = rdb.command("LRANGE", ("text", 0, 1));
+        Ok(format!("{} {}", number.is_err(), list.is_err()))
+    });
+    app.get("/db", |rdb: &mut RedisConnection| -> Result<String> {
+        rdb.set("here", "zero")?;
+        rdb.get("here")
+    });
+    let client = TestClient::new(app).unwrap();
+    for path in ["/select", "/multi", "/db"] {
+        assert_eq!(client.get(path).send().status(), 200, "{path}");
+        assert_eq!(client.get("/db").send().text(), "zero", "after {path}");
+    }
+    assert_eq!(client.get("/wrong-type").send().text(), "true true");
+    assert_eq!(pool.connections(), (1, 1));
+}
+
+#[test]
+fn a_browser_keeps_its_session_when_the_app_leaves_pythons_layout() {
+    let mut fixture = Fixture::new(|plugin| plugin.migrate_from(Layout::BottleSession));
+    let (key, id) =
+        ("session:01234567-89ab-cdef-0123-456789abcdef", "0123456789abcdef0123456789abcdef");
+    let set = redis::cmd("HSET").arg(key).arg("name").arg("Chris").to_owned();
+    set.exec(&mut fixture.redis).unwrap();
+    fixture.client.set_cookie("bottle.session", id);
+    assert_eq!(fixture.text("/get/name"), "Chris");
+    fixture.text("/set/name/Christine");
+    assert_eq!(fixture.client.cookie("bottle.session").as_deref(), Some(id));
+    fixture.text("/regenerate");
+    assert_eq!(fixture.client.cookie("bottle.session").unwrap().len(), 43);
+    assert_eq!(fixture.text("/get/name"), "Christine");
+    fixture.client.set_cookie("bottle.session", id);
+    assert_eq!(fixture.text("/get/name"), "-");
+}
+
+#[test]
+fn operations_in_the_store_work_on_new_and_emptied_sessions_in_both_layouts() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let server = RedisServer::start(&[]);
+        let pool = RedisPool::open(&server.url(0)).unwrap();
+        let mut app = App::new();
+        app.install(SessionPlugin::new().pool(pool).layout(layout)).unwrap();
+        app.get("/incr", |s: &mut Session| s.incr("n", 2).map(|n| n.to_string()));
+        app.get("/claim", |s: &mut Session| s.set_if_absent("owner", "me").map(|b| b.to_string()));
+        app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());
+        app.get("/empty-and-set", |s: &mut Session| -> Result<String> {
+            let keys: Vec<String> = s.keys().map(str::to_owned).collect();
+            let taken = keys.iter().map(|key| s.take(key)).collect::<Result<Vec<_>>>()?;
+            s.set("after", "kept");
+            Ok(format!("{taken:?}"))
+        });
+        app.get("/remove-commit-set", |s: &mut Session| -> Result<()> {
+            s.remove("after");
+            s.commit()?;
+            s.set("again", "kept");
+            Ok(())
+        });
+        let client = TestClient::new(app).unwrap();
+        let text = |path: &str| {
+            let response = client.get(path).send();
+            assert_eq!(response.status(), 200, "{layout:?} {path}");
+            response.text()
+        };
+        assert_eq!(text("/incr"), "2", "{layout:?}");
+        assert_eq!(text("/incr"), "4");
+        client.forget_cookies();
+        assert_eq!(text("/claim"), "true");
+        assert_eq!(text("/claim"), "false");
+        assert_eq!(text("/empty-and-set"), "[Some(\"me\")]");
+        assert_eq!(text("/get/after"), "kept", "{layout:?}");
+        text("/remove-commit-set");
+        assert_eq!(text("/get/again"), "kept", "{layout:?}");
+        assert_eq!(text("/get/after"), "-", "{layout:?}");
+    }
+}

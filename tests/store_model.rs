@@ -1,0 +1,415 @@
+//! Random interleavings of everything a store can do, held against a model small enough to be right.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bottle_session::testing::store_contract::StoreUnderTest;
+use bottle_session::{
+    Action, Changes, ErrorKind, Layout, Lifetimes, Load, Record, Result, Save, Saved, SessionId,
+};
+
+use crate::stores::{Memory, Redis};
+use crate::support::sessions::fresh_id;
+
+const STEPS: usize = 30;
+
+#[test]
+fn the_memory_store_does_what_the_model_does() {
+    run(Memory::new(), 0..4000);
+}
+
+#[test]
+fn the_redis_store_does_what_the_model_does() {
+    run(Redis::new(Layout::Default), 0..1200);
+}
+
+#[test]
+fn the_redis_store_in_bottle_sessions_layout_does_what_the_model_does() {
+    run(Redis::new(Layout::BottleSession), 0..1200);
+}
+
+fn run(subject: impl StoreUnderTest, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        Case::new(&subject, seed).run();
+    }
+}
+
+/// Time in the model, in minutes.
+type Minutes = u64;
+
+/// One session in the model.
+#[derive(Clone, Debug)]
+struct Session {
+    fields: BTreeMap<String, String>,
+    created: Minutes,
+    saved: Minutes,
+    remember: Option<Minutes>,
+    expires: Minutes,
+}
+
+/// What the store should hold, and the rules of the contract, in so many words.
+struct Model {
+    live: BTreeMap<usize, Session>,
+    now: Minutes,
+    idle: Minutes,
+    absolute: Option<Minutes>,
+    keeps_remember: bool,
+    keeps_empty: bool,
+}
+
+/// A change of a session in the model.
+#[derive(Clone, Debug)]
+struct Write {
+    changes: Changes,
+    remember: Option<Minutes>,
+}
+
+impl Model {
+    fn pass(&mut self, time: Minutes) {
+        self.now += time;
+        self.live.retain(|_, session| session.expires > self.now);
+    }
+
+    fn touch(&mut self, id: usize, once: Option<Minutes>) {
+        let (now, idle, absolute) = (self.now, self.idle, self.absolute);
+        let Some(session) = self.live.get_mut(&id) else { return };
+        session.expires = now + once.or(session.remember).unwrap_or(idle);
+        if let Some(absolute) = absolute {
+            session.expires = session.expires.min(session.created + absolute);
+        }
+        if session.fields.is_empty() && !self.keeps_empty {
+            self.live.remove(&id);
+        }
+    }
+
+    fn write(&mut self, id: usize, write: &Write) {
+        let (now, keeps_remember) = (self.now, self.keeps_remember);
+        let Some(session) = self.live.get_mut(&id) else { return };
+        if write.changes.cleared {
+            session.fields.clear();
+        }
+        for (key, value) in &write.changes.fields {
+            match value {
+                Some(value) => session.fields.insert(key.clone(), value.clone()),
+                None => session.fields.remove(key),
+            };
+        }
+        session.saved = now;
+        if keeps_remember {
+            session.remember = write.remember.or(session.remember);
+        }
+        self.touch(id, write.remember);
+    }
+
+    fn load(&mut self, id: usize) -> Option<Session> {
+        self.touch(id, None);
+        self.live.get(&id).cloned()
+    }
+
+    /// `None` where the store has to answer with an error.
+    fn create(&mut self, id: usize, write: &Write) -> Option<Saved> {
+        let session = Session {
+            fields: BTreeMap::new(),
+            created: self.now,
+            saved: self.now,
+            remember: None,
+            expires: 0,
+        };
+        if let Some(there) = self.live.get(&id) {
+            let set = write.changes.fields.iter().filter_map(|(k, v)| Some((k, v.as_ref()?)));
+            return there.fields.iter().eq(set).then_some(Saved::Stored);
+        }
+        self.live.insert(id, session);
+        self.write(id, write);
+        Some(Saved::Stored)
+    }
+
+    fn update(&mut self, id: usize, write: &Write) -> Option<Saved> {
+        if !self.live.contains_key(&id) {
+            return Some(Saved::Gone);
+        }
+        self.write(id, write);
+        Some(Saved::Stored)
+    }
+
+    fn rotate(&mut self, id: usize, to: usize, write: &Write) -> Option<Saved> {
+        match (self.live.contains_key(&id), self.live.contains_key(&to)) {
+            (false, false) => Some(Saved::Gone),
+            (false, true) => Some(Saved::Stored),
+            (true, true) => None,
+            (true, false) => {
+                let session = self.live.remove(&id)?;
+                self.live.insert(to, session);
+                self.write(to, write);
+                Some(Saved::Stored)
+            }
+        }
+    }
+
+    fn destroy(&mut self, id: usize) -> Option<Saved> {
+        self.live.remove(&id);
+        Some(Saved::Stored)
+    }
+
+    /// Lets an operation act on the fields; an error of its kind leaves all as it was.
+    fn operate<T>(
+        &mut self,
+        id: usize,
+        act: impl FnOnce(&mut BTreeMap<String, String>) -> Result<T, ErrorKind>,
+    ) -> Result<T, ErrorKind> {
+        let session = self.live.get_mut(&id).ok_or(ErrorKind::Gone)?;
+        let answer = act(&mut session.fields)?;
+        self.touch(id, None);
+        Ok(answer)
+    }
+}
+
+/// xorshift64*: the same numbers on every machine.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
+    }
+
+    fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())].clone()
+    }
+
+    fn write(&mut self) -> Write {
+        let mut changes = Changes { cleared: self.below(8) == 0, ..Changes::default() };
+        for _ in 0..self.below(4) {
+            let value = self.one_of(&[None, Some(""), Some("1"), Some("-7"), Some("text")]);
+            changes.fields.insert(self.key().to_owned(), value.map(str::to_owned));
+        }
+        Write { changes, remember: self.one_of(&[None, None, None, Some(20), Some(1440)]) }
+    }
+
+    fn key(&mut self) -> &'static str {
+        self.one_of(&["a", "b", "c", "číslo"])
+    }
+}
+
+/// A random history of one store and its model.
+struct Case<'a> {
+    subject: &'a dyn StoreUnderTest,
+    random: Random,
+    model: Model,
+    ids: Vec<SessionId>,
+    moves: Vec<(usize, usize)>,
+    /// Told when a step goes wrong.
+    history: String,
+}
+
+impl<'a> Case<'a> {
+    fn new(subject: &'a dyn StoreUnderTest, seed: u64) -> Case<'a> {
+        let mut random = Random((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let can = subject.capabilities();
+        let absolute = random.one_of(&[None, Some(60), Some(120)]).filter(|_| can.times);
+        let model = Model {
+            live: BTreeMap::new(),
+            now: 0,
+            idle: random.one_of(&[10, 30, 60]),
+            absolute,
+            keeps_remember: can.remember,
+            keeps_empty: can.empty,
+        };
+        let history = format!("seed {seed}, idle {}, absolute {absolute:?}\n", model.idle);
+        Case { subject, random, model, ids: Vec::new(), moves: Vec::new(), history }
+    }
+
+    fn run(&mut self) {
+        self.fresh();
+        for _ in 0..STEPS {
+            self.step();
+        }
+        for id in 0..self.ids.len() {
+            self.load(&[id]);
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.below(16) {
+            0..3 => self.pass(),
+            3..5 => {
+                let count = self.random.below(4);
+                let ids: Vec<_> = (0..count).map(|_| self.any()).collect();
+                self.load(&ids);
+            }
+            5..12 => {
+                let count = self.random.one_of(&[1, 1, 1, 2, 5]);
+                let plans: Vec<_> = (0..count).map(|_| self.plan()).collect();
+                self.save(&plans);
+            }
+            12 => self.increment(),
+            13 => self.take(),
+            14 => self.set_if_absent(),
+            _ => {
+                let id = self.any();
+                self.load(&[id]);
+            }
+        }
+    }
+
+    fn lifetimes(&self) -> Lifetimes {
+        Lifetimes { idle: minutes(self.model.idle), absolute: self.model.absolute.map(minutes) }
+    }
+
+    fn fresh(&mut self) -> usize {
+        self.ids.push(fresh_id(self.subject.store().id_format()));
+        self.ids.len() - 1
+    }
+
+    /// A recent id, live or dead: those of long ago are all dead.
+    fn any(&mut self) -> usize {
+        let recent = self.ids.len().min(4);
+        self.ids.len() - 1 - self.random.below(recent)
+    }
+
+    fn pass(&mut self) {
+        let time = self.random.one_of(&[5, 5, 10, 20, 30, 60]);
+        let _ = writeln!(self.history, "pass {time}");
+        self.model.pass(time);
+        self.subject.advance(minutes(time));
+    }
+
+    fn load(&mut self, ids: &[usize]) {
+        let _ = writeln!(self.history, "load {ids:?}");
+        let expected: Vec<_> = ids.iter().map(|id| self.model.load(*id)).collect();
+        let lifetimes = self.lifetimes();
+        let loads: Vec<_> = ids.iter().map(|id| Load { id: &self.ids[*id], lifetimes }).collect();
+        let loaded = self.subject.store().load_many(&loads);
+        assert_eq!(loaded.len(), expected.len());
+        for (loaded, expected) in loaded.into_iter().zip(expected) {
+            self.compare(loaded.expect("the store works"), expected);
+        }
+    }
+
+    fn compare(&self, loaded: Option<Record>, expected: Option<Session>) {
+        let (history, now) = (&self.history, self.model.now);
+        let (record, session) = match (loaded, expected) {
+            (None, None) => return,
+            (Some(record), Some(session)) => (record, session),
+            (loaded, expected) => panic!("{history}{loaded:?} instead of {expected:?}"),
+        };
+        let fields: BTreeMap<_, _> = record.fields.iter().cloned().collect();
+        assert_eq!(fields, session.fields, "{history}");
+        assert_eq!(fields.len(), record.fields.len(), "{history}a key twice");
+        assert_eq!(record.remember, session.remember.map(minutes), "{history}");
+        let times = self.subject.capabilities().times;
+        assert_eq!((record.created.is_some(), record.saved_ago.is_some()), (times, times));
+        if let Some(age) = record.saved_ago {
+            assert_eq!(age.as_secs() / 60, now - session.saved, "{history}");
+        }
+    }
+
+    fn plan(&mut self) -> (usize, Plan, Write) {
+        let write = self.random.write();
+        let id = self.any();
+        match self.random.below(12) {
+            0..3 => (self.fresh(), Plan::Create, write),
+            3 => (id, Plan::Create, write),
+            4..8 => (id, Plan::Update, write),
+            8..10 => {
+                let to = self.fresh();
+                self.moves.push((id, to));
+                (id, Plan::Rotate(to), write)
+            }
+            10 => {
+                // The same move again, or one onto an id that may be in use.
+                let (id, to) = match self.moves.last() {
+                    Some(last) if self.random.below(2) == 0 => *last,
+                    _ => (id, self.any()),
+                };
+                (id, Plan::Rotate(to), write)
+            }
+            _ => (id, Plan::Destroy, Write { changes: Changes::default(), remember: None }),
+        }
+    }
+
+    fn save(&mut self, plans: &[(usize, Plan, Write)]) {
+        let _ = writeln!(self.history, "save {plans:?}");
+        let expected: Vec<_> = plans
+            .iter()
+            .map(|(id, plan, write)| match plan {
+                Plan::Create => self.model.create(*id, write),
+                Plan::Update => self.model.update(*id, write),
+                Plan::Rotate(to) => self.model.rotate(*id, *to, write),
+                Plan::Destroy => self.model.destroy(*id),
+            })
+            .collect();
+        let lifetimes = self.lifetimes();
+        let saves: Vec<_> = plans
+            .iter()
+            .map(|(id, plan, write)| Save {
+                id: &self.ids[*id],
+                action: match plan {
+                    Plan::Create => Action::Create,
+                    Plan::Update => Action::Update,
+                    Plan::Rotate(to) => Action::Rotate { to: &self.ids[*to] },
+                    Plan::Destroy => Action::Destroy,
+                },
+                changes: &write.changes,
+                lifetimes,
+                remember: write.remember.map(minutes),
+            })
+            .collect();
+        let saved: Vec<_> =
+            self.subject.store().save_many(&saves).into_iter().map(Result::ok).collect();
+        assert_eq!(saved, expected, "{}", self.history);
+    }
+
+    fn increment(&mut self) {
+        let (id, key, by) = (self.any(), self.random.key(), self.random.one_of(&[1, -3, i64::MAX]));
+        let _ = writeln!(self.history, "increment {id} {key} {by}");
+        let expected = self.model.operate(id, |fields| {
+            let held = fields.get(key).map_or("0", String::as_str);
+            let sum = held.parse().ok().and_then(|held: i64| held.checked_add(by));
+            let sum = sum.ok_or(ErrorKind::Session)?;
+            fields.insert(key.to_owned(), sum.to_string());
+            Ok(sum)
+        });
+        let load = Load { id: &self.ids[id], lifetimes: self.lifetimes() };
+        let sum = self.subject.store().increment(&load, key, by);
+        assert_eq!(sum.map_err(|error| error.kind()), expected, "{}", self.history);
+    }
+
+    fn take(&mut self) {
+        let (id, keys) = (self.any(), [self.random.key(), self.random.key()]);
+        let _ = writeln!(self.history, "take {id} {keys:?}");
+        let expected =
+            self.model.operate(id, |fields| Ok(keys.map(|key| fields.remove(key)).to_vec()));
+        let load = Load { id: &self.ids[id], lifetimes: self.lifetimes() };
+        let taken = self.subject.store().take(&load, &keys);
+        assert_eq!(taken.map_err(|error| error.kind()), expected, "{}", self.history);
+    }
+
+    fn set_if_absent(&mut self) {
+        let (id, key) = (self.any(), self.random.key());
+        let _ = writeln!(self.history, "set_if_absent {id} {key}");
+        let expected = self.model.operate(id, |fields| {
+            let absent = !fields.contains_key(key);
+            fields.entry(key.to_owned()).or_insert_with(|| "once".to_owned());
+            Ok(absent)
+        });
+        let load = Load { id: &self.ids[id], lifetimes: self.lifetimes() };
+        let set = self.subject.store().set_if_absent(&load, key, "once");
+        assert_eq!(set.map_err(|error| error.kind()), expected, "{}", self.history);
+    }
+}
+
+#[derive(Debug)]
+enum Plan {
+    Create,
+    Update,
+    Rotate(usize),
+    Destroy,
+}
+
+fn minutes(count: Minutes) -> Duration {
+    Duration::from_secs(60 * count)
+}
