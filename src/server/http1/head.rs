@@ -232,7 +232,7 @@ fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, Refused> {
         }
         return match coding.as_bytes() {
             coding if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-            coding if coding.is_empty() || coding.contains(&0x0b) => Err(Refused::BAD),
+            b"" => Err(Refused::BAD),
             _ => Err(Refused(StatusCode::NOT_IMPLEMENTED)),
         };
     }

@@ -10,7 +10,7 @@ use http::StatusCode;
 use super::connection::{Connection, Incoming, Next};
 use super::options::Options;
 use super::outgoing::Outgoing;
-use super::place::{Job, Logged, Place, Step};
+use super::place::{Job, Logged, Place, Rest, Step};
 use super::poller::{Back, Ready, turn_away};
 use super::pool::Pool;
 use crate::exchange::Exchange;
@@ -46,7 +46,7 @@ impl Engine {
     pub(super) fn new(service: Service, options: Arc<Options>, places: Vec<Place>) -> Engine {
         Engine {
             service,
-            pool: Pool::new(options.max_threads + places.len()),
+            pool: Pool::new(options.max_threads),
             options,
             stage: AtomicU8::new(0),
             blocked: AtomicUsize::new(0),
@@ -83,7 +83,7 @@ impl Engine {
 
     fn start(self: Arc<Engine>, at: usize, turn: u64) {
         let pool = self.pool.clone();
-        pool.run_first(Box::new(move || drive(&self, at, turn)));
+        pool.run_now(Box::new(move || drive(&self, at, turn)));
     }
 
     /// Looks every millisecond whether a driver is stuck, as long as there is work.
@@ -140,24 +140,29 @@ impl Engine {
     }
 
     fn hand_over(self: &Arc<Engine>, at: usize, stuck_at: u64) {
-        let Some((turn, work)) = self.places[at].hand_over(stuck_at) else { return };
+        let Some((turn, rest)) = self.places[at].hand_over(stuck_at, Instant::now()) else {
+            return;
+        };
         self.blocked.fetch_add(1, Ordering::SeqCst);
         self.clone().start(at, turn);
-        // Where one request blocked, those behind it may block too: each gets a thread.
-        for step in work.pending {
+        self.spread(at, rest);
+    }
+
+    /// Gives each of these a thread.
+    fn spread(self: &Arc<Engine>, at: usize, rest: Rest) {
+        for step in rest.pending {
             let engine = self.clone();
-            self.pool.run(Box::new(move || engine.aside(at, |engine| engine.run(at, step))));
+            self.pool.run(Box::new(move || engine.aside(at, |engine| engine.run(step))));
         }
-        for (response, job) in work.answered {
+        for (response, job) in rest.answered {
             let engine = self.clone();
             self.pool
                 .run(Box::new(move || engine.aside(at, |engine| engine.answer(response, job))));
         }
-        if !work.ran.is_empty() {
+        if !rest.ran.is_empty() {
             let engine = self.clone();
             self.pool.run(Box::new(move || {
-                let jobs = engine.finish(work.ran);
-                for (response, job) in jobs {
+                for (response, job) in engine.finish(rest.ran) {
                     engine.aside(at, |engine| engine.answer(response, job));
                 }
             }));
@@ -173,7 +178,7 @@ impl Engine {
     }
 
     /// Runs one prepared request to its answer, or sends more of one.
-    fn run(&self, _at: usize, step: Step) -> Back {
+    fn run(&self, step: Step) -> Back {
         match step {
             Step::Pump(connection) => self.pump(connection),
             Step::Run(prepared) => {
@@ -263,7 +268,7 @@ impl Engine {
                     engine.aside(at, |engine| {
                         let (mut exchange, job) = engine.begin(connection, *incoming);
                         engine.service.prepare(std::slice::from_mut(&mut exchange));
-                        engine.run(at, Step::Run(Box::new((exchange, job))))
+                        engine.run(Step::Run(Box::new((exchange, job))))
                     });
                 })),
             }
@@ -283,7 +288,10 @@ fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
     let place = &engine.places[at];
     loop {
         let mut poller = place.poller();
-        let returned = std::mem::take(&mut place.work().back);
+        let (returned, rest) = {
+            let mut work = place.work();
+            (std::mem::take(&mut work.back), !work.is_empty())
+        };
         returned.into_iter().for_each(|back| poller.take(back));
         let stage = engine.stage();
         if stage == ShutdownStage::Immediate
@@ -293,7 +301,7 @@ fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
             engine.running.fetch_sub(1, Ordering::SeqCst);
             return engine.watch.unpark();
         }
-        if let Err(error) = poller.turn(stage) {
+        if let Err(error) = poller.turn(stage, rest) {
             log::error!("polling failed: {error}");
             engine.enter(ShutdownStage::Immediate);
         }
@@ -304,6 +312,8 @@ fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
         engine.distribute(at, accepted);
         if engine.blocked.load(Ordering::SeqCst) >= engine.options.max_threads {
             engine.queue(at, ready);
+            let rest = place.work().take_rest();
+            engine.spread(at, rest);
         } else if work(engine, at, turn, ready).is_none() {
             engine.blocked.fetch_sub(1, Ordering::SeqCst);
             return place.wake();
@@ -314,12 +324,12 @@ fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
 /// Takes what is ready through its stages; `None` where the turn was lost meanwhile.
 fn work(engine: &Arc<Engine>, at: usize, turn: u64, ready: Vec<Ready>) -> Option<()> {
     let place = &engine.places[at];
-    if ready.is_empty() && place.work().pending.is_empty() {
+    if ready.is_empty() && place.work().is_empty() {
         return Some(());
     }
     begin(engine, place);
     prepare(engine, place, turn, ready)?;
-    run(engine, at, place, turn)?;
+    run(engine, place, turn)?;
     finish(engine, place, turn)?;
     send(engine, place, turn)?;
     let mut work = place.work();
@@ -357,7 +367,7 @@ fn prepare(engine: &Engine, place: &Place, turn: u64, ready: Vec<Ready>) -> Opti
     (work.turn == turn).then_some(())
 }
 
-fn run(engine: &Engine, at: usize, place: &Place, turn: u64) -> Option<()> {
+fn run(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
     loop {
         let step = {
             let mut work = place.work();
@@ -372,7 +382,7 @@ fn run(engine: &Engine, at: usize, place: &Place, turn: u64) -> Option<()> {
         place.step();
         match step {
             Step::Pump(_) => {
-                let back = engine.run(at, step);
+                let back = engine.run(step);
                 place.work().back.push(back);
             }
             Step::Run(mut prepared) => {

@@ -103,7 +103,7 @@ impl Native {
         self
     }
 
-    /// How many more threads there may be in handlers that block: 512 unless set.
+    /// About how many more threads there may be in handlers that block: 512 unless set.
     #[must_use]
     pub fn max_threads(mut self, count: usize) -> Native {
         self.options.max_threads = count.max(1);

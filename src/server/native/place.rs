@@ -2,13 +2,14 @@
 //!
 //! There are as many places as cores. The thread that drives a place polls, and runs the handlers of
 //! what is ready itself; a thread that stays in one step for more than about a millisecond loses its
-//! turn (see [`Place::hand_over`]), and another one takes what it had not begun, and the poller.
+//! turn (see [`Place::hand_over`]), and another one takes the poller and
+//! what it had not begun.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::body::SharedBody;
 use super::connection::Connection;
@@ -17,6 +18,9 @@ use super::outgoing::Audience;
 use super::poller::{Back, Poller, WAKER};
 use crate::exchange::Exchange;
 use crate::response::Response;
+
+/// How soon after one lost turn another one says that requests of this kind block.
+const AGAIN: Duration = Duration::from_millis(20);
 
 pub(super) struct Place {
     pub(super) poller: Mutex<Poller>,
@@ -40,6 +44,31 @@ pub(super) struct Work {
     pub(super) answered: VecDeque<(Response, Job)>,
     /// Connections for the poller to take.
     pub(super) back: Vec<Back>,
+    /// When the turn was last taken from a driver.
+    lost: Option<Instant>,
+}
+
+impl Work {
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.ran.is_empty() && self.answered.is_empty()
+    }
+
+    /// Takes out what nobody has begun.
+    pub(super) fn take_rest(&mut self) -> Rest {
+        Rest {
+            pending: std::mem::take(&mut self.pending),
+            ran: std::mem::take(&mut self.ran),
+            answered: std::mem::take(&mut self.answered),
+        }
+    }
+}
+
+/// What a driver had not begun when it lost its turn.
+#[derive(Default)]
+pub(super) struct Rest {
+    pub(super) pending: VecDeque<Step>,
+    pub(super) ran: Vec<(Exchange, Job)>,
+    pub(super) answered: VecDeque<(Response, Job)>,
 }
 
 /// Something that may block.
@@ -106,17 +135,19 @@ impl Place {
         self.wake();
     }
 
-    /// Takes the turn from a driver that is still in the step of this beat, and what it had not begun.
-    pub(super) fn hand_over(&self, stuck_at: u64) -> Option<(u64, Work)> {
+    /// Takes the turn from a driver that is still in the step of this beat.
+    ///
+    /// The new driver goes on with the rest, unless this happens again at once: where two requests
+    /// blocked, those behind them may block too, and each is to have a thread of its own.
+    pub(super) fn hand_over(&self, stuck_at: u64, now: Instant) -> Option<(u64, Rest)> {
         let mut work = self.work();
         if !work.busy || self.beat() != stuck_at {
             return None;
         }
         work.turn += 1;
         work.busy = false;
-        let turn = work.turn;
-        let back = std::mem::take(&mut work.back);
-        let taken = std::mem::replace(&mut *work, Work { turn, back, ..Work::default() });
-        Some((turn, taken))
+        let again = work.lost.replace(now).is_some_and(|lost| now - lost < AGAIN);
+        let rest = if again { work.take_rest() } else { Rest::default() };
+        Some((work.turn, rest))
     }
 }

@@ -110,9 +110,10 @@ impl Poller {
     }
 
     /// Waits until something can be done and does what does not block; the rest is in `ready` then.
-    pub(super) fn turn(&mut self, stage: ShutdownStage) -> io::Result<()> {
+    /// With `rest` there is something else to do: it only looks.
+    pub(super) fn turn(&mut self, stage: ShutdownStage, rest: bool) -> io::Result<()> {
         let mut now = Instant::now();
-        let eager = !self.ready.is_empty() || self.accept_at.is_some_and(|at| at <= now);
+        let eager = rest || !self.ready.is_empty() || self.accept_at.is_some_and(|at| at <= now);
         let wait = match eager {
             true => Duration::ZERO,
             false => {

@@ -21,7 +21,11 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
+    /// Tasks that the server itself cannot go on without: they get a thread whatever the limit.
+    urgent: VecDeque<Task>,
     queue: VecDeque<Task>,
+    /// Threads that are in a task of the queue.
+    limited: usize,
     threads: usize,
     idle: usize,
     stopped: bool,
@@ -33,14 +37,18 @@ impl Pool {
         Pool(Arc::new(Inner { state, changed: Condvar::new(), max_threads }))
     }
 
-    /// Runs the task before all that wait.
-    pub(super) fn run_first(&self, task: Task) {
-        self.submit(|queue| queue.push_front(task));
+    /// Runs the task at once, on a thread beyond the limit if need be.
+    pub(super) fn run_now(&self, task: Task) {
+        let mut state = self.0.state();
+        state.urgent.push_back(task);
+        self.staff(state);
     }
 
     /// Runs the task once a thread is free.
     pub(super) fn run(&self, task: Task) {
-        self.submit(|queue| queue.push_back(task));
+        let mut state = self.0.state();
+        state.queue.push_back(task);
+        self.staff(state);
     }
 
     /// How many tasks wait for a thread.
@@ -56,12 +64,13 @@ impl Pool {
         self.0.changed.notify_all();
     }
 
-    fn submit(&self, push: impl FnOnce(&mut VecDeque<Task>)) {
-        let mut state = self.0.state();
-        push(&mut state.queue);
-        if state.idle >= state.queue.len() {
+    /// Wakes or makes a thread for a task that has just come.
+    fn staff(&self, mut state: MutexGuard<'_, State>) {
+        let room = self.0.max_threads.saturating_sub(state.limited);
+        let needed = state.urgent.len() + state.queue.len().min(room);
+        if state.idle >= needed {
             self.0.changed.notify_one();
-        } else if state.threads < self.0.max_threads {
+        } else {
             state.threads += 1;
             let number = state.threads;
             drop(state);
@@ -84,10 +93,20 @@ impl Inner {
     fn work(&self) {
         let mut state = self.state();
         loop {
-            if let Some(task) = state.queue.pop_front() {
+            if let Some(task) = state.urgent.pop_front() {
                 drop(state);
                 task();
                 state = self.state();
+                continue;
+            }
+            if state.limited < self.max_threads
+                && let Some(task) = state.queue.pop_front()
+            {
+                state.limited += 1;
+                drop(state);
+                task();
+                state = self.state();
+                state.limited -= 1;
                 continue;
             }
             if state.stopped {
@@ -98,7 +117,7 @@ impl Inner {
             let (next, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
             state = next;
             state.idle -= 1;
-            if timeout.timed_out() && state.queue.is_empty() {
+            if timeout.timed_out() && state.urgent.is_empty() && state.queue.is_empty() {
                 break;
             }
         }
@@ -117,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocked_tasks_do_not_keep_others_waiting_until_the_limit() {
+    fn blocked_tasks_do_not_keep_others_waiting_until_the_limit_which_the_server_itself_passes() {
         let pool = Pool::new(3);
         let (done, results) = mpsc::channel();
         let mut release = Vec::new();
@@ -133,10 +152,10 @@ mod tests {
         let mut started: Vec<_> = (0..3).map(|_| results.recv().unwrap().0).collect();
         started.sort_unstable();
         assert_eq!((started, pool.waiting()), (vec![0, 1, 2], 1));
-        let first = done.clone();
-        pool.run_first(Box::new(move || first.send((9, "first")).unwrap()));
-        drop(release.remove(0));
+        let urgent = done.clone();
+        pool.run_now(Box::new(move || urgent.send((9, "urgent")).unwrap()));
         assert_eq!(results.recv().unwrap().0, 9);
+        drop(release.remove(0));
         assert_eq!(results.recv().unwrap().0, 3);
         drop(release);
         pool.stop();
