@@ -215,11 +215,11 @@ fn by_table<'a>(
     mut receive: impl FnMut(&'a str) -> Option<()>,
 ) -> Option<()> {
     let bytes = text.as_bytes();
-    let mut table = vec![vec![false; bytes.len() + 1]; pieces.len() + 1];
-    table[pieces.len()][bytes.len()] = true;
+    let width = bytes.len() + 1;
+    let mut table = vec![false; (pieces.len() + 1) * width];
+    *table.last_mut()? = true;
     for (at, piece) in pieces.iter().enumerate().rev() {
-        let (here, behind) = table.split_at_mut(at + 1);
-        let (here, behind) = (&mut here[at], &behind[0]);
+        let (here, behind) = table[at * width..].split_at_mut(width);
         if let Piece::Text(text) = piece {
             for place in 0..=bytes.len() {
                 here[place] =
@@ -235,7 +235,7 @@ fn by_table<'a>(
             here[place] = (repeated || signed) && text.is_char_boundary(place);
         }
     }
-    if !table[0][0] {
+    if !table[0] {
         return None;
     }
     let mut start = 0;
@@ -248,7 +248,7 @@ fn by_table<'a>(
         let repeated =
             bytes[start + sign..].iter().take_while(|byte| piece.repeats(**byte)).count();
         let mut ends = start + sign + 1..=start + sign + repeated;
-        let goes_on = |end: &usize| table[at + 1][*end];
+        let goes_on = |end: &usize| table[(at + 1) * width + *end];
         let end = match piece {
             Piece::Path => ends.find(goes_on)?,
             _ => ends.rfind(goes_on)?,
