@@ -44,6 +44,12 @@ enum How {
     Groups(Regex, Vec<usize>),
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many cells this thread has tried.
+    pub(super) static TRIED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl PartialEq for Cell {
     fn eq(&self, other: &Cell) -> bool {
         self.pieces == other.pieces
@@ -82,6 +88,8 @@ impl Cell {
 
     /// Whether the cell takes the text.
     pub(super) fn fits(&self, text: &str) -> bool {
+        #[cfg(test)]
+        TRIED.set(TRIED.get() + 1);
         match &self.how {
             How::Whole(regex) | How::Groups(regex, _) => regex.is_match(text),
             _ => self.take(text, |_| Some(())).is_some(),
