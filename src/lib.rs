@@ -54,7 +54,7 @@
 //!
 //! # Features
 //!
-//! - `tiny_http` (default): the adapter for the tiny_http server, which [`App::run`] uses.
+//! - `tiny_http` (default): the adapter for the tiny_http server.
 //! - `rustls`: Redis over TLS.
 //! - `secure-cookies`: signed and encrypted cookies of the app's own.
 #![forbid(unsafe_code)]
@@ -92,7 +92,7 @@ pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
 pub use plugin::{Batch, Callback, Entry, Installed, Plugin, Provided, Provision, Route};
-pub use redis::{BreakerState, RedisConfig, RedisConnection, RedisPlugin, RedisPool};
+pub use redis::{BreakerState, RedisCluster, RedisConfig, RedisConnection, RedisPlugin, RedisPool};
 pub use request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
 pub use response::{
     Body, Html, HttpError, IntoResponse, Json, Redirect, Response, ResponseHead, abort,
@@ -109,7 +109,9 @@ pub use session::flash::Flash;
 pub use session::id::{IdFormat, SessionId};
 pub use session::memory::MemoryStore;
 pub use session::redis::{Layout, RedisStore};
-pub use session::store::{Action, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore};
+pub use session::store::{
+    Action, BreakerObserver, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore,
+};
 pub use static_files::{StaticFile, static_file};
 pub use testing::TestClient;
 

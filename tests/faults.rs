@@ -2,10 +2,13 @@
 //! is lost, and all is well again when the fault is over.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
-use bottle_session::{App, BreakerState, RedisConfig, RedisConnection, RedisPool, Result};
+use bottle_session::{
+    App, BreakerState, Event, RedisConfig, RedisConnection, RedisPool, Result, Session,
+    SessionPlugin, TestClient,
+};
 
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::redis_server::RedisServer;
@@ -88,7 +91,7 @@ fn report(scenario: &str, site: &Site, recovery: Duration) {
 }
 
 /// Polls; a condition that never comes true is a failure and not a test that hangs.
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..30_000 {
         if condition() {
             return;
@@ -198,6 +201,12 @@ fn cut_at_random() {
 fn garbage() {
     let garbage = Fault::Garbage(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     network("garbage", garbage, many_failures);
+}
+
+#[test]
+fn more_replies_than_commands() {
+    let another = Fault::Garbage(b"$9\r\nvisitor-1\r\n$9\r\nvisitor-1\r\n");
+    network("two replies to one command", another, many_failures);
 }
 
 #[test]
@@ -375,4 +384,35 @@ fn flushed() {
         }
     };
     stage.play("FLUSHALL and SCRIPT FLUSH, 20 times", flush, |_, _| true, |_, _| ());
+}
+
+#[test]
+fn the_breaker_tells_when_it_opens_and_closes() {
+    let Stage { mut redis, proxy: _proxy, site } = stage();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ears = heard.clone();
+    let plugin =
+        SessionPlugin::new().pool(site.pool.clone()).events(move |event: Event<'_>| match event {
+            Event::BreakerOpened(why) => ears.lock().unwrap().push(format!("opened: {why}")),
+            Event::BreakerClosed => ears.lock().unwrap().push("closed".to_owned()),
+            _ => {}
+        });
+    let counters = plugin.counters();
+    let mut app = App::new();
+    app.install(plugin).unwrap();
+    app.get("/", |session: &mut Session| session.set("name", "Ada"));
+    let client = TestClient::new(app).unwrap();
+    redis.kill();
+    for _ in 0..20 {
+        assert_eq!(client.get("/").send().status(), 503);
+    }
+    redis.start_again();
+    wait_until("it works again", || client.get("/").send().status() == 200);
+    let heard = heard.lock().unwrap();
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert!(heard[0].starts_with("opened: redis://127.0.0.1:"), "{heard:?}");
+    assert_eq!(heard[1], "closed");
+    let counts = counters.snapshot();
+    assert_eq!((counts.breaker_opened, counts.breaker_closed), (1, 1));
+    assert!(counts.store_error >= 20);
 }

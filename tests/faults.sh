@@ -11,5 +11,7 @@ cargo test --quiet --test tests -- faults:: --nocapture --test-threads=1 >"$log"
 }
 echo '| fault | requests | wrong answers | lost writes | 503 | 500 | slowest with a session | p99 without | recovery |'
 echo '|---|---|---|---|---|---|---|---|---|'
-# The name of a test, or its dots, may stand before the row.
-sed -n 's/^[^|]*\(| .* |\)$/\1/p' "$log"
+# The name of a test, or its dots, may stand before the row; a fault that is played again adds to its row.
+sed -n 's/^[^|]*\(| .* |\)$/\1/p' "$log" |
+    awk -F '|' '!($2 in row) { order[++rows] = $2 } { row[$2] = $0 }
+        END { for (n = 1; n <= rows; n++) print row[order[n]] }'

@@ -588,3 +588,19 @@ impl SessionStore for Counted {
         self.inner.set_if_absent(load, key, value)
     }
 }
+
+#[test]
+fn an_ignored_failure_of_a_commit_is_still_no_success() {
+    let down = SessionPlugin::new().host("127.0.0.1").port(1);
+    let mut app = App::new();
+    app.install(down).unwrap();
+    app.get("/", |session: &mut Session| {
+        session.set("name", "Ada");
+        let _ = session.incr("visits", 1);
+        "saved"
+    });
+    let client = TestClient::new(app).unwrap();
+    let answer = client.get("/").send();
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.header("set-cookie"), None);
+}

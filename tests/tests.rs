@@ -9,8 +9,12 @@ mod forms;
 mod hostile;
 mod processes;
 mod readme;
+mod redis_cluster;
+mod redis_sentinel;
 mod redis_sessions;
 mod redis_store;
+#[cfg(feature = "rustls")]
+mod redis_tls;
 mod servers;
 mod sessions;
 mod static_files;

@@ -85,28 +85,32 @@ impl Breaker {
         }
     }
 
-    /// Redis answered.
-    pub(super) fn succeeded(&self) {
+    /// Redis answered. Whether that is news.
+    pub(super) fn succeeded(&self) -> bool {
         if !self.tripped.load(Ordering::Acquire) {
-            return;
+            return false;
         }
         let mut state = self.lock();
-        if !matches!(*state, State::Closed) {
+        let news = !matches!(*state, State::Closed);
+        if news {
             *state = State::Closed;
             self.tripped.store(false, Ordering::Release);
             log::info!("Redis answers again");
         }
+        news
     }
 
-    /// Redis did not.
-    pub(super) fn failed(&self, now: Instant, error: &Error) {
+    /// Redis did not. Whether that is news.
+    pub(super) fn failed(&self, now: Instant, error: &Error) -> bool {
         let mut state = self.lock();
-        if matches!(*state, State::Closed) {
+        let news = matches!(*state, State::Closed);
+        if news {
             log::error!("{error}; failing at once until it answers again");
         }
         let why = Why { kind: error.kind(), text: error.to_string() };
         *state = State::Open { until: now + PAUSE, why };
         self.tripped.store(true, Ordering::Release);
+        news
     }
 
     /// A trial ended without telling whether Redis answers: the next one may try.
@@ -145,16 +149,16 @@ mod tests {
             |millis| breaker.enter(start + Duration::from_millis(millis), patience).is_ok();
         let failed = |millis| {
             let error = Error::new(ErrorKind::Unavailable, "down");
-            breaker.failed(start + Duration::from_millis(millis), &error);
+            breaker.failed(start + Duration::from_millis(millis), &error)
         };
         assert!(passes(0) && passes(0));
-        failed(0);
+        assert!(failed(0));
         assert_eq!(breaker.state(), BreakerState::Open);
         assert!(!passes(249));
         assert!(passes(250));
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
         assert!(!passes(251));
-        failed(300);
+        assert!(!failed(300), "no news");
         assert!(!passes(549));
         assert!(passes(550));
         // A trial that never ends does not keep the others out for ever.
@@ -164,7 +168,7 @@ mod tests {
         assert!(!passes(551 + 1250));
         breaker.undecided(start + Duration::from_millis(552 + 1250));
         assert!(passes(552 + 1250) && !passes(553 + 1250));
-        breaker.succeeded();
+        assert!(breaker.succeeded() && !breaker.succeeded());
         breaker.undecided(start);
         assert!(passes(551) && passes(551));
         assert_eq!(breaker.state(), BreakerState::Closed);

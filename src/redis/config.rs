@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::sentinel::Sentinel;
 use crate::{Error, ErrorKind, Result};
 
 /// Where a Redis server is, who we are there, and how long things may take.
@@ -29,12 +31,31 @@ pub struct RedisConfig {
     pub(super) connect_timeout: Duration,
     pub(super) operation_timeout: Duration,
     pub(super) pool_size: u32,
+    #[cfg(feature = "rustls")]
+    pub(super) ca_certificate: Option<Vec<u8>>,
 }
 
 #[derive(Clone)]
 pub(super) enum Address {
-    Tcp { host: String, port: u16, tls: bool },
+    Tcp {
+        host: String,
+        port: u16,
+        tls: bool,
+    },
     Unix(PathBuf),
+    /// Whoever is the master at the time.
+    Sentinel(Arc<Sentinel>),
+}
+
+impl Address {
+    #[cfg(feature = "rustls")]
+    pub(super) fn is_tls(&self) -> bool {
+        match self {
+            Address::Tcp { tls, .. } => *tls,
+            Address::Unix(_) => false,
+            Address::Sentinel(sentinel) => sentinel.tls,
+        }
+    }
 }
 
 impl Default for RedisConfig {
@@ -47,6 +68,8 @@ impl Default for RedisConfig {
             connect_timeout: Duration::from_secs(1),
             operation_timeout: Duration::from_millis(500),
             pool_size: 16,
+            #[cfg(feature = "rustls")]
+            ca_certificate: None,
         }
     }
 }
@@ -118,7 +141,7 @@ impl RedisConfig {
         let (_, tls) = self.port_and_tls();
         let host = match self.address {
             Address::Tcp { host, .. } => host,
-            Address::Unix(_) => "localhost".to_owned(),
+            Address::Unix(_) | Address::Sentinel(_) => "localhost".to_owned(),
         };
         self.address = Address::Tcp { host, port, tls };
         self
@@ -127,7 +150,7 @@ impl RedisConfig {
     fn port_and_tls(&self) -> (u16, bool) {
         match self.address {
             Address::Tcp { port, tls, .. } => (port, tls),
-            Address::Unix(_) => (6379, false),
+            Address::Unix(_) | Address::Sentinel(_) => (6379, false),
         }
     }
 
@@ -173,6 +196,37 @@ impl RedisConfig {
         self
     }
 
+    /// The certificate of the authority, in PEM, that the server's must come from; the operating system's
+    /// authorities unless set. For `rediss://` addresses.
+    #[cfg(feature = "rustls")]
+    #[must_use]
+    pub fn ca_certificate(mut self, pem: impl Into<Vec<u8>>) -> RedisConfig {
+        self.ca_certificate = Some(pem.into());
+        self
+    }
+
+    /// Where a node of a cluster is.
+    pub(super) fn host_and_port(&self) -> Result<(String, u16)> {
+        match &self.address {
+            Address::Tcp { host, port, .. } => Ok((host.clone(), *port)),
+            _ => {
+                let text = format!("{self}: a node of a cluster has a host and a port");
+                Err(Error::new(ErrorKind::Config, text))
+            }
+        }
+    }
+
+    /// The same settings for the master that these sentinels know by this name.
+    pub(super) fn behind_sentinels(
+        mut self,
+        nodes: Vec<RedisConfig>,
+        master: &str,
+    ) -> Result<RedisConfig> {
+        let (_, tls) = self.port_and_tls();
+        self.address = Address::Sentinel(Arc::new(Sentinel::new(nodes, master, tls)?));
+        Ok(self)
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let refused = |why: &str| Err(Error::new(ErrorKind::Config, format!("Redis: {why}")));
         if self.connect_timeout.is_zero() || self.operation_timeout.is_zero() {
@@ -210,6 +264,7 @@ impl fmt::Display for RedisConfig {
                 write!(f, "redis{}://{host}:{port}/{}", if *tls { "s" } else { "" }, self.db)
             }
             Address::Unix(path) => write!(f, "unix://{}?db={}", path.display(), self.db),
+            Address::Sentinel(sentinel) => write!(f, "sentinel://{}/{}", sentinel.master, self.db),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What Redis's own errors mean for a request.
 
+use std::sync::Arc;
+
 use ::redis::{RedisError, ServerError};
 
 use crate::{Error, ErrorKind};
@@ -41,7 +43,12 @@ pub(super) fn connecting(error: &RedisError) -> ErrorKind {
     let refused = super::pool::is_reply(error);
     // The only refusal without a code of its own that passes.
     let full = error.detail().is_some_and(|text| text.contains("max number of clients"));
-    match refused && !full && !passes(error.code()) {
+    // What TLS says of a certificate that it does not trust.
+    let distrusted = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>())
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .is_some_and(|source| source.kind() == std::io::ErrorKind::InvalidData);
+    match distrusted || refused && !full && !passes(error.code()) {
         true => ErrorKind::Config,
         false => ErrorKind::Unavailable,
     }

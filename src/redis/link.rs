@@ -4,11 +4,11 @@ use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use ::redis::{
-    ErrorKind as RedisErrorKind, Parser, Pipeline, RedisError, RedisResult, ServerError, Value,
+    Cmd, ErrorKind as RedisErrorKind, Parser, Pipeline, RedisError, RedisResult, ServerError, Value,
 };
 
-use super::config::RedisConfig;
-use super::stream::Stream;
+use super::config::{Address, RedisConfig};
+use super::wire::{Trust, Wire};
 
 /// What the server says to one command: a value, or its refusal.
 pub(crate) type Reply = std::result::Result<Value, ServerError>;
@@ -16,7 +16,7 @@ pub(crate) type Reply = std::result::Result<Value, ServerError>;
 /// A connection that knows whether it can be trusted. Made on our own, because the crate's takes its read
 /// time-out for one read and not for a reply.
 pub(super) struct Link {
-    stream: Stream,
+    wire: Wire,
     parser: Parser,
     /// Something was sent and not all of its replies have been read, or more came than was asked for.
     pub(super) dirty: bool,
@@ -28,14 +28,18 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects and says who we are.
-    pub(super) fn connect(config: &RedisConfig, generation: u64) -> RedisResult<Link> {
+    /// Connects to one server with these settings, and says who we are.
+    pub(super) fn connect(
+        config: &RedisConfig,
+        address: &Address,
+        trust: &Trust,
+        generation: u64,
+        deadline: Instant,
+    ) -> RedisResult<Link> {
         let now = Instant::now();
-        let deadline = now + config.connect_timeout;
-        let stream = Stream::connect(&config.address, deadline)?;
+        let wire = Wire::connect(address, trust, deadline)?;
         let parser = Parser::new();
-        let mut link =
-            Link { stream, parser, dirty: false, used: false, last_used: now, generation };
+        let mut link = Link { wire, parser, dirty: false, used: false, last_used: now, generation };
         link.introduce(config, deadline)?;
         link.used = false;
         Ok(link)
@@ -83,11 +87,12 @@ impl Link {
         deadline: Instant,
     ) -> RedisResult<Vec<Reply>> {
         self.dirty = true;
-        self.stream.until(deadline);
-        self.stream.write_all(packed)?;
+        self.wire.until(deadline);
+        self.wire.write_all(packed)?;
+        self.wire.flush()?;
         let mut replies = Vec::with_capacity(count);
         while replies.len() < count {
-            replies.push(match self.parser.parse_value(&mut self.stream).map_err(unreadable)? {
+            replies.push(match self.parser.parse_value(&mut self.wire).map_err(unreadable)? {
                 Value::ServerError(error) => Err(error),
                 // Nobody subscribed to anything: this is not a reply to us.
                 Value::Push { .. } => return Err(no_reply()),
@@ -102,6 +107,12 @@ impl Link {
         self.last_used = Instant::now();
         self.dirty = false;
         Ok(replies)
+    }
+
+    /// One command and its value.
+    pub(super) fn ask(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<Value> {
+        let replies = self.exchange_until(&command.get_packed_command(), 1, deadline)?;
+        Ok(replies.into_iter().next().ok_or_else(no_reply)??)
     }
 }
 

@@ -1,18 +1,24 @@
 //! Redis: a pool of synchronous connections, and the plugin that lends them to handlers.
 
 mod breaker;
+mod cluster;
 mod config;
 mod connection;
 mod errors;
 mod link;
 mod plugin;
 mod pool;
+mod sentinel;
 mod stream;
+mod wire;
 
 pub use breaker::BreakerState;
+pub use cluster::RedisCluster;
+pub(crate) use cluster::slot;
 pub use config::RedisConfig;
 pub use connection::RedisConnection;
 pub(crate) use errors::server_error;
+pub(crate) use link::Reply;
 pub use plugin::RedisPlugin;
 pub use pool::RedisPool;
 pub(crate) use pool::Repeat;

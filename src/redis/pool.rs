@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, Once, RwLock};
 use std::time::{Duration, Instant};
 
 use ::redis::{ErrorKind as RedisErrorKind, Pipeline, RedisError, RedisResult, Value};
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::breaker::{Breaker, BreakerState};
-use super::config::RedisConfig;
+use super::config::{Address, RedisConfig};
 use super::link::{Link, Reply};
+use super::wire::Trust;
 use crate::{Error, ErrorKind, Result};
 
 /// After this long without use a connection is asked whether it still stands: servers and firewalls close
@@ -19,6 +20,9 @@ const DOUBTFUL_AFTER: Duration = Duration::from_secs(30);
 
 /// How often somebody who waits for a connection looks up: r2d2 wakes nobody when connecting fails.
 const LOOK_UP: Duration = Duration::from_millis(10);
+
+/// Twice the longest pause between two attempts to connect.
+const RETRY_WITHIN: Duration = Duration::from_millis(400);
 
 /// As many new connections in a row that are closed on us mean that Redis is down.
 const DROPS: u32 = 3;
@@ -49,6 +53,7 @@ struct Inner {
 /// What the pool and its manager both know.
 struct Shared {
     config: RedisConfig,
+    trust: Trust,
     breaker: Breaker,
     /// Goes up when a connection was lost, so that the others are asked whether they still stand.
     generation: AtomicU64,
@@ -62,7 +67,11 @@ struct Shared {
     /// New connections that were closed on us since the last reply.
     drops: AtomicU32,
     advised: Once,
+    observers: RwLock<Vec<Observer>>,
 }
+
+/// Hears when Redis stops answering, and why, and when it answers again.
+type Observer = Box<dyn Fn(Option<&Error>) + Send + Sync>;
 
 /// Whether an operation may be sent a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +100,10 @@ impl RedisPool {
     pub fn new(config: RedisConfig) -> Result<RedisPool> {
         config.check()?;
         let (pool_size, connect_timeout) = (config.pool_size, config.connect_timeout);
+        let trust = Trust::new(&config)?;
         let shared = Arc::new(Shared {
             config,
+            trust,
             breaker: Breaker::default(),
             generation: AtomicU64::new(0),
             condemned: AtomicU64::new(0),
@@ -100,6 +111,7 @@ impl RedisPool {
             refusal: Mutex::new(None),
             drops: AtomicU32::new(0),
             advised: Once::new(),
+            observers: RwLock::default(),
         });
         // Threads of its own: a server that accepts and never answers must not hold up another pool.
         let connecting = ScheduledThreadPool::builder()
@@ -109,12 +121,33 @@ impl RedisPool {
         let pool = r2d2::Pool::builder()
             .max_size(pool_size)
             .min_idle(Some(0))
-            .connection_timeout(connect_timeout)
+            // r2d2 pauses for up to half of this between its attempts to connect, and uses it for nothing
+            // else here.
+            .connection_timeout(connect_timeout.min(RETRY_WITHIN))
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .thread_pool(Arc::new(connecting))
             .build_unchecked(Manager { shared: shared.clone() });
         Ok(RedisPool(Arc::new(Inner { pool, shared })))
+    }
+
+    /// A pool for the master that these sentinels (`redis://host:26379`, with their own password if they have
+    /// one) know by this name. `config` has everything else: who we are at the master, and the time-outs.
+    ///
+    /// After a failover new connections go to the new master; old ones are closed as soon as a server
+    /// says that it is a replica. Redis replicates after it has answered: what was saved in the last moment
+    /// of a master can be lost, unless `min-replicas-to-write` and the like are set there.
+    pub fn sentinel<'a>(
+        nodes: impl IntoIterator<Item = &'a str>,
+        master: &str,
+        config: RedisConfig,
+    ) -> Result<RedisPool> {
+        let nodes = nodes.into_iter().map(RedisConfig::from_url).collect::<Result<Vec<_>>>()?;
+        if nodes.is_empty() {
+            let text = format!("no sentinels to ask for master {master:?}; name at least one");
+            return Err(Error::new(ErrorKind::Config, text));
+        }
+        RedisPool::new(config.behind_sentinels(nodes, master)?)
     }
 
     /// Whether operations reach Redis right now.
@@ -126,6 +159,14 @@ impl RedisPool {
     pub fn connections(&self) -> (u32, u32) {
         let state = self.0.pool.state();
         (state.connections, state.idle_connections)
+    }
+
+    /// Has this called whenever the breaker opens, with the reason, and when it closes. On the thread of the
+    /// operation that found out: be quick.
+    pub fn on_breaker(&self, observer: impl Fn(Option<&Error>) + Send + Sync + 'static) {
+        let mut observers =
+            self.0.shared.observers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        observers.push(Box::new(observer));
     }
 
     pub(super) fn config(&self) -> &RedisConfig {
@@ -204,7 +245,7 @@ impl RedisPool {
             let refused = !in_use && shared.refusals.load(Ordering::Acquire) != refusals;
             if refused || left <= LOOK_UP {
                 let error = shared.no_connection();
-                shared.breaker.failed(Instant::now(), &error);
+                shared.down(&error);
                 return Err(error);
             }
             // What others have found out meanwhile holds for us as well.
@@ -224,6 +265,9 @@ impl RedisPool {
         match link.exchange_until(packed, count, timings.reply_by(&shared.config)) {
             Ok(replies) => {
                 shared.answered();
+                if demoted(&replies) {
+                    shared.leave(link);
+                }
                 Ok(replies)
             }
             Err(error) => Err(shared.failure(&error, reused)),
@@ -243,12 +287,22 @@ impl RedisPool {
         let reused = link.used;
         let done = link.exchange(packed, count, shared.config.operation_timeout);
         match &done {
-            Ok(_) => shared.answered(),
+            Ok(replies) => {
+                shared.answered();
+                if demoted(replies) {
+                    shared.leave(link);
+                }
+            }
             Err(error) if waits && error.is_timeout() => shared.breaker.undecided(Instant::now()),
             Err(error) => drop(shared.failure(error, reused)),
         }
         done
     }
+}
+
+/// Whether the server is a replica: the master is somewhere else now.
+fn demoted(replies: &[Reply]) -> bool {
+    replies.iter().any(|reply| reply.as_ref().is_err_and(|error| error.code() == "READONLY"))
 }
 
 /// Until when the parts of one operation may take, a repetition included.
@@ -294,7 +348,7 @@ impl Shared {
             self.breaker.undecided(Instant::now());
             return Failure::Stale(failure);
         }
-        self.breaker.failed(Instant::now(), &failure);
+        self.down(&failure);
         Failure::Other(failure)
     }
 
@@ -303,7 +357,29 @@ impl Shared {
         if self.drops.load(Ordering::Relaxed) != 0 {
             self.drops.store(0, Ordering::Release);
         }
-        self.breaker.succeeded();
+        if self.breaker.succeeded() {
+            self.tell(None);
+        }
+    }
+
+    /// Redis does not answer.
+    fn down(&self, why: &Error) {
+        if self.breaker.failed(Instant::now(), why) {
+            self.tell(Some(why));
+        }
+    }
+
+    fn tell(&self, down: Option<&Error>) {
+        let observers = self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        observers.iter().for_each(|observer| observer(down));
+    }
+
+    /// Gives up this connection and all that were made before it: a new one may lead to another server.
+    fn leave(&self, link: &mut Link) {
+        link.dirty = true;
+        let generation = link.generation + 1;
+        self.generation.fetch_max(generation, Ordering::AcqRel);
+        self.condemned.fetch_max(generation, Ordering::AcqRel);
     }
 
     /// Whether a connection can be used. Asks the server only where there is a doubt: after another
@@ -326,6 +402,16 @@ impl Shared {
             self.generation.fetch_max(generation + 1, Ordering::AcqRel);
         }
         answered
+    }
+
+    fn connect(&self) -> RedisResult<Link> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let (config, trust) = (&self.config, &self.trust);
+        let deadline = Instant::now() + config.connect_timeout;
+        match &config.address {
+            Address::Sentinel(sentinel) => sentinel.connect(config, trust, generation, deadline),
+            address => Link::connect(config, address, trust, generation, deadline),
+        }
     }
 
     fn no_connection(&self) -> Error {
@@ -359,7 +445,7 @@ impl r2d2::ManageConnection for Manager {
 
     fn connect(&self) -> Result<Link> {
         let shared = &self.shared;
-        match Link::connect(&shared.config, shared.generation.load(Ordering::Acquire)) {
+        match shared.connect() {
             Ok(mut link) => {
                 shared.refuse(None);
                 shared.advised.call_once(|| advise(&mut link, &shared.config));

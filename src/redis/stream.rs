@@ -13,7 +13,13 @@ use super::config::Address;
 pub(super) struct Stream {
     socket: Socket,
     deadline: Instant,
+    /// The time-outs that the operating system has.
+    reading: Duration,
+    writing: Duration,
 }
+
+/// How much later than the deadline a time-out may come, which spares a system call for each operation.
+const SLACK: Duration = Duration::from_millis(4);
 
 enum Socket {
     Tcp(TcpStream),
@@ -49,8 +55,9 @@ impl Stream {
             Address::Unix(_) => {
                 return Err(Error::new(ErrorKind::Unsupported, "there are no unix sockets here"));
             }
+            Address::Sentinel(_) => return Err(Error::other("a master is not where it is named")),
         };
-        Ok(Stream { socket, deadline })
+        Ok(Stream { socket, deadline, reading: Duration::ZERO, writing: Duration::ZERO })
     }
 
     /// From now on, this is when reading and writing end.
@@ -68,17 +75,25 @@ fn left(deadline: Instant) -> Result<Duration> {
     }
 }
 
+/// The time-out to set where the present one is not about what is left.
+fn renewed(present: Duration, deadline: Instant) -> Result<Option<Duration>> {
+    let left = left(deadline)?;
+    let fits = left <= present && present <= left + SLACK;
+    Ok((!fits).then(|| left + SLACK / 2))
+}
+
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let left = Some(left(self.deadline)?);
+        let renewed = renewed(self.reading, self.deadline)?;
+        self.reading = renewed.unwrap_or(self.reading);
         match &mut self.socket {
             Socket::Tcp(stream) => {
-                stream.set_read_timeout(left)?;
+                renewed.map_or(Ok(()), |time| stream.set_read_timeout(Some(time)))?;
                 stream.read(buffer)
             }
             #[cfg(unix)]
             Socket::Unix(stream) => {
-                stream.set_read_timeout(left)?;
+                renewed.map_or(Ok(()), |time| stream.set_read_timeout(Some(time)))?;
                 stream.read(buffer)
             }
         }
@@ -87,15 +102,16 @@ impl Read for Stream {
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let left = Some(left(self.deadline)?);
+        let renewed = renewed(self.writing, self.deadline)?;
+        self.writing = renewed.unwrap_or(self.writing);
         match &mut self.socket {
             Socket::Tcp(stream) => {
-                stream.set_write_timeout(left)?;
+                renewed.map_or(Ok(()), |time| stream.set_write_timeout(Some(time)))?;
                 stream.write(bytes)
             }
             #[cfg(unix)]
             Socket::Unix(stream) => {
-                stream.set_write_timeout(left)?;
+                renewed.map_or(Ok(()), |time| stream.set_write_timeout(Some(time)))?;
                 stream.write(bytes)
             }
         }

@@ -63,6 +63,8 @@ pub struct Session {
     gone: bool,
     cookie: CookieDue,
     pub(super) refused: Option<Error>,
+    /// A commit failed: what it was to save is lost, whatever the handler made of its error.
+    unsaved: Option<crate::ErrorKind>,
     pub(super) used: Cell<bool>,
 }
 
@@ -143,6 +145,7 @@ impl Session {
             gone: false,
             cookie: CookieDue::Nothing,
             refused: None,
+            unsaved: None,
             used: Cell::new(false),
         }
     }
@@ -331,7 +334,10 @@ impl Session {
         let keeper = self.keeper.clone();
         for pending in self.pending()? {
             let saved = keeper.store.save(&pending.save(&keeper));
-            self.settle(pending, saved)?;
+            if let Err(error) = self.settle(pending, saved) {
+                self.unsaved.get_or_insert(error.kind());
+                return Err(error);
+            }
         }
         match self.gone {
             true => Err(gone()),
@@ -494,7 +500,11 @@ impl Session {
     }
 
     fn new_id(&mut self) -> Result<SessionId> {
-        self.next_id.take().map_or_else(|| self.keeper.fresh_id(), Ok)
+        match (self.next_id.take(), &self.id) {
+            (Some(id), _) => Ok(id),
+            (None, Some(from)) => self.keeper.id_to_move_to(from),
+            (None, None) => self.keeper.fresh_id(),
+        }
     }
 
     /// The id under which the browser will have the session once this request is answered.
@@ -550,7 +560,8 @@ impl Session {
 
     /// A value that `set` refused and nobody has heard of yet.
     pub(crate) fn take_refused(&mut self) -> Option<Error> {
-        self.refused.take()
+        let text = "changes of the session could not be saved while the handler was running";
+        self.refused.take().or_else(|| self.unsaved.map(|kind| Error::new(kind, text)))
     }
 
     pub(crate) fn cookie_due(&self) -> CookieDue {

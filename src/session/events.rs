@@ -28,6 +28,11 @@ pub enum Event<'a> {
     Desync,
     /// The store failed; the request that needed it was answered with an error.
     StoreError(&'a Error),
+    /// The store stopped answering, for this reason: from now on it is asked four times a second, and
+    /// every other request fails at once.
+    BreakerOpened(&'a Error),
+    /// The store answers again.
+    BreakerClosed,
 }
 
 /// Hears of [`Event`]s. The default logs the ones that somebody should look at.
@@ -57,7 +62,10 @@ impl Events for LogEvents {
             | Event::Renewed
             | Event::Destroyed
             | Event::UnknownId
-            | Event::MalformedId => log::trace!("session event: {event:?}"),
+            | Event::MalformedId
+            // The pool logs them itself, for those who use it without sessions.
+            | Event::BreakerOpened(_)
+            | Event::BreakerClosed => log::trace!("session event: {event:?}"),
         }
     }
 }
@@ -123,6 +131,10 @@ counters! {
     desync: Event::Desync,
     /// Failures of the store.
     store_error: Event::StoreError(_),
+    /// How often the store stopped answering.
+    breaker_opened: Event::BreakerOpened(_),
+    /// How often it answered again.
+    breaker_closed: Event::BreakerClosed,
 }
 
 /// The counters of one session plugin. Clones count together.

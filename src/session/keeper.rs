@@ -28,6 +28,18 @@ impl Keeper {
         self.generator.next(self.format)
     }
 
+    /// An id that the session can move to in one step.
+    pub(crate) fn id_to_move_to(&self, from: &SessionId) -> Result<SessionId> {
+        // In a cluster one in 256 will do, or one in 16384; it would take a broken store to need so many.
+        for _ in 0..1_000_000 {
+            let id = self.fresh_id()?;
+            if self.store.can_move(from, &id) {
+                return Ok(id);
+            }
+        }
+        Err(Error::new(ErrorKind::Session, "the session store lets the session move to no new id"))
+    }
+
     pub(crate) fn happened(&self, event: Event<'_>) {
         self.counters.count(&event);
         self.events.event(event);

@@ -481,7 +481,15 @@ impl Plugin for SessionPlugin {
             lifetimes.idle,
             lifetimes.absolute
         );
-        let _ = self.keeper.set(Arc::new(keeper));
+        let keeper = Arc::new(keeper);
+        // Weak: the keeper owns the store, which owns this observer.
+        let told = Arc::downgrade(&keeper);
+        keeper.store.on_breaker(Box::new(move |down| {
+            if let Some(keeper) = told.upgrade() {
+                keeper.happened(down.map_or(Event::BreakerClosed, Event::BreakerOpened));
+            }
+        }));
+        let _ = self.keeper.set(keeper);
         Ok(())
     }
 

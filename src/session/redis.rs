@@ -5,15 +5,16 @@ mod scripts;
 
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, ServerError, Value};
+use redis::{Cmd, Pipeline};
 
 use self::reply::{Reply, Status};
 use self::scripts::{Script, Scripts};
 use super::id::{IdFormat, SessionId};
 use super::store::{
-    Action, Caps, Lifetimes, Load, Record, Save, Saved, SessionStore, gone, id_taken, not_a_number,
+    Action, BreakerObserver, Caps, Lifetimes, Load, Record, Save, Saved, SessionStore, gone,
+    id_taken, not_a_number,
 };
-use crate::redis::{RedisPool, Repeat, server_error};
+use crate::redis::{RedisCluster, RedisPool, Repeat, Reply as RedisReply, server_error, slot};
 use crate::{Error, ErrorKind, Result};
 
 /// What no key of the user begins with, so that the default layout has a place for its own field.
@@ -36,11 +37,45 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// ```
 #[derive(Debug)]
 pub struct RedisStore {
-    pool: RedisPool,
+    backend: Backend,
     layout: Layout,
     former: Option<Layout>,
     prefix: Option<String>,
     caps: Caps,
+}
+
+/// What the scripts are sent to.
+#[derive(Debug)]
+enum Backend {
+    Pool(RedisPool),
+    Cluster(RedisCluster),
+}
+
+impl Backend {
+    /// One answer for each command. Where `ours` finds that a reply is not to its command, the connection
+    /// is closed.
+    fn send(
+        &self,
+        pipeline: &Pipeline,
+        repeat: Repeat,
+        ours: impl Fn(usize, &RedisReply) -> bool,
+    ) -> Vec<Result<RedisReply>> {
+        let pool = match self {
+            Backend::Cluster(cluster) => return cluster.send_each(pipeline, repeat, ours),
+            Backend::Pool(pool) => pool,
+        };
+        let all = |replies: &[RedisReply]| replies.iter().enumerate().all(|(at, r)| ours(at, r));
+        match pool.send_checked(pipeline, repeat, all) {
+            Ok(replies) => replies.into_iter().map(Ok).collect(),
+            Err(error) => {
+                // The others get the same text, the last one its cause as well.
+                let others = (1..pipeline.len()).map(|_| Err(copy(&error)));
+                let mut failed: Vec<_> = others.collect();
+                failed.push(Err(error));
+                failed
+            }
+        }
+    }
 }
 
 /// How a session is written in Redis.
@@ -64,8 +99,22 @@ pub enum Layout {
 impl RedisStore {
     /// A store in the [default layout](Layout::Default) for sessions of at most 256 fields and 64 KiB.
     pub fn new(pool: RedisPool) -> RedisStore {
+        RedisStore::over(Backend::Pool(pool))
+    }
+
+    /// The same in a cluster.
+    ///
+    /// In the default layout, the first two hexadecimal digits of what follows the prefix stand in braces, so
+    /// that an id can be renewed in one atomic step within one of 256 slots. With
+    /// [`Layout::BottleSession`], whose keys are fixed, renewing an id tries some ten thousand new ones for
+    /// one in the same slot, which takes some milliseconds.
+    pub fn on_cluster(cluster: RedisCluster) -> RedisStore {
+        RedisStore::over(Backend::Cluster(cluster))
+    }
+
+    fn over(backend: Backend) -> RedisStore {
         let (layout, former, prefix, caps) = (Layout::Default, None, None, Caps::default());
-        RedisStore { pool, layout, former, prefix, caps }
+        RedisStore { backend, layout, former, prefix, caps }
     }
 
     /// How sessions are written in Redis.
@@ -222,31 +271,20 @@ impl RedisStore {
         if expected.is_empty() {
             return Vec::new();
         }
-        let ours = |replies: &[Result<Value, ServerError>]| {
-            replies.iter().zip(expected).all(|(reply, (_, mark))| match reply {
-                Ok(value) => reply::belongs(value, mark),
-                Err(_) => true,
-            })
+        let ours = |at: usize, reply: &RedisReply| match reply {
+            Ok(value) => reply::belongs(value, &expected[at].1),
+            Err(_) => true,
         };
-        let replies = match self.pool.send_checked(pipeline, repeat, ours) {
-            Ok(replies) => replies,
-            Err(error) => {
-                // The others get the same text, the last one its cause as well.
-                let copy = |_| Err(Failed::Error(copy(&error)));
-                let mut failed: Vec<_> = expected.iter().skip(1).map(copy).collect();
-                failed.push(Err(Failed::Error(error)));
-                return failed;
-            }
-        };
+        let replies = self.backend.send(pipeline, repeat, ours);
         // One reply that is somebody else's means that none of them can be trusted; a foreign record
         // concerns only its own session.
         let in_step = expected.iter().zip(&replies).all(|((_, mark), reply)| match reply {
-            Ok(value) => reply::echoes(value, mark),
-            Err(_) => true,
+            Ok(Ok(value)) => reply::echoes(value, mark),
+            _ => true,
         });
         replies
             .into_iter()
-            .map(|reply| match reply {
+            .map(|reply| match reply.map_err(Failed::Error)? {
                 _ if !in_step => Err(Failed::Error(reply::desync())),
                 Ok(value) => Reply::read(value).map_err(Failed::Error),
                 Err(error) if error.code() == "NOSCRIPT" => Err(Failed::NoScript),
@@ -256,7 +294,14 @@ impl RedisStore {
     }
 
     fn key(&self, id: &SessionId) -> String {
-        key(self.layout, self.prefix.as_deref(), id)
+        let key = key(self.layout, self.prefix.as_deref(), id);
+        match (&self.backend, self.layout) {
+            (Backend::Cluster(_), Layout::Default) => {
+                let (before, hash) = key.split_at(key.len() - id.key().len());
+                format!("{before}{{{}}}{}", &hash[..2], &hash[2..])
+            }
+            _ => key,
+        }
     }
 
     fn former_key(&self, id: &SessionId) -> Option<String> {
@@ -381,12 +426,30 @@ impl SessionStore for RedisStore {
         self.former.map(id_format)
     }
 
+    fn on_breaker(&self, observer: BreakerObserver) {
+        match &self.backend {
+            Backend::Pool(pool) => pool.on_breaker(observer),
+            Backend::Cluster(cluster) => cluster.on_breaker(observer),
+        }
+    }
+
+    fn can_move(&self, from: &SessionId, to: &SessionId) -> bool {
+        match &self.backend {
+            Backend::Pool(_) => true,
+            Backend::Cluster(_) => slot(self.key(from).as_bytes()) == slot(self.key(to).as_bytes()),
+        }
+    }
+
     fn check(&self, lifetimes: &Lifetimes) -> Result<()> {
         let refuse = |message: &str| Err(Error::new(ErrorKind::Config, message));
         match (self.layout, self.former) {
             (Layout::BottleSession, _) if lifetimes.absolute.is_some() => refuse(
                 "Layout::BottleSession has no place for the time of creation, so it cannot keep an \
                  absolute limit (max_age); leave the limit out, or use Layout::Default",
+            ),
+            (_, Some(_)) if matches!(self.backend, Backend::Cluster(_)) => refuse(
+                "RedisStore::migrate_from moves a session from one key to another in one step, which a \
+                 cluster cannot do; migrate before the move to a cluster",
             ),
             (layout, Some(former)) if layout == former => refuse(
                 "RedisStore::migrate_from names the layout that the store already has; set the new \

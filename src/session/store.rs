@@ -100,6 +100,9 @@ pub enum Saved {
     Gone,
 }
 
+/// Hears when a store stops answering, and why, and when it answers again.
+pub type BreakerObserver = Box<dyn Fn(Option<&Error>) + Send + Sync>;
+
 /// What keeps sessions. [`MemoryStore`](crate::MemoryStore) and [`RedisStore`](crate::RedisStore) are
 /// two; a third needs only the required methods.
 ///
@@ -155,6 +158,19 @@ pub trait SessionStore: Send + Sync + 'static {
     /// takes over the sessions of an older layout; new ids are never made in this format.
     fn former_id_format(&self) -> Option<IdFormat> {
         None
+    }
+
+    /// Whether a session can [move](Action::Rotate) from one of these ids to the other; where not, another
+    /// fresh id is tried. In a cluster, both must be in one place for that to be one atomic step.
+    fn can_move(&self, from: &SessionId, to: &SessionId) -> bool {
+        let _ = (from, to);
+        true
+    }
+
+    /// Has the observer called whenever the store stops answering, with the reason, and when it answers
+    /// again. A store that has no notion of that never calls it.
+    fn on_breaker(&self, observer: BreakerObserver) {
+        let _ = observer;
     }
 
     /// Whether a session without fields stays a session. Where it does not, the store lets go of it with

@@ -56,10 +56,13 @@ enum Needs {
 }
 
 pub fn app(pool: &RedisPool) -> App {
+    app_with(SessionPlugin::new().pool(pool.clone()), pool)
+}
+
+/// With sessions from anywhere, and a pool for the app's own data.
+pub fn app_with(sessions: SessionPlugin, pool: &RedisPool) -> App {
     let mut app = App::new();
-    let session =
-        SessionPlugin::new().pool(pool.clone()).cookie_lifetime(Duration::from_secs(3600));
-    app.install(session).unwrap();
+    app.install(sessions.cookie_lifetime(Duration::from_secs(3600))).unwrap();
     app.install(RedisPlugin::new().pool(pool.clone())).unwrap();
     app.get("/plain", || "plain");
     app.get("/login/<mark>", |session: &mut Session, mark: &str| {
@@ -148,9 +151,8 @@ impl Site {
     /// Whether all visitors are served as if nothing had ever been wrong.
     pub fn everybody_is_served(&self) -> bool {
         // Each of them asks, also after one has been refused.
-        let failed = |visitor: &&Mutex<Visitor>| !self.visit(&mut lock(visitor));
-        // All of them, whatever the first ones see.
-        self.visitors.iter().filter(failed).count() == 0
+        let refused = self.visitors.iter().filter(|visitor| !self.visit(&mut lock(visitor)));
+        refused.count() == 0
     }
 
     /// One visitor asks for everything once; whether all of it worked.

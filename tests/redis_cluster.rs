@@ -1,0 +1,167 @@
+//! A real cluster of three nodes and a replica: sessions are where their slots are.
+
+use bottle_session::{
+    ErrorKind, Layout, RedisCluster, RedisConfig, RedisPool, RedisStore, Session, SessionPlugin,
+    TestClient,
+};
+
+use crate::faults::wait_until;
+use crate::support::redis_server::RedisServer;
+use crate::support::visitors::{Site, app_with};
+
+const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
+
+struct Cluster {
+    /// Three masters and a replica of the first.
+    nodes: Vec<(RedisServer, u16)>,
+}
+
+impl Cluster {
+    fn start() -> Cluster {
+        let nodes = (0..4).map(|_| {
+            // The usual port, 10000 higher, may not be there.
+            let bus = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let bus = bus.port().to_string();
+            let enabled = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+            let settings = ["--cluster-node-timeout", "500", "--repl-diskless-sync-delay", "0"];
+            let (server, port) = RedisServer::start_on_port_with(&[enabled, settings].concat());
+            (server, port, bus)
+        });
+        let nodes: Vec<_> = nodes.collect();
+        let (first_port, first_bus) = (nodes[0].1.to_string(), nodes[0].2.clone());
+        let cluster =
+            Cluster { nodes: nodes.into_iter().map(|(server, port, _)| (server, port)).collect() };
+        for (node, (from, to)) in SLOTS.iter().enumerate() {
+            cluster.tell(node, &["ADDSLOTSRANGE", &from.to_string(), &to.to_string()]);
+        }
+        for node in 0..4 {
+            cluster.tell(node, &["SET-CONFIG-EPOCH", &(node + 1).to_string()]);
+            if node > 0 {
+                cluster.tell(node, &["MEET", "127.0.0.1", &first_port, &first_bus]);
+            }
+        }
+        let everybody = |line: &str| (0..4).all(|node| cluster.ask(node, &["INFO"]).contains(line));
+        wait_until("all have met", || everybody("cluster_known_nodes:4"));
+        let master = cluster.id(0);
+        wait_until("the replica follows", || {
+            let mut connection = cluster.nodes[3].0.connect(0);
+            redis::cmd("CLUSTER").arg(&["REPLICATE", &master]).exec(&mut connection).is_ok()
+        });
+        wait_until("the cluster works", || everybody("cluster_state:ok"));
+        cluster
+    }
+
+    fn ask(&self, node: usize, words: &[&str]) -> String {
+        let mut connection = self.nodes[node].0.connect(0);
+        redis::cmd("CLUSTER").arg(words).query(&mut connection).unwrap()
+    }
+
+    fn tell(&self, node: usize, words: &[&str]) {
+        assert_eq!(self.ask(node, words), "OK", "{words:?}");
+    }
+
+    fn id(&self, node: usize) -> String {
+        self.ask(node, &["MYID"])
+    }
+
+    fn keys(&self, node: usize) -> Vec<String> {
+        redis::cmd("KEYS").arg("*").query(&mut self.nodes[node].0.connect(0)).unwrap()
+    }
+
+    fn url(&self, node: usize) -> String {
+        format!("redis://127.0.0.1:{}", self.nodes[node].1)
+    }
+
+    fn open(&self) -> RedisCluster {
+        RedisCluster::new([self.url(1).as_str()], RedisConfig::default().pool_size(4)).unwrap()
+    }
+}
+
+#[test]
+fn sessions_follow_their_slots() {
+    let mut cluster = Cluster::start();
+    let (_own, own_port) = RedisServer::start_on_port();
+    let own = RedisPool::open(&format!("redis://127.0.0.1:{own_port}")).unwrap();
+    let sessions = SessionPlugin::new().store(RedisStore::on_cluster(cluster.open()));
+    let site = Site::serving(own.clone(), app_with(sessions, &own));
+    wait_until("everybody has logged in", || site.everybody_is_served());
+    assert!((0..3).all(|node| !cluster.keys(node).is_empty()), "all nodes have sessions");
+
+    // A slot on its way: its key is already there, and the others do not know (ASK).
+    let key = cluster.keys(1).remove(0);
+    let slot = redis::cmd("CLUSTER")
+        .arg(&["KEYSLOT", &key])
+        .query::<u16>(&mut cluster.nodes[1].0.connect(0))
+        .unwrap()
+        .to_string();
+    let (from, to) = (cluster.id(1), cluster.id(2));
+    cluster.tell(2, &["SETSLOT", &slot, "IMPORTING", &from]);
+    cluster.tell(1, &["SETSLOT", &slot, "MIGRATING", &to]);
+    let port = cluster.nodes[2].1.to_string();
+    let own_keys = cluster.keys(1);
+    let tag = &key[..key.find('}').unwrap()];
+    for key in own_keys.iter().filter(|key| key.starts_with(tag)) {
+        let migrate = ["127.0.0.1", &port, key, "0", "1000"];
+        redis::cmd("MIGRATE").arg(&migrate).exec(&mut cluster.nodes[1].0.connect(0)).unwrap();
+    }
+    wait_until("served by a slot on its way", || site.everybody_is_served());
+    // Arrived (MOVED).
+    cluster.tell(2, &["SETSLOT", &slot, "NODE", &to]);
+    cluster.tell(1, &["SETSLOT", &slot, "NODE", &to]);
+    wait_until("served by a slot that moved", || site.everybody_is_served());
+    assert!(cluster.keys(2).contains(&key));
+    site.seen.assert_right("moved slots");
+
+    // What is acknowledged is on the replica, too: Redis itself promises that only if it is asked.
+    wait_until("the replica has everything", || {
+        let wait = redis::cmd("WAIT").arg(1).arg(1000).to_owned();
+        wait.query::<u32>(&mut cluster.nodes[0].0.connect(0)).unwrap() == 1
+    });
+    cluster.nodes[0].0.kill();
+    let killed = std::time::Instant::now();
+    assert!(!site.everybody_is_served(), "some of them are on that node");
+    wait_until("everybody is served by the replica", || site.everybody_is_served());
+    println!("served by the promoted replica {} ms after the kill", killed.elapsed().as_millis());
+    site.seen.assert_right("failover in a cluster");
+}
+
+#[test]
+fn an_id_is_renewed_in_one_step() {
+    let cluster = Cluster::start();
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let store = RedisStore::on_cluster(cluster.open()).layout(layout);
+        let mut app = bottle_session::App::new();
+        app.install(SessionPlugin::new().store(store)).unwrap();
+        app.get("/set/<name>", |session: &mut Session, name: &str| session.set("name", name));
+        app.get("/who", |session: &mut Session| session.get("name").unwrap_or("nobody").to_owned());
+        app.get("/renew", |session: &mut Session| session.regenerate());
+        let client = TestClient::new(app).unwrap();
+        client.get("/set/Ada").send();
+        for _ in 0..5 {
+            let old = client.cookie("bottle.session").unwrap();
+            assert_eq!(client.get("/renew").send().status(), 200);
+            assert_ne!(client.cookie("bottle.session").unwrap(), old);
+            assert_eq!(client.get("/who").send().text(), "Ada", "{layout:?}");
+            let thief = TestClient::of(client.service().clone());
+            thief.set_cookie("bottle.session", &old);
+            assert_eq!(thief.get("/who").send().text(), "nobody", "the old id is dead");
+        }
+    }
+}
+
+#[test]
+fn what_a_cluster_cannot_do_is_refused_at_once() {
+    let refused = |nodes: &[&str], config| {
+        let error = RedisCluster::new(nodes.iter().copied(), config).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        error.to_string()
+    };
+    assert!(refused(&[], RedisConfig::default()).contains("no nodes"));
+    let node = ["redis://127.0.0.1:1"];
+    assert!(refused(&node, RedisConfig::default().db(3)).contains("database"));
+    assert!(refused(&["unix:///x"], RedisConfig::default()).contains("a host and a port"));
+    let cluster = RedisCluster::new(node, RedisConfig::default()).unwrap();
+    let store = RedisStore::on_cluster(cluster).migrate_from(Layout::BottleSession);
+    let error = bottle_session::App::new().install(SessionPlugin::new().store(store)).unwrap_err();
+    assert!(error.to_string().contains("cluster"), "{error}");
+}

@@ -1,0 +1,119 @@
+//! A master, a replica and a sentinel: sessions go where the master is.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bottle_session::{ErrorKind, RedisConfig, RedisPool};
+
+use crate::faults::wait_until;
+use crate::support::redis_server::RedisServer;
+use crate::support::visitors::Site;
+
+struct SentinelServer {
+    process: Child,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl SentinelServer {
+    /// Watches the master on this port under the name "sessions".
+    fn watching(master: u16) -> SentinelServer {
+        let port = free_port();
+        let folder =
+            std::env::temp_dir().join(format!("bs-sentinel-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let settings = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor sessions 127.0.0.1 {master} 1\n\
+             sentinel down-after-milliseconds sessions 300\nsentinel failover-timeout sessions 2000\n",
+            folder.display()
+        );
+        let file = folder.join("sentinel.conf");
+        std::fs::write(&file, settings).unwrap();
+        let process = Command::new("redis-server")
+            .arg(file)
+            .arg("--sentinel")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let server = SentinelServer { process, folder, port };
+        wait_until("the sentinel listens", || server.ask("PING", &[]).is_ok());
+        server
+    }
+
+    fn ask(&self, command: &str, words: &[&str]) -> redis::RedisResult<redis::Value> {
+        let mut connection = redis::Client::open(self.url())?.get_connection()?;
+        redis::cmd(command).arg(words).query(&mut connection)
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for SentinelServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn info(server: &RedisServer, line: &str) -> bool {
+    let text: String = redis::cmd("INFO").arg("replication").query(&mut server.connect(0)).unwrap();
+    text.lines().any(|found| found.trim() == line)
+}
+
+#[test]
+fn sessions_outlive_their_master() {
+    let (mut master, master_port) = RedisServer::start_on_port();
+    let of = ["--replicaof", "127.0.0.1", &master_port.to_string()];
+    let (replica, _) = RedisServer::start_on_port_with(&of);
+    wait_until("the replica follows", || info(&replica, "master_link_status:up"));
+    let sentinel = SentinelServer::watching(master_port);
+    wait_until("the sentinel knows the replica", || {
+        let known = sentinel.ask("SENTINEL", &["REPLICAS", "sessions"]).unwrap();
+        matches!(&known, redis::Value::Array(replicas) if !replicas.is_empty())
+    });
+
+    // The first sentinel is gone, the second does not know the master: neither is in the way.
+    let (stranger, nobody) = (SentinelServer::watching(free_port()), free_port());
+    assert!(stranger.ask("SENTINEL", &["REMOVE", "sessions"]).is_ok());
+    let nodes = [format!("redis://127.0.0.1:{nobody}"), stranger.url(), sentinel.url()];
+    let nodes = nodes.iter().map(String::as_str);
+    let config = RedisConfig::default().connect_timeout(Duration::from_millis(500));
+    let site = Site::new(RedisPool::sentinel(nodes, "sessions", config).unwrap());
+    wait_until("everybody has logged in", || site.everybody_is_served());
+    assert!(!format!("{:?}", site.pool).contains("localhost"), "{:?}", site.pool);
+
+    // What is acknowledged is on the replica, too: Redis itself promises that only if it is asked.
+    let copies: u32 = redis::cmd("WAIT").arg(1).arg(0).query(&mut master.connect(0)).unwrap();
+    assert_eq!(copies, 1);
+    master.kill();
+    let killed = Instant::now();
+    wait_until("everybody is served by the replica", || site.everybody_is_served());
+    println!("served by the promoted replica {} ms after the kill", killed.elapsed().as_millis());
+    assert!(info(&replica, "role:master"));
+    site.seen.assert_right("failover");
+
+    // A master that is demoted while it lives: nobody stays with it.
+    redis::cmd("REPLICAOF")
+        .arg(&["127.0.0.1", &free_port().to_string()])
+        .exec(&mut replica.connect(0))
+        .unwrap();
+    wait_until("nobody is served", || !site.everybody_is_served());
+    redis::cmd("REPLICAOF").arg(&["NO", "ONE"]).exec(&mut replica.connect(0)).unwrap();
+    wait_until("everybody is served again", || site.everybody_is_served());
+    site.seen.assert_right("demoted and promoted");
+}
+
+#[test]
+fn sentinels_have_to_be_named() {
+    let error = RedisPool::sentinel([], "sessions", RedisConfig::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("\"sessions\""), "{error}");
+}
