@@ -44,6 +44,12 @@ enum How {
     Groups(Regex, Vec<usize>),
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many cells this thread has tried.
+    pub(super) static TRIED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl PartialEq for Cell {
     fn eq(&self, other: &Cell) -> bool {
         self.pieces == other.pieces
@@ -82,6 +88,8 @@ impl Cell {
 
     /// Whether the cell takes the text.
     pub(super) fn fits(&self, text: &str) -> bool {
+        #[cfg(test)]
+        TRIED.set(TRIED.get() + 1);
         match &self.how {
             How::Whole(regex) | How::Groups(regex, _) => regex.is_match(text),
             _ => self.take(text, |_| Some(())).is_some(),
@@ -215,11 +223,11 @@ fn by_table<'a>(
     mut receive: impl FnMut(&'a str) -> Option<()>,
 ) -> Option<()> {
     let bytes = text.as_bytes();
-    let mut table = vec![vec![false; bytes.len() + 1]; pieces.len() + 1];
-    table[pieces.len()][bytes.len()] = true;
+    let width = bytes.len() + 1;
+    let mut table = vec![false; (pieces.len() + 1) * width];
+    *table.last_mut()? = true;
     for (at, piece) in pieces.iter().enumerate().rev() {
-        let (here, behind) = table.split_at_mut(at + 1);
-        let (here, behind) = (&mut here[at], &behind[0]);
+        let (here, behind) = table[at * width..].split_at_mut(width);
         if let Piece::Text(text) = piece {
             for place in 0..=bytes.len() {
                 here[place] =
@@ -235,7 +243,7 @@ fn by_table<'a>(
             here[place] = (repeated || signed) && text.is_char_boundary(place);
         }
     }
-    if !table[0][0] {
+    if !table[0] {
         return None;
     }
     let mut start = 0;
@@ -248,7 +256,7 @@ fn by_table<'a>(
         let repeated =
             bytes[start + sign..].iter().take_while(|byte| piece.repeats(**byte)).count();
         let mut ends = start + sign + 1..=start + sign + repeated;
-        let goes_on = |end: &usize| table[at + 1][*end];
+        let goes_on = |end: &usize| table[(at + 1) * width + *end];
         let end = match piece {
             Piece::Path => ends.find(goes_on)?,
             _ => ends.rfind(goes_on)?,
