@@ -38,6 +38,8 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum SizePart {
     Digits,
+    /// Behind a semicolon: an extension must follow (RFC 9112 section 7.1.1).
+    Begun,
     Extension,
     Cr,
 }
@@ -125,7 +127,12 @@ impl BodyDecoder {
                     (SizePart::Digits | SizePart::Extension, b'\r') if size.is_some() => {
                         *part = SizePart::Cr;
                     }
-                    (SizePart::Digits, b';') if size.is_some() => *part = SizePart::Extension,
+                    (SizePart::Digits, b';') if size.is_some() => *part = SizePart::Begun,
+                    (SizePart::Extension, b';') => *part = SizePart::Begun,
+                    (SizePart::Begun, b' ' | b'\t') => {}
+                    (SizePart::Begun, byte) if is_text(byte) && byte != b';' => {
+                        *part = SizePart::Extension;
+                    }
                     (SizePart::Extension, byte) if is_text(byte) => {}
                     _ => return Err(Refused::BAD),
                 }

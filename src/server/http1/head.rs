@@ -207,7 +207,10 @@ fn absolute(
     let uri: Uri = target.parse().map_err(|_| Refused::BAD)?;
     let authority = uri.authority().ok_or(Refused::BAD)?;
     let http = matches!(uri.scheme_str(), Some("http" | "https"));
-    if !http || authority.as_str().contains('@') || authority.host().is_empty() {
+    // What stands behind the host is a port or nothing; the parser of URIs is not that strict.
+    let port = authority.as_str()[authority.host().len()..].strip_prefix(':').unwrap_or("");
+    let is_port = port.is_empty() || port.parse::<u16>().is_ok_and(|_| !port.starts_with('+'));
+    if !http || authority.as_str().contains('@') || authority.host().is_empty() || !is_port {
         return Err(Refused::BAD);
     }
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refused::BAD)?;
