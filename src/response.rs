@@ -269,7 +269,7 @@ impl ResponseHead {
     }
 
     pub(crate) fn merge(&mut self, other: ResponseHead) {
-        extend(&mut self.headers, other.headers);
+        self.headers.extend(other.headers);
         for cookie in other.cookies {
             // Each was checked when it was set.
             let _ = self.set_cookie(cookie);
@@ -280,7 +280,7 @@ impl ResponseHead {
         let vary = self.headers.get_all(header::VARY).iter().cloned().collect::<Vec<_>>();
         let mut headers = self.headers;
         headers.remove(header::VARY);
-        extend(&mut response.headers, headers);
+        response.headers.extend(headers);
         // Vary gathers: replacing it would let a cache forget what the handler said.
         for value in vary {
             response.headers.append(header::VARY, value);
@@ -291,11 +291,6 @@ impl ResponseHead {
             }
         }
     }
-}
-
-/// Puts `more` into `headers`, in place of what stands there under the same names.
-fn extend(headers: &mut HeaderMap, more: HeaderMap) {
-    headers.extend(more);
 }
 
 /// What a handler can reply with.

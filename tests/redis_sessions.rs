@@ -1,6 +1,5 @@
 //! The session plugin on a real Redis: what it costs, and what happens at the same time.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Barrier};
 
 use bottle_session::http::Method;
@@ -9,7 +8,7 @@ use bottle_session::{
     SessionPlugin, TestClient, named,
 };
 
-use crate::support::redis_server::RedisServer;
+use crate::support::redis_server::{RedisServer, info};
 use crate::support::sessions::together;
 
 struct Fixture {
@@ -68,14 +67,8 @@ impl Fixture {
         response.text()
     }
 
-    fn info(&mut self, section: &str) -> BTreeMap<String, String> {
-        let text: String = redis::cmd("INFO").arg(section).query(&mut self.redis).unwrap();
-        let lines = text.lines().filter_map(|line| line.split_once(':'));
-        lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-    }
-
     fn reads(&mut self) -> u64 {
-        self.info("stats")["total_reads_processed"].parse().unwrap()
+        info(&mut self.redis, "stats")["total_reads_processed"].parse().unwrap()
     }
 
     /// How many times the server had to read from a connection: round trips.

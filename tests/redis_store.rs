@@ -9,7 +9,7 @@ use bottle_session::{
 };
 use redis::{Commands, Connection};
 
-use crate::support::redis_server::RedisServer;
+use crate::support::redis_server::{RedisServer, info};
 use crate::support::sessions::{IDLE, create, fields, fresh_id, load, owned, save, set, together};
 
 /// A server of the test's own: it counts, flushes and breaks.
@@ -35,9 +35,7 @@ impl Fixture {
     }
 
     fn info(&mut self, section: &str) -> BTreeMap<String, String> {
-        let text: String = redis::cmd("INFO").arg(section).query(&mut self.redis).unwrap();
-        let lines = text.lines().filter_map(|line| line.split_once(':'));
-        lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        info(&mut self.redis, section)
     }
 
     fn reads(&mut self) -> u64 {

@@ -1,5 +1,6 @@
 //! A private redis-server on a unix socket.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -132,4 +133,11 @@ impl Drop for RedisServer {
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A section of what the server tells of itself.
+pub fn info(connection: &mut redis::Connection, section: &str) -> BTreeMap<String, String> {
+    let text: String = redis::cmd("INFO").arg(section).query(connection).unwrap();
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
