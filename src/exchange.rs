@@ -12,7 +12,11 @@ use crate::router::Captures;
 use crate::service::{Endpoint, Urls};
 
 /// One request on its way through a [`Service`](crate::Service), with all that belongs to it.
-pub struct Exchange {
+///
+/// It is one pointer wide: stages hand exchanges on by the slice, and each has a lot to carry.
+pub struct Exchange(Box<Inner>);
+
+struct Inner {
     request: Request,
     method: Method,
     endpoint: Option<Arc<Endpoint>>,
@@ -28,7 +32,7 @@ pub struct Exchange {
 impl Exchange {
     /// A request at the start of its way.
     pub fn new(request: Request) -> Exchange {
-        Exchange {
+        Exchange(Box::new(Inner {
             method: request.method().clone(),
             request,
             endpoint: None,
@@ -38,22 +42,22 @@ impl Exchange {
             response: None,
             head: ResponseHead::default(),
             urls: None,
-        }
+        }))
     }
 
     /// The request.
     pub fn request(&self) -> &Request {
-        &self.request
+        &self.0.request
     }
 
     /// The request, to change.
     pub fn request_mut(&mut self) -> &mut Request {
-        &mut self.request
+        &mut self.0.request
     }
 
     /// The route, once one was found.
     pub fn route(&self) -> Option<&Route> {
-        self.endpoint.as_deref().map(|endpoint| &endpoint.route)
+        self.0.endpoint.as_deref().map(|endpoint| &endpoint.route)
     }
 
     /// The value of the wildcard of this name.
@@ -64,44 +68,52 @@ impl Exchange {
     /// What the plugin of this keyword provides to this route, if it is of this type.
     pub fn provided<T: Provided>(&mut self, keyword: &str) -> Option<&mut T> {
         let slot = self.route()?.slot_of(keyword)?;
-        self.slots.get_mut(slot)?.as_mut()?.downcast_mut()
+        self.0.slots.get_mut(slot)?.as_mut()?.downcast_mut()
     }
 
     /// Headers and cookies for the answer, whatever it will be.
     pub fn head_mut(&mut self) -> &mut ResponseHead {
-        &mut self.head
+        &mut self.0.head
     }
 
     /// Addresses of the app's named routes.
     pub fn urls(&self) -> &Urls {
-        self.urls.as_deref().unwrap_or_else(|| Urls::none())
+        self.0.urls.as_deref().unwrap_or_else(|| Urls::none())
     }
 
     /// The answer, once there is one.
     pub fn response(&self) -> Option<&Response> {
-        self.response.as_ref()
+        self.0.response.as_ref()
     }
 
     /// Gives the request its answer. Before the handler this keeps the handler from running.
     pub fn answer(&mut self, response: Response) {
-        self.response = Some(response);
+        self.0.response = Some(response);
+    }
+
+    /// Whether it may have to wait for a plugin that acquires what its route asks for, or releases what it
+    /// holds. A server that lets the others of a batch go ahead keeps a slow Redis from routes that do not
+    /// use it.
+    pub fn waits(&self) -> bool {
+        let asks = self.route().is_some_and(Route::asks_anything);
+        (asks && self.0.response.is_none()) || self.0.slots.iter().any(Option::is_some)
     }
 
     /// The method that the client sent, whatever a hook made of it.
     pub(crate) fn client_method(&self) -> &Method {
-        &self.method
+        &self.0.method
     }
 
     pub(crate) fn take_response(&mut self) -> Option<Response> {
-        self.response.take()
+        self.0.response.take()
     }
 
     pub(crate) fn take_head(&mut self) -> ResponseHead {
-        std::mem::take(&mut self.head)
+        std::mem::take(&mut self.0.head)
     }
 
     pub(crate) fn set_urls(&mut self, urls: Arc<Urls>) {
-        self.urls = Some(urls);
+        self.0.urls = Some(urls);
     }
 
     pub(crate) fn enter(
@@ -112,20 +124,20 @@ impl Exchange {
         slots: usize,
     ) {
         if endpoint.route.asks_anything() {
-            self.slots.resize_with(slots, || None);
+            self.0.slots.resize_with(slots, || None);
         }
-        self.endpoint = Some(endpoint);
-        self.rule = rule;
-        self.captures = captures;
+        self.0.endpoint = Some(endpoint);
+        self.0.rule = rule;
+        self.0.captures = captures;
     }
 
     pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
-        self.endpoint.as_ref()
+        self.0.endpoint.as_ref()
     }
 
     /// The value of a wildcard by its place in the route.
     pub(crate) fn wildcard_at(&self, index: usize) -> Option<&str> {
-        self.captures.get(self.route()?.capture_index(self.rule, index)?)
+        self.0.captures.get(self.route()?.capture_index(self.0.rule, index)?)
     }
 
     pub(crate) fn asks(&self, slot: usize) -> bool {
@@ -133,16 +145,16 @@ impl Exchange {
     }
 
     pub(crate) fn slot(&mut self, slot: usize) -> Option<&mut Option<Box<dyn Any + Send>>> {
-        self.slots.get_mut(slot)
+        self.0.slots.get_mut(slot)
     }
 
     pub(crate) fn holds(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(Option::is_some)
+        self.0.slots.get(slot).is_some_and(Option::is_some)
     }
 
     /// Drops all that plugins provided, unsaved: what a panic leaves behind is not to be trusted.
     pub(crate) fn drop_provided(&mut self) {
-        self.slots.iter_mut().for_each(|slot| *slot = None);
+        self.0.slots.iter_mut().for_each(|slot| *slot = None);
     }
 
     /// The answer of an exchange that has gone its way.
@@ -150,12 +162,12 @@ impl Exchange {
     /// An exchange that was not finished answers 500.
     pub fn into_response(self) -> Response {
         let unfinished = || Response::new(http::StatusCode::INTERNAL_SERVER_ERROR);
-        self.response.unwrap_or_else(unfinished)
+        self.0.response.unwrap_or_else(unfinished)
     }
 }
 
 impl std::fmt::Debug for Exchange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Exchange({:?})", self.request)
+        write!(f, "Exchange({:?})", self.0.request)
     }
 }

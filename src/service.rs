@@ -83,9 +83,21 @@ impl Service {
 
     /// The first stage: each request finds its route, then the plugins acquire what the routes ask for.
     pub fn prepare(&self, batch: &mut [Exchange]) {
+        self.route(batch);
+        self.acquire(batch);
+    }
+
+    /// The first half of [`prepare`](Service::prepare): each request finds its route, which waits for
+    /// nobody. Those that [wait](Exchange::waits) for no plugin are prepared then.
+    pub fn route(&self, batch: &mut [Exchange]) {
         for exchange in batch.iter_mut() {
             guarded(exchange, |exchange| self.find_route(exchange));
         }
+    }
+
+    /// The second half of [`prepare`](Service::prepare): plugins acquire what the routes ask for, which
+    /// may wait for Redis.
+    pub fn acquire(&self, batch: &mut [Exchange]) {
         for (slot, plugin) in self.0.plugins.iter().enumerate() {
             if batch.iter().any(|exchange| exchange.asks(slot) && exchange.response().is_none()) {
                 self.stage(batch, slot, Stage::Acquire, |batch| plugin.acquire(batch));

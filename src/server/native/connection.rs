@@ -13,6 +13,7 @@ use super::options::Options;
 use super::outgoing::{Audience, Outgoing, Sent};
 use super::proxy;
 use super::socket::Socket;
+use crate::exchange::Exchange;
 use crate::request::{Request, RequestBody};
 use crate::server::http1::{BodyDecoder, Framing, Head, Parsed, Refused, parse_head};
 
@@ -63,7 +64,7 @@ pub(super) enum Next {
     /// Waits for its socket.
     Wait,
     /// A request is whole.
-    Handle(Box<Incoming>),
+    Handle(Incoming),
     /// A thread that may block is to send more of the answer.
     Pump,
     Close,
@@ -71,7 +72,7 @@ pub(super) enum Next {
 
 /// A request and what its answer needs to know.
 pub(super) struct Incoming {
-    pub(super) request: Request,
+    pub(super) exchange: Exchange,
     pub(super) audience: Audience,
     pub(super) stream: Option<SharedBody>,
 }
@@ -255,7 +256,7 @@ impl Connection {
         if !self.options.trusted_proxies.is_empty() {
             request = proxy::apply(request, self.peer, &self.options.trusted_proxies);
         }
-        Next::Handle(Box::new(Incoming { request, audience, stream }))
+        Next::Handle(Incoming { exchange: Exchange::new(request), audience, stream })
     }
 
     fn consume(&mut self, count: usize) {

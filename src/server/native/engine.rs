@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use super::connection::{Connection, Incoming, Next};
+use super::load::Load;
 use super::options::Options;
 use super::outgoing::Outgoing;
 use super::place::{Job, Logged, Place, Rest, Step};
-use super::poller::{Back, Ready, turn_away};
+use super::poller::{Back, Poller, Ready, turn_away};
 use super::pool::Pool;
 use crate::exchange::Exchange;
 use crate::response::{Body, Response};
@@ -37,13 +38,22 @@ pub(super) struct Engine {
     blocked: AtomicUsize,
     /// Places that still run.
     running: AtomicUsize,
+    /// How many places serve connections, from the first on.
+    active: AtomicUsize,
+    /// Up to how many of them while their threads compute.
+    cores: usize,
     watch: Thread,
     watch_sleeps: AtomicBool,
 }
 
 impl Engine {
     /// An engine watched over by the current thread.
-    pub(super) fn new(service: Service, options: Arc<Options>, places: Vec<Place>) -> Engine {
+    pub(super) fn new(
+        service: Service,
+        options: Arc<Options>,
+        places: Vec<Place>,
+        cores: usize,
+    ) -> Engine {
         Engine {
             service,
             pool: Pool::new(options.max_threads),
@@ -51,6 +61,8 @@ impl Engine {
             stage: AtomicU8::new(0),
             blocked: AtomicUsize::new(0),
             running: AtomicUsize::new(places.len()),
+            active: AtomicUsize::new(1),
+            cores,
             places,
             watch: std::thread::current(),
             watch_sleeps: AtomicBool::new(false),
@@ -89,6 +101,7 @@ impl Engine {
     /// Looks every millisecond whether a driver is stuck, as long as there is work.
     fn watch(self: &Arc<Engine>) {
         let mut seen = vec![0; self.places.len()];
+        let mut load = Load::now(&self.places);
         let (mut quiet, mut end) = (0, None);
         while self.running.load(Ordering::SeqCst) > 0 {
             let stage = self.stage();
@@ -110,6 +123,13 @@ impl Engine {
                 }
             }
             quiet = if self.look(&mut seen) { 0 } else { quiet + 1 };
+            let active = self.active.load(Ordering::Relaxed);
+            if let Some(needed) = load.places_needed(&self.places, active, self.cores)
+                && needed != active
+            {
+                log::debug!("serves in {needed} places");
+                self.active.store(needed, Ordering::Relaxed);
+            }
             if quiet < QUIET_LOOKS || stage != ShutdownStage::Running {
                 std::thread::park_timeout(PATIENCE);
                 continue;
@@ -120,6 +140,7 @@ impl Engine {
                 std::thread::park();
             }
             self.watch_sleeps.store(false, Ordering::SeqCst);
+            load = Load::now(&self.places);
             quiet = 0;
         }
     }
@@ -181,8 +202,7 @@ impl Engine {
     fn run(&self, step: Step) -> Back {
         match step {
             Step::Pump(connection) => self.pump(connection),
-            Step::Run(prepared) => {
-                let (mut exchange, job) = *prepared;
+            Step::Run(mut exchange, job) => {
                 self.service.run(&mut exchange);
                 self.service.finish(std::slice::from_mut(&mut exchange));
                 self.answer(exchange.into_response(), job)
@@ -220,32 +240,70 @@ impl Engine {
 
     /// A request that was read becomes an exchange.
     fn begin(&self, connection: Box<Connection>, incoming: Incoming) -> (Exchange, Job) {
-        let Incoming { request, audience, stream } = incoming;
+        let Incoming { exchange, audience, stream } = incoming;
+        let request = exchange.request();
         let logged = self.options.access_log.then(|| {
             let peer = request.remote_addr().map_or("-".to_owned(), |peer| peer.ip().to_string());
             let line = format!("{peer} \"{} {}\"", request.method(), request.target());
             Logged { line, started: Instant::now() }
         });
-        (Exchange::new(request), Job { connection, audience, stream, logged })
+        (exchange, Job { connection, audience, stream, logged })
     }
 
-    /// Gives accepted connections to the places that have fewest.
+    /// Gives accepted connections to the active places.
     fn distribute(&self, at: usize, accepted: Vec<Connection>) {
         for connection in accepted {
-            let count = |place: &Place| place.connections.load(Ordering::Relaxed);
-            if self.places.iter().map(count).sum::<usize>() >= self.options.max_connections {
-                turn_away(connection);
+            if self.places.iter().map(Place::connections).sum::<usize>()
+                >= self.options.max_connections
+            {
+                turn_away(&connection);
                 continue;
             }
-            let least = (0..self.places.len()).min_by_key(|place| count(&self.places[*place]));
-            let to = least.unwrap_or(at);
-            self.places[to].connections.fetch_add(1, Ordering::Relaxed);
-            if to == at {
-                self.places[at].work().back.push(Back::New(connection));
-            } else {
-                self.places[to].give(Back::New(connection));
-            }
+            self.settle(Box::new(connection), self.least(), at);
         }
+    }
+
+    /// Takes a connection back, here or, where the load is to be spread differently, elsewhere.
+    fn take_back(&self, poller: &mut Poller, at: usize, back: Back) {
+        let back = match (back, self.elsewhere(at)) {
+            (Back::Open(connection), Some(to)) => match poller.part_with(connection) {
+                Ok(connection) => {
+                    self.places[at].count(poller.len());
+                    return self.settle(connection, to, at);
+                }
+                Err(connection) => Back::Open(connection),
+            },
+            (back, _) => back,
+        };
+        poller.take(back);
+    }
+
+    fn settle(&self, connection: Box<Connection>, to: usize, from: usize) {
+        let (place, back) = (&self.places[to], Back::New(connection));
+        place.expect_one();
+        if to == from {
+            place.work().back.push(back);
+        } else {
+            place.give(back);
+        }
+    }
+
+    /// Where a connection of this place should better be: all of an inactive place's, and some of one that
+    /// has clearly more than another.
+    fn elsewhere(&self, at: usize) -> Option<usize> {
+        let active = self.active.load(Ordering::Relaxed);
+        if at == 0 && active == 1 {
+            return None;
+        }
+        let least = self.least();
+        let (here, there) = (self.places[at].connections(), self.places[least].connections());
+        (at >= active || here > there + there / 8 + 2).then_some(least)
+    }
+
+    /// The active place that has fewest connections.
+    fn least(&self) -> usize {
+        let active = self.active.load(Ordering::Relaxed);
+        (0..active).min_by_key(|at| self.places[*at].connections()).unwrap_or(0)
     }
 
     /// All threads that may be blocked are: what is ready waits for one of them, up to a limit.
@@ -266,9 +324,9 @@ impl Engine {
                 }
                 Ready::Handle(connection, incoming) => self.pool.run(Box::new(move || {
                     engine.aside(at, |engine| {
-                        let (mut exchange, job) = engine.begin(connection, *incoming);
+                        let (mut exchange, job) = engine.begin(connection, incoming);
                         engine.service.prepare(std::slice::from_mut(&mut exchange));
-                        engine.run(Step::Run(Box::new((exchange, job))))
+                        engine.run(Step::Run(exchange, job))
                     });
                 })),
             }
@@ -292,7 +350,7 @@ fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
             let mut work = place.work();
             (std::mem::take(&mut work.back), !work.is_empty())
         };
-        returned.into_iter().for_each(|back| poller.take(back));
+        returned.into_iter().for_each(|back| engine.take_back(&mut poller, at, back));
         let stage = engine.stage();
         if stage == ShutdownStage::Immediate
             || (stage != ShutdownStage::Running && poller.is_empty())
@@ -305,7 +363,8 @@ fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
             log::error!("polling failed: {error}");
             engine.enter(ShutdownStage::Immediate);
         }
-        place.connections.store(poller.len(), Ordering::Relaxed);
+        place.count(poller.len());
+        let woke = poller.woke;
         let accepted = std::mem::take(&mut poller.accepted);
         let ready = std::mem::take(&mut poller.ready);
         drop(poller);
@@ -318,6 +377,7 @@ fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
             engine.blocked.fetch_sub(1, Ordering::SeqCst);
             return place.wake();
         }
+        place.worked(woke);
     }
 }
 
@@ -347,23 +407,40 @@ fn begin(engine: &Engine, place: &Place) {
 }
 
 fn prepare(engine: &Engine, place: &Place, turn: u64, ready: Vec<Ready>) -> Option<()> {
-    let (mut exchanges, mut jobs) = (Vec::with_capacity(ready.len()), Vec::new());
-    let mut steps = Vec::with_capacity(ready.len());
+    let (mut exchanges, mut jobs) =
+        (Vec::with_capacity(ready.len()), Vec::with_capacity(ready.len()));
+    let mut pumps = Vec::new();
     for ready in ready {
         match ready {
-            Ready::Pump(connection) => steps.push(Step::Pump(connection)),
+            Ready::Pump(connection) => pumps.push(Step::Pump(connection)),
             Ready::Handle(connection, incoming) => {
-                let (exchange, job) = engine.begin(connection, *incoming);
+                let (exchange, job) = engine.begin(connection, incoming);
                 exchanges.push(exchange);
                 jobs.push(job);
             }
         }
     }
-    engine.service.prepare(&mut exchanges);
-    steps.extend(exchanges.into_iter().zip(jobs).map(|prepared| Step::Run(Box::new(prepared))));
+    engine.service.route(&mut exchanges);
+    let (mut waiting, mut waiting_jobs) = (Vec::new(), Vec::new());
     let mut work = place.work();
-    // Where the turn was lost, its new owner finds them here.
-    work.pending.extend(steps);
+    work.pending.extend(pumps);
+    for (exchange, job) in exchanges.into_iter().zip(jobs) {
+        if exchange.waits() {
+            waiting.push(exchange);
+            waiting_jobs.push(job);
+        } else {
+            // Should a plugin wait for too long, the next owner of the turn goes on with these.
+            work.pending.push_back(Step::Run(exchange, job));
+        }
+    }
+    if !waiting.is_empty() {
+        drop(work);
+        place.step();
+        engine.service.acquire(&mut waiting);
+        work = place.work();
+        let prepared = waiting.into_iter().zip(waiting_jobs);
+        work.pending.extend(prepared.map(|(exchange, job)| Step::Run(exchange, job)));
+    }
     (work.turn == turn).then_some(())
 }
 
@@ -381,19 +458,19 @@ fn run(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
         };
         place.step();
         match step {
-            Step::Pump(_) => {
-                let back = engine.run(step);
+            Step::Pump(connection) => {
+                let back = engine.pump(connection);
                 place.work().back.push(back);
             }
-            Step::Run(mut prepared) => {
-                engine.service.run(&mut prepared.0);
+            Step::Run(mut exchange, job) => {
+                engine.service.run(&mut exchange);
                 let mut work = place.work();
                 if work.turn == turn {
-                    work.ran.push(*prepared);
+                    work.ran.push((exchange, job));
                     continue;
                 }
                 drop(work);
-                for (response, job) in engine.finish(vec![*prepared]) {
+                for (response, job) in engine.finish(vec![(exchange, job)]) {
                     let back = engine.answer(response, job);
                     place.work().back.push(back);
                 }
@@ -403,26 +480,39 @@ fn run(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
 }
 
 fn finish(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
-    let ran = {
+    let mut ran = {
         let mut work = place.work();
         if work.turn != turn {
             return None;
         }
         std::mem::take(&mut work.ran)
     };
+    // As in `prepare`: those that wait for no plugin go ahead.
+    let waiting: Vec<_> = ran.extract_if(.., |(exchange, _)| exchange.waits()).collect();
+    let mut kept = true;
+    for part in [ran, waiting] {
+        if !part.is_empty() {
+            kept = release(engine, place, turn, part);
+        }
+    }
+    kept.then_some(())
+}
+
+/// Whether the turn is still this thread's; if not, it has sent these answers itself.
+fn release(engine: &Engine, place: &Place, turn: u64, ran: Vec<(Exchange, Job)>) -> bool {
     place.step();
     let answered = engine.finish(ran);
     let mut work = place.work();
     if work.turn == turn {
         work.answered.extend(answered);
-        return Some(());
+        return true;
     }
     drop(work);
     for (response, job) in answered {
         let back = engine.answer(response, job);
         place.give(back);
     }
-    None
+    false
 }
 
 fn send(engine: &Engine, place: &Place, turn: u64) -> Option<()> {

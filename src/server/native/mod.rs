@@ -28,6 +28,7 @@
 mod body;
 mod connection;
 mod engine;
+mod load;
 mod options;
 mod outgoing;
 mod place;
@@ -49,6 +50,8 @@ use self::socket::Listener;
 use super::{ListenAddress, Server, ShutdownHandle};
 use crate::Result;
 use crate::service::Service;
+
+const PLACES_PER_CORE: usize = 4;
 
 /// The default server; see the [module](self) for how it works and for its limits.
 ///
@@ -96,7 +99,8 @@ impl Native {
         Ok(Native { listener, address, options: Options::default(), places })
     }
 
-    /// How many threads are active while no handler blocks: as many as cores unless set; at least one.
+    /// How many threads compute at the same time: as many as cores unless set; at least one. It is one
+    /// until that one has no time left and a core stands idle.
     #[must_use]
     pub fn active_threads(mut self, count: usize) -> Native {
         self.places = count.max(1);
@@ -225,12 +229,13 @@ impl Server for Native {
     fn serve(self, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
         service.serving(&self.address);
         let options = Arc::new(self.options);
-        let places = (0..self.places)
+        // Where threads wait, for a shorter time than would cost them their turn, more of them are of use.
+        let places = (0..self.places * PLACES_PER_CORE)
             .map(|_| Place::new(options.clone()))
             .collect::<std::io::Result<Vec<_>>>()?;
         places[0].poller().listen(self.listener)?;
-        log::info!("listens on {} with {} active threads", self.address, self.places);
-        let engine = Arc::new(Engine::new(service, options, places));
+        log::info!("listens on {} with up to {} active threads", self.address, self.places);
+        let engine = Arc::new(Engine::new(service, options, places, self.places));
         let weak = Arc::downgrade(&engine);
         shutdown.on_change(move |stage| {
             if let Some(engine) = weak.upgrade() {

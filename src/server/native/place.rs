@@ -29,7 +29,10 @@ pub(super) struct Place {
     /// Moves on with each step of the driver: one that does not move is stuck.
     beat: AtomicU64,
     /// About how many connections there are.
-    pub(super) connections: AtomicUsize,
+    connections: AtomicUsize,
+    /// How long the driver was not waiting for its poller, in nanoseconds, and how often.
+    busy: AtomicU64,
+    turns: AtomicU64,
 }
 
 /// What is under way, stage by stage, so that whoever gets the turn can go on with it.
@@ -74,7 +77,7 @@ pub(super) struct Rest {
 /// Something that may block.
 pub(super) enum Step {
     /// A request that is prepared.
-    Run(Box<(Exchange, Job)>),
+    Run(Exchange, Job),
     /// An answer whose body must be read further.
     Pump(Box<Connection>),
 }
@@ -103,6 +106,8 @@ impl Place {
             work: Mutex::default(),
             beat: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
+            busy: AtomicU64::new(0),
+            turns: AtomicU64::new(0),
         })
     }
 
@@ -127,6 +132,34 @@ impl Place {
 
     pub(super) fn beat(&self) -> u64 {
         self.beat.load(Ordering::Relaxed)
+    }
+
+    /// About how many connections there are, those on their way here included.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of how many connections there really are.
+    pub(super) fn count(&self, connections: usize) {
+        self.connections.store(connections, Ordering::Relaxed);
+    }
+
+    /// Takes note of a connection on its way here.
+    pub(super) fn expect_one(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes what the driver did since its poller woke it.
+    pub(super) fn worked(&self, since: Instant) {
+        let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.busy.fetch_add(nanos, Ordering::Relaxed);
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// For how long, and for how many turns, the driver has been at work in all.
+    pub(super) fn worked_so_far(&self) -> (Duration, u64) {
+        let busy = Duration::from_nanos(self.busy.load(Ordering::Relaxed));
+        (busy, self.turns.load(Ordering::Relaxed))
     }
 
     /// Takes a connection (back) from a thread that does not drive this place.

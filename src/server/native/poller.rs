@@ -38,6 +38,8 @@ pub(super) struct Poller {
     pub(super) ready: Vec<Ready>,
     /// Connections for other places to take.
     pub(super) accepted: Vec<Connection>,
+    /// When the last wait ended.
+    pub(super) woke: Instant,
 }
 
 enum Slot {
@@ -52,13 +54,13 @@ enum Slot {
 
 /// A connection that is a worker's until it comes back.
 pub(super) enum Ready {
-    Handle(Box<Connection>, Box<Incoming>),
+    Handle(Box<Connection>, Incoming),
     Pump(Box<Connection>),
 }
 
 /// A connection that comes back from a worker, or that it is gone.
 pub(super) enum Back {
-    New(Connection),
+    New(Box<Connection>),
     Open(Box<Connection>),
     Closed(usize),
 }
@@ -77,6 +79,7 @@ impl Poller {
             options,
             ready: Vec::new(),
             accepted: Vec::new(),
+            woke: Instant::now(),
         })
     }
 
@@ -114,18 +117,18 @@ impl Poller {
     pub(super) fn turn(&mut self, stage: ShutdownStage, rest: bool) -> io::Result<()> {
         let mut now = Instant::now();
         let eager = rest || !self.ready.is_empty() || self.accept_at.is_some_and(|at| at <= now);
+        // Without connections there are no deadlines.
+        let scan = (self.free.len() < self.slots.len()).then_some(self.next_scan);
+        let until = [scan, self.accept_at].into_iter().flatten().min();
         let wait = match eager {
-            true => Duration::ZERO,
-            false => {
-                let scan = self.next_scan.saturating_duration_since(now);
-                let accept = self.accept_at.map(|at| at.saturating_duration_since(now));
-                accept.map_or(scan, |accept| accept.min(scan))
-            }
+            true => Some(Duration::ZERO),
+            false => until.map(|until| until.saturating_duration_since(now)),
         };
-        match self.poll.poll(&mut self.events, Some(wait)) {
+        match self.poll.poll(&mut self.events, wait) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => now = Instant::now(),
         }
+        self.woke = now;
         let mut accept = self.accept_at.is_some_and(|at| at <= now);
         let mut touched = Vec::new();
         for event in &self.events {
@@ -171,7 +174,7 @@ impl Poller {
                 let (fd, both) =
                     (connection.socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE);
                 match self.poll.registry().register(&mut SourceFd(&fd), Token(slot), both) {
-                    Ok(()) => self.slots[slot] = Slot::Here(Box::new(connection)),
+                    Ok(()) => self.slots[slot] = Slot::Here(connection),
                     Err(error) => {
                         log::warn!("a connection cannot be watched: {error}");
                         self.free.push(slot);
@@ -191,6 +194,26 @@ impl Poller {
                 }
             }
         }
+    }
+
+    /// Gives a connection that comes back away, to another poller, unless there is something to do for it
+    /// here: what its socket says from now on, the other one will hear.
+    pub(super) fn part_with(
+        &mut self,
+        connection: Box<Connection>,
+    ) -> Result<Box<Connection>, Box<Connection>> {
+        let slot = connection.slot;
+        let heard = matches!(self.slots[slot], Slot::Out { event: true, .. });
+        if heard || !connection.is_idle() || connection.is_eager() {
+            return Err(connection);
+        }
+        let fd = connection.socket.as_raw_fd();
+        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+            log::warn!("a connection cannot move: {error}");
+            return Err(connection);
+        }
+        self.release(slot);
+        Ok(connection)
     }
 
     fn advance(&mut self, slot: usize, now: Instant) {
@@ -235,7 +258,8 @@ impl Poller {
         for _ in 0..ACCEPTED_AT_ONCE {
             match listener.accept() {
                 Ok((socket, peer)) => {
-                    self.accepted.push(Connection::new(socket, peer, self.options.clone(), now));
+                    let connection = Connection::new(socket, peer, self.options.clone(), now);
+                    self.accepted.push(connection);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_of_one_connection(&error) => {}
@@ -285,7 +309,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Tells a client that there is no room for it.
-pub(super) fn turn_away(connection: Connection) {
+pub(super) fn turn_away(connection: &Connection) {
     use std::io::Write;
     let _ = (&*connection.socket).write(&refusal(http::StatusCode::SERVICE_UNAVAILABLE));
     if let Socket::Tcp(stream) = &*connection.socket {
