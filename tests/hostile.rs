@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use bottle_session::http::StatusCode;
 use bottle_session::server::native::Native;
-use bottle_session::{App, Request, Response, Server, ShutdownHandle};
+use bottle_session::{
+    App, Batch, ListenAddress, Plugin, Provided, Provision, Request, Response, Server,
+    ShutdownHandle,
+};
 
 use crate::support::process::Program;
 use crate::support::serving::{Client, Serving};
@@ -211,6 +214,67 @@ fn slow_handlers_delay_nobody_and_each_gets_a_thread() {
     }
 }
 
+struct Held;
+
+impl Provided for Held {}
+
+/// A plugin that waits at one gate before it provides, and at another before it takes back.
+struct Slow(Gate, Gate);
+
+impl Plugin for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    fn provides(&self) -> Option<Provision> {
+        Some(Provision::of::<Held>("held"))
+    }
+
+    fn acquire(&self, batch: &mut Batch<'_>) {
+        self.0.pass();
+        batch.iter_mut().for_each(|mut entry| entry.put(Held));
+    }
+
+    fn release(&self, batch: &mut Batch<'_>) {
+        self.1.pass();
+        batch.iter_mut().for_each(|mut entry| drop(entry.take::<Held>()));
+    }
+}
+
+#[test]
+fn a_plugin_that_waits_delays_no_request_of_its_batch_that_does_not_use_it() {
+    for waits_to_acquire in [true, false] {
+        let (acquire, release) = (Gate::default(), Gate::default());
+        let (shut, open) =
+            if waits_to_acquire { (&acquire, &release) } else { (&release, &acquire) };
+        open.open();
+        let mut app = app();
+        app.install(Slow(acquire.clone(), release.clone())).unwrap();
+        app.get("/held", |_: &mut Held| "held");
+        let native = bind().active_threads(1);
+        let ListenAddress::Tcp(address) = native.address() else { panic!("a TCP address") };
+        // All have asked before the server looks: it finds them together.
+        let ask = |target| {
+            let mut client = Client::new(TcpStream::connect(address).unwrap());
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            client
+        };
+        let mut plain = [ask("/"), ask("/")];
+        let mut held = [ask("/held"), ask("/held")];
+        let mut behind = [ask("/"), ask("/")];
+        let _server = Serving::start(native, app);
+        shut.wait_for(1);
+        for client in plain.iter_mut().chain(&mut behind) {
+            assert_eq!(client.reply().text(), "hello", "{waits_to_acquire}");
+            assert_eq!(client.get("/").text(), "hello");
+        }
+        shut.open();
+        for client in &mut held {
+            assert_eq!(client.reply().text(), "held");
+        }
+    }
+}
+
 #[test]
 fn past_the_last_thread_requests_wait_and_past_the_queue_they_are_refused() {
     let gate = Gate::default();
@@ -241,9 +305,9 @@ fn past_the_last_thread_requests_wait_and_past_the_queue_they_are_refused() {
 }
 
 #[test]
-fn hundreds_of_idle_connections_and_disconnects_at_every_byte_harm_nobody() {
+fn a_thousand_idle_connections_and_disconnects_at_every_byte_harm_nobody() {
     let server = Serving::start(bind(), app());
-    let idle: Vec<_> = (0..400).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let idle: Vec<_> = (0..1000).map(|_| TcpStream::connect(server.address).unwrap()).collect();
     let request =
         "POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     for cut in 0..=request.len() {

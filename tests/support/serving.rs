@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bottle_session::{App, ListenAddress, Result, Server, ShutdownHandle};
 
@@ -67,6 +68,8 @@ impl Reply {
 
 impl Client {
     pub fn new(stream: TcpStream) -> Client {
+        // A server that never answers fails a test and does not hang it.
+        stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         let reader = BufReader::new(stream.try_clone().unwrap());
         Client { stream, reader }
     }

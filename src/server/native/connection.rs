@@ -131,7 +131,7 @@ impl Connection {
             if !self.readable {
                 return Next::Wait;
             }
-            match self.receive(scratch) {
+            match self.receive(scratch, now) {
                 Ok(0) => return Next::Close,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Wait,
@@ -144,7 +144,7 @@ impl Connection {
         matches!(self.state, State::Sending(_))
     }
 
-    fn receive(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+    fn receive(&mut self, scratch: &mut [u8], now: Instant) -> io::Result<usize> {
         let read = loop {
             match (&*self.socket).read(scratch) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -159,7 +159,7 @@ impl Connection {
             State::Lingering(left) => *left -= count,
             _ => {
                 if self.is_idle() {
-                    self.deadline = Instant::now() + self.options.head_deadline;
+                    self.deadline = now + self.options.head_deadline;
                 }
                 self.input.extend_from_slice(&scratch[..count]);
             }
@@ -278,10 +278,15 @@ impl Connection {
     }
 
     /// Takes the answer and sends what the socket takes; for threads that may block.
-    pub(super) fn answer(&mut self, outgoing: Outgoing) -> Next {
+    pub(super) fn answer(&mut self, mut outgoing: Outgoing) -> Next {
+        let sent = outgoing.send(&self.socket);
+        let now = Instant::now();
+        if let Ok(Sent::All) = sent {
+            return self.all_sent(outgoing.keep_alive, now);
+        }
         self.state = State::Sending(Box::new(outgoing));
-        self.deadline = Instant::now() + self.options.write_deadline;
-        self.pump()
+        self.deadline = now + self.options.write_deadline;
+        self.after_sending(sent, now)
     }
 
     /// Sends more of the answer, reading its body meanwhile.
@@ -303,23 +308,9 @@ impl Connection {
     fn after_sending(&mut self, sent: io::Result<Sent>, now: Instant) -> Next {
         let State::Sending(outgoing) = &mut self.state else { return Next::Wait };
         match sent {
-            Ok(Sent::All) if outgoing.keep_alive => {
-                self.state = State::Head;
-                let wait = if self.input.is_empty() {
-                    self.options.idle_deadline
-                } else {
-                    self.options.head_deadline
-                };
-                self.deadline = now + wait;
-                Next::Wait
-            }
             Ok(Sent::All) => {
-                self.socket.close_write();
-                self.input = Vec::new();
-                self.state = State::Lingering(LINGER_BYTES);
-                self.deadline = now + self.options.linger;
-                self.readable = true;
-                Next::Wait
+                let keep_alive = outgoing.keep_alive;
+                self.all_sent(keep_alive, now)
             }
             Ok(Sent::Blocked { some }) => {
                 // Trying in vain does not prolong a stall.
@@ -334,6 +325,24 @@ impl Connection {
             }
             Err(_) => Next::Close,
         }
+    }
+
+    fn all_sent(&mut self, keep_alive: bool, now: Instant) -> Next {
+        if keep_alive {
+            self.state = State::Head;
+            self.deadline = now
+                + match self.input.is_empty() {
+                    true => self.options.idle_deadline,
+                    false => self.options.head_deadline,
+                };
+        } else {
+            self.socket.close_write();
+            self.input = Vec::new();
+            self.state = State::Lingering(LINGER_BYTES);
+            self.deadline = now + self.options.linger;
+            self.readable = true;
+        }
+        Next::Wait
     }
 
     fn refuse(&mut self, status: StatusCode, now: Instant) -> Next {
