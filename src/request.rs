@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cookies::RequestCookies;
 use crate::forms::{FormData, NoForm};
-use crate::response::{HttpError, abort};
+use crate::response::{HttpError, abort, asked_for};
 use crate::{Error, ErrorKind, Result};
 
 /// How much of a body is read into memory unless the app or the route says otherwise: 1 MiB.
@@ -53,7 +53,8 @@ pub enum RequestBody {
     Bytes(Bytes),
     /// Still arriving.
     Stream {
-        /// Where the rest comes from.
+        /// Where the rest comes from. An [`io::Error`](std::io::Error) that holds an [`Error`] made of an
+        /// [`HttpError`] says what the answer is to be if the handler returns it: 408, for example.
         reader: Box<dyn Read + Send>,
         /// How many bytes are to come, where the client said it.
         length: Option<u64>,
@@ -65,6 +66,8 @@ enum Unreadable {
     TooLarge(u64),
     Taken,
     Broken(String),
+    /// The server says what the answer is to be.
+    Refused(StatusCode, String),
 }
 
 impl Request {
@@ -309,10 +312,12 @@ fn read_limited(
     limit: u64,
 ) -> std::result::Result<Bytes, Unreadable> {
     let mut bytes = Vec::new();
-    reader
-        .take(limit.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|error| Unreadable::Broken(error.to_string()))?;
+    reader.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(
+        |error| match asked_for(&error) {
+            Some(asked) => Unreadable::Refused(asked.status(), asked.message().to_owned()),
+            None => Unreadable::Broken(error.to_string()),
+        },
+    )?;
     if bytes.len() as u64 > limit {
         return Err(Unreadable::TooLarge(limit));
     }
@@ -335,6 +340,7 @@ impl Unreadable {
                 let text = format!("The request body broke off: {why}.");
                 abort(StatusCode::BAD_REQUEST.as_u16(), text).into()
             }
+            Unreadable::Refused(status, text) => abort(status.as_u16(), text.clone()).into(),
             Unreadable::Taken => Error::new(
                 ErrorKind::Input,
                 "the request body has been taken as a stream or read already; use one of \

@@ -569,7 +569,11 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for HttpError {
         match (&mut error as &mut dyn Any).downcast_mut::<Option<Error>>().and_then(Option::take) {
             Some(ours) => from_ours(ours),
             None => {
-                let failed = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR);
+                let asked = (&error as &dyn Any)
+                    .downcast_ref()
+                    .and_then(|io: &Option<_>| asked_for(io.as_ref()?));
+                let failed =
+                    asked.unwrap_or_else(|| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR));
                 error.map_or_else(|| unreachable!("taken above"), |e| failed.with_source(e))
             }
         }
@@ -579,6 +583,12 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for HttpError {
 fn from_ours(error: Error) -> HttpError {
     match error.kind() {
         ErrorKind::Http => carried(error),
+        ErrorKind::Io => {
+            let io = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
+            io.and_then(asked_for)
+                .unwrap_or_else(|| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR))
+                .with_source(error)
+        }
         ErrorKind::Unavailable | ErrorKind::Desync => {
             HttpError::new(StatusCode::SERVICE_UNAVAILABLE)
                 .with_header(header::RETRY_AFTER, RETRY_AFTER)
@@ -589,6 +599,16 @@ fn from_ours(error: Error) -> HttpError {
             .with_source(error),
         _ => HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(error),
     }
+}
+
+/// The answer that an I/O error asks for: a server whose reader of a request body fails says so what it is
+/// to be, by an [`HttpError`] inside.
+pub(crate) fn asked_for(error: &std::io::Error) -> Option<HttpError> {
+    let inner: &Error = error.get_ref()?.downcast_ref()?;
+    let carried: &Carried = std::error::Error::source(inner)?.downcast_ref()?;
+    let carried = carried.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let asked = carried.as_ref()?;
+    Some(HttpError::new(asked.status()).with_message(asked.message()))
 }
 
 /// An [`HttpError`] on its way through a function that returns [`Error`].

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bottle_session::http::StatusCode;
 use bottle_session::server::native::Native;
 use bottle_session::{
-    App, Batch, ListenAddress, Plugin, Provided, Provision, Request, Response, Server,
-    ShutdownHandle,
+    App, Batch, HttpError, Json, ListenAddress, Plugin, Provided, Provision, Request, Response,
+    Server, ShutdownHandle,
 };
 
 use crate::support::process::Program;
@@ -32,6 +32,17 @@ fn app() -> App {
             Ok(length) => Ok(length.to_string()),
             Err(error) => Ok(format!("broken: {error}")),
         }
+    });
+    app.post("/body", |request: &Request| request.body().map(|body| body.len().to_string()));
+    app.post("/json", |Json(text): Json<String>| text);
+    app.post("/copy", |request: &Request| -> bottle_session::Result<String> {
+        let mut reader = request.body_reader()?;
+        Ok(std::io::copy(&mut reader, &mut std::io::sink())?.to_string())
+    });
+    app.post("/copy-io", |request: &Request| -> Result<String, HttpError> {
+        let mut text = String::new();
+        request.body_reader()?.read_to_string(&mut text)?;
+        Ok(text.len().to_string())
     });
     app.get("/endless", || Response::stream(std::io::repeat(b'x'), None));
     app.get("/truncated", || Response::stream(&b"abc"[..], Some(5)));
@@ -131,7 +142,9 @@ fn a_request_in_single_bytes_is_a_request() {
 
 #[test]
 fn a_client_that_sends_half_a_request_is_told_and_closed() {
-    let server = Serving::start(bind().head_deadline(SHORT).body_rate(1_000_000, SHORT), app());
+    // Long enough for a client on a busy machine to begin.
+    let server =
+        Serving::start(bind().head_deadline(8 * SHORT).body_rate(1_000_000, 4 * SHORT), app());
     for half in ["GET / HT", "POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"] {
         let mut client = server.client();
         assert_eq!(client.send(half).reply().status, 408, "{half:?}");
@@ -139,10 +152,38 @@ fn a_client_that_sends_half_a_request_is_told_and_closed() {
     }
     let mut silent = server.client();
     assert!(silent.is_closed());
-    let mut slow = server.client();
-    slow.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc");
-    assert_eq!(slow.reply().text(), "broken: the request body arrives too slowly");
-    assert!(slow.is_closed());
+}
+
+#[test]
+fn a_streamed_body_that_is_slow_or_long_or_malformed_says_what_its_answer_should_be() {
+    let server = bind().body_buffer(2).max_body(50_000).body_rate(1_000_000, 4 * SHORT);
+    let server = Serving::start(server, app());
+    let chunk = "9c40\r\n".to_owned() + &"x".repeat(40_000) + "\r\n";
+    let table = [
+        ("Content-Length: 100\r\n\r\nabc", 408, "too slowly"),
+        ("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n64\r\nabc", 408, "too slowly"),
+        (&format!("Transfer-Encoding: chunked\r\n\r\n{chunk}{chunk}"), 413, "larger than 50000"),
+        ("Transfer-Encoding: chunked\r\n\r\nb\r\nabcdefghijk\r\nx", 400, "malformed"),
+    ];
+    for (rest, status, why) in table {
+        let ask = |target: &str| {
+            let mut client = server.client();
+            client.send(format!(
+                "POST {target} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{rest}"
+            ));
+            let reply = client.reply();
+            assert!(client.is_closed(), "{target} {rest:.60}");
+            reply
+        };
+        for target in ["/body", "/copy", "/copy-io", "/json"] {
+            let reply = ask(target);
+            assert_eq!(reply.status, status, "{target} {rest:.60}");
+            assert!(reply.text().contains(why), "{target} {rest:.60}: {}", reply.text());
+        }
+        // A handler that looks at the error itself is free to.
+        let seen = ask("/read");
+        assert!(seen.text().starts_with("broken: ") && seen.text().contains(why), "{seen:?}");
+    }
 }
 
 #[test]
@@ -237,7 +278,7 @@ impl Plugin for Slow {
 
     fn release(&self, batch: &mut Batch<'_>) {
         self.1.pass();
-        batch.iter_mut().for_each(|mut entry| drop(entry.take::<Held>()));
+        batch.iter_mut().for_each(|mut entry| assert!(entry.take::<Held>().is_some()));
     }
 }
 

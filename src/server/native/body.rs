@@ -4,9 +4,12 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use http::StatusCode;
+
 use super::options::Options;
 use super::socket::Socket;
-use crate::server::http1::BodyDecoder;
+use crate::server::http1::{BodyDecoder, Refused};
+use crate::{Error, HttpError};
 
 /// The body, shared by the handler that reads it and the server that takes its connection back.
 #[derive(Clone)]
@@ -110,11 +113,15 @@ impl Incoming {
         let step = self
             .decoder
             .decode(&self.raw, &mut self.ready, self.options.body_buffer.max(1))
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "malformed chunks"))?;
+            .map_err(|Refused(status)| {
+                let text = "The request body is malformed.".to_owned();
+                refused(io::ErrorKind::InvalidData, status, text)
+            })?;
         self.raw.drain(..step.consumed);
         self.received += (self.ready.len() - before) as u64;
         if self.received > self.options.max_body {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the body is too large"));
+            let text = format!("The request body is larger than {} bytes.", self.options.max_body);
+            return Err(refused(io::ErrorKind::FileTooLarge, StatusCode::PAYLOAD_TOO_LARGE, text));
         }
         Ok(())
     }
@@ -131,8 +138,8 @@ impl Incoming {
             let allowed = self.options.body_allowance(self.received);
             let left = allowed.saturating_sub(started.elapsed());
             if left.is_zero() {
-                let text = "the request body arrives too slowly";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+                let text = "The request body arrives too slowly.".to_owned();
+                return Err(refused(io::ErrorKind::TimedOut, StatusCode::REQUEST_TIMEOUT, text));
             }
             socket.set_timeout(left)?;
             if std::mem::take(&mut self.expects) {
@@ -152,4 +159,9 @@ impl Incoming {
             }
         }
     }
+}
+
+/// What a handler that returns the error answers.
+fn refused(kind: io::ErrorKind, status: StatusCode, text: String) -> io::Error {
+    io::Error::new(kind, Error::from(HttpError::new(status).with_message(text)))
 }
