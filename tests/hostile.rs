@@ -1,7 +1,7 @@
 //! Clients that are slow, broken or mean, against the native server: others are served meanwhile.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
@@ -464,4 +464,29 @@ fn a_unix_socket_serves_and_is_cleared_away() {
         assert!(text.ends_with("Some(9.9.9.9:0)"), "{text}");
     });
     assert!(!path.exists());
+}
+
+#[test]
+fn a_socket_that_systemd_passes_on_is_served_and_outlives_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // Connections made before the program runs are served, too: that is what passing sockets on is for.
+    let mut early = Client::new(TcpStream::connect(address).unwrap());
+    early.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let first = Program::greeter_handed(listener.try_clone().unwrap());
+    assert_eq!(early.reply().status, 200);
+    assert!(first.terminate().success());
+    for _ in 0..2 {
+        let greeter = Program::greeter_handed(listener.try_clone().unwrap());
+        assert_eq!(greeter.address, address);
+        assert_eq!(Client::new(TcpStream::connect(address).unwrap()).get("/").status, 200);
+        assert!(greeter.terminate().success());
+    }
+}
+
+#[test]
+fn without_a_passed_socket_the_error_says_what_would_do() {
+    let error = Native::bind("systemd").unwrap_err().to_string();
+    assert!(error.contains("cannot listen on \"systemd\": systemd passed no socket on"), "{error}");
+    assert!(error.contains("systemd-socket-activate"), "{error}");
 }

@@ -170,7 +170,8 @@ impl fmt::Debug for ShutdownHandle {
     }
 }
 
-/// Binds the default server to an address such as `127.0.0.1:8888`; port 0 takes any free one. What
+/// Binds the default server to an address such as `127.0.0.1:8888`; port 0 takes any free one. On unix the
+/// address can also be that of a unix socket or `systemd`; see [`Native::bind`](native::Native::bind). What
 /// [`App::run`](crate::App::run) does first, for those who want to know the address before they serve.
 ///
 /// ```

@@ -1,7 +1,8 @@
 //! Programs of ours and of others, as processes that end with the test.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
@@ -62,6 +63,19 @@ impl Program {
         Program::start(&mut command)
     }
 
+    /// The greeter on a socket that it is handed as systemd does: as file descriptor 3.
+    pub fn greeter_handed(listener: TcpListener) -> Program {
+        let mut command = Command::new("sh");
+        let script =
+            "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" --listen systemd";
+        command
+            .args(["-c", script])
+            .arg(example("greeter"))
+            .env_remove("REDIS_URL")
+            .env("RUST_LOG", "off");
+        Program::start_with(command.stdin(OwnedFd::from(listener)))
+    }
+
     /// Python's greeter of tests/interop.
     pub fn python_greeter(redis_port: u16, database: u32) -> Program {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -76,8 +90,11 @@ impl Program {
 
     /// Starts a program that prints "listening on" and its port.
     fn start(command: &mut Command) -> Program {
+        Program::start_with(command.stdin(Stdio::null()))
+    }
+
+    fn start_with(command: &mut Command) -> Program {
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));

@@ -75,21 +75,21 @@ pub struct Native {
 }
 
 impl Native {
-    /// Listens on an address such as `127.0.0.1:8888` (port 0 takes any free one), or on a unix socket:
-    /// `unix:/run/app.socket`.
+    /// Listens on an address such as `127.0.0.1:8888` (port 0 takes any free one), on a unix socket
+    /// (`unix:/run/app.socket`), or on the first socket that systemd passed on (`systemd`; socket
+    /// activation, sd_listen_fds(3)).
     pub fn bind(address: &str) -> Result<Native> {
         Native::new(Listener::bind(address)?)
     }
 
-    /// Serves a listener that is bound already: one that systemd passed on, for example.
+    /// Serves a listener that is bound already.
     pub fn from_listener(listener: TcpListener) -> Result<Native> {
         Native::new(Listener::Tcp(listener))
     }
 
-    /// Serves a unix socket that is bound already.
+    /// Serves a unix socket that is bound already. Its name in the file system stays when the server ends.
     pub fn from_unix_listener(listener: UnixListener) -> Result<Native> {
-        let path = listener.local_addr()?.as_pathname().map(ToOwned::to_owned).unwrap_or_default();
-        Native::new(Listener::Unix(listener, path))
+        Native::new(Listener::Unix(listener, None))
     }
 
     fn new(listener: Listener) -> Result<Native> {

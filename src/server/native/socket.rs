@@ -5,15 +5,27 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use listenfd::ListenFd;
+use socket2::SockRef;
 
 use crate::Result;
 use crate::server::{ListenAddress, cannot_listen};
 
+/// The most connections that may wait to be accepted, where the system's own limit allows it: a burst is
+/// to wait, not to be dropped and tried again a second later.
+const QUEUE: i32 = 4096;
+
+/// The address that stands for a socket which systemd passed on.
+const PASSED_ON: &str = "systemd";
+
 /// What connections come from.
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    /// The path is cleared away with the socket, where the socket is ours.
+    Unix(UnixListener, Option<PathBuf>),
 }
 
 /// One connection's bytes; never blocking unless a body is streamed to a handler.
@@ -23,17 +35,23 @@ pub(super) enum Socket {
 }
 
 impl Listener {
-    /// Listens on `host:port`, or on a unix socket where the address is `unix:` and a path.
+    /// Listens on `host:port`, or on a unix socket where the address is `unix:` and a path, or takes the
+    /// socket that systemd passed on.
     pub(super) fn bind(address: &str) -> Result<Listener> {
         let failed = |error: io::Error| cannot_listen(address, &error).with_source(error);
+        if address == PASSED_ON {
+            return passed_on().map_err(failed);
+        }
         if let Some(path) = address.strip_prefix("unix:") {
             return bind_unix(Path::new(path)).map_err(failed);
         }
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no such address");
         for address in address.to_socket_addrs().map_err(failed)? {
-            // mio binds with SO_REUSEADDR and with a longer queue than std: bursts are not dropped.
-            match mio::net::TcpListener::bind(address) {
-                Ok(listener) => return Ok(Listener::Tcp(listener.into())),
+            // Binds with SO_REUSEADDR: after a restart the port is there at once.
+            let bound = TcpListener::bind(address)
+                .and_then(|listener| SockRef::from(&listener).listen(QUEUE).map(|()| listener));
+            match bound {
+                Ok(listener) => return Ok(Listener::Tcp(listener)),
                 Err(error) => last = error,
             }
         }
@@ -43,7 +61,10 @@ impl Listener {
     pub(super) fn address(&self) -> io::Result<ListenAddress> {
         Ok(match self {
             Listener::Tcp(listener) => ListenAddress::Tcp(listener.local_addr()?),
-            Listener::Unix(_, path) => ListenAddress::Unix(path.clone()),
+            Listener::Unix(listener, _) => {
+                let address = listener.local_addr()?;
+                ListenAddress::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned())
+            }
         })
     }
 
@@ -72,15 +93,36 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix(_, path) = self {
+        if let Listener::Unix(_, Some(path)) = self {
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
+/// The first socket that systemd passed on (sd_listen_fds(3)).
+fn passed_on() -> io::Result<Listener> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let none = |why: &str| io::Error::new(io::ErrorKind::NotFound, why);
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Err(none("the socket that systemd passed on is in use already"));
+    }
+    let mut passed = ListenFd::from_env();
+    // What is no TCP socket stays where it is, and can be taken as the other sort.
+    if let Ok(Some(listener)) = passed.take_tcp_listener(0) {
+        return Ok(Listener::Tcp(listener));
+    }
+    match passed.take_unix_listener(0)? {
+        Some(listener) => Ok(Listener::Unix(listener, None)),
+        None => Err(none(
+            "systemd passed no socket on (LISTEN_FDS); start the program from a .socket unit or with \
+             systemd-socket-activate",
+        )),
+    }
+}
+
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     let bind =
-        || UnixListener::bind(path).map(|listener| Listener::Unix(listener, path.to_owned()));
+        || UnixListener::bind(path).map(|listener| Listener::Unix(listener, Some(path.to_owned())));
     match bind() {
         // A socket that nobody listens on is what a process that was killed leaves behind.
         Err(error)
