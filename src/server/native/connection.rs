@@ -254,7 +254,7 @@ impl Connection {
             request = request.with_remote_addr(peer);
         }
         if !self.options.trusted_proxies.is_empty() {
-            request = proxy::apply(request, self.peer, &self.options.trusted_proxies);
+            request = proxy::apply(request, self.peer, &self.options);
         }
         Next::Handle(Incoming { exchange: Exchange::new(request), audience, stream })
     }

@@ -46,6 +46,7 @@ use self::engine::Engine;
 use self::options::Options;
 use self::place::Place;
 use self::proxy::Network;
+pub use self::proxy::ProxyHeaders;
 use self::socket::Listener;
 use super::{ListenAddress, Server, ShutdownHandle};
 use crate::Result;
@@ -201,9 +202,9 @@ impl Native {
         self
     }
 
-    /// Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` count: networks such as `10.0.0.0/8`,
-    /// addresses, or `unix` for whoever comes over a unix socket. None unless set: those headers are
-    /// anybody's word.
+    /// Proxies whose word on the client counts ([`proxy_headers`](Native::proxy_headers) says which): networks
+    /// such as `10.0.0.0/8`, addresses, or `unix` for whoever comes over a unix socket. None unless set: those
+    /// headers are anybody's word.
     pub fn trusted_proxies<'a>(
         mut self,
         networks: impl IntoIterator<Item = &'a str>,
@@ -211,6 +212,14 @@ impl Native {
         self.options.trusted_proxies =
             networks.into_iter().map(Network::parse).collect::<Result<_>>()?;
         Ok(self)
+    }
+
+    /// The headers in which trusted proxies say who the client is: `X-Forwarded-For`, `-Proto` and `-Host`
+    /// unless set.
+    #[must_use]
+    pub fn proxy_headers(mut self, headers: ProxyHeaders) -> Native {
+        self.options.proxy_headers = headers;
+        self
     }
 
     /// Whether each request is logged, at level info and target `bottle_session::access`; off unless set.

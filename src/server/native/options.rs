@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::proxy::{Network, ProxyHeaders};
 use crate::server::http1::HeadLimits;
 
 /// All that can be set; [`Native`](super::Native) documents each.
@@ -20,7 +21,8 @@ pub(super) struct Options {
     pub(super) write_deadline: Duration,
     pub(super) linger: Duration,
     pub(super) drain_deadline: Duration,
-    pub(super) trusted_proxies: Vec<super::proxy::Network>,
+    pub(super) trusted_proxies: Vec<Network>,
+    pub(super) proxy_headers: ProxyHeaders,
     pub(super) access_log: bool,
 }
 
@@ -41,6 +43,7 @@ impl Default for Options {
             linger: Duration::from_secs(2),
             drain_deadline: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
+            proxy_headers: ProxyHeaders::default(),
             access_log: false,
         }
     }

@@ -4,8 +4,22 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, HeaderMap, HeaderValue};
 
+use super::options::Options;
 use crate::request::{Request, Scheme};
 use crate::{Error, ErrorKind, Result};
+
+/// The headers in which the proxies in front say who the client is and what it asked for.
+///
+/// A proxy must set or remove each header of the family that counts: one that it passes on as it came is
+/// the client's word. Those of the other family are never looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyHeaders {
+    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
 
 /// Addresses such as `10.0.0.0/8` or `::1`; `unix` stands for whoever comes over a unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,59 +71,149 @@ fn mask(bits: u32) -> u128 {
     u128::MAX.checked_shl(128 - bits).unwrap_or(0)
 }
 
-/// Takes X-Forwarded-For, -Proto and -Host from a trusted peer into the request.
+/// What a trusted peer says about the request as the client made it.
+#[derive(Debug, Default, PartialEq)]
+struct Said {
+    client: Option<IpAddr>,
+    https: bool,
+    host: Option<HeaderValue>,
+}
+
+/// Takes what a trusted peer says about the client into the request.
 ///
 /// The client is the last address that no trusted proxy put there: everything to its left is only
 /// the client's word.
-pub(super) fn apply(request: Request, peer: Option<SocketAddr>, trusted: &[Network]) -> Request {
-    let is_trusted = |ip: Option<IpAddr>| trusted.iter().any(|network| network.contains(ip));
-    if !is_trusted(peer.map(|peer| peer.ip())) {
+pub(super) fn apply(request: Request, peer: Option<SocketAddr>, options: &Options) -> Request {
+    let trusted =
+        |ip: Option<IpAddr>| options.trusted_proxies.iter().any(|network| network.contains(ip));
+    if !trusted(peer.map(|peer| peer.ip())) {
         return request;
     }
-    let client = client(request.headers(), |ip| is_trusted(Some(ip)));
-    let https = last(request.headers(), "x-forwarded-proto")
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
-    let host = last(request.headers(), "x-forwarded-host")
-        .and_then(|host| HeaderValue::from_str(host).ok());
+    let said = match options.proxy_headers {
+        ProxyHeaders::XForwarded => x_forwarded(request.headers(), |ip| trusted(Some(ip))),
+        ProxyHeaders::Forwarded => forwarded(request.headers(), |ip| trusted(Some(ip))),
+    };
     let mut request = request;
-    if let Some(host) = host {
+    if let Some(host) = said.host {
         request.headers_mut().insert(header::HOST, host);
     }
-    if https {
+    if said.https {
         request = request.with_scheme(Scheme::Https);
     }
-    match client {
+    match said.client {
         Some(ip) => request.with_remote_addr(SocketAddr::new(ip, 0)),
         None => request,
     }
 }
 
-fn client(headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
-    let all: Vec<_> = headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .flat_map(|value| value.to_str().unwrap_or("").split(','))
-        .collect();
+fn x_forwarded(headers: &HeaderMap, trusted: impl Fn(IpAddr) -> bool) -> Said {
     let mut client = None;
-    for hop in all.iter().rev() {
-        let Some(ip) = address(hop.trim()) else { break };
+    let hops: Vec<_> = words(headers, "x-forwarded-for").collect();
+    for hop in hops.into_iter().rev() {
+        let Some(ip) = address(hop) else { break };
         client = Some(ip);
-        if !is_trusted(ip) {
+        if !trusted(ip) {
             break;
         }
     }
-    client
+    // The nearest proxy's word: it stands last.
+    let last = |name| words(headers, name).last().filter(|word| !word.is_empty());
+    Said {
+        client,
+        https: last("x-forwarded-proto").is_some_and(|word| word.eq_ignore_ascii_case("https")),
+        host: last("x-forwarded-host").and_then(|host| HeaderValue::from_str(host).ok()),
+    }
+}
+
+fn words<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.to_str().unwrap_or("").split(','))
+        .map(str::trim)
+}
+
+/// RFC 7239: each proxy appends an element about the request as it received it. The one that counts was
+/// appended by the outermost proxy that is trusted.
+fn forwarded(headers: &HeaderMap, trusted: impl Fn(IpAddr) -> bool) -> Said {
+    let mut said = Said::default();
+    let elements: Option<Vec<_>> = headers
+        .get_all(header::FORWARDED)
+        .iter()
+        .map(|value| elements(value.to_str().ok()?))
+        .collect::<Option<Vec<_>>>()
+        .map(|values| values.concat());
+    // What cannot be read cannot be told apart from what a client made up.
+    for element in elements.unwrap_or_default().into_iter().rev() {
+        let value = |name: &str| {
+            element.iter().find(|pair| pair.0.eq_ignore_ascii_case(name)).map(|pair| &*pair.1)
+        };
+        let client = value("for").and_then(address);
+        said = Said {
+            // "unknown" and made-up names: the proxy itself is as near as can be known.
+            client: client.or(said.client),
+            https: value("proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https")),
+            host: value("host").and_then(|host| HeaderValue::from_str(host).ok()),
+        };
+        if !client.is_some_and(&trusted) {
+            break;
+        }
+    }
+    said
+}
+
+type Pairs = Vec<(String, String)>;
+
+/// The elements of a Forwarded header, each a list of names and values; `None` where it is malformed.
+fn elements(text: &str) -> Option<Vec<Pairs>> {
+    let (mut elements, mut rest) = (vec![Pairs::new()], text);
+    loop {
+        rest = rest.trim_start();
+        // RFC 9110 section 5.6.1: empty elements of a list are no elements.
+        if !rest.starts_with([',', ';']) && !rest.is_empty() {
+            let (name, after) = rest.split_once('=')?;
+            let (value, after) = value(after)?;
+            if name.is_empty() || !name.bytes().all(is_token) {
+                return None;
+            }
+            elements.last_mut()?.push((name.to_owned(), value));
+            rest = after.trim_start();
+        }
+        match rest.bytes().next() {
+            None => break,
+            Some(b',') => elements.push(Pairs::new()),
+            Some(b';') => {}
+            Some(_) => return None,
+        }
+        rest = &rest[1..];
+    }
+    elements.retain(|pairs| !pairs.is_empty());
+    Some(elements)
+}
+
+/// A token or a quoted string, and what stands behind it.
+fn value(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.bytes().position(|byte| !is_token(byte)).unwrap_or(text.len());
+        return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));
+    };
+    let (mut value, mut chars) = (String::new(), quoted.chars());
+    loop {
+        match chars.next()? {
+            '"' => return Some((value, chars.as_str())),
+            '\\' => value.push(chars.next()?),
+            char => value.push(char),
+        }
+    }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.trim_matches(['[', ']']).parse().ok();
     bare.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
-}
-
-/// The nearest proxy's word: it stands last.
-fn last<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let value = headers.get_all(name).iter().next_back()?.to_str().ok()?;
-    value.rsplit(',').next().map(str::trim).filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]
@@ -120,7 +224,12 @@ mod tests {
     use super::*;
 
     fn seen(peer: &str, trusted: &[&str], fields: &[(&'static str, &str)]) -> String {
-        let trusted: Vec<_> = trusted.iter().map(|text| Network::parse(text).unwrap()).collect();
+        let proxy_headers = match fields.iter().any(|(name, _)| *name == "forwarded") {
+            true => ProxyHeaders::Forwarded,
+            false => ProxyHeaders::XForwarded,
+        };
+        let trusted_proxies = trusted.iter().map(|text| Network::parse(text).unwrap()).collect();
+        let options = Options { trusted_proxies, proxy_headers, ..Options::default() };
         let mut headers = HeaderMap::new();
         headers.insert("host", HeaderValue::from_static("inner"));
         for (name, value) in fields {
@@ -132,7 +241,7 @@ mod tests {
         if let Some(peer) = peer {
             request = request.with_remote_addr(peer);
         }
-        let request = apply(request, peer, &trusted);
+        let request = apply(request, peer, &options);
         let client = request.remote_addr().map_or("-".to_owned(), |at| at.ip().to_string());
         format!("{client} {:?} {}", request.scheme(), request.host().unwrap())
     }
@@ -157,6 +266,42 @@ mod tests {
         for (peer, trusted, expected) in table {
             assert_eq!(seen(peer, &trusted, &fields), expected, "{peer} {trusted:?}");
         }
+    }
+
+    #[test]
+    fn forwarded_says_what_the_outermost_trusted_proxy_saw() {
+        let forged = ("x-forwarded-for", "6.6.6.6");
+        let table = [
+            ("for=9.9.9.9;proto=https;host=outer", "9.9.9.9 Https outer"),
+            ("For=\"9.9.9.9:4711\"; PROTO=HTTPS", "9.9.9.9 Https inner"),
+            ("for=\"[2001:db8::1]:80\";host=\"a.example:81\"", "2001:db8::1 Http a.example:81"),
+            (
+                "for=6.6.6.6, for=9.9.9.9;proto=https, for=10.0.0.7;proto=http",
+                "9.9.9.9 Https inner",
+            ),
+            ("for=6.6.6.6;host=evil, for=unknown;host=outer", "10.0.0.1 Http outer"),
+            ("for=_hidden;proto=https", "10.0.0.1 Https inner"),
+            ("for=6.6.6.6, for=_hidden, for=10.0.0.7;host=x", "10.0.0.7 Http inner"),
+            (", for=9.9.9.9;; host=\"ou\\ter\" ,", "9.9.9.9 Http outer"),
+            ("", "10.0.0.1 Http inner"),
+            // Malformed: nothing of it is believed.
+            ("for=9.9.9.9;proto", "10.0.0.1 Http inner"),
+            ("for=\"9.9.9.9;proto=https", "10.0.0.1 Http inner"),
+            ("for=9.9.9.9 proto=https", "10.0.0.1 Http inner"),
+            ("for=[::1]", "10.0.0.1 Http inner"),
+            ("=9.9.9.9", "10.0.0.1 Http inner"),
+        ];
+        for (text, expected) in table {
+            let fields = [forged, ("forwarded", text)];
+            assert_eq!(seen("10.0.0.1:5", &["10.0.0.0/8"], &fields), expected, "{text}");
+            assert_eq!(seen("10.0.0.1:5", &[], &fields), "10.0.0.1 Http inner", "{text}");
+        }
+        let several = [
+            ("forwarded", "for=6.6.6.6"),
+            ("forwarded", "for=9.9.9.9"),
+            ("forwarded", "for=10.0.0.2"),
+        ];
+        assert_eq!(seen("10.0.0.1:5", &["10.0.0.0/8"], &several), "9.9.9.9 Http inner");
     }
 
     #[test]
