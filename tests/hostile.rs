@@ -13,6 +13,7 @@ use bottle_session::{
     Server, ShutdownHandle,
 };
 
+use crate::support::logs::{access_log_of, collect_access_logs};
 use crate::support::process::Program;
 use crate::support::serving::{Client, Serving};
 
@@ -489,4 +490,38 @@ fn without_a_passed_socket_the_error_says_what_would_do() {
     let error = Native::bind("systemd").unwrap_err().to_string();
     assert!(error.contains("cannot listen on \"systemd\": systemd passed no socket on"), "{error}");
     assert!(error.contains("systemd-socket-activate"), "{error}");
+}
+
+#[test]
+fn the_access_log_has_a_line_for_each_request_when_it_is_asked_for() {
+    collect_access_logs();
+    let mut app = app();
+    app.get("/logged/<what>", |what: &str| format!("{what} is logged"));
+    let server = bind().access_log(true).trusted_proxies(["127.0.0.1"]).unwrap().max_target(100);
+    let server = Serving::start(server, app);
+    let mut client = server.client();
+    let fields = "Host: a\r\nX-Forwarded-For: 192.0.2.7\r\n";
+    for target in ["/logged/\"tea?hot=yes", "/logged", "/endless"] {
+        client.send(format!("GET {target} HTTP/1.1\r\n{fields}\r\n"));
+        if target != "/endless" {
+            client.reply();
+        }
+    }
+    // Headers of an endless answer are there: its line has been written.
+    client.stream.read_exact(&mut [0; 100]).unwrap();
+    let refused = server.client().get(&format!("/{}", "x".repeat(100)));
+    assert_eq!(refused.status, 414);
+    let quiet = Serving::start(bind(), self::app());
+    assert_eq!(quiet.client().get("/not-logged").status, 404);
+
+    let took = |line: &String| line.rsplit_once(' ').unwrap().0.to_owned();
+    let lines: Vec<_> = access_log_of("192.0.2.7").iter().map(took).collect();
+    let expected = [
+        "INFO 192.0.2.7 \"GET /logged/%22tea?hot=yes\" 200 14",
+        "INFO 192.0.2.7 \"GET /logged\" 404 113",
+        "INFO 192.0.2.7 \"GET /endless\" 200 -",
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!(access_log_of("127.0.0.1 \"-\" 414").len(), 1);
+    assert_eq!(access_log_of("/not-logged").len(), 0);
 }

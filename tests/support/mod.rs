@@ -2,6 +2,7 @@
 
 pub mod fault_proxy;
 pub mod http;
+pub mod logs;
 pub mod process;
 pub mod redis_server;
 pub mod serving;

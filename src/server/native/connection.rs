@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
+use super::access;
 use super::body::SharedBody;
 use super::options::Options;
 use super::outgoing::{Audience, Outgoing, Sent};
@@ -347,6 +348,9 @@ impl Connection {
 
     fn refuse(&mut self, status: StatusCode, now: Instant) -> Next {
         log::debug!("refused a request of {:?}: {status}", self.peer);
+        if self.options.access_log {
+            access::refused(self.peer, status);
+        }
         self.state = State::Sending(Box::new(Outgoing::refusal(status)));
         self.deadline = now + self.options.write_deadline;
         self.resume(now)

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
+use super::access::Logged;
 use super::connection::{Connection, Incoming, Next};
+use super::drive::drive;
 use super::load::Load;
 use super::options::Options;
 use super::outgoing::Outgoing;
-use super::place::{Job, Logged, Place, Rest, Step};
+use super::place::{Job, Place, Rest, Step};
 use super::poller::{Back, Poller, Ready, turn_away};
 use super::pool::Pool;
 use crate::exchange::Exchange;
@@ -29,7 +31,7 @@ const QUIET_LOOKS: u32 = 20;
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Engine {
-    service: Service,
+    pub(super) service: Service,
     options: Arc<Options>,
     pub(super) places: Vec<Place>,
     pool: Pool,
@@ -76,11 +78,36 @@ impl Engine {
         self.watch.unpark();
     }
 
-    fn stage(&self) -> ShutdownStage {
+    pub(super) fn stage(&self) -> ShutdownStage {
         match self.stage.load(Ordering::SeqCst) {
             0 => ShutdownStage::Running,
             1 => ShutdownStage::Graceful,
             _ => ShutdownStage::Immediate,
+        }
+    }
+
+    /// Whether as many handlers block as may.
+    pub(super) fn all_blocked(&self) -> bool {
+        self.blocked.load(Ordering::SeqCst) >= self.options.max_threads
+    }
+
+    /// A thread that had lost its turn is done with what it was in.
+    pub(super) fn unblocked(&self) {
+        self.blocked.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// A place has ended.
+    pub(super) fn ended(&self) {
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        self.watch.unpark();
+    }
+
+    /// Makes sure that the watch looks, now that there is work.
+    pub(super) fn be_watched(&self) {
+        if self.watch_sleeps.load(Ordering::SeqCst)
+            && self.watch_sleeps.swap(false, Ordering::SeqCst)
+        {
+            self.watch.unpark();
         }
     }
 
@@ -153,7 +180,7 @@ impl Engine {
             if beat != seen[at] {
                 seen[at] = beat;
                 worked = true;
-            } else if self.blocked.load(Ordering::SeqCst) < self.options.max_threads {
+            } else if !self.all_blocked() {
                 self.hand_over(at, beat);
             }
         }
@@ -170,7 +197,7 @@ impl Engine {
     }
 
     /// Gives each of these a thread.
-    fn spread(self: &Arc<Engine>, at: usize, rest: Rest) {
+    pub(super) fn spread(self: &Arc<Engine>, at: usize, rest: Rest) {
         for step in rest.pending {
             let engine = self.clone();
             self.pool.run(Box::new(move || engine.aside(at, |engine| engine.run(step))));
@@ -210,18 +237,18 @@ impl Engine {
         }
     }
 
-    fn pump(&self, mut connection: Box<Connection>) -> Back {
+    pub(super) fn pump(&self, mut connection: Box<Connection>) -> Back {
         let next = connection.pump();
         back(connection, next)
     }
 
-    fn finish(&self, ran: Vec<(Exchange, Job)>) -> Vec<(Response, Job)> {
+    pub(super) fn finish(&self, ran: Vec<(Exchange, Job)>) -> Vec<(Response, Job)> {
         let (mut exchanges, jobs): (Vec<_>, Vec<_>) = ran.into_iter().unzip();
         self.service.finish(&mut exchanges);
         exchanges.into_iter().map(Exchange::into_response).zip(jobs).collect()
     }
 
-    fn answer(&self, response: Response, mut job: Job) -> Back {
+    pub(super) fn answer(&self, response: Response, mut job: Job) -> Back {
         let whole = job.connection.reclaim(job.stream);
         job.audience.keep_alive &= whole && self.stage() == ShutdownStage::Running;
         if let Some(logged) = job.logged {
@@ -229,9 +256,7 @@ impl Engine {
                 Body::Bytes(bytes) => Some(bytes.len() as u64),
                 Body::Stream { length, .. } => *length,
             };
-            let length = length.map_or("-".to_owned(), |length| length.to_string());
-            let (status, took) = (response.status().as_u16(), logged.started.elapsed());
-            log::info!(target: "bottle_session::access", "{} {status} {length} {took:?}", logged.line);
+            logged.answered(response.status(), length);
         }
         let outgoing = Outgoing::new(response, job.audience);
         let next = job.connection.answer(outgoing);
@@ -239,19 +264,14 @@ impl Engine {
     }
 
     /// A request that was read becomes an exchange.
-    fn begin(&self, connection: Box<Connection>, incoming: Incoming) -> (Exchange, Job) {
+    pub(super) fn begin(&self, connection: Box<Connection>, incoming: Incoming) -> (Exchange, Job) {
         let Incoming { exchange, audience, stream } = incoming;
-        let request = exchange.request();
-        let logged = self.options.access_log.then(|| {
-            let peer = request.remote_addr().map_or("-".to_owned(), |peer| peer.ip().to_string());
-            let line = format!("{peer} \"{} {}\"", request.method(), request.target());
-            Logged { line, started: Instant::now() }
-        });
+        let logged = self.options.access_log.then(|| Logged::new(exchange.request()));
         (exchange, Job { connection, audience, stream, logged })
     }
 
     /// Gives accepted connections to the active places.
-    fn distribute(&self, at: usize, accepted: Vec<Connection>) {
+    pub(super) fn distribute(&self, at: usize, accepted: Vec<Connection>) {
         for connection in accepted {
             if self.places.iter().map(Place::connections).sum::<usize>()
                 >= self.options.max_connections
@@ -264,7 +284,7 @@ impl Engine {
     }
 
     /// Takes a connection back, here or, where the load is to be spread differently, elsewhere.
-    fn take_back(&self, poller: &mut Poller, at: usize, back: Back) {
+    pub(super) fn take_back(&self, poller: &mut Poller, at: usize, back: Back) {
         let back = match (back, self.elsewhere(at)) {
             (Back::Open(connection), Some(to)) => match poller.part_with(connection) {
                 Ok(connection) => {
@@ -307,7 +327,7 @@ impl Engine {
     }
 
     /// All threads that may be blocked are: what is ready waits for one of them, up to a limit.
-    fn queue(self: &Arc<Engine>, at: usize, ready: Vec<Ready>) {
+    pub(super) fn queue(self: &Arc<Engine>, at: usize, ready: Vec<Ready>) {
         for ready in ready {
             let engine = self.clone();
             let full = self.pool.waiting() >= self.options.max_queue;
@@ -338,197 +358,5 @@ fn back(connection: Box<Connection>, next: Next) -> Back {
     match next {
         Next::Close => Back::Closed(connection.slot),
         _ => Back::Open(connection),
-    }
-}
-
-/// Drives a place as long as the turn is this thread's.
-fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
-    let place = &engine.places[at];
-    loop {
-        let mut poller = place.poller();
-        let (returned, rest) = {
-            let mut work = place.work();
-            (std::mem::take(&mut work.back), !work.is_empty())
-        };
-        returned.into_iter().for_each(|back| engine.take_back(&mut poller, at, back));
-        let stage = engine.stage();
-        if stage == ShutdownStage::Immediate
-            || (stage != ShutdownStage::Running && poller.is_empty())
-        {
-            poller.clear();
-            engine.running.fetch_sub(1, Ordering::SeqCst);
-            return engine.watch.unpark();
-        }
-        if let Err(error) = poller.turn(stage, rest) {
-            log::error!("polling failed: {error}");
-            engine.enter(ShutdownStage::Immediate);
-        }
-        place.count(poller.len());
-        let woke = poller.woke;
-        let accepted = std::mem::take(&mut poller.accepted);
-        let ready = std::mem::take(&mut poller.ready);
-        drop(poller);
-        engine.distribute(at, accepted);
-        if engine.blocked.load(Ordering::SeqCst) >= engine.options.max_threads {
-            engine.queue(at, ready);
-            let rest = place.work().take_rest();
-            engine.spread(at, rest);
-        } else if work(engine, at, turn, ready).is_none() {
-            engine.blocked.fetch_sub(1, Ordering::SeqCst);
-            return place.wake();
-        }
-        place.worked(woke);
-    }
-}
-
-/// Takes what is ready through its stages; `None` where the turn was lost meanwhile.
-fn work(engine: &Arc<Engine>, at: usize, turn: u64, ready: Vec<Ready>) -> Option<()> {
-    let place = &engine.places[at];
-    if ready.is_empty() && place.work().is_empty() {
-        return Some(());
-    }
-    begin(engine, place);
-    prepare(engine, place, turn, ready)?;
-    run(engine, place, turn)?;
-    finish(engine, place, turn)?;
-    send(engine, place, turn)?;
-    let mut work = place.work();
-    (work.turn == turn).then(|| work.busy = false)
-}
-
-fn begin(engine: &Engine, place: &Place) {
-    place.step();
-    place.work().busy = true;
-    if engine.watch_sleeps.load(Ordering::SeqCst)
-        && engine.watch_sleeps.swap(false, Ordering::SeqCst)
-    {
-        engine.watch.unpark();
-    }
-}
-
-fn prepare(engine: &Engine, place: &Place, turn: u64, ready: Vec<Ready>) -> Option<()> {
-    let (mut exchanges, mut jobs) =
-        (Vec::with_capacity(ready.len()), Vec::with_capacity(ready.len()));
-    let mut pumps = Vec::new();
-    for ready in ready {
-        match ready {
-            Ready::Pump(connection) => pumps.push(Step::Pump(connection)),
-            Ready::Handle(connection, incoming) => {
-                let (exchange, job) = engine.begin(connection, incoming);
-                exchanges.push(exchange);
-                jobs.push(job);
-            }
-        }
-    }
-    engine.service.route(&mut exchanges);
-    let (mut waiting, mut waiting_jobs) = (Vec::new(), Vec::new());
-    let mut work = place.work();
-    work.pending.extend(pumps);
-    for (exchange, job) in exchanges.into_iter().zip(jobs) {
-        if exchange.waits() {
-            waiting.push(exchange);
-            waiting_jobs.push(job);
-        } else {
-            // Should a plugin wait for too long, the next owner of the turn goes on with these.
-            work.pending.push_back(Step::Run(exchange, job));
-        }
-    }
-    if !waiting.is_empty() {
-        drop(work);
-        place.step();
-        engine.service.acquire(&mut waiting);
-        work = place.work();
-        let prepared = waiting.into_iter().zip(waiting_jobs);
-        work.pending.extend(prepared.map(|(exchange, job)| Step::Run(exchange, job)));
-    }
-    (work.turn == turn).then_some(())
-}
-
-fn run(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
-    loop {
-        let step = {
-            let mut work = place.work();
-            if work.turn != turn {
-                return None;
-            }
-            match work.pending.pop_front() {
-                Some(step) => step,
-                None => return Some(()),
-            }
-        };
-        place.step();
-        match step {
-            Step::Pump(connection) => {
-                let back = engine.pump(connection);
-                place.work().back.push(back);
-            }
-            Step::Run(mut exchange, job) => {
-                engine.service.run(&mut exchange);
-                let mut work = place.work();
-                if work.turn == turn {
-                    work.ran.push((exchange, job));
-                    continue;
-                }
-                drop(work);
-                for (response, job) in engine.finish(vec![(exchange, job)]) {
-                    let back = engine.answer(response, job);
-                    place.work().back.push(back);
-                }
-            }
-        }
-    }
-}
-
-fn finish(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
-    let mut ran = {
-        let mut work = place.work();
-        if work.turn != turn {
-            return None;
-        }
-        std::mem::take(&mut work.ran)
-    };
-    // As in `prepare`: those that wait for no plugin go ahead.
-    let waiting: Vec<_> = ran.extract_if(.., |(exchange, _)| exchange.waits()).collect();
-    let mut kept = true;
-    for part in [ran, waiting] {
-        if !part.is_empty() {
-            kept = release(engine, place, turn, part);
-        }
-    }
-    kept.then_some(())
-}
-
-/// Whether the turn is still this thread's; if not, it has sent these answers itself.
-fn release(engine: &Engine, place: &Place, turn: u64, ran: Vec<(Exchange, Job)>) -> bool {
-    place.step();
-    let answered = engine.finish(ran);
-    let mut work = place.work();
-    if work.turn == turn {
-        work.answered.extend(answered);
-        return true;
-    }
-    drop(work);
-    for (response, job) in answered {
-        let back = engine.answer(response, job);
-        place.give(back);
-    }
-    false
-}
-
-fn send(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
-    loop {
-        let (response, job) = {
-            let mut work = place.work();
-            if work.turn != turn {
-                return None;
-            }
-            match work.answered.pop_front() {
-                Some(answered) => answered,
-                None => return Some(()),
-            }
-        };
-        place.step();
-        let back = engine.answer(response, job);
-        place.work().back.push(back);
     }
 }

@@ -25,8 +25,10 @@
 //! What is malformed or ambiguous (RFC 9112) is a 400, an unknown transfer coding or CONNECT a 501, an
 //! unknown expectation a 417, another version of HTTP a 505. After each of these the connection closes.
 
+mod access;
 mod body;
 mod connection;
+mod drive;
 mod engine;
 mod load;
 mod options;
@@ -222,7 +224,8 @@ impl Native {
         self
     }
 
-    /// Whether each request is logged, at level info and target `bottle_session::access`; off unless set.
+    /// Whether each request is logged, at level info and target `bottle_session::access`: client, request,
+    /// status, bytes of the body, time. Off unless set. Cookies and other headers are never logged.
     #[must_use]
     pub fn access_log(mut self, on: bool) -> Native {
         self.options.access_log = on;

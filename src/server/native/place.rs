@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::access::Logged;
 use super::body::SharedBody;
 use super::connection::Connection;
 use super::options::Options;
@@ -88,12 +89,6 @@ pub(super) struct Job {
     pub(super) audience: Audience,
     pub(super) stream: Option<SharedBody>,
     pub(super) logged: Option<Logged>,
-}
-
-/// What the access log says of a request.
-pub(super) struct Logged {
-    pub(super) line: String,
-    pub(super) started: Instant,
 }
 
 impl Place {

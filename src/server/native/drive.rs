@@ -1,0 +1,196 @@
+//! The thread of a place: it takes what is ready through its stages, as long as the turn is its own.
+
+use std::sync::Arc;
+
+use super::engine::Engine;
+use super::place::{Job, Place, Step};
+use super::poller::Ready;
+use crate::exchange::Exchange;
+use crate::server::ShutdownStage;
+
+/// Drives a place as long as the turn is this thread's.
+pub(super) fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
+    let place = &engine.places[at];
+    loop {
+        let mut poller = place.poller();
+        let (returned, rest) = {
+            let mut work = place.work();
+            (std::mem::take(&mut work.back), !work.is_empty())
+        };
+        returned.into_iter().for_each(|back| engine.take_back(&mut poller, at, back));
+        let stage = engine.stage();
+        if stage == ShutdownStage::Immediate
+            || (stage != ShutdownStage::Running && poller.is_empty())
+        {
+            poller.clear();
+            return engine.ended();
+        }
+        if let Err(error) = poller.turn(stage, rest) {
+            log::error!("polling failed: {error}");
+            engine.enter(ShutdownStage::Immediate);
+        }
+        place.count(poller.len());
+        let woke = poller.woke;
+        let accepted = std::mem::take(&mut poller.accepted);
+        let ready = std::mem::take(&mut poller.ready);
+        drop(poller);
+        engine.distribute(at, accepted);
+        if engine.all_blocked() {
+            engine.queue(at, ready);
+            let rest = place.work().take_rest();
+            engine.spread(at, rest);
+        } else if work(engine, at, turn, ready).is_none() {
+            engine.unblocked();
+            return place.wake();
+        }
+        place.worked(woke);
+    }
+}
+
+/// Takes what is ready through its stages; `None` where the turn was lost meanwhile.
+fn work(engine: &Arc<Engine>, at: usize, turn: u64, ready: Vec<Ready>) -> Option<()> {
+    let place = &engine.places[at];
+    if ready.is_empty() && place.work().is_empty() {
+        return Some(());
+    }
+    begin(engine, place);
+    prepare(engine, place, turn, ready)?;
+    run(engine, place, turn)?;
+    finish(engine, place, turn)?;
+    send(engine, place, turn)?;
+    let mut work = place.work();
+    (work.turn == turn).then(|| work.busy = false)
+}
+
+fn begin(engine: &Engine, place: &Place) {
+    place.step();
+    place.work().busy = true;
+    engine.be_watched();
+}
+
+fn prepare(engine: &Engine, place: &Place, turn: u64, ready: Vec<Ready>) -> Option<()> {
+    let (mut exchanges, mut jobs) =
+        (Vec::with_capacity(ready.len()), Vec::with_capacity(ready.len()));
+    let mut pumps = Vec::new();
+    for ready in ready {
+        match ready {
+            Ready::Pump(connection) => pumps.push(Step::Pump(connection)),
+            Ready::Handle(connection, incoming) => {
+                let (exchange, job) = engine.begin(connection, incoming);
+                exchanges.push(exchange);
+                jobs.push(job);
+            }
+        }
+    }
+    engine.service.route(&mut exchanges);
+    let (mut waiting, mut waiting_jobs) = (Vec::new(), Vec::new());
+    let mut work = place.work();
+    work.pending.extend(pumps);
+    for (exchange, job) in exchanges.into_iter().zip(jobs) {
+        if exchange.waits() {
+            waiting.push(exchange);
+            waiting_jobs.push(job);
+        } else {
+            // Should a plugin wait for too long, the next owner of the turn goes on with these.
+            work.pending.push_back(Step::Run(exchange, job));
+        }
+    }
+    if !waiting.is_empty() {
+        drop(work);
+        place.step();
+        engine.service.acquire(&mut waiting);
+        work = place.work();
+        let prepared = waiting.into_iter().zip(waiting_jobs);
+        work.pending.extend(prepared.map(|(exchange, job)| Step::Run(exchange, job)));
+    }
+    (work.turn == turn).then_some(())
+}
+
+fn run(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
+    loop {
+        let step = {
+            let mut work = place.work();
+            if work.turn != turn {
+                return None;
+            }
+            match work.pending.pop_front() {
+                Some(step) => step,
+                None => return Some(()),
+            }
+        };
+        place.step();
+        match step {
+            Step::Pump(connection) => {
+                let back = engine.pump(connection);
+                place.work().back.push(back);
+            }
+            Step::Run(mut exchange, job) => {
+                engine.service.run(&mut exchange);
+                let mut work = place.work();
+                if work.turn == turn {
+                    work.ran.push((exchange, job));
+                    continue;
+                }
+                drop(work);
+                for (response, job) in engine.finish(vec![(exchange, job)]) {
+                    let back = engine.answer(response, job);
+                    place.work().back.push(back);
+                }
+            }
+        }
+    }
+}
+
+fn finish(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
+    let mut ran = {
+        let mut work = place.work();
+        if work.turn != turn {
+            return None;
+        }
+        std::mem::take(&mut work.ran)
+    };
+    // As in `prepare`: those that wait for no plugin go ahead.
+    let waiting: Vec<_> = ran.extract_if(.., |(exchange, _)| exchange.waits()).collect();
+    let mut kept = true;
+    for part in [ran, waiting] {
+        if !part.is_empty() {
+            kept = release(engine, place, turn, part);
+        }
+    }
+    kept.then_some(())
+}
+
+/// Whether the turn is still this thread's; if not, it has sent these answers itself.
+fn release(engine: &Engine, place: &Place, turn: u64, ran: Vec<(Exchange, Job)>) -> bool {
+    place.step();
+    let answered = engine.finish(ran);
+    let mut work = place.work();
+    if work.turn == turn {
+        work.answered.extend(answered);
+        return true;
+    }
+    drop(work);
+    for (response, job) in answered {
+        let back = engine.answer(response, job);
+        place.give(back);
+    }
+    false
+}
+
+fn send(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
+    loop {
+        let (response, job) = {
+            let mut work = place.work();
+            if work.turn != turn {
+                return None;
+            }
+            match work.answered.pop_front() {
+                Some(answered) => answered,
+                None => return Some(()),
+            }
+        };
+        place.step();
+        let back = engine.answer(response, job);
+        place.work().back.push(back);
+    }
+}
