@@ -427,6 +427,18 @@ fn a_second_shutdown_ends_at_once_and_a_first_one_after_its_deadline() {
 }
 
 #[test]
+fn a_shutdown_with_nobody_left_does_not_wait_for_its_deadline() {
+    for visited in [false, true] {
+        let server = Serving::start(bind().drain_deadline(Duration::from_secs(3600)), app());
+        if visited {
+            assert_eq!(server.client().get("/").text(), "hello");
+        }
+        server.shutdown.shutdown();
+        server.join();
+    }
+}
+
+#[test]
 fn a_shutdown_closes_what_is_idle_and_answers_what_is_under_way() {
     let gate = Gate::default();
     let server = Serving::start(bind(), gated(&gate));

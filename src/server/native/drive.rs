@@ -19,17 +19,18 @@ pub(super) fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
         };
         returned.into_iter().for_each(|back| engine.take_back(&mut poller, at, back));
         let stage = engine.stage();
-        if stage == ShutdownStage::Immediate
-            || (stage != ShutdownStage::Running && poller.is_empty())
-        {
+        if stage != ShutdownStage::Running {
+            poller.stop_accepting();
+        }
+        if stage == ShutdownStage::Immediate || poller.is_empty_for_good() {
             poller.clear();
             return engine.ended();
         }
-        if let Err(error) = poller.turn(stage, rest) {
+        if let Err(error) = poller.turn(rest) {
             log::error!("polling failed: {error}");
             engine.enter(ShutdownStage::Immediate);
         }
-        place.count(poller.len());
+        place.count(poller.count());
         let woke = poller.woke;
         let accepted = std::mem::take(&mut poller.accepted);
         let ready = std::mem::take(&mut poller.ready);

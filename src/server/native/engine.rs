@@ -288,7 +288,7 @@ impl Engine {
         let back = match (back, self.elsewhere(at)) {
             (Back::Open(connection), Some(to)) => match poller.part_with(connection) {
                 Ok(connection) => {
-                    self.places[at].count(poller.len());
+                    self.places[at].count(poller.count());
                     return self.settle(connection, to, at);
                 }
                 Err(connection) => Back::Open(connection),

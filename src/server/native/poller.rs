@@ -12,7 +12,6 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use super::connection::{Connection, Incoming, Next};
 use super::options::Options;
 use super::socket::{Listener, Socket};
-use crate::server::ShutdownStage;
 use crate::server::http1::refusal;
 
 const LISTENER: Token = Token(usize::MAX);
@@ -30,6 +29,7 @@ pub(super) struct Poller {
     slots: Vec<Slot>,
     free: Vec<usize>,
     listener: Option<Listener>,
+    closing: bool,
     accept_at: Option<Instant>,
     scratch: Vec<u8>,
     next_scan: Instant,
@@ -73,6 +73,7 @@ impl Poller {
             slots: Vec::new(),
             free: Vec::new(),
             listener: None,
+            closing: false,
             accept_at: None,
             scratch: vec![0; 64 * 1024],
             next_scan: Instant::now(),
@@ -94,13 +95,13 @@ impl Poller {
         Ok(())
     }
 
-    /// Whether nothing is left: no listener, no connection.
-    pub(super) fn is_empty(&self) -> bool {
-        self.listener.is_none() && self.free.len() == self.slots.len()
+    /// Whether nothing is left and nothing will come.
+    pub(super) fn is_empty_for_good(&self) -> bool {
+        self.closing && self.count() == 0
     }
 
     /// How many connections there are.
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
@@ -114,11 +115,11 @@ impl Poller {
 
     /// Waits until something can be done and does what does not block; the rest is in `ready` then.
     /// With `rest` there is something else to do: it only looks.
-    pub(super) fn turn(&mut self, stage: ShutdownStage, rest: bool) -> io::Result<()> {
+    pub(super) fn turn(&mut self, rest: bool) -> io::Result<()> {
         let mut now = Instant::now();
         let eager = rest || !self.ready.is_empty() || self.accept_at.is_some_and(|at| at <= now);
         // Without connections there are no deadlines.
-        let scan = (self.free.len() < self.slots.len()).then_some(self.next_scan);
+        let scan = (self.count() > 0).then_some(self.next_scan);
         let until = [scan, self.accept_at].into_iter().flatten().min();
         let wait = match eager {
             true => Some(Duration::ZERO),
@@ -150,9 +151,7 @@ impl Poller {
             }
         }
         touched.into_iter().for_each(|slot| self.advance(slot, now));
-        if stage != ShutdownStage::Running {
-            self.stop_accepting(now);
-        } else if accept {
+        if accept {
             self.accept(now);
         }
         if now >= self.next_scan {
@@ -273,10 +272,10 @@ impl Poller {
         self.accept_at = Some(now);
     }
 
-    fn stop_accepting(&mut self, now: Instant) {
-        if self.listener.take().is_some() {
-            self.accept_at = None;
-        }
+    /// Closes the listener and what is idle: nothing new is begun.
+    pub(super) fn stop_accepting(&mut self) {
+        let now = Instant::now();
+        (self.closing, self.listener, self.accept_at) = (true, None, None);
         for slot in 0..self.slots.len() {
             if let Slot::Here(connection) = &self.slots[slot]
                 && connection.is_idle()
