@@ -318,6 +318,49 @@ fn a_plugin_that_waits_delays_no_request_of_its_batch_that_does_not_use_it() {
 }
 
 #[test]
+fn while_turns_are_lost_and_connections_move_every_request_gets_its_own_answer() {
+    let mut app = app();
+    app.get("/for/<micros:int>/<name>", |micros: u64, name: &str| {
+        // Some handlers wait, some compute, most do neither.
+        if micros % 2 == 0 {
+            std::thread::sleep(Duration::from_micros(micros));
+        } else {
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < Duration::from_micros(micros) {}
+        }
+        name.to_owned()
+    });
+    let server = Serving::start(bind().active_threads(4), app);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut clients: Vec<_> = (0..8).map(|_| server.client()).collect();
+                for round in 0..60 {
+                    for (at, client) in clients.iter_mut().enumerate() {
+                        let micros = match (round + at) % 8 {
+                            0 => 4_000,
+                            1 => 1_501,
+                            2 => 600,
+                            _ => 0,
+                        };
+                        let name = format!("{thread}-{at}-{round}");
+                        let ask = format!("GET /for/{micros}/{name} HTTP/1.1\r\nHost: a\r\n\r\n");
+                        // Every third client asks twice at once.
+                        client.send(ask.repeat(1 + usize::from(at % 3 == 0)));
+                    }
+                    for (at, client) in clients.iter_mut().enumerate() {
+                        for _ in 0..1 + usize::from(at % 3 == 0) {
+                            assert_eq!(client.reply().text(), format!("{thread}-{at}-{round}"));
+                        }
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn past_the_last_thread_requests_wait_and_past_the_queue_they_are_refused() {
     let gate = Gate::default();
     let native = bind().max_threads(2).max_queue(1).active_threads(1);
