@@ -656,3 +656,44 @@ fn a_plugin_that_uses_another_must_find_it() {
     });
     assert_eq!(client.get("/").send().header("x-used"), Some("5"));
 }
+
+#[test]
+fn the_client_keeps_cookies_and_no_attributes() {
+    let client = client(|app| {
+        app.get("/set", |head: &mut ResponseHead| {
+            let cookie = Cookie::build(("a", "1")).path("/").http_only(true).secure(true);
+            head.set_cookie(cookie)
+        });
+        app.get("/expire", || {
+            Response::text("")
+                .with_header("set-cookie", "a=; Expires=Thu, 01 Jan 1970 00:00:00 GMT")
+        });
+        app.get("/", |request: &Request| {
+            request
+                .cookies()
+                .iter()
+                .map(|(name, value)| format!("{name}={value};"))
+                .collect::<String>()
+        });
+    });
+    client.set_cookie("b", "2");
+    client.get("/set").send();
+    let mut sent: Vec<_> = client.get("/").send().text().split(';').map(str::to_owned).collect();
+    sent.sort();
+    assert_eq!(sent, ["", "a=1", "b=2"]);
+    client.get("/expire").send();
+    assert_eq!(client.get("/").send().text(), "b=2;");
+}
+
+#[test]
+fn the_client_takes_an_answer_as_a_server_sends_it() {
+    let client = client(|app| {
+        app.get("/204", || (204, "text"));
+        app.get("/304", || (304, "text"));
+        app.get("/short", || Response::stream(&b"123"[..], Some(4)));
+    });
+    assert_eq!(client.get("/204").send().text(), "");
+    assert_eq!(client.get("/304").send().text(), "");
+    let short = std::panic::AssertUnwindSafe(|| client.get("/short").send());
+    assert!(std::panic::catch_unwind(short).is_err());
+}
