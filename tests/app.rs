@@ -697,3 +697,44 @@ fn the_client_takes_an_answer_as_a_server_sends_it() {
     let short = std::panic::AssertUnwindSafe(|| client.get("/short").send());
     assert!(std::panic::catch_unwind(short).is_err());
 }
+
+#[test]
+fn what_is_put_onto_an_error_is_on_its_page() {
+    struct Marking;
+    impl Plugin for Marking {
+        fn name(&self) -> &str {
+            "marking"
+        }
+        fn apply(&self, callback: Callback, _: &Route) -> Callback {
+            Callback::new(move |exchange| {
+                let response = callback.call(exchange).with_header("x-marked", "yes");
+                response.with_header("content-type", "image/png")
+            })
+        }
+    }
+    let client = client(|app| {
+        app.install(Marking).unwrap();
+        app.get("/ok", || "x");
+        app.get("/fails", || "x".parse::<u8>().map(|n| n.to_string()));
+        app.get("/aborts", || abort(403, "no").into_response().with_cookie(("a", "1")));
+        app.get("/owns", || {
+            let plain = "text/x-own".parse().unwrap();
+            abort(418, "").with_header("content-type".parse().unwrap(), plain).into_response()
+        });
+    });
+    for (path, status, content_type) in [
+        ("/ok", 200, "image/png"),
+        ("/fails", 500, "text/html; charset=utf-8"),
+        ("/aborts", 403, "text/html; charset=utf-8"),
+        ("/owns", 418, "text/x-own"),
+    ] {
+        let response = client.get(path).send();
+        assert_eq!(
+            (response.status(), response.header("x-marked")),
+            (status, Some("yes")),
+            "{path}"
+        );
+        assert_eq!(response.header("content-type"), Some(content_type), "{path}");
+    }
+    assert_eq!(client.cookie("a").as_deref(), Some("1"));
+}
