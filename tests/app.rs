@@ -738,3 +738,161 @@ fn what_is_put_onto_an_error_is_on_its_page() {
     }
     assert_eq!(client.cookie("a").as_deref(), Some("1"));
 }
+
+#[test]
+fn a_prefix_is_a_rule_of_the_app_around() {
+    let mut inner = App::new();
+    inner.get("/<n:int>", |color: &str, n: i64| format!("{color} {n}"));
+    let mut app = App::new();
+    app.filter("id", |_| Filter::regex("[0-9a-f]+"));
+    app.filter("color", |_| Filter::regex("red"));
+    app.mount("/c/<color:color>", inner);
+    let mut inner = App::new();
+    inner.filter("id", |_| Filter::regex("[xyz]+"));
+    inner.get("/<own:id>", |id: &str, own: &str| format!("{id} {own}")).name("inner");
+    inner.get("", |id: &str| format!("{id} itself"));
+    app.mount("/<id:id>/", inner);
+    assert_eq!(app.url("inner", &[("id", "ff"), ("own", "xx")]).unwrap(), "/ff/xx");
+    let client = TestClient::new(app).unwrap();
+    for (path, expected) in [("/c/red/5", "red 5"), ("/ff/xyz", "ff xyz"), ("/ff", "ff itself")] {
+        assert_eq!(client.get(path).send().text(), expected, "{path}");
+    }
+    for path in ["/c/blue/5", "/ff/ff", "/xx/xx", "/ff/"] {
+        assert_eq!(client.get(path).send().status(), 404, "{path}");
+    }
+}
+
+#[test]
+fn what_cannot_be_mounted_is_said() {
+    let mounted = |prefix: &'static str, rule: &'static str| {
+        build_error(move |app| {
+            let mut inner = App::new();
+            inner.get(rule, || "x");
+            app.mount(prefix, inner);
+        })
+    };
+    for (prefix, rule, expected) in [
+        ("/shop", "item", "a rule starts with a slash in rule \"item\", column 1"),
+        ("shop", "/item", "a rule starts with a slash in rule \"shop\", column 1"),
+        ("/", "", "a rule starts with a slash in rule \"\", column 1"),
+        ("/<a", "/b>", "a wildcard without its >"),
+        ("/<a>", "/<a>", "a second wildcard named \"a\" in rule \"/<a>\", column 3"),
+        ("/<a:hax>", "/", "unknown filter \"hax\" in rule \"/<a:hax>\", column 5"),
+    ] {
+        let error = mounted(prefix, rule);
+        assert!(error.contains(expected), "{prefix} {rule}: {error}");
+        assert!(error.contains("(at tests/app.rs:"), "{error}");
+    }
+}
+
+#[test]
+fn a_mounted_app_keeps_its_body_limit() {
+    fn reads(app: &mut App) {
+        app.post("/read", |request: &Request| -> Result<String> {
+            Ok(request.body()?.len().to_string())
+        });
+    }
+    let mut small = App::new();
+    small.body_limit(4);
+    reads(&mut small);
+    small.post("/own", |request: &Request| request.body().map(|_| "x")).body_limit(9);
+    let mut inherits = App::new();
+    reads(&mut inherits);
+    small.mount("/inner", inherits);
+    let client = client(|app| {
+        app.body_limit(8);
+        reads(app);
+        app.mount("/small", small);
+    });
+    for (path, length, status) in [
+        ("/read", 8, 200),
+        ("/read", 9, 413),
+        ("/small/read", 4, 200),
+        ("/small/read", 5, 413),
+        ("/small/own", 9, 200),
+        ("/small/inner/read", 4, 200),
+        ("/small/inner/read", 5, 413),
+    ] {
+        let body = "x".repeat(length);
+        assert_eq!(client.post(path).body(body).send().status(), status, "{path} {length}");
+    }
+}
+
+#[test]
+fn a_mounted_app_guards_all_spellings_of_its_paths() {
+    let mut admin = App::new();
+    admin.before_request(|_: &mut Request| Err::<(), _>(abort(403, "no")));
+    admin.get("/<p:path>", |_: &str| "secret");
+    let client = client(|app| {
+        app.mount("/admin", admin);
+        app.get("/open", || "open");
+    });
+    for path in ["/admin/x", "/%61dmin/x", "/admin/%2e%2e/open", "/admin/..%2Fopen", "/admin//x"] {
+        assert_eq!(client.get(path).send().status(), 403, "{path}");
+    }
+    for path in ["//admin/x", "/./admin/x", "/admin%2Fx", "/admin;/x", "/admin%00/x", "/ADMIN/x"] {
+        assert_eq!(client.get(path).send().status(), 404, "{path}");
+    }
+    assert_eq!(client.get("/open").send().text(), "open");
+}
+
+#[test]
+fn after_request_hooks_run_the_last_one_first() {
+    let mut inner = App::new();
+    inner.get("/", || "x");
+    inner.after_request(|_, response: &mut Response| note(response, "inner"));
+    fn note(response: &mut Response, what: &'static str) {
+        response.headers_mut().append("x-order", what.parse().unwrap());
+    }
+    let client = client(|app| {
+        app.after_request(|_, response| note(response, "first"));
+        app.after_request(|_, response| note(response, "second"));
+        app.mount("/in", inner);
+    });
+    let response = client.get("/in/").send();
+    let order: Vec<_> = response.headers().get_all("x-order").iter().collect();
+    assert_eq!(order, ["inner", "second", "first"]);
+}
+
+#[test]
+fn a_keyword_is_had_once_on_a_route_whatever_came_first() {
+    let own_then_apps = |set: fn(bottle_session::RouteOptions<'_>)| {
+        let mut app = App::new();
+        let route = app.get("/", named!(|n: &mut Number| n.0.to_string()));
+        set(route.apply(Counting::new("n", 10)));
+        app.install(Counting::new("n", 0)).unwrap();
+        TestClient::new(app)
+    };
+    let error = own_then_apps(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("cannot have keyword \"n\", which plugin \"counting\" has"), "{error}");
+    let client = own_then_apps(|route| {
+        let _ = route.skip_keyword("n");
+    })
+    .unwrap();
+    assert_eq!(client.get("/").send().text(), "11");
+    let apps_then_own = build_error(|app| {
+        app.install(Counting::new("n", 0)).unwrap();
+        app.get("/", || "x").apply(Counting::new("n", 0));
+    });
+    assert!(apps_then_own.contains("cannot have keyword \"n\""), "{apps_then_own}");
+    let own_twice = build_error(|app| {
+        app.get("/", || "x").apply(Counting::new("n", 0)).apply(Counting::new("n", 0));
+    });
+    assert!(own_twice.contains("cannot have keyword \"n\""), "{own_twice}");
+}
+
+#[test]
+fn no_method_is_not_any_method() {
+    let error = build_error(|app| {
+        app.route([] as [&str; 0], "/", || "x");
+    });
+    assert!(error.contains("a route needs a method such as \"GET\", or \"ANY\""), "{error}");
+}
+
+#[test]
+fn the_head_is_borrowed_once() {
+    let error = build_error(|app| {
+        app.get("/", |_: &mut ResponseHead, _: &mut ResponseHead| "x");
+    });
+    assert!(error.contains("argument 2 asks a second time for &mut ResponseHead"), "{error}");
+}

@@ -140,8 +140,8 @@ impl Argument for &mut ResponseHead {
     type State = ResponseHead;
     type Item<'a> = &'a mut ResponseHead;
 
-    fn plan(_: &mut Binder<'_>) -> Option<()> {
-        Some(())
+    fn plan(binder: &mut Binder<'_>) -> Option<()> {
+        binder.head()
     }
 
     fn take((): &(), exchange: &mut Exchange) -> ResponseHead {
