@@ -26,6 +26,7 @@ pub(crate) fn service(app: App) -> Result<Service> {
     let body_limit = app.body_limit.unwrap_or(DEFAULT_BODY_LIMIT);
     building.add_app(app, &Prefix::default(), None, None);
     if !building.errors.is_empty() {
+        building.plugins.iter().for_each(|plugin| plugin.close());
         return Err(Error::many(building.errors));
     }
     Ok(Service::new(Inner {

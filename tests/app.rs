@@ -896,3 +896,125 @@ fn the_head_is_borrowed_once() {
     });
     assert!(error.contains("argument 2 asks a second time for &mut ResponseHead"), "{error}");
 }
+
+/// A plugin that does not keep its word, in a way that the query names.
+struct Unreliable;
+
+impl Plugin for Unreliable {
+    fn name(&self) -> &str {
+        "unreliable"
+    }
+
+    fn provides(&self) -> Option<Provision> {
+        Some(Provision::of::<Number>("n"))
+    }
+
+    fn apply(&self, callback: Callback, _: &Route) -> Callback {
+        Callback::new(move |exchange| match exchange.request().query("how").as_deref() {
+            Some("swallow") => {
+                let request = Request::new(Method::GET, "/elsewhere".parse().unwrap());
+                let mut swallowed = std::mem::replace(exchange, Exchange::new(request));
+                callback.call(&mut swallowed)
+            }
+            Some("twice") => {
+                let first = callback.call(exchange).into_bytes().unwrap();
+                let second = callback.call(exchange).into_bytes().unwrap();
+                Response::bytes([first, second].concat())
+            }
+            Some("never") => Response::text("never called"),
+            _ => callback.call(exchange),
+        })
+    }
+
+    fn acquire(&self, batch: &mut Batch<'_>) {
+        for mut entry in batch.iter_mut() {
+            match entry.request().query("how").as_deref() {
+                Some("nothing") => {}
+                Some("other") => entry.put(Other),
+                Some("panic") => panic!("on purpose"),
+                _ => entry.put(Number(7)),
+            }
+        }
+    }
+
+    fn release(&self, batch: &mut Batch<'_>) {
+        for mut entry in batch.iter_mut() {
+            assert!(entry.request().query("how").as_deref() != Some("late"), "on purpose");
+            assert!(entry.take::<Other>().is_none() || entry.get_mut::<Number>().is_none());
+            if let Some(number) = entry.take::<Number>() {
+                entry.head_mut().set_header("x-number", number.0).unwrap();
+            }
+        }
+    }
+}
+
+struct Other;
+
+impl Provided for Other {}
+
+#[test]
+fn a_plugin_that_breaks_its_word_harms_that_request_alone() {
+    let client = client(|app| {
+        app.install(Unreliable).unwrap();
+        app.get("/", |n: &mut Number| n.0.to_string());
+        app.get("/option", |n: Option<&mut Number>| format!("{:?}", n.map(|n| n.0)));
+    });
+    for (target, status, text, number) in [
+        ("/", 200, "7", Some("7")),
+        ("/?how=nothing", 500, "", None),
+        ("/?how=other", 500, "", None),
+        ("/?how=panic", 500, "", None),
+        ("/?how=late", 500, "", None),
+        ("/?how=swallow", 200, "7", None),
+        ("/?how=twice", 200, "77", Some("7")),
+        ("/?how=never", 200, "never called", Some("7")),
+        ("/option?how=nothing", 200, "None", None),
+        ("/option?how=other", 200, "None", None),
+        ("/option", 200, "Some(7)", Some("7")),
+    ] {
+        let response = client.get(target).send();
+        assert_eq!((response.status(), response.header("x-number")), (status, number), "{target}");
+        match status {
+            200 => assert_eq!(response.text(), text, "{target}"),
+            _ => assert!(!response.text().contains("purpose"), "{target}"),
+        }
+    }
+}
+
+#[test]
+fn a_filter_or_a_type_that_panics_is_a_500() {
+    struct Touchy;
+    impl std::str::FromStr for Touchy {
+        type Err = std::convert::Infallible;
+        fn from_str(text: &str) -> std::result::Result<Touchy, Self::Err> {
+            assert!(text != "bad", "on purpose");
+            Ok(Touchy)
+        }
+    }
+    let client = client(|app| {
+        app.filter("touchy", |_| {
+            Ok(Filter::regex("[a-z]+")?.parse(|text| {
+                assert!(text != "bad", "on purpose");
+                Some(text.to_owned())
+            }))
+        });
+        app.get("/f/<x:touchy>", |x: &str| x.to_owned());
+        app.get("/t/<x>", |_: Wildcard<Touchy>| "fine");
+        app.get("/<p:path>", || "any");
+    });
+    for (path, status) in
+        [("/f/bad", 500), ("/f/good", 200), ("/t/bad", 500), ("/t/good", 200), ("/x/bad", 200)]
+    {
+        assert_eq!(client.get(path).send().status(), status, "{path}");
+    }
+}
+
+#[test]
+fn an_app_that_cannot_be_built_closes_its_plugins() {
+    let log = Arc::default();
+    let mut app = App::new();
+    app.install(Counting::logging("n", &log)).unwrap();
+    app.get("/<", || "x");
+    assert!(app.build().is_err());
+    assert_eq!(*log.lock().unwrap(), ["n closes"]);
+}

@@ -134,8 +134,8 @@ impl Request {
     /// The [body limit](Request::body_limit) is that of fields and files together: routes that take files
     /// often need [a larger one](crate::RouteOptions::body_limit). Returned from a handler, the error
     /// answers 413 past the limit, 415 for another type of body, 400 for a form that is malformed or breaks
-    /// off. A form has at most 1000 fields and files, a part of a multipart one at most 8 KiB of headers; its
-    /// texts must be UTF-8.
+    /// off. A form has at most 1000 fields and files together. A part of a multipart one has at most 8 KiB of
+    /// headers, and its text must be UTF-8.
     ///
     /// ```
     /// use bottle_session::{App, Request, Result, TestClient};
