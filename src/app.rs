@@ -47,6 +47,8 @@ pub struct App {
 pub(crate) struct Mount {
     pub(crate) prefix: String,
     pub(crate) app: App,
+    /// How many routes of the app around were declared before it.
+    pub(crate) after: usize,
     pub(crate) location: &'static Location<'static>,
 }
 
@@ -305,13 +307,15 @@ impl App {
     }
 
     /// Serves another app's routes under a prefix, which is a rule itself, with the filters of this app. A
-    /// slash at its end does not count; the mounted app's rule `""` is the prefix without one.
+    /// slash at its end does not count; the mounted app's rule `""` is the prefix without one. The routes go
+    /// before those that this app declares later, as if each were declared here.
     ///
     /// As in Bottle the mounted app keeps its own plugins, and those of this app do not reach its routes.
     /// Its hooks run inside this app's, its error pages and its body limit go before this app's.
     #[track_caller]
     pub fn mount(&mut self, prefix: impl Into<String>, app: App) -> &mut App {
-        self.mounts.push(Mount { prefix: prefix.into(), app, location: Location::caller() });
+        let (after, location) = (self.drafts.len(), Location::caller());
+        self.mounts.push(Mount { prefix: prefix.into(), app, after, location });
         self
     }
 

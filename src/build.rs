@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-use crate::app::{App, Draft, InstalledPlugin, compatible};
+use crate::app::{App, Draft, InstalledPlugin, Mount, compatible};
 use crate::handler::{Binder, Fits, Provider, Wildcards};
 use crate::plugin::{Ask, Plugin, Route};
 use crate::request::DEFAULT_BODY_LIMIT;
@@ -62,15 +62,30 @@ impl Building {
         let body_limit = app.body_limit.or(body_limit);
         let first_slot = self.plugins.len();
         self.plugins.extend(app.plugins.iter().map(|installed| installed.plugin.clone()));
-        for mut draft in app.drafts {
+        let mut mounts = app.mounts.into_iter().peekable();
+        for (number, mut draft) in app.drafts.into_iter().enumerate() {
+            while let Some(mount) = mounts.next_if(|mount| mount.after <= number) {
+                self.add_mount(mount, &app.filters, prefix, scope, body_limit);
+            }
             draft.body_limit = draft.body_limit.or(body_limit);
             self.add_route(draft, &app.plugins, first_slot, &app.filters, prefix, scope);
         }
-        for mount in app.mounts {
-            match prefix.join(&mount.prefix, &app.filters) {
-                Ok(prefix) => self.add_app(mount.app, &prefix, Some(scope), body_limit),
-                Err(error) => self.errors.push(error.at(mount.location)),
-            }
+        for mount in mounts {
+            self.add_mount(mount, &app.filters, prefix, scope, body_limit);
+        }
+    }
+
+    fn add_mount(
+        &mut self,
+        mount: Mount,
+        filters: &Filters,
+        prefix: &Prefix,
+        scope: usize,
+        body_limit: Option<u64>,
+    ) {
+        match prefix.join(&mount.prefix, filters) {
+            Ok(prefix) => self.add_app(mount.app, &prefix, Some(scope), body_limit),
+            Err(error) => self.errors.push(error.at(mount.location)),
         }
     }
 

@@ -1018,3 +1018,28 @@ fn an_app_that_cannot_be_built_closes_its_plugins() {
     assert!(app.build().is_err());
     assert_eq!(*log.lock().unwrap(), ["n closes"]);
 }
+
+#[test]
+fn mounted_routes_are_declared_where_they_are_mounted() {
+    let numbered = |name: &'static str| {
+        let mut inner = App::new();
+        inner.install(Counting::new("counter", 0)).unwrap();
+        inner.get("/<id>", move |id: &str, n: &mut Number| format!("{name} {id} {}", n.0 > 0));
+        inner
+    };
+    let client = client(|app| {
+        app.install(Counting::new("counter", 0)).unwrap();
+        app.get("/early/<id:int>", |id: i64, n: &mut Number| format!("own {id} {}", n.0 > 0));
+        app.mount("/early", numbered("early"));
+        app.get("/<p:path>", |p: &str| p.to_owned()).apply(Counting::new("own", 0));
+        app.mount("/late", numbered("late"));
+    });
+    for (path, expected) in [
+        ("/early/5", "own 5 true"),
+        ("/early/x", "early x true"),
+        ("/late/x", "late/x"),
+        ("/other", "other"),
+    ] {
+        assert_eq!(client.get(path).send().text(), expected, "{path}");
+    }
+}
