@@ -204,8 +204,8 @@ fn conflict(method: &Option<Method>, rule: &Rule, route: &Route, other: &Target)
     let other = &other.endpoint.route;
     let method = method.as_ref().map_or("ANY", Method::as_str);
     let text = format!(
-        "{method} {} is registered already, as {} at {}:{}; a second route for the same requests would \
-         never run",
+        "{method} {} is registered already, as {} at {}:{}; two routes are told apart by their methods, \
+         their texts or their filters, as in <id:int>",
         rule.text(),
         other.rules.join(", "),
         other.location.file(),

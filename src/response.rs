@@ -227,7 +227,7 @@ where
 ///
 /// They are put onto the answer that is chosen in the end, so they survive `abort`, redirects, error
 /// pages and failed handlers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
     headers: HeaderMap,
     cookies: Vec<Cookie<'static>>,

@@ -1043,3 +1043,42 @@ fn mounted_routes_are_declared_where_they_are_mounted() {
         assert_eq!(client.get(path).send().text(), expected, "{path}");
     }
 }
+
+#[test]
+fn what_a_plugin_set_on_the_head_survives_a_panic() {
+    struct Securing;
+    impl Plugin for Securing {
+        fn name(&self) -> &str {
+            "securing"
+        }
+        fn apply(&self, callback: Callback, _: &Route) -> Callback {
+            Callback::new(move |exchange| {
+                exchange.head_mut().set_header("x-frame-options", "DENY").unwrap();
+                callback.call(exchange)
+            })
+        }
+    }
+    let client = client(|app| {
+        app.install(Securing).unwrap();
+        app.get("/without", || -> String { panic!("on purpose") });
+        app.get("/with", |head: &mut ResponseHead| -> String {
+            head.set_header("x-half-done", "1").unwrap();
+            panic!("on purpose")
+        });
+        app.get("/removes", |head: &mut ResponseHead| {
+            head.headers_mut().remove("x-frame-options");
+            head.set_header("x-done", "1")
+        });
+    });
+    for (path, status, frames) in
+        [("/without", 500, Some("DENY")), ("/with", 500, Some("DENY")), ("/removes", 200, None)]
+    {
+        let response = client.get(path).send();
+        assert_eq!(
+            (response.status(), response.header("x-frame-options")),
+            (status, frames),
+            "{path}"
+        );
+        assert_eq!(response.header("x-half-done"), None);
+    }
+}
