@@ -80,7 +80,7 @@ impl TestClient {
         self.jar().get(name).map(|cookie| cookie.value().to_owned())
     }
 
-    /// Puts a cookie into the jar.
+    /// Puts a cookie into the jar. It is sent as it is: what a server would have encoded must be so already.
     pub fn set_cookie(&self, name: &str, value: &str) {
         self.jar().add_original(Cookie::new(name.to_owned(), value.to_owned()));
     }
@@ -175,13 +175,15 @@ impl TestRequest<'_> {
     ///
     /// # Panics
     ///
-    /// If the target is not one, or the answer's body breaks off.
+    /// If the target is not one, a cookie in the jar holds a control character, or the answer's body breaks
+    /// off.
     pub fn send(mut self) -> TestResponse {
         // Without their attributes, which are for the client alone.
         let cookies: Vec<_> =
             self.client.jar().iter().map(|cookie| cookie.stripped().to_string()).collect();
         if !cookies.is_empty() {
-            let value = HeaderValue::from_str(&cookies.join("; ")).expect("cookies are text");
+            let value = HeaderValue::from_bytes(cookies.join("; ").as_bytes());
+            let value = value.expect("cookies without control characters");
             self.headers.append(header::COOKIE, value);
         }
         let target = PathAndQuery::try_from(self.target).expect("a path, with a query or without");
