@@ -263,6 +263,14 @@ impl App {
 
     /// Shows errors of this status on this page. The answer keeps the error's status unless the page
     /// has one other than 200.
+    ///
+    /// ```
+    /// use bottle_session::{App, Html, escape_html};
+    ///
+    /// let mut app = App::new();
+    /// // The message may hold what the client sent.
+    /// app.error(404, |error, _request| Html(format!("<h1>Lost</h1>{}", escape_html(error.message()))));
+    /// ```
     #[track_caller]
     pub fn error<R: IntoResponse>(
         &mut self,

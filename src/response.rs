@@ -487,7 +487,8 @@ impl HttpError {
         self.0.status
     }
 
-    /// The text for the client; empty where there is none.
+    /// The text for the client; empty where there is none. It may hold what the client sent: an HTML page
+    /// shows it through [`escape_html`].
     pub fn message(&self) -> &str {
         &self.0.message
     }
