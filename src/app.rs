@@ -8,9 +8,9 @@ use http::{Extensions, Method, StatusCode};
 use crate::build;
 use crate::handler::{Binder, Handler, Signature};
 use crate::plugin::{Callback, Installed, Plugin, Provision};
-use crate::request::{DEFAULT_BODY_LIMIT, Request};
+use crate::request::Request;
 use crate::response::{HttpError, IntoResponse, Response};
-use crate::router::{Filter, Filters, Rule};
+use crate::router::{Filter, Filters, Prefix};
 use crate::server::{self, ShutdownHandle};
 use crate::service::{Scope, Service, Urls};
 use crate::{Error, ErrorKind, Result};
@@ -38,9 +38,18 @@ pub struct App {
     pub(crate) drafts: Vec<Draft>,
     pub(crate) filters: Filters,
     pub(crate) scope: Scope,
-    pub(crate) mounts: Vec<(String, App)>,
+    pub(crate) mounts: Vec<Mount>,
     pub(crate) errors: Vec<Error>,
-    pub(crate) body_limit: u64,
+    pub(crate) body_limit: Option<u64>,
+}
+
+/// An app inside another one.
+pub(crate) struct Mount {
+    pub(crate) prefix: String,
+    pub(crate) app: App,
+    /// How many routes of the app around were declared before it.
+    pub(crate) after: usize,
+    pub(crate) location: &'static Location<'static>,
 }
 
 pub(crate) struct InstalledPlugin {
@@ -88,7 +97,7 @@ impl App {
             scope: Scope::default(),
             mounts: Vec::new(),
             errors: Vec::new(),
-            body_limit: DEFAULT_BODY_LIMIT,
+            body_limit: None,
         }
     }
 
@@ -152,7 +161,10 @@ impl App {
     ) -> RouteOptions<'_> {
         let location = Location::caller();
         let methods = methods.into_methods().unwrap_or_else(|name| {
-            let text = format!("{name:?} is no HTTP method; methods are tokens such as \"GET\"");
+            let text = match name.is_empty() {
+                true => "a route needs a method such as \"GET\", or \"ANY\" for all".to_owned(),
+                false => format!("{name:?} is no HTTP method; methods are tokens such as \"GET\""),
+            };
             self.errors.push(Error::new(ErrorKind::Route, text).at(location));
             Vec::new()
         });
@@ -181,7 +193,11 @@ impl App {
     #[track_caller]
     pub fn install(&mut self, plugin: impl Plugin) -> Result<&mut App> {
         let location = Location::caller();
-        let installed = prepared(plugin, &self.plugins, &[]).map_err(|error| error.at(location))?;
+        let unique = |name: &str, provision: Option<&Provision>| {
+            self.plugins.iter().try_for_each(|other| compatible(name, provision, other))
+        };
+        let installed = prepared(plugin, &self.plugins, &[], unique);
+        let installed = installed.map_err(|error| error.at(location))?;
         self.plugins.push(installed);
         Ok(self)
     }
@@ -214,6 +230,10 @@ impl App {
     /// Runs `hook` before each request finds its route. It may change the request, and with its target
     /// the route; an `Err` of what it returns is the answer.
     ///
+    /// In a [mounted](App::mount) app it runs once a request has found a route of that app, and for such
+    /// requests alone. That is the way to guard a part of an app: one path can be written in many ways
+    /// (`/admin`, `/%61dmin`), and [`Request::path`] is as the client wrote it.
+    ///
     /// ```
     /// use bottle_session::{App, HttpError, Request, abort};
     ///
@@ -231,17 +251,26 @@ impl App {
         self
     }
 
-    /// Runs `hook` on each answer, error pages included, before the cookies are put onto it.
+    /// Runs `hook` on each answer, error pages included, before the cookies are put onto it. As in Bottle,
+    /// the one added last runs first.
     pub fn after_request(
         &mut self,
         hook: impl Fn(&Request, &mut Response) + Send + Sync + 'static,
     ) -> &mut App {
-        self.scope.after.push(Box::new(hook));
+        self.scope.after.insert(0, Box::new(hook));
         self
     }
 
     /// Shows errors of this status on this page. The answer keeps the error's status unless the page
     /// has one other than 200.
+    ///
+    /// ```
+    /// use bottle_session::{App, Html, escape_html};
+    ///
+    /// let mut app = App::new();
+    /// // The message may hold what the client sent.
+    /// app.error(404, |error, _request| Html(format!("<h1>Lost</h1>{}", escape_html(error.message()))));
+    /// ```
     #[track_caller]
     pub fn error<R: IntoResponse>(
         &mut self,
@@ -285,38 +314,47 @@ impl App {
         self
     }
 
-    /// Serves another app's routes under a prefix, which is a rule itself.
+    /// Serves another app's routes under a prefix, which is a rule itself, with the filters of this app. A
+    /// slash at its end does not count; the mounted app's rule `""` is the prefix without one. The routes go
+    /// before those that this app declares later, as if each were declared here.
     ///
     /// As in Bottle the mounted app keeps its own plugins, and those of this app do not reach its routes.
-    /// Its hooks run inside this app's, its error pages go before this app's.
+    /// Its hooks run inside this app's, its error pages and its body limit go before this app's.
+    #[track_caller]
     pub fn mount(&mut self, prefix: impl Into<String>, app: App) -> &mut App {
-        self.mounts.push((prefix.into(), app));
+        let (after, location) = (self.drafts.len(), Location::caller());
+        self.mounts.push(Mount { prefix: prefix.into(), app, after, location });
         self
     }
 
     /// How much of a request's body is read into memory: 1 MiB unless set; a route can have its own.
     pub fn body_limit(&mut self, bytes: u64) -> &mut App {
-        self.body_limit = bytes;
+        self.body_limit = Some(bytes);
         self
     }
 
     /// Builds the address of a named route of this app; see [`Urls::build`].
     pub fn url(&self, name: &str, arguments: &[(&str, &str)]) -> Result<String> {
         let mut urls = Urls::default();
-        self.collect_urls("", &mut urls)?;
+        self.collect_urls(&Prefix::default(), &mut urls)?;
         urls.build(name, arguments)
     }
 
-    fn collect_urls(&self, prefix: &str, urls: &mut Urls) -> Result<()> {
+    fn collect_urls(&self, prefix: &Prefix, urls: &mut Urls) -> Result<()> {
         for draft in &self.drafts {
             let Some(name) = &draft.name else { continue };
             for rule in &draft.rules {
-                let rule = Rule::parse(&format!("{prefix}{rule}"), &self.filters)
-                    .map_err(|error| error.at(draft.location))?;
+                let rule =
+                    prefix.rule(rule, &self.filters).map_err(|error| error.at(draft.location))?;
                 urls.rules.entry(name.clone()).or_default().push(rule);
             }
         }
-        self.mounts.iter().try_for_each(|(at, app)| app.collect_urls(&joined(prefix, at), urls))
+        self.mounts.iter().try_for_each(|mount| {
+            let prefix = prefix
+                .join(&mount.prefix, &self.filters)
+                .map_err(|error| error.at(mount.location))?;
+            mount.app.collect_urls(&prefix, urls)
+        })
     }
 
     /// Checks everything and makes a [`Service`]. The error holds all that cannot work.
@@ -348,50 +386,48 @@ impl std::fmt::Debug for App {
     }
 }
 
-/// Sets a plugin up among those that are there already.
+/// Sets a plugin up among those that are there already, if `compatible` lets it.
 fn prepared(
     mut plugin: impl Plugin,
     outer: &[InstalledPlugin],
     inner: &[InstalledPlugin],
+    compatible: impl FnOnce(&str, Option<&Provision>) -> Result<()>,
 ) -> Result<InstalledPlugin> {
     let provision = plugin.provides();
     let name = plugin.name().to_owned();
+    compatible(&name, provision.as_ref())?;
     let others: Vec<_> = outer
         .iter()
         .chain(inner)
         .map(|other| (other.name.clone(), other.provision.clone()))
         .collect();
-    if let Some(keyword) = provision.as_ref().map(Provision::keyword)
-        && let Some((other, _)) =
-            others.iter().find(|(_, p)| p.as_ref().is_some_and(|p| p.keyword == keyword))
-    {
-        return Err(Error::new(
-            ErrorKind::Plugin,
-            format!(
-                "plugin {name:?} cannot have keyword {keyword:?}, which plugin {other:?} has; give \
-                 one of them another with keyword(…)"
-            ),
-        ));
-    }
-    if let Some(claim) = provision.as_ref().and_then(|provision| provision.claim.as_ref())
-        && let Some((other, Some(theirs))) =
-            others.iter().find(|(_, p)| p.as_ref().is_some_and(|p| p.claim.as_ref() == Some(claim)))
-    {
-        return Err(Error::new(
-            ErrorKind::Plugin,
-            format!(
-                "plugin {name:?} cannot have {claim}, which plugin {other:?} with keyword {:?} has; \
-                 give one of them another",
-                theirs.keyword
-            ),
-        ));
-    }
     plugin.setup(&Installed { plugins: &others })?;
     Ok(InstalledPlugin { plugin: Arc::new(plugin), name, provision })
 }
 
-pub(crate) fn joined(prefix: &str, rule: &str) -> String {
-    format!("{}{rule}", prefix.trim_end_matches('/')).trim_end_matches('/').to_owned()
+/// Whether a plugin of this name and provision can be where another one is.
+pub(crate) fn compatible(
+    name: &str,
+    provision: Option<&Provision>,
+    other: &InstalledPlugin,
+) -> Result<()> {
+    let (Some(provision), Some(theirs)) = (provision, &other.provision) else { return Ok(()) };
+    let (keyword, other) = (&provision.keyword, &other.name);
+    let refused = |text: String| Err(Error::new(ErrorKind::Plugin, text));
+    if *keyword == theirs.keyword {
+        return refused(format!(
+            "plugin {name:?} cannot have keyword {keyword:?}, which plugin {other:?} has; give one of them \
+             another with keyword(…)"
+        ));
+    }
+    match &provision.claim {
+        Some(claim) if theirs.claim.as_ref() == Some(claim) => refused(format!(
+            "plugin {name:?} cannot have {claim}, which plugin {other:?} with keyword {:?} has; give one of \
+             them another",
+            theirs.keyword
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What a route takes besides rule and handler; returned by [`App::get`] and its like.
@@ -434,7 +470,12 @@ impl RouteOptions<'_> {
     pub fn apply(self, plugin: impl Plugin) -> Self {
         let location = Location::caller();
         let last = self.app.drafts.len() - 1;
-        match prepared(plugin, &self.app.plugins, &self.app.drafts[last].plugins) {
+        let own = &self.app.drafts[last].plugins;
+        // Those of the app are looked at when it is built: more may come, and the route may skip some.
+        let unique = |name: &str, provision: Option<&Provision>| {
+            own.iter().try_for_each(|other| compatible(name, provision, other))
+        };
+        match prepared(plugin, &self.app.plugins, own, unique) {
             Ok(installed) => self.app.drafts[last].plugins.push(installed),
             Err(error) => self.app.errors.push(error.at(location)),
         }
@@ -510,6 +551,10 @@ impl IntoMethods for &str {
 
 impl<T: IntoMethods, const N: usize> IntoMethods for [T; N] {
     fn into_methods(self) -> std::result::Result<Vec<Method>, String> {
+        if N == 0 {
+            // Not any method, which is what none of them would mean below.
+            return Err(String::new());
+        }
         let mut all = Vec::new();
         for methods in self {
             let methods = methods.into_methods()?;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use http::Method;
 
-use crate::app::{App, Draft, InstalledPlugin, joined};
+use crate::app::{App, Draft, InstalledPlugin, Mount, compatible};
 use crate::handler::{Binder, Fits, Provider, Wildcards};
 use crate::plugin::{Ask, Plugin, Route};
-use crate::router::{Filters, Router, Rule};
+use crate::request::DEFAULT_BODY_LIMIT;
+use crate::router::{Filters, Prefix, Router, Rule};
 use crate::service::{Endpoint, Inner, Scope, Service, Target, Urls};
 use crate::{Error, ErrorKind, Result};
 
@@ -22,9 +23,10 @@ pub(crate) fn service(app: App) -> Result<Service> {
         errors: Vec::new(),
         names: HashSet::new(),
     };
-    let body_limit = app.body_limit;
-    building.add_app(app, "", None);
+    let body_limit = app.body_limit.unwrap_or(DEFAULT_BODY_LIMIT);
+    building.add_app(app, &Prefix::default(), None, None);
     if !building.errors.is_empty() {
+        building.plugins.iter().for_each(|plugin| plugin.close());
         return Err(Error::many(building.errors));
     }
     Ok(Service::new(Inner {
@@ -47,17 +49,43 @@ struct Building {
 }
 
 impl Building {
-    fn add_app(&mut self, app: App, prefix: &str, parent: Option<usize>) {
+    fn add_app(
+        &mut self,
+        app: App,
+        prefix: &Prefix,
+        parent: Option<usize>,
+        body_limit: Option<u64>,
+    ) {
         self.errors.extend(app.errors);
         let scope = self.scopes.len();
         self.scopes.push(Scope { parent, ..app.scope });
+        let body_limit = app.body_limit.or(body_limit);
         let first_slot = self.plugins.len();
         self.plugins.extend(app.plugins.iter().map(|installed| installed.plugin.clone()));
-        for draft in app.drafts {
+        let mut mounts = app.mounts.into_iter().peekable();
+        for (number, mut draft) in app.drafts.into_iter().enumerate() {
+            while let Some(mount) = mounts.next_if(|mount| mount.after <= number) {
+                self.add_mount(mount, &app.filters, prefix, scope, body_limit);
+            }
+            draft.body_limit = draft.body_limit.or(body_limit);
             self.add_route(draft, &app.plugins, first_slot, &app.filters, prefix, scope);
         }
-        for (at, mounted) in app.mounts {
-            self.add_app(mounted, &joined(prefix, &at), Some(scope));
+        for mount in mounts {
+            self.add_mount(mount, &app.filters, prefix, scope, body_limit);
+        }
+    }
+
+    fn add_mount(
+        &mut self,
+        mount: Mount,
+        filters: &Filters,
+        prefix: &Prefix,
+        scope: usize,
+        body_limit: Option<u64>,
+    ) {
+        match prefix.join(&mount.prefix, filters) {
+            Ok(prefix) => self.add_app(mount.app, &prefix, Some(scope), body_limit),
+            Err(error) => self.errors.push(error.at(mount.location)),
         }
     }
 
@@ -67,15 +95,15 @@ impl Building {
         installed: &[InstalledPlugin],
         first_slot: usize,
         filters: &Filters,
-        prefix: &str,
+        prefix: &Prefix,
         scope: usize,
     ) {
         let location = draft.location;
         let errors_before = self.errors.len();
-        let texts: Vec<_> = draft.rules.iter().map(|rule| format!("{prefix}{rule}")).collect();
+        let texts: Vec<_> = draft.rules.iter().map(|rule| prefix.text_with(rule)).collect();
         let mut rules = Vec::new();
-        for text in &texts {
-            match Rule::parse(text, filters) {
+        for text in &draft.rules {
+            match prefix.rule(text, filters) {
                 Ok(rule) => rules.push(rule),
                 Err(error) => self.errors.push(error.at(location)),
             }
@@ -93,6 +121,12 @@ impl Building {
             .collect();
         let providers: Vec<_> = slots.iter().filter_map(provider).collect();
         let title = format!("route {}", texts.join(", "));
+        let around = slots.iter().filter(|(_, slot, skipped)| *slot < first_own && !skipped);
+        for own in &draft.plugins {
+            let fits = |other| compatible(&own.name, own.provision.as_ref(), other);
+            let fits = around.clone().try_for_each(|(other, ..)| fits(other));
+            self.errors.extend(fits.err().map(|error| error.at(location)));
+        }
         let mut binder = Binder::new(title.clone(), &providers, &wildcards);
         let mut callback = (draft.bind)(&mut binder);
         let bound = binder.finish();
@@ -170,8 +204,8 @@ fn conflict(method: &Option<Method>, rule: &Rule, route: &Route, other: &Target)
     let other = &other.endpoint.route;
     let method = method.as_ref().map_or("ANY", Method::as_str);
     let text = format!(
-        "{method} {} is registered already, as {} at {}:{}; a second route for the same requests would \
-         never run",
+        "{method} {} is registered already, as {} at {}:{}; two routes are told apart by their methods, \
+         their texts or their filters, as in <id:int>",
         rule.text(),
         other.rules.join(", "),
         other.location.file(),

@@ -26,7 +26,10 @@ impl RequestCookies {
             for pair in line.as_bytes().split(|byte| *byte == b';') {
                 let Ok(pair) = std::str::from_utf8(pair) else { continue };
                 let Some((name, value)) = pair.split_once('=') else { continue };
-                let (name, value) = (name.trim(), unquoted(value.trim()));
+                // No other space is taken off (RFC 6265 section 5.4): a browser lets any site nearby set a
+                // name that starts with U+2000, and that must not become `__Host-`.
+                let [name, value] = [name, value].map(|text| text.trim_matches([' ', '\t']));
+                let value = unquoted(value);
                 if !name.is_empty() {
                     pairs.push((name.to_owned(), value.to_owned()));
                 }
@@ -60,9 +63,17 @@ pub(crate) fn decoded(value: &str) -> Cow<'_, str> {
     percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed(value))
 }
 
-/// The `Set-Cookie` value of a cookie; name and value are percent-encoded where RFC 6265 section 4.1.1
-/// does not allow them as they are.
+/// The `Set-Cookie` value of a cookie; the value is percent-encoded where RFC 6265 section 4.1.1 does not
+/// allow it as it is.
 pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
+    if !is_token(cookie.name()) {
+        // Encoded it would come back as a cookie of another name.
+        let text = format!(
+            "{:?} is no name for a cookie, which is made of letters, digits and !#$&'*+-.^_`|~",
+            cookie.name()
+        );
+        return Err(Error::new(ErrorKind::Input, text));
+    }
     for (attribute, value) in [("Path", cookie.path()), ("Domain", cookie.domain())] {
         let forbidden = |character: char| character.is_control() || character == ';';
         if let Some(character) = value.and_then(|value| value.chars().find(|c| forbidden(*c))) {
@@ -75,10 +86,21 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
             ));
         }
     }
-    HeaderValue::from_str(&cookie.encoded().to_string()).map_err(|error| {
+    // Of a name that can come back nothing needs to be encoded; the `cookie` crate would, a `#` for one.
+    let encoded = cookie.encoded().to_string();
+    let value = encoded.split_once('=').map_or("", |(_, value)| value);
+    HeaderValue::from_str(&format!("{}={value}", cookie.name())).map_err(|error| {
         let text = format!("cookie {:?} cannot be written as a header", cookie.name());
         Error::new(ErrorKind::Input, text).with_source(error)
     })
+}
+
+/// RFC 9110 section 5.6.2, but for the percent sign, which other readers decode.
+fn is_token(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte))
 }
 
 #[cfg(test)]
@@ -107,6 +129,44 @@ mod tests {
     }
 
     #[test]
+    fn a_space_that_is_none_of_http_belongs_to_the_name() {
+        for space in ["\u{a0}", "\u{2000}", "\u{3000}", "\u{85}"] {
+            let mut headers = HeaderMap::new();
+            let line = format!("{space}__Host-id=evil; __Host-id{space}=evil; \t__Host-id =good");
+            headers.append(header::COOKIE, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+            let cookies = RequestCookies::parse(&headers);
+            assert_eq!(cookies.raw("__Host-id").collect::<Vec<_>>(), ["good"], "{space:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_comes_back_under_its_name_or_is_refused() {
+        for name in
+            ["", " ", "a b", "a=b", "a;b", "é", "a%41", "a%", "a\"", "a,b", "a(b)", "a\r\nb"]
+        {
+            let error = set_cookie_value(&Cookie::new(name, "1")).unwrap_err().to_string();
+            assert!(error.contains("is no name for a cookie"), "{name:?}: {error}");
+        }
+        for name in ["__Host-id", "bottle.session", "a!#$&'*+-.^_`|~9"] {
+            let mut headers = HeaderMap::new();
+            headers.append(header::COOKIE, set_cookie_value(&Cookie::new(name, "1")).unwrap());
+            assert_eq!(RequestCookies::parse(&headers).get(name).as_deref(), Some("1"), "{name}");
+        }
+    }
+
+    #[test]
+    fn any_value_comes_back() {
+        for value in ["", "a b", "\"q\"", "\"", "%41", "%", "é;,=\r\n\0\t", "\\", "a=b; c=d", "+"]
+        {
+            let mut headers = HeaderMap::new();
+            headers.append(header::COOKIE, set_cookie_value(&Cookie::new("a", value)).unwrap());
+            let cookies = RequestCookies::parse(&headers);
+            assert_eq!(cookies.get("a").as_deref(), Some(value), "{value:?}");
+            assert_eq!(cookies.iter().count(), 1, "{value:?}");
+        }
+    }
+
+    #[test]
     fn values_are_unquoted_and_decoded() {
         let cookies = cookies(&["a=\"x y\"; b=%C3%A9; c=%FF", "d=1"]);
         for (name, value) in [("a", "x y"), ("b", "é"), ("c", "%FF"), ("d", "1")] {
@@ -116,9 +176,9 @@ mod tests {
 
     #[test]
     fn nothing_gets_out_of_its_place_in_set_cookie() {
-        let value = set_cookie_value(&Cookie::new("a\r\nb", "1; Path=/x\r\n")).unwrap();
+        let value = set_cookie_value(&Cookie::new("a", "1; Path=/x\r\n")).unwrap();
         let value = value.to_str().unwrap();
-        assert!(!value.contains(['\r', '\n', ';']), "{value}");
+        assert_eq!(value, "a=1%3B%20Path%3D%2Fx%0D%0A");
         for path in ["/;Domain=x", "/\r\nX: y", "/\0"] {
             let cookie = Cookie::build(("a", "1")).path(path).build();
             assert!(set_cookie_value(&cookie).is_err(), "{path:?}");

@@ -26,6 +26,8 @@ struct Inner {
     slots: Vec<Option<Box<dyn Any + Send>>>,
     response: Option<Response>,
     head: ResponseHead,
+    /// The head as it was before the handler borrowed it.
+    head_before: Option<ResponseHead>,
     urls: Option<Arc<Urls>>,
 }
 
@@ -41,6 +43,7 @@ impl Exchange {
             slots: Vec::new(),
             response: None,
             head: ResponseHead::default(),
+            head_before: None,
             urls: None,
         }))
     }
@@ -109,7 +112,27 @@ impl Exchange {
     }
 
     pub(crate) fn take_head(&mut self) -> ResponseHead {
-        std::mem::take(&mut self.0.head)
+        let head = std::mem::take(&mut self.0.head);
+        match self.0.head_before.take() {
+            // The handler that borrowed it panicked. What others had set is not lost with it.
+            Some(mut before) => {
+                before.merge(head);
+                before
+            }
+            None => head,
+        }
+    }
+
+    /// The head, for a handler; it comes back by [`return_head`](Exchange::return_head) unless that panics.
+    pub(crate) fn lend_head(&mut self) -> ResponseHead {
+        let head = self.take_head();
+        self.0.head_before = Some(head.clone());
+        head
+    }
+
+    pub(crate) fn return_head(&mut self, head: ResponseHead) {
+        self.0.head_before = None;
+        self.0.head.merge(head);
     }
 
     pub(crate) fn set_urls(&mut self, urls: Arc<Urls>) {

@@ -99,7 +99,7 @@ impl Request {
     /// The same request with these headers and no others.
     #[must_use]
     pub fn with_headers(mut self, headers: HeaderMap) -> Request {
-        self.headers = headers;
+        *self.headers_mut() = headers;
         self
     }
 
@@ -107,6 +107,8 @@ impl Request {
     #[must_use]
     pub fn with_body(mut self, body: RequestBody) -> Request {
         self.unread = Mutex::new(Some(body));
+        self.buffered = OnceLock::new();
+        self.form = OnceLock::new();
         self
     }
 
@@ -129,7 +131,8 @@ impl Request {
         &self.method
     }
 
-    /// The path as it was sent, percent-encoded.
+    /// The path as the client wrote it, percent-encoded: `/admin` and `/%61dmin` find the same route. To
+    /// keep visitors out of a part of an app, [mount](crate::App::mount) it and give it a hook of its own.
     pub fn path(&self) -> &str {
         self.target.path()
     }
@@ -399,6 +402,23 @@ mod tests {
         assert_eq!(text, "12345");
         assert!(request.body_reader().is_err());
         assert!(request.body().is_err());
+    }
+
+    #[test]
+    fn what_was_read_before_is_read_anew() {
+        let headers = |value| HeaderMap::from_iter([(header::COOKIE, value)]);
+        let one = http::HeaderValue::from_static("a=1");
+        let two = http::HeaderValue::from_static("a=2");
+        let request = request(stream("12345", None), 5).with_headers(headers(one));
+        assert_eq!(
+            (request.cookie("a").as_deref(), request.body().unwrap()),
+            (Some("1"), &b"12345"[..])
+        );
+        let request = request.with_headers(headers(two)).with_body(stream("67", None));
+        assert_eq!(
+            (request.cookie("a").as_deref(), request.body().unwrap()),
+            (Some("2"), &b"67"[..])
+        );
     }
 
     #[test]

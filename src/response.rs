@@ -10,6 +10,7 @@ use bytes::Bytes;
 use cookie::Cookie;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
 use crate::cookies::set_cookie_value;
@@ -180,8 +181,19 @@ impl Response {
         (self.status, self.headers, self.body)
     }
 
+    /// The error behind the answer, with what was put onto the answer's head since.
     pub(crate) fn take_error(&mut self) -> Option<HttpError> {
-        self.error.take()
+        let mut error = self.error.take()?;
+        let mut headers = std::mem::take(&mut self.headers);
+        // These are about a body, and the page that shows the error will have another one.
+        for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
+            match error.0.headers.remove(&name) {
+                Some(own) => headers.insert(name, own),
+                None => headers.remove(name),
+            };
+        }
+        error.0.headers = headers;
+        Some(error)
     }
 
     /// Keeps what a HEAD request may have: all headers and the length, not the body.
@@ -215,7 +227,7 @@ where
 ///
 /// They are put onto the answer that is chosen in the end, so they survive `abort`, redirects, error
 /// pages and failed handlers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
     headers: HeaderMap,
     cookies: Vec<Cookie<'static>>,
@@ -462,7 +474,11 @@ impl HttpError {
     /// The same error with this header on its answer.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> HttpError {
-        self.0.headers.insert(name, value);
+        let headers = match &mut self.0.reply {
+            Some(reply) => &mut reply.headers,
+            None => &mut self.0.headers,
+        };
+        headers.insert(name, value);
         self
     }
 
@@ -471,7 +487,8 @@ impl HttpError {
         self.0.status
     }
 
-    /// The text for the client; empty where there is none.
+    /// The text for the client; empty where there is none. It may hold what the client sent: an HTML page
+    /// shows it through [`escape_html`].
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -514,9 +531,37 @@ pub fn abort(status: u16, message: impl Into<String>) -> HttpError {
 
 /// Sends the client to another address with a 303 (RFC 9110 section 15.4.4: the next request is a GET):
 /// as a reply, `redirect("/login")`, or early, `return Err(redirect("/login").into())`.
+///
+/// The address goes out as it is, of this site or of another. What cannot stand in one, such as a space, a
+/// backslash or `é`, is percent-encoded; what is encoded already stays so. An address that a visitor named
+/// (`/login?next=…`) may lead anywhere. This one stays on the site:
+///
+/// ```
+/// use bottle_session::{Redirect, redirect};
+///
+/// fn back_to(next: &str) -> Redirect {
+///     // With two slashes, the second begins the name of a host.
+///     redirect(if next.starts_with('/') && !next.starts_with("//") { next } else { "/" })
+/// }
+/// # let _ = back_to("//evil.example");
+/// ```
 pub fn redirect(location: impl Into<String>) -> Redirect {
     Redirect { status: StatusCode::SEE_OTHER, location: location.into() }
 }
+
+/// What no address holds as it is (RFC 3986 section 2). Browsers drop tabs and take a backslash for a slash:
+/// unencoded, `/\evil.example` were another host.
+const NOT_IN_ADDRESS: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// A redirection; see [`redirect`].
 #[derive(Clone, Debug)]
@@ -536,7 +581,13 @@ impl Redirect {
 
 impl IntoResponse for Redirect {
     fn into_response(self) -> Response {
-        Response::new(self.status).with_header(header::LOCATION, self.location)
+        let location = &self.location;
+        if location.contains(['\r', '\n', '\0']) {
+            let text = format!("{location:?} is no address to redirect to");
+            return HttpError::from(Error::new(ErrorKind::Input, text)).into_response();
+        }
+        let location = utf8_percent_encode(location, NOT_IN_ADDRESS).to_string();
+        Response::new(self.status).with_header(header::LOCATION, location)
     }
 }
 
@@ -557,7 +608,7 @@ impl From<Response> for HttpError {
         if let Some(error) = response.take_error() {
             return error;
         }
-        let mut early = HttpError::new(StatusCode::OK);
+        let mut early = HttpError::new(response.status);
         early.0.reply = Some(response);
         early
     }
@@ -685,6 +736,30 @@ mod tests {
         assert!(response.error().is_none());
         let response = through(abort(403, "no"));
         assert_eq!(response.error().unwrap().message(), "no");
+    }
+
+    #[test]
+    fn a_redirect_is_an_error_of_its_own_status() {
+        let early = HttpError::from(redirect("/x"))
+            .with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        assert_eq!(early.status(), 303);
+        let response = HttpError::from(Error::from(early)).into_response();
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+    }
+
+    #[test]
+    fn an_address_is_encoded_where_it_is_none() {
+        for (address, sent) in [
+            ("/a%20b?c=d&e#f", "/a%20b?c=d&e#f"),
+            ("https://[::1]:8080/~x;y=(1)!*'@$,+", "https://[::1]:8080/~x;y=(1)!*'@$,+"),
+            ("/é b", "/%C3%A9%20b"),
+            ("/\\evil.example", "/%5Cevil.example"),
+            ("/\t/evil.example", "/%09/evil.example"),
+            (" //evil.example", "%20//evil.example"),
+        ] {
+            let response = redirect(address).into_response();
+            assert_eq!(response.headers()[header::LOCATION], sent, "{address}");
+        }
     }
 
     #[test]

@@ -257,9 +257,7 @@ impl Service {
         if made.status() == StatusCode::OK {
             made = made.with_status(status);
         }
-        for (name, value) in error.headers() {
-            made.headers_mut().insert(name, value.clone());
-        }
+        made.headers_mut().extend(error.headers().clone());
         made
     }
 
@@ -299,7 +297,7 @@ fn guarded(exchange: &mut Exchange, run: impl FnOnce(&mut Exchange)) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(exchange))) {
         exchange.drop_provided();
         let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
-            .with_source(panicked("the handler", panic.as_ref()));
+            .with_source(panicked("its handler, a hook or a filter", panic.as_ref()));
         exchange.answer(error.into_response());
     }
 }

@@ -38,18 +38,17 @@ use crate::{Error, ErrorKind};
 /// # Ok::<(), bottle_session::Error>(())
 /// ```
 pub fn static_file(request: &Request, filename: &str, root: impl AsRef<Path>) -> StaticFile {
-    let conditions = Conditions {
-        ranges: request.method() == Method::GET,
-        headers: [
-            header::IF_NONE_MATCH,
-            header::IF_MODIFIED_SINCE,
-            header::RANGE,
-            header::IF_RANGE,
-        ]
-        .into_iter()
-        .filter_map(|name| Some((name.clone(), request.headers().get(name)?.clone())))
-        .collect(),
+    // To any other method a 304 would say that nothing had been done (RFC 9110 section 13.2.1), and only a
+    // GET has ranges (section 14.2).
+    let names: &[HeaderName] = match *request.method() {
+        Method::GET => {
+            &[header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::IF_RANGE]
+        }
+        Method::HEAD => &[header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE],
+        _ => &[],
     };
+    let header = |name: &HeaderName| Some((name.clone(), request.headers().get(name)?.clone()));
+    let conditions = Conditions { headers: names.iter().filter_map(header).collect() };
     StaticFile {
         root: root.as_ref().to_owned(),
         filename: filename.to_owned(),
@@ -78,8 +77,6 @@ enum Download {
 /// On what the client's request makes the answer depend.
 #[derive(Clone, Debug)]
 struct Conditions {
-    /// RFC 9110 section 14.2: ranges are for GET alone.
-    ranges: bool,
     headers: HeaderMap,
 }
 
@@ -279,7 +276,7 @@ impl Conditions {
 
     fn wanted(&self, size: u64, validators: &Validators) -> Wanted {
         match self.header(header::RANGE) {
-            Some(range) if self.ranges && self.is_same(validators) => {
+            Some(range) if self.is_same(validators) => {
                 read_range(range, size).unwrap_or(Wanted::All)
             }
             _ => Wanted::All,

@@ -11,6 +11,9 @@ use bottle_session::{
 };
 use serde::{Deserialize, Serialize};
 
+mod misuse;
+mod mounts;
+
 fn client(set_up: impl FnOnce(&mut App)) -> TestClient {
     let mut app = App::new();
     set_up(&mut app);
@@ -655,4 +658,79 @@ fn a_plugin_that_uses_another_must_find_it() {
         app.get("/", || "x");
     });
     assert_eq!(client.get("/").send().header("x-used"), Some("5"));
+}
+
+#[test]
+fn the_client_keeps_cookies_and_no_attributes() {
+    let client = client(|app| {
+        app.get("/set", |head: &mut ResponseHead| {
+            let cookie = Cookie::build(("a", "1")).path("/").http_only(true).secure(true);
+            head.set_cookie(cookie)
+        });
+        app.get("/expire", || {
+            Response::text("")
+                .with_header("set-cookie", "a=; Expires=Thu, 01 Jan 1970 00:00:00 GMT")
+        });
+        app.get("/", |request: &Request| {
+            request
+                .cookies()
+                .iter()
+                .map(|(name, value)| format!("{name}={value};"))
+                .collect::<String>()
+        });
+    });
+    client.set_cookie("b", "é");
+    client.get("/set").send();
+    let mut sent: Vec<_> = client.get("/").send().text().split(';').map(str::to_owned).collect();
+    sent.sort();
+    assert_eq!(sent, ["", "a=1", "b=é"]);
+    client.get("/expire").send();
+    assert_eq!(client.get("/").send().text(), "b=é;");
+}
+
+#[test]
+fn the_client_takes_an_answer_as_a_server_sends_it() {
+    let client = client(|app| {
+        app.get("/204", || (204, "text"));
+        app.get("/304", || (304, "text"));
+        app.get("/short", || Response::stream(&b"123"[..], Some(4)));
+    });
+    assert_eq!(client.get("/204").send().text(), "");
+    assert_eq!(client.get("/304").send().text(), "");
+    let short = std::panic::AssertUnwindSafe(|| client.get("/short").send());
+    assert!(std::panic::catch_unwind(short).is_err());
+}
+
+#[test]
+fn after_request_hooks_run_the_last_one_first() {
+    let mut inner = App::new();
+    inner.get("/", || "x");
+    inner.after_request(|_, response: &mut Response| note(response, "inner"));
+    fn note(response: &mut Response, what: &'static str) {
+        response.headers_mut().append("x-order", what.parse().unwrap());
+    }
+    let client = client(|app| {
+        app.after_request(|_, response| note(response, "first"));
+        app.after_request(|_, response| note(response, "second"));
+        app.mount("/in", inner);
+    });
+    let response = client.get("/in/").send();
+    let order: Vec<_> = response.headers().get_all("x-order").iter().collect();
+    assert_eq!(order, ["inner", "second", "first"]);
+}
+
+#[test]
+fn no_method_is_not_any_method() {
+    let error = build_error(|app| {
+        app.route([] as [&str; 0], "/", || "x");
+    });
+    assert!(error.contains("a route needs a method such as \"GET\", or \"ANY\""), "{error}");
+}
+
+#[test]
+fn the_head_is_borrowed_once() {
+    let error = build_error(|app| {
+        app.get("/", |_: &mut ResponseHead, _: &mut ResponseHead| "x");
+    });
+    assert!(error.contains("argument 2 asks a second time for &mut ResponseHead"), "{error}");
 }

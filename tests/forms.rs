@@ -1,6 +1,8 @@
 //! Forms and uploads, as handlers see them.
 
-use bottle_session::{App, CsrfPlugin, Request, Result, Session, SessionPlugin, TestClient};
+use bottle_session::{
+    App, CsrfPlugin, Form, Json, Request, Result, Session, SessionPlugin, TestClient,
+};
 
 fn multipart(parts: &[(&str, &str)]) -> Vec<u8> {
     let part = |(parameters, content): &(&str, &str)| {
@@ -138,4 +140,39 @@ fn a_form_with_files_carries_its_csrf_token() {
     let body = multipart(&[("name=csrf_token; filename=x", &token)]);
     let sent = client.post("/").header("content-type", MULTIPART).body(body).send();
     assert_eq!(sent.status(), 403);
+}
+
+#[test]
+fn fields_have_a_limit_however_they_are_encoded() {
+    let mut app = App::new();
+    app.post("/form", |request: &Request| -> Result<String> {
+        Ok(request.form()?.fields().count().to_string())
+    });
+    app.post("/typed", |Form(fields): Form<Vec<(String, String)>>| fields.len().to_string());
+    let client = TestClient::new(app).unwrap();
+    for path in ["/form", "/typed"] {
+        let send = |body: String| client.post(path).header("content-type", URLENCODED).body(body);
+        // What has no name and no value is no field.
+        let most = send("&".repeat(5000) + &"a&".repeat(1000)).send();
+        assert_eq!((most.status(), most.text().as_str()), (200, "1000"), "{path}");
+        let more = send("a&".repeat(1001)).send();
+        assert_eq!(more.status(), 400, "{path}");
+        assert!(more.text().contains("it has more than 1000 fields"), "{path}: {}", more.text());
+    }
+}
+
+#[test]
+fn json_that_is_nested_without_end_is_refused() {
+    let mut app = App::new();
+    app.post("/", |Json(value): Json<serde_json::Value>| value.to_string());
+    let client = TestClient::new(app).unwrap();
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let nested = |depth| format!("{}1{}", open.repeat(depth), close.repeat(depth));
+        let send = |body: String| {
+            client.post("/").header("content-type", "application/json").body(body).send()
+        };
+        assert_eq!(send(nested(100)).text(), nested(100));
+        assert_eq!(send(nested(100_000)).status(), 400);
+        assert_eq!(send(open.repeat(100_000)).status(), 400);
+    }
 }

@@ -322,7 +322,7 @@ fn while_turns_are_lost_and_connections_move_every_request_gets_its_own_answer()
     let mut app = app();
     app.get("/for/<micros:int>/<name>", |micros: u64, name: &str| {
         // Some handlers wait, some compute, most do neither.
-        if micros % 2 == 0 {
+        if micros.is_multiple_of(2) {
             std::thread::sleep(Duration::from_micros(micros));
         } else {
             let begun = std::time::Instant::now();

@@ -274,3 +274,39 @@ fn a_file_is_a_reply_like_any_other() {
     assert_eq!(response.header("cache-control"), Some("max-age=3600"));
     assert_eq!(response.text(), "0123456789");
 }
+
+#[test]
+fn conditions_are_for_get_and_head_alone() {
+    let folder = Folder::new("methods");
+    let client = folder.client();
+    let got = client.get("/s/hello.txt").send();
+    for (name, value) in [
+        ("if-none-match", got.header("etag").unwrap()),
+        ("if-none-match", "*"),
+        ("if-modified-since", got.header("last-modified").unwrap()),
+    ] {
+        let head = client.request("HEAD".parse().unwrap(), "/s/hello.txt");
+        assert_eq!(head.header(name, value).send().status(), 304, "{name}");
+        // Here a 304 would say that nothing had been done.
+        let post = client.post("/s/hello.txt").header(name, value).send();
+        assert_eq!((post.status(), post.text().as_str()), (200, "0123456789"), "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_sent_never_gives_more_than_was_promised() {
+    use bottle_session::http::Method;
+    use bottle_session::{Body, IntoResponse};
+
+    let folder = Folder::new("changes");
+    let path = folder.root().join("hello.txt");
+    for (content, sent) in [("0123456789 and more", "0123456789"), ("0123", "0123")] {
+        fs::write(&path, "0123456789").unwrap();
+        let request = Request::new(Method::GET, "/".parse().unwrap());
+        let response = static_file(&request, "hello.txt", folder.root()).into_response();
+        assert!(matches!(response.body(), Body::Stream { length: Some(10), .. }));
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        fs::write(&path, content).unwrap();
+        assert_eq!(response.into_bytes().unwrap(), sent);
+    }
+}

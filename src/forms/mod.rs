@@ -29,6 +29,10 @@ pub struct UploadedFile {
     content: Bytes,
 }
 
+/// How many fields a urlencoded form may have, as many as a multipart one. Each takes far more memory than
+/// the two bytes that it takes in the body.
+const FIELDS: usize = 1000;
+
 /// Why a body is no form: the status of the answer, and a text for the client.
 pub(crate) type NoForm = (StatusCode, String);
 
@@ -130,7 +134,8 @@ impl Request {
     /// The [body limit](Request::body_limit) is that of fields and files together: routes that take files
     /// often need [a larger one](crate::RouteOptions::body_limit). Returned from a handler, the error
     /// answers 413 past the limit, 415 for another type of body, 400 for a form that is malformed or breaks
-    /// off. A multipart form has at most 1000 parts with 8 KiB of headers each; its texts must be UTF-8.
+    /// off. A form has at most 1000 fields and files together. A part of a multipart one has at most 8 KiB of
+    /// headers, and its text must be UTF-8.
     ///
     /// ```
     /// use bottle_session::{App, Request, Result, TestClient};
@@ -161,15 +166,14 @@ impl Request {
 
     fn read_form(&self, body: &Bytes) -> std::result::Result<FormData, NoForm> {
         match self.content_type().as_str() {
-            "application/x-www-form-urlencoded" => Ok(FormData {
-                fields: form_urlencoded::parse(body).into_owned().collect(),
-                files: Vec::new(),
-            }),
+            "application/x-www-form-urlencoded" => {
+                check_urlencoded(body)?;
+                let fields = form_urlencoded::parse(body).into_owned().collect();
+                Ok(FormData { fields, files: Vec::new() })
+            }
             "multipart/form-data" => {
                 let content_type = self.header(header::CONTENT_TYPE).unwrap_or_default();
-                read_multipart(body, content_type).map_err(|why| {
-                    (StatusCode::BAD_REQUEST, format!("The form is malformed: {why}."))
-                })
+                read_multipart(body, content_type).map_err(malformed)
             }
             other => Err((
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -180,6 +184,18 @@ impl Request {
             )),
         }
     }
+}
+
+/// Refuses a urlencoded form of too many fields.
+pub(crate) fn check_urlencoded(body: &[u8]) -> std::result::Result<(), NoForm> {
+    match form_urlencoded::parse(body).nth(FIELDS) {
+        None => Ok(()),
+        Some(_) => Err(malformed("it has more than 1000 fields")),
+    }
+}
+
+fn malformed(why: multipart::Malformed) -> NoForm {
+    (StatusCode::BAD_REQUEST, format!("The form is malformed: {why}."))
 }
 
 fn read_multipart(body: &Bytes, content_type: &str) -> Result<FormData, multipart::Malformed> {

@@ -387,6 +387,40 @@ mod tests {
     }
 
     #[test]
+    fn whatever_was_put_in_comes_out() {
+        let mut state: u64 = 88_172_645_463_325_252;
+        let mut below = |limit: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % limit as u64) as usize
+        };
+        let pieces =
+            ["\r", "\n", "\r\n", "\r\n-", "\r\n--", "--", "-", "b", "b--", "\r\n--a", ":", "x"];
+        let (mut forms, mut parts) = (0, 0);
+        for _ in 0..5000 {
+            let contents: Vec<String> = (0..below(4))
+                .map(|_| (0..below(6)).map(|_| pieces[below(pieces.len())]).collect())
+                .collect();
+            // A content that has the delimiter in it, or is one behind its blank line, cannot be sent.
+            if contents.iter().any(|content| format!("\r\n{content}\r\n").contains("\r\n--b")) {
+                continue;
+            }
+            let mut body = String::new();
+            for (number, content) in contents.iter().enumerate() {
+                let head = format!("Content-Disposition: form-data; name=\"{number}\"");
+                body.push_str(&format!("--b\r\n{head}\r\n\r\n{content}\r\n"));
+            }
+            body.push_str("--b--\r\n");
+            let expected: Vec<_> =
+                contents.iter().enumerate().map(|(n, content)| format!("{n}={content}")).collect();
+            assert_eq!(parsed(&body, "b").unwrap(), expected, "{body:?}");
+            (forms, parts) = (forms + 1, parts + contents.len());
+        }
+        assert!(forms > 3000 && parts > 3000, "{parts} parts in {forms} forms");
+    }
+
+    #[test]
     fn no_bytes_make_it_panic() {
         // Every single change of one byte, and every removal: refused or read, never worse.
         for at in 0..FORM.len() {

@@ -140,12 +140,12 @@ impl Argument for &mut ResponseHead {
     type State = ResponseHead;
     type Item<'a> = &'a mut ResponseHead;
 
-    fn plan(_: &mut Binder<'_>) -> Option<()> {
-        Some(())
+    fn plan(binder: &mut Binder<'_>) -> Option<()> {
+        binder.head()
     }
 
     fn take((): &(), exchange: &mut Exchange) -> ResponseHead {
-        exchange.take_head()
+        exchange.lend_head()
     }
 
     fn lend<'a>(_: &'a (), state: &'a mut ResponseHead, _: &'a Exchange) -> &'a mut ResponseHead {
@@ -153,7 +153,7 @@ impl Argument for &mut ResponseHead {
     }
 
     fn put_back((): &(), state: ResponseHead, exchange: &mut Exchange) {
-        exchange.head_mut().merge(state);
+        exchange.return_head(state);
     }
 }
 

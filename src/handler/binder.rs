@@ -36,6 +36,8 @@ pub struct Binder<'a> {
     names: Option<&'static [&'static str]>,
     position: usize,
     next_wildcard: usize,
+    /// The response's head is taken.
+    has_head: bool,
     asks: Vec<Ask>,
     fits: Vec<(usize, Fits)>,
     errors: Vec<Error>,
@@ -61,6 +63,7 @@ impl<'a> Binder<'a> {
             names: None,
             position: 0,
             next_wildcard: 0,
+            has_head: false,
             asks: Vec::new(),
             fits: Vec::new(),
             errors: Vec::new(),
@@ -132,6 +135,19 @@ impl<'a> Binder<'a> {
         Some(slot)
     }
 
+    /// The response's head, for one argument: what a second one set would take the place of what the first
+    /// did.
+    pub(crate) fn head(&mut self) -> Option<()> {
+        if std::mem::replace(&mut self.has_head, true) {
+            let argument = self.argument();
+            self.error(format!(
+                "{argument} asks a second time for &mut ResponseHead; a handler borrows it once"
+            ));
+            return None;
+        }
+        Some(())
+    }
+
     fn provider_by_type(&self, wanted: TypeId, type_name: &str) -> Result<usize, String> {
         let argument = self.argument();
         let of_type = self.providers.iter().enumerate().filter(|(_, p)| p.type_id == wanted);
@@ -169,7 +185,9 @@ impl<'a> Binder<'a> {
         wanted: TypeId,
         type_name: &str,
     ) -> Result<usize, String> {
-        let found = self.providers.iter().enumerate().find(|(_, p)| p.keyword == name);
+        let of_keyword = || self.providers.iter().enumerate().filter(|(_, p)| p.keyword == name);
+        // A plugin of the route's own may stand in for one that it skips.
+        let found = of_keyword().find(|(_, p)| !p.skipped).or_else(|| of_keyword().next());
         match found {
             Some((_, provider)) if provider.skipped => Err(format!(
                 "argument {name:?} asks for a keyword of plugin {:?}, which the route skips",

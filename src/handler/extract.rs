@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use super::argument::Argument;
 use super::binder::Binder;
 use crate::exchange::Exchange;
+use crate::forms::check_urlencoded;
 use crate::request::Request;
 use crate::response::{HttpError, Json};
 
@@ -46,9 +47,10 @@ fn form<T: DeserializeOwned>(request: &Request) -> Result<Form<T>, HttpError> {
             "Expected a form (application/x-www-form-urlencoded), not {content_type:?}."
         )));
     }
-    serde_urlencoded::from_bytes(request.body()?)
-        .map(Form)
-        .map_err(|error| bad_request("form", error))
+    let body = request.body()?;
+    check_urlencoded(body)
+        .map_err(|(status, message)| HttpError::new(status).with_message(message))?;
+    serde_urlencoded::from_bytes(body).map(Form).map_err(|error| bad_request("form", error))
 }
 
 fn json<T: DeserializeOwned>(request: &Request) -> Result<Json<T>, HttpError> {

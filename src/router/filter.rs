@@ -56,7 +56,7 @@ enum Kind {
 impl Filter {
     /// A filter for the texts that this regex matches as a whole; it needs no anchors. It sees decoded text.
     ///
-    /// A pattern that can match a slash (`.+`, but not `\\w+` or `[^/]+`) goes over several segments, and
+    /// A pattern that can match a slash (`.+`, but not `\w+` or `[^/]+`) goes over several segments, and
     /// any other stays inside its own. Only an encoded slash, `%2F`, is never a slash to a pattern: it is
     /// a character that `.` and `[^/]` match, and a slash again in the value.
     pub fn regex(pattern: &str) -> Result<Filter> {

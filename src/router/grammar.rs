@@ -23,15 +23,16 @@ pub(super) enum Part {
     Wildcard { name: Option<String>, filter: Filter },
 }
 
-/// Reads a rule.
-pub(super) fn parts(text: &str, filters: &Filters) -> Result<Vec<Part>> {
-    Parser { text, rest: text.char_indices().peekable(), filters }.parts()
+/// Reads a rule that stands behind these parts.
+pub(super) fn parts(text: &str, filters: &Filters, before: &[Part]) -> Result<Vec<Part>> {
+    Parser { text, rest: text.char_indices().peekable(), filters, before }.parts()
 }
 
 struct Parser<'a> {
     text: &'a str,
     rest: Peekable<CharIndices<'a>>,
     filters: &'a Filters,
+    before: &'a [Part],
 }
 
 impl Parser<'_> {
@@ -86,7 +87,7 @@ impl Parser<'_> {
             return Err(self.error(text, start + 1));
         }
         let same = |part: &Part| matches!(part, Part::Wildcard { name: Some(n), .. } if n == name);
-        if !name.is_empty() && before.iter().any(same) {
+        if !name.is_empty() && self.before.iter().chain(before).any(same) {
             return Err(self.error(format!("a second wildcard named {name:?}"), start + 1));
         }
         let filter = match filter {

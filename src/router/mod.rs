@@ -24,8 +24,8 @@ pub use captures::Captures;
 pub use filter::{Filter, Filters};
 use hash::RuleMap;
 use path::decoded_path;
-pub use rule::Rule;
 use rule::Shape;
+pub use rule::{Prefix, Rule};
 use tree::{Node, Numbers};
 
 /// Rules and what they lead to.

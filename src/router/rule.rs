@@ -45,6 +45,13 @@ struct Inner {
     shape: Shape,
 }
 
+/// What the rules of a mounted app stand behind: a rule itself, with the filters of the app around.
+#[derive(Clone, Debug, Default)]
+pub struct Prefix {
+    text: String,
+    parts: Vec<Part>,
+}
+
 #[derive(Debug)]
 pub(super) enum Shape {
     /// No wildcards: the decoded path must be this.
@@ -64,10 +71,42 @@ pub(super) enum Step {
     Span { cell: Cell, after: usize },
 }
 
+impl Prefix {
+    /// The prefix of an app that is mounted at this rule, below this one.
+    pub fn join(&self, at: &str, filters: &Filters) -> Result<Prefix> {
+        match at.trim_end_matches('/') {
+            "" => Ok(self.clone()),
+            at => Ok(Prefix { text: self.text_with(at), parts: self.parts_with(at, filters)? }),
+        }
+    }
+
+    /// Reads a rule behind this prefix. An empty one is the prefix itself.
+    pub fn rule(&self, text: &str, filters: &Filters) -> Result<Rule> {
+        let parts = match text.is_empty() && !self.parts.is_empty() {
+            true => self.parts.clone(),
+            false => self.parts_with(text, filters)?,
+        };
+        Rule::of(self.text_with(text), parts)
+    }
+
+    /// The text of a rule behind this prefix.
+    pub fn text_with(&self, text: &str) -> String {
+        format!("{}{text}", self.text)
+    }
+
+    fn parts_with(&self, text: &str, filters: &Filters) -> Result<Vec<Part>> {
+        let more = grammar::parts(text, filters, &self.parts)?;
+        Ok(linked(self.parts.iter().cloned().chain(more)))
+    }
+}
+
 impl Rule {
     /// Reads a rule.
     pub fn parse(text: &str, filters: &Filters) -> Result<Rule> {
-        let parts = grammar::parts(text, filters)?;
+        Prefix::default().rule(text, filters)
+    }
+
+    fn of(text: String, parts: Vec<Part>) -> Result<Rule> {
         let shape = shape(&parts).map_err(|error| {
             let what =
                 format!("rule {text:?} cannot be matched: its filters together are too much");
@@ -77,7 +116,7 @@ impl Rule {
             .iter()
             .filter(|part| matches!(part, Part::Wildcard { name: Some(_), .. }))
             .count();
-        Ok(Rule(Arc::new(Inner { text: text.to_owned(), parts, named, shape })))
+        Ok(Rule(Arc::new(Inner { text, parts, named, shape })))
     }
 
     /// The rule as it was written.
@@ -105,7 +144,8 @@ impl Rule {
     pub(super) fn pattern(&self) -> String {
         let part = |part: &Part| match part {
             Part::Text(text) => text.replace('\\', r"\\").replace('<', r"\<"),
-            Part::Wildcard { filter, .. } => format!("<{}>", filter.identity()),
+            // Quoted, so that a filter cannot pass for its end and a text behind it.
+            Part::Wildcard { filter, .. } => format!("<{:?}>", filter.identity()),
         };
         self.0.parts.iter().map(part).collect()
     }
@@ -262,14 +302,19 @@ fn segments(parts: &[Part]) -> Vec<Vec<Part>> {
 
 /// Segments as one, with their slashes.
 fn joined(segments: Vec<Vec<Part>>) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
-    for (number, segment) in segments.into_iter().enumerate() {
+    linked(segments.into_iter().enumerate().flat_map(|(number, segment)| {
         let slash = (number > 0).then(|| Part::Text("/".to_owned()));
-        for part in slash.into_iter().chain(segment) {
-            match (parts.last_mut(), part) {
-                (Some(Part::Text(text)), Part::Text(more)) => text.push_str(&more),
-                (_, part) => parts.push(part),
-            }
+        slash.into_iter().chain(segment)
+    }))
+}
+
+/// The parts, texts that stand side by side as one.
+fn linked(all: impl Iterator<Item = Part>) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for part in all {
+        match (parts.last_mut(), part) {
+            (Some(Part::Text(text)), Part::Text(more)) => text.push_str(&more),
+            (_, part) => parts.push(part),
         }
     }
     parts

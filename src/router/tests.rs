@@ -210,6 +210,7 @@ fn the_same_pattern_twice_is_a_conflict() {
         ("/a", "/a/", false),
         ("/a/<x>", "/a/<y:>", true),
         (r"/\\<x:int>", r"/\\\<int\>", false),
+        (r"/<x:re:a 0\>b>", r"/<x:re:a>b 0\>", false),
     ];
     for (one, other, conflict) in table {
         let mut router = Router::new();

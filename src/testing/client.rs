@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
+use cookie::time::OffsetDateTime;
 use cookie::{Cookie, CookieJar};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
@@ -12,10 +13,14 @@ use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::request::{Request, RequestBody};
+use crate::response::{Body, Response};
 use crate::service::Service;
 use crate::{Error, ErrorKind, Result};
 
-/// A client that talks to an app in this process, and keeps its cookies as a browser does.
+/// A client that talks to an app in this process, and keeps its cookies from one request to the next.
+///
+/// Cookies are known by name alone: each goes along with every request, whatever its path, and also where it
+/// is `Secure`. One is forgotten when the app removes it, and not because time has passed.
 ///
 /// ```
 /// use bottle_session::{App, Session, SessionPlugin, TestClient};
@@ -75,7 +80,7 @@ impl TestClient {
         self.jar().get(name).map(|cookie| cookie.value().to_owned())
     }
 
-    /// Puts a cookie into the jar.
+    /// Puts a cookie into the jar. It is sent as it is: what a server would have encoded must be so already.
     pub fn set_cookie(&self, name: &str, value: &str) {
         self.jar().add_original(Cookie::new(name.to_owned(), value.to_owned()));
     }
@@ -94,7 +99,11 @@ impl TestClient {
         for value in headers.get_all(header::SET_COOKIE) {
             let parsed = value.to_str().ok().and_then(|text| Cookie::parse(text.to_owned()).ok());
             let Some(cookie) = parsed else { continue };
-            let ended = cookie.max_age().is_some_and(|age| age.is_zero() || age.is_negative());
+            let ended = match (cookie.max_age(), cookie.expires_datetime()) {
+                (Some(age), _) => age.is_zero() || age.is_negative(),
+                (None, Some(end)) => end <= OffsetDateTime::now_utc(),
+                (None, None) => false,
+            };
             if ended {
                 jar.force_remove(cookie.name());
             } else {
@@ -166,11 +175,15 @@ impl TestRequest<'_> {
     ///
     /// # Panics
     ///
-    /// If the target is not one.
+    /// If the target is not one, a cookie in the jar holds a control character, or the answer's body breaks
+    /// off.
     pub fn send(mut self) -> TestResponse {
-        let cookies: Vec<_> = self.client.jar().iter().map(Cookie::to_string).collect();
+        // Without their attributes, which are for the client alone.
+        let cookies: Vec<_> =
+            self.client.jar().iter().map(|cookie| cookie.stripped().to_string()).collect();
         if !cookies.is_empty() {
-            let value = HeaderValue::from_str(&cookies.join("; ")).expect("cookies are text");
+            let value = HeaderValue::from_bytes(cookies.join("; ").as_bytes());
+            let value = value.expect("cookies without control characters");
             self.headers.append(header::COOKIE, value);
         }
         let target = PathAndQuery::try_from(self.target).expect("a path, with a query or without");
@@ -180,9 +193,25 @@ impl TestRequest<'_> {
         let response = self.client.service.handle(request);
         self.client.keep(response.headers());
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.into_bytes();
-        TestResponse { status, headers, body: body.unwrap_or_default() }
+        // No server would send the body of one of these.
+        let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        let body = if bodiless { Bytes::new() } else { whole(response) };
+        TestResponse { status, headers, body }
     }
+}
+
+/// The body as far as a server would send it, which is as far as its length was promised.
+fn whole(response: Response) -> Bytes {
+    let promised = match response.body() {
+        Body::Stream { length: Some(length), .. } => Some(*length),
+        Body::Stream { length: None, .. } | Body::Bytes(_) => None,
+    };
+    let mut body = response.into_bytes().expect("a body that can be read to its end");
+    if let Some(promised) = promised {
+        assert!(body.len() as u64 >= promised, "the body ends before the {promised}th byte");
+        body.truncate(usize::try_from(promised).unwrap_or(usize::MAX));
+    }
+    body
 }
 
 /// What an app answered a [`TestClient`].

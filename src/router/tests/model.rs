@@ -21,6 +21,19 @@ impl Random {
         from[self.below(from.len())]
     }
 
+    /// The path with some of its bytes encoded, some slashes among them.
+    fn encode(&mut self, path: &str) -> String {
+        let mut encoded = String::from("/");
+        for byte in path.bytes().skip(1) {
+            if !byte.is_ascii() || self.below(8) == 0 {
+                encoded.push_str(&format!("%{byte:02X}"));
+            } else {
+                encoded.push(char::from(byte));
+            }
+        }
+        encoded
+    }
+
     /// Up to `most` of these, joined.
     fn join(&mut self, from: &[&str], between: &str, most: usize) -> String {
         let count = 1 + self.below(most);
@@ -139,6 +152,90 @@ fn rules(random: &mut Random, count: usize) -> Vec<String> {
         }
     }
     rules
+}
+
+/// What a model looks for: each of the request's verbs in turn, static rules first, then the others as they
+/// were declared.
+fn expected<'a>(
+    verbs: &[&str],
+    rules: &[(&str, &str)],
+    models: &[Model],
+    path: &'a str,
+) -> Option<(usize, Vec<&'a str>)> {
+    let kinds = verbs.iter().flat_map(|verb| [(verb, true), (verb, false)]);
+    kinds.into_iter().find_map(|(verb, statics)| {
+        let mut all = rules.iter().zip(models).enumerate();
+        all.find_map(|(number, ((method, rule), model))| {
+            let meant = method == verb && rule.contains('<') != statics;
+            meant.then(|| model.values(path)).flatten().map(|values| (number, values))
+        })
+    })
+}
+
+#[test]
+fn verbs_and_encoded_paths_are_searched_in_the_order_of_bottle() {
+    const VERBS: &[&str] = &["GET", "GET", "HEAD", "POST", "ANY"];
+    let mut random = Random(1_181_783_497_276_652_981);
+    let (mut matches, mut refused, mut slashes) = (0, 0, 0);
+    for _ in 0..60 {
+        let texts = rules(&mut random, 10);
+        let rules: Vec<_> = texts.iter().map(|text| (random.pick(VERBS), text.as_str())).collect();
+        let router = router(&rules);
+        let models: Vec<_> = rules.iter().map(|(_, text)| Model::new(text)).collect();
+        for _ in 0..200 {
+            let plain = format!("/{}", random.join(TEXTS, "/", 4));
+            let raw = random.encode(&plain);
+            // What a client's slash means is not what an encoded one means: the model has it as a letter.
+            let path = percent_encoding::percent_decode_str(&raw.replace("%2F", "%EF%BF%BF"))
+                .decode_utf8()
+                .unwrap()
+                .into_owned();
+            let (method, verbs): (_, &[&str]) = match random.below(4) {
+                0 => ("HEAD", &["HEAD", "GET", "ANY"]),
+                1 => ("POST", &["POST", "ANY"]),
+                2 => ("BREW", &["ANY"]),
+                _ => ("GET", &["GET", "ANY"]),
+            };
+            let expected = expected(verbs, &rules, &models, &path);
+            match router.find(&method.parse().unwrap(), &raw, |_, _| true) {
+                Found::Match { value, captures } => {
+                    let values: Vec<_> = (0..).map_while(|index| captures.get(index)).collect();
+                    let (number, wanted) = expected.unwrap_or_else(|| panic!("{rules:?} {raw}"));
+                    let wanted: Vec<_> =
+                        wanted.iter().map(|value| value.replace('\u{FFFF}', "/")).collect();
+                    assert_eq!(
+                        (*value, values),
+                        (number, wanted.iter().map(String::as_str).collect())
+                    );
+                    matches += 1;
+                    slashes += usize::from(path.contains('\u{FFFF}'));
+                }
+                found => {
+                    assert_eq!(expected, None, "{method} {raw} {rules:?}");
+                    let matching =
+                        rules.iter().zip(&models).filter(|(_, m)| m.values(&path).is_some());
+                    let mut wanted: Vec<_> =
+                        matching.flat_map(|((verb, _), _)| [*verb, "OPTIONS"]).collect();
+                    if wanted.contains(&"GET") {
+                        wanted.push("HEAD");
+                    }
+                    wanted.sort_unstable();
+                    wanted.dedup();
+                    let allowed = match found {
+                        Found::MethodNotAllowed(allowed) => allowed,
+                        Found::Nothing => Vec::new(),
+                        _ => panic!("{raw}"),
+                    };
+                    assert_eq!(allowed.iter().map(Method::as_str).collect::<Vec<_>>(), wanted);
+                    refused += usize::from(!wanted.is_empty());
+                }
+            }
+        }
+    }
+    assert!(
+        matches > 3000 && refused > 500 && slashes > 200,
+        "{matches} matches, {slashes} of them with an encoded slash, {refused} with another method"
+    );
 }
 
 #[test]
