@@ -49,7 +49,8 @@ pub(crate) struct Conversation {
     pub(crate) seen: Vec<Seen>,
     input: Vec<u8>,
     consumed: usize,
-    gathering: Option<(Box<Head>, BodyDecoder, Vec<u8>)>,
+    /// The request whose body is being read.
+    pub(crate) gathering: Option<(Box<Head>, BodyDecoder, Vec<u8>)>,
     /// Where the request that is being read begins, and its body.
     begin: usize,
     body_begin: usize,
@@ -88,10 +89,6 @@ impl Conversation {
     /// Bytes that no request took.
     pub(crate) fn left(&self) -> usize {
         self.input.len()
-    }
-
-    pub(crate) fn decoder(&self) -> Option<&BodyDecoder> {
-        self.gathering.as_ref().map(|(_, decoder, _)| decoder)
     }
 
     /// Whether there is more to be understood without more input.

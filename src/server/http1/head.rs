@@ -7,6 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri, Version};
 use memchr::memchr;
+use smallvec::SmallVec;
 
 use super::{Framing, Refused, is_text, is_token};
 
@@ -56,17 +57,19 @@ pub(crate) fn parse_head(input: &[u8], limits: &HeadLimits) -> Result<Parsed, Re
     if input.is_empty() || (input == b"\r" && skipped == 0) {
         return Ok(Parsed::Incomplete);
     }
-    let Some(length) = length_of_head(input) else {
+    let mut ends = SmallVec::new();
+    let whole = line_ends(input, &mut ends);
+    let length = ends.last().copied().unwrap_or(0);
+    if !whole {
         // What is there is judged, so that nonsense is not waited for; but a line only when it is whole:
         // what a head is must not depend on the pieces that it arrives in.
-        let lines = memchr::memrchr(b'\n', input).map_or(0, |at| at + 1);
-        if lines > 0 {
-            read_lines(&input[..lines], limits)?;
+        if length > 0 {
+            read_lines(input, &ends, limits)?;
         }
-        begins_a_line(input, lines, limits)?;
+        begins_a_line(input, length, limits)?;
         return Ok(Parsed::Incomplete);
-    };
-    let (line, fields) = read_lines(&input[..length], limits)?;
+    }
+    let (line, fields) = read_lines(input, &ends, limits)?;
     fields.one_host(line.version)?;
     let framing = fields.framing(line.version)?;
     let expect_continue = fields.expectation(line.version)?;
@@ -84,32 +87,44 @@ pub(crate) fn parse_head(input: &[u8], limits: &HeadLimits) -> Result<Parsed, Re
     })))
 }
 
-/// How long a head is, its empty line included. One with bare LFs has no end here: its lines are refused.
-fn length_of_head(input: &[u8]) -> Option<usize> {
+/// Where lines of a head end; one more than it may have is enough.
+type Ends = SmallVec<[usize; 32]>;
+
+/// Finds the lines, and says whether the last of them is the empty one that ends the head. A head with bare
+/// LFs may have none: its lines are refused.
+fn line_ends(input: &[u8], ends: &mut Ends) -> bool {
     let mut from = 0;
     while let Some(at) = memchr(b'\n', &input[from..]) {
+        let empty = at == 1 && from > 0 && input[from] == b'\r';
         from += at + 1;
-        if input[from..].starts_with(b"\r\n") {
-            return Some(from + 2);
+        ends.push(from);
+        if empty || ends.len() > MOST_FIELDS + 2 {
+            return empty;
         }
     }
-    None
+    false
 }
 
 /// Reads whole lines: the request line and header fields, up to the empty line if there is one.
-fn read_lines(lines: &[u8], limits: &HeadLimits) -> Result<(RequestLine, Fields), Refused> {
-    let shared = Bytes::copy_from_slice(lines);
-    let (mut at, mut request_line, mut fields) = (0, None, Fields::default());
-    while let Some(length) = memchr(b'\n', &lines[at..]) {
+fn read_lines(
+    input: &[u8],
+    ends: &Ends,
+    limits: &HeadLimits,
+) -> Result<(RequestLine, Fields), Refused> {
+    let shared = Bytes::copy_from_slice(&input[..ends.last().copied().unwrap_or(0)]);
+    let (mut at, mut request_line) = (0, None);
+    let most = limits.fields.min(MOST_FIELDS);
+    let headers = HeaderMap::with_capacity(ends.len().saturating_sub(2).min(most));
+    let mut fields = Fields { headers, ..Fields::default() };
+    for &end in ends {
         // RFC 9112 section 2.2: nobody needs a bare LF.
-        let Some(line) = lines[at..at + length].strip_suffix(b"\r") else {
+        let Some(line) = input[at..end].strip_suffix(b"\r\n") else {
             return Err(Refused::BAD);
         };
-        let end = at + length + 1;
         match request_line {
             None => request_line = Some(RequestLine::read(line, at, &shared, limits)?),
             Some(_) if line.is_empty() => {}
-            Some(_) if fields.count >= limits.fields.min(MOST_FIELDS) => {
+            Some(_) if fields.count == most => {
                 return Err(Refused::TOO_LARGE);
             }
             Some(_) => fields.read(line, at, &shared)?,
@@ -170,6 +185,9 @@ impl RequestLine {
         let target = memchr(b' ', &line[begin..]);
         within_limits(method, target.unwrap_or(line.len() - begin), limits)?;
         let end = begin + target.ok_or(Refused::BAD)?;
+        if !line[begin..end].iter().all(|&byte| byte.is_ascii_graphic() && byte != b'#') {
+            return Err(Refused::BAD);
+        }
         let version = match &line[end + 1..] {
             b"HTTP/1.1" => Version::HTTP_11,
             b"HTTP/1.0" => Version::HTTP_10,
@@ -305,7 +323,8 @@ fn number(value: &[u8]) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// RFC 9110 section 7.2: a host of RFC 3986 section 3.2.2 and perhaps a port, or nothing at all.
+/// RFC 9110 section 7.2: a host of RFC 3986 section 3.2.2 and perhaps a port, or nothing at all. A comma,
+/// which that would allow, is what joins two Host lines on their way.
 fn is_authority(text: &[u8]) -> bool {
     let (is_host, behind) = if let Some(rest) = text.strip_prefix(b"[") {
         let Some(end) = memchr(b']', rest) else { return false };
@@ -354,16 +373,13 @@ fn is_port(text: &[u8]) -> bool {
 
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'..=b',' | b';' | b'=')
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'..=b'+' | b';' | b'=')
 }
 
 fn target_of(line: &RequestLine, headers: &mut HeaderMap) -> Result<PathAndQuery, Refused> {
     let (method, target) = (&line.method, &line.target);
     if *method == Method::CONNECT {
         return Err(Refused(StatusCode::NOT_IMPLEMENTED));
-    }
-    if !target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
-        return Err(Refused::BAD);
     }
     match &target[..] {
         b"/" => Ok(PathAndQuery::from_static("/")),
