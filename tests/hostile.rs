@@ -580,3 +580,46 @@ fn the_access_log_has_a_line_for_each_request_when_it_is_asked_for() {
     assert_eq!(access_log_of("127.0.0.1 \"-\" 414").len(), 1);
     assert_eq!(access_log_of("/not-logged").len(), 0);
 }
+
+#[test]
+fn trailers_are_bounded_and_never_become_headers() {
+    let mut app = app();
+    app.post("/headers", |request: &Request| -> bottle_session::Result<String> {
+        let text = String::from_utf8_lossy(request.body()?);
+        Ok(format!("{text} {:?} {:?}", request.header("host"), request.header("x-admin")))
+    });
+    let server = Serving::start(bind(), app);
+    let request = |trailers: &str| {
+        let head = "POST /headers HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        format!("{head}3\r\nabc\r\n0\r\n{trailers}\r\n")
+    };
+    let mut client = server.client();
+    client.send(request("Host: b\r\nX-Admin: yes\r\nConnection: close\r\n"));
+    assert_eq!(client.reply().text(), "abc Some(\"a\") None");
+    client.send(request(&"X: y\r\n".repeat(100)));
+    assert_eq!(client.reply().text(), "abc Some(\"a\") None");
+    client.send(request(&"X: y\r\n".repeat(101)));
+    assert_eq!(client.reply().status, 431);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn what_is_refused_is_refused_with_the_same_status_in_single_bytes() {
+    let server = Serving::start(bind(), app());
+    let table = [
+        ("GET / HTTP/2.0\r\n", 505),
+        ("GET /  HTTP/1.1\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a:80A0\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n", 400),
+    ];
+    for (request, status) in table {
+        let mut client = server.client();
+        client.stream.set_nodelay(true).unwrap();
+        for byte in request.bytes() {
+            client.send([byte]);
+        }
+        assert_eq!(client.reply().status, status, "{request:?}");
+        assert!(client.is_closed());
+    }
+}

@@ -45,6 +45,11 @@ cargo clippy --no-default-features -- -D warnings
 step "Tests: unit, integration, examples; benches compiled"
 cargo test --all-features --lib --bins --tests --examples
 cargo bench --no-run --all-features
+step "The HTTP/1 parser: fuzzed, and compared with hyper and httparse"
+fuzz=(--manifest-path tests/fuzz/Cargo.toml)
+cargo fmt "${fuzz[@]}" -- --check
+cargo clippy "${fuzz[@]}" --locked --release --target-dir target/fuzz -- -D warnings
+cargo run "${fuzz[@]}" --locked --release --target-dir target/fuzz
 step "Tests of the features that are off by default"
 cargo clippy --all-targets --features secure-cookies -- -D warnings
 cargo test --features secure-cookies --lib secure_cookies

@@ -1,12 +1,13 @@
 //! A request's body, decoded as it arrives.
 
-use super::{Framing, Refused};
+use super::{Framing, Refused, is_text, is_token};
 
 /// The longest line that announces a chunk, extensions included.
 const MAX_SIZE_LINE: usize = 256;
 
-/// The longest trailer section.
+/// The longest trailer section, and how many fields it may have. Nobody reads them.
 const MAX_TRAILERS: usize = 8 * 1024;
+const MAX_TRAILER_FIELDS: usize = 100;
 
 /// Takes a body's bytes off the wire, in pieces of any size.
 #[derive(Debug)]
@@ -30,18 +31,54 @@ enum State {
         line: usize,
         colon: bool,
         total: usize,
+        fields: usize,
         cr: bool,
     },
     Done,
+    /// Stays so, whatever follows.
+    Refused(Refused),
 }
 
+/// The parts of `chunk-size *( BWS ";" BWS name [ BWS "=" BWS value ] )`, RFC 9112 section 7.1.1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum SizePart {
     Digits,
-    /// Behind a semicolon: an extension must follow (RFC 9112 section 7.1.1).
+    /// Behind a semicolon: a name must follow.
     Begun,
-    Extension,
+    Name,
+    NameSpaces,
+    /// Behind an equals sign: a value must follow.
+    Equals,
+    Token,
+    Quoted,
+    /// Behind a backslash in a quoted string.
+    Escaped,
+    QuoteEnd,
+    /// Behind a size or value: only a semicolon may follow.
+    Spaces,
     Cr,
+}
+
+impl SizePart {
+    fn next(self, byte: u8) -> Option<SizePart> {
+        use SizePart::*;
+        Some(match (self, byte) {
+            (Digits, byte) if byte.is_ascii_hexdigit() => Digits,
+            (Digits | Name | Token | QuoteEnd, b'\r') => Cr,
+            (Digits | Name | NameSpaces | Token | QuoteEnd | Spaces, b';') => Begun,
+            (Digits | Token | QuoteEnd | Spaces, b' ' | b'\t') => Spaces,
+            (Begun | Equals, b' ' | b'\t') => self,
+            (Begun | Name, byte) if is_token(byte) => Name,
+            (Name | NameSpaces, b' ' | b'\t') => NameSpaces,
+            (Name | NameSpaces, b'=') => Equals,
+            (Equals | Token, byte) if is_token(byte) => Token,
+            (Equals, b'"') => Quoted,
+            (Quoted, b'"') => QuoteEnd,
+            (Quoted, b'\\') => Escaped,
+            (Quoted | Escaped, byte) if is_text(byte) => Quoted,
+            _ => return None,
+        })
+    }
 }
 
 /// How far one piece went.
@@ -78,6 +115,7 @@ impl BodyDecoder {
         while at < input.len() {
             match &mut self.0 {
                 State::Done => break,
+                State::Refused(refused) => return Err(*refused),
                 State::Plain(left) | State::Data(left) => {
                     let room = limit.saturating_sub(out.len());
                     let left_here = usize::try_from(*left).unwrap_or(usize::MAX);
@@ -96,7 +134,10 @@ impl BodyDecoder {
                     }
                 }
                 _ => {
-                    self.line_byte(input[at])?;
+                    if let Err(refused) = self.line_byte(input[at]) {
+                        self.0 = State::Refused(refused);
+                        return Err(refused);
+                    }
                     at += 1;
                 }
             }
@@ -112,29 +153,21 @@ impl BodyDecoder {
                 if *seen > MAX_SIZE_LINE {
                     return Err(Refused::BAD);
                 }
-                match (*part, byte) {
-                    (SizePart::Cr, b'\n') => {
-                        self.0 = match size.ok_or(Refused::BAD)? {
-                            0 => State::trailers(),
-                            size => State::Data(size),
-                        };
-                    }
-                    (SizePart::Digits, byte) if byte.is_ascii_hexdigit() => {
-                        let digit = (byte as char).to_digit(16).map_or(0, u64::from);
-                        let grown = size.unwrap_or(0).checked_mul(16).ok_or(Refused::BAD)?;
-                        *size = Some(grown + digit);
-                    }
-                    (SizePart::Digits | SizePart::Extension, b'\r') if size.is_some() => {
-                        *part = SizePart::Cr;
-                    }
-                    (SizePart::Digits, b';') if size.is_some() => *part = SizePart::Begun,
-                    (SizePart::Extension, b';') => *part = SizePart::Begun,
-                    (SizePart::Begun, b' ' | b'\t') => {}
-                    (SizePart::Begun, byte) if is_text(byte) && byte != b';' => {
-                        *part = SizePart::Extension;
-                    }
-                    (SizePart::Extension, byte) if is_text(byte) => {}
-                    _ => return Err(Refused::BAD),
+                if *part == SizePart::Cr {
+                    self.0 = match (byte, *size) {
+                        (b'\n', Some(0)) => State::trailers(),
+                        (b'\n', Some(size)) => State::Data(size),
+                        _ => return Err(Refused::BAD),
+                    };
+                    return Ok(());
+                }
+                *part = part.next(byte).ok_or(Refused::BAD)?;
+                if *part == SizePart::Digits {
+                    let digit = (byte as char).to_digit(16).map_or(0, u64::from);
+                    let grown = size.unwrap_or(0).checked_mul(16).ok_or(Refused::BAD)?;
+                    *size = Some(grown + digit);
+                } else if size.is_none() {
+                    return Err(Refused::BAD);
                 }
             }
             State::AfterData { cr } => match (*cr, byte) {
@@ -142,14 +175,20 @@ impl BodyDecoder {
                 (true, b'\n') => self.0 = State::next_size(),
                 _ => return Err(Refused::BAD),
             },
-            State::Trailers { line, colon, total, cr } => {
+            State::Trailers { line, colon, total, fields, cr } => {
                 *total += 1;
                 if *total > MAX_TRAILERS {
-                    return Err(Refused::BAD);
+                    return Err(Refused::TOO_LARGE);
                 }
                 match (*cr, byte) {
                     (true, b'\n') if *line == 0 => self.0 = State::Done,
-                    (true, b'\n') if *colon => (*line, *colon, *cr) = (0, false, false),
+                    (true, b'\n') if *colon && *fields == MAX_TRAILER_FIELDS => {
+                        return Err(Refused::TOO_LARGE);
+                    }
+                    (true, b'\n') if *colon => {
+                        (*line, *colon, *cr) = (0, false, false);
+                        *fields += 1;
+                    }
                     (false, b'\r') => *cr = true,
                     (false, b':') if *line > 0 => (*line, *colon) = (*line + 1, true),
                     (false, byte) if *colon && is_text(byte) => *line += 1,
@@ -157,7 +196,7 @@ impl BodyDecoder {
                     _ => return Err(Refused::BAD),
                 }
             }
-            State::Plain(_) | State::Data(_) | State::Done => {}
+            State::Plain(_) | State::Data(_) | State::Done | State::Refused(_) => {}
         }
         Ok(())
     }
@@ -169,14 +208,6 @@ impl State {
     }
 
     fn trailers() -> State {
-        State::Trailers { line: 0, colon: false, total: 0, cr: false }
+        State::Trailers { line: 0, colon: false, total: 0, fields: 0, cr: false }
     }
-}
-
-fn is_text(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
-}
-
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

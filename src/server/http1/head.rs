@@ -1,16 +1,21 @@
 //! A request's head: request line and header fields.
 
-use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri, Version};
+use memchr::memchr;
+use smallvec::SmallVec;
 
-use super::{Framing, Refused};
+use super::{Framing, Refused, is_text, is_token};
 
-/// The most header fields that any limit allows: as many as the tokeniser has room for.
-const ROOM: usize = 256;
+/// No method is nearly as long, and without a bound the target's limit could be walked around.
+const LONGEST_METHOD: usize = 64;
+
+/// The most header fields that any limit allows.
+const MOST_FIELDS: usize = 256;
 
 /// How long a head may be.
 #[derive(Clone, Copy, Debug)]
@@ -49,153 +54,339 @@ pub(crate) fn parse_head(input: &[u8], limits: &HeadLimits) -> Result<Parsed, Re
     // RFC 9112 section 2.2: an empty line in front of the request line is ignored.
     let skipped = if input.starts_with(b"\r\n") { 2 } else { 0 };
     let input = &input[skipped..];
-    if input.is_empty() || input == b"\r" {
+    if input.is_empty() || (input == b"\r" && skipped == 0) {
         return Ok(Parsed::Incomplete);
     }
-    if matches!(input[0], b'\r' | b'\n') {
-        return Err(Refused::BAD);
+    let mut ends = SmallVec::new();
+    let whole = line_ends(input, &mut ends);
+    let length = ends.last().copied().unwrap_or(0);
+    if !whole {
+        // What is there is judged, so that nonsense is not waited for; but a line only when it is whole:
+        // what a head is must not depend on the pieces that it arrives in.
+        if length > 0 {
+            read_lines(input, &ends, limits)?;
+        }
+        begins_a_line(input, length, limits)?;
+        return Ok(Parsed::Incomplete);
     }
-    // Most heads arrive whole; what does not is looked at for its limits before more of it is waited for.
-    let end = end_of_head(input);
-    let window = &input[..end.unwrap_or(input.len())];
-    within_limits(window, limits)?;
-    only_whole_line_ends(window)?;
-
-    let mut room = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; ROOM];
-    let room = &mut room[..limits.fields.min(ROOM)];
-    let mut tokens = httparse::Request::new(&mut []);
-    let status = httparse::ParserConfig::default()
-        .parse_request_with_uninit_headers(&mut tokens, window, room)
-        .map_err(|error| refusal_of(error, window))?;
-    let httparse::Status::Complete(length) = status else { return Ok(Parsed::Incomplete) };
-    if length != window.len() {
-        return Err(Refused::BAD);
-    }
-
-    let shared = Bytes::copy_from_slice(window);
-    let share = |part: &[u8]| {
-        let at = part.as_ptr() as usize - window.as_ptr() as usize;
-        shared.slice(at..at + part.len())
-    };
-    let method = tokens.method.ok_or(Refused::BAD)?;
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refused::BAD)?;
-    let version = if tokens.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let mut headers = HeaderMap::with_capacity(tokens.headers.len());
-    for field in tokens.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Refused::BAD)?;
-        let value = HeaderValue::from_maybe_shared(share(field.value)).map_err(|_| Refused::BAD)?;
-        headers.append(name, value);
-    }
-    one_host(&headers, version)?;
-    let target = tokens.path.ok_or(Refused::BAD)?;
-    let target = target_of(&method, target, &share, &mut headers)?;
+    let (line, fields) = read_lines(input, &ends, limits)?;
+    fields.one_host(line.version)?;
+    let framing = fields.framing(line.version)?;
+    let expect_continue = fields.expectation(line.version)?;
+    let keep_alive = fields.keep_alive(line.version);
+    let mut headers = fields.headers;
     Ok(Parsed::Complete(Box::new(Head {
-        framing: framing(&headers, version)?,
-        keep_alive: keep_alive(&headers, version),
-        expect_continue: expectation(&headers, version)?,
-        method,
-        target,
-        version,
+        target: target_of(&line, &mut headers)?,
+        method: line.method,
+        version: line.version,
         headers,
+        framing,
+        keep_alive,
+        expect_continue,
         consumed: skipped + length,
     })))
 }
 
-/// Where the empty line that ends a head ends. A bare LF counts here, so that it is seen and refused.
-fn end_of_head(input: &[u8]) -> Option<usize> {
+/// Where lines of a head end; one more than it may have is enough.
+type Ends = SmallVec<[usize; 32]>;
+
+/// Finds the lines, and says whether the last of them is the empty one that ends the head. A head with bare
+/// LFs may have none: its lines are refused.
+fn line_ends(input: &[u8], ends: &mut Ends) -> bool {
     let mut from = 0;
-    while let Some(at) = input[from..].iter().position(|byte| *byte == b'\n') {
-        let next = from + at + 1;
-        match &input[next..] {
-            [b'\n', ..] => return Some(next + 1),
-            [b'\r', b'\n', ..] => return Some(next + 2),
-            _ => from = next,
+    while let Some(at) = memchr(b'\n', &input[from..]) {
+        let empty = at == 1 && from > 0 && input[from] == b'\r';
+        from += at + 1;
+        ends.push(from);
+        if empty || ends.len() > MOST_FIELDS + 2 {
+            return empty;
         }
     }
-    None
+    false
 }
 
-fn within_limits(window: &[u8], limits: &HeadLimits) -> Result<(), Refused> {
-    let line = window.iter().position(|byte| *byte == b'\n').unwrap_or(window.len());
-    let mut words = window[..line].split(|byte| *byte == b' ');
-    // No method is nearly as long, and without a bound the target's limit could be walked around.
-    if words.next().is_some_and(|method| method.len() > 64) {
+/// Reads whole lines: the request line and header fields, up to the empty line if there is one.
+fn read_lines(
+    input: &[u8],
+    ends: &Ends,
+    limits: &HeadLimits,
+) -> Result<(RequestLine, Fields), Refused> {
+    let shared = Bytes::copy_from_slice(&input[..ends.last().copied().unwrap_or(0)]);
+    let (mut at, mut request_line) = (0, None);
+    let most = limits.fields.min(MOST_FIELDS);
+    let headers = HeaderMap::with_capacity(ends.len().saturating_sub(2).min(most));
+    let mut fields = Fields { headers, ..Fields::default() };
+    for &end in ends {
+        // RFC 9112 section 2.2: nobody needs a bare LF.
+        let Some(line) = input[at..end].strip_suffix(b"\r\n") else {
+            return Err(Refused::BAD);
+        };
+        match request_line {
+            None => request_line = Some(RequestLine::read(line, at, &shared, limits)?),
+            Some(_) if line.is_empty() => {}
+            Some(_) if fields.count == most => {
+                return Err(Refused::TOO_LARGE);
+            }
+            Some(_) => fields.read(line, at, &shared)?,
+        }
+        if end > limits.bytes {
+            return Err(Refused::TOO_LARGE);
+        }
+        at = end;
+    }
+    Ok((request_line.ok_or(Refused::BAD)?, fields))
+}
+
+/// The line behind those that are whole, as far as it has arrived.
+fn begins_a_line(input: &[u8], at: usize, limits: &HeadLimits) -> Result<(), Refused> {
+    let line = &input[at..];
+    let text = line.strip_suffix(b"\r").unwrap_or(line);
+    if !text.iter().all(|&byte| is_text(byte)) {
         return Err(Refused::BAD);
     }
-    if words.next().is_some_and(|target| target.len() > limits.target) {
-        return Err(Refused(StatusCode::URI_TOO_LONG));
-    }
-    if window.len() > limits.bytes {
-        return Err(Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
-    }
-    Ok(())
-}
-
-/// RFC 9112 section 2.2: a bare CR must not be taken for a line end, and nobody needs a bare LF. NUL is
-/// no part of anything.
-fn only_whole_line_ends(window: &[u8]) -> Result<(), Refused> {
-    let mut before = 0;
-    for &byte in window {
-        if byte == 0 || (byte == b'\n') != (before == b'\r') {
+    if at == 0 {
+        if !is_token(input[0]) {
             return Err(Refused::BAD);
         }
-        before = byte;
+        let (method, rest) = text.split_at(memchr(b' ', text).unwrap_or(text.len()));
+        let target = rest.get(1..).unwrap_or_default();
+        let target = memchr(b' ', target).unwrap_or(target.len());
+        within_limits(method.len(), target, limits)?;
+    }
+    if input.len() > limits.bytes { Err(Refused::TOO_LARGE) } else { Ok(()) }
+}
+
+fn within_limits(method: usize, target: usize, limits: &HeadLimits) -> Result<(), Refused> {
+    if method > LONGEST_METHOD {
+        return Err(Refused::BAD);
+    }
+    if target > limits.target {
+        return Err(Refused(StatusCode::URI_TOO_LONG));
     }
     Ok(())
 }
 
-fn refusal_of(error: httparse::Error, window: &[u8]) -> Refused {
-    match error {
-        httparse::Error::TooManyHeaders => Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
-        httparse::Error::Version if names_another_version(window) => {
-            Refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED)
+struct RequestLine {
+    method: Method,
+    target: Bytes,
+    version: Version,
+}
+
+impl RequestLine {
+    /// RFC 9112 section 3: three words, with one space between them.
+    fn read(
+        line: &[u8],
+        at: usize,
+        shared: &Bytes,
+        limits: &HeadLimits,
+    ) -> Result<RequestLine, Refused> {
+        let method = memchr(b' ', line).ok_or(Refused::BAD)?;
+        let begin = method + 1;
+        let target = memchr(b' ', &line[begin..]);
+        within_limits(method, target.unwrap_or(line.len() - begin), limits)?;
+        let end = begin + target.ok_or(Refused::BAD)?;
+        if !line[begin..end].iter().all(|&byte| byte.is_ascii_graphic() && byte != b'#') {
+            return Err(Refused::BAD);
         }
-        _ => Refused::BAD,
+        let version = match &line[end + 1..] {
+            b"HTTP/1.1" => Version::HTTP_11,
+            b"HTTP/1.0" => Version::HTTP_10,
+            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+                if major.is_ascii_digit() && minor.is_ascii_digit() =>
+            {
+                return Err(Refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED));
+            }
+            _ => return Err(Refused::BAD),
+        };
+        let method = Method::from_bytes(&line[..method]).map_err(|_| Refused::BAD)?;
+        Ok(RequestLine { method, target: shared.slice(at + begin..at + end), version })
     }
 }
 
-fn names_another_version(window: &[u8]) -> bool {
-    let line = window.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let word = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    matches!(word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-        if major.is_ascii_digit() && minor.is_ascii_digit())
+/// The header fields, and what those say that concern the message itself.
+#[derive(Default)]
+struct Fields {
+    headers: HeaderMap,
+    count: usize,
+    hosts: usize,
+    lengths: usize,
+    length: Option<u64>,
+    codings: usize,
+    coding: Coding,
+    close: bool,
+    keep_alive: bool,
+    expects: bool,
+    expects_other: bool,
 }
 
-/// RFC 9112 section 3.2: one Host in HTTP/1.1, at most one in 1.0.
-fn one_host(headers: &HeaderMap, version: Version) -> Result<(), Refused> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (None, _) if version == Version::HTTP_10 => Ok(()),
-        (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
-        _ => Err(Refused::BAD),
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Coding {
+    #[default]
+    None,
+    Chunked,
+    Unknown,
+}
+
+impl Fields {
+    fn read(&mut self, line: &[u8], at: usize, shared: &Bytes) -> Result<(), Refused> {
+        let colon = memchr(b':', line).ok_or(Refused::BAD)?;
+        // A name has no spaces: a continued line and a space before the colon are refused here. A value
+        // has no control characters but tabs: so are NUL and bare CR.
+        let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| Refused::BAD)?;
+        let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+        let value = &line[colon + 1..];
+        let before = value.iter().take_while(|byte| is_space(byte)).count();
+        let value = &value[before..];
+        let behind = value.iter().rev().take_while(|byte| is_space(byte)).count();
+        let begin = at + colon + 1 + before;
+        let value = shared.slice(begin..begin + value.len() - behind);
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Refused::BAD)?;
+        self.note(&name, value.as_bytes());
+        self.headers.try_append(name, value).map_err(|_| Refused::TOO_LARGE)?;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn note(&mut self, name: &HeaderName, value: &[u8]) {
+        match *name {
+            header::HOST => {
+                // One that is none counts as too many.
+                self.hosts += if is_authority(value) { 1 } else { 2 };
+            }
+            header::CONTENT_LENGTH => {
+                self.lengths += 1;
+                self.length = number(value);
+            }
+            header::TRANSFER_ENCODING => {
+                self.codings += 1;
+                self.coding = match value {
+                    b"" => Coding::None,
+                    _ if value.eq_ignore_ascii_case(b"chunked") => Coding::Chunked,
+                    _ => Coding::Unknown,
+                };
+            }
+            header::CONNECTION => {
+                for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            header::EXPECT => {
+                self.expects = true;
+                self.expects_other |= !value.eq_ignore_ascii_case(b"100-continue");
+            }
+            _ => {}
+        }
+    }
+
+    /// RFC 9112 section 3.2: one Host in HTTP/1.1, at most one in 1.0.
+    fn one_host(&self, version: Version) -> Result<(), Refused> {
+        match self.hosts {
+            1 => Ok(()),
+            0 if version == Version::HTTP_10 => Ok(()),
+            _ => Err(Refused::BAD),
+        }
+    }
+
+    /// RFC 9112 section 6. Each of what is refused is how one server's body becomes another's request;
+    /// the same length twice, which section 6.3 leaves to us, comes from no honest client either.
+    fn framing(&self, version: Version) -> Result<Framing, Refused> {
+        match (self.codings, self.lengths, self.length) {
+            (0, 0, _) | (0, 1, Some(0)) => Ok(Framing::Empty),
+            (0, 1, Some(length)) => Ok(Framing::Length(length)),
+            (1, 0, _) if version == Version::HTTP_11 => match self.coding {
+                Coding::Chunked => Ok(Framing::Chunked),
+                Coding::Unknown => Err(Refused(StatusCode::NOT_IMPLEMENTED)),
+                Coding::None => Err(Refused::BAD),
+            },
+            _ => Err(Refused::BAD),
+        }
+    }
+
+    fn keep_alive(&self, version: Version) -> bool {
+        !self.close && (version == Version::HTTP_11 || self.keep_alive)
+    }
+
+    /// RFC 9110 section 10.1.1: the only expectation there is; in HTTP/1.0 it is ignored.
+    fn expectation(&self, version: Version) -> Result<bool, Refused> {
+        if self.expects_other {
+            return Err(Refused(StatusCode::EXPECTATION_FAILED));
+        }
+        Ok(self.expects && version == Version::HTTP_11)
     }
 }
 
-fn is_host(host: &[u8]) -> bool {
-    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte))
+/// RFC 9110 section 8.6: digits, and nothing else.
+fn number(value: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(value).ok()?;
+    // The parser of numbers takes a sign.
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-fn target_of(
-    method: &Method,
-    target: &str,
-    share: &dyn Fn(&[u8]) -> Bytes,
-    headers: &mut HeaderMap,
-) -> Result<PathAndQuery, Refused> {
-    if method == Method::CONNECT {
+/// RFC 9110 section 7.2: a host of RFC 3986 section 3.2.2 and perhaps a port, or nothing at all. A comma,
+/// which that would allow, is what joins two Host lines on their way.
+fn is_authority(text: &[u8]) -> bool {
+    let (is_host, behind) = if let Some(rest) = text.strip_prefix(b"[") {
+        let Some(end) = memchr(b']', rest) else { return false };
+        (is_address(&rest[..end]), &rest[end + 1..])
+    } else {
+        let (name, behind) = text.split_at(memchr(b':', text).unwrap_or(text.len()));
+        (is_registered_name(name) && (!name.is_empty() || behind.is_empty()), behind)
+    };
+    is_host && is_port(behind)
+}
+
+fn is_registered_name(name: &[u8]) -> bool {
+    let mut bytes = name.iter();
+    while let Some(&byte) = bytes.next() {
+        let fits = match byte {
+            b'%' => (0..2).all(|_| bytes.next().is_some_and(u8::is_ascii_hexdigit)),
+            _ => is_name_byte(byte),
+        };
+        if !fits {
+            return false;
+        }
+    }
+    true
+}
+
+/// What stands in brackets: an IPv6 address, or one of the kinds yet to come.
+fn is_address(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    match text.strip_prefix(['v', 'V']).and_then(|text| text.split_once('.')) {
+        Some((kind, address)) => {
+            let is_kind = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let is_byte = |byte| byte == b':' || is_name_byte(byte);
+            is_kind && !address.is_empty() && address.bytes().all(is_byte)
+        }
+        None => text.parse::<Ipv6Addr>().is_ok(),
+    }
+}
+
+fn is_port(text: &[u8]) -> bool {
+    match text {
+        [] | [b':'] => true,
+        [b':', port @ ..] => number(port).is_some_and(|port| port <= u16::MAX.into()),
+        _ => false,
+    }
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'..=b'+' | b';' | b'=')
+}
+
+fn target_of(line: &RequestLine, headers: &mut HeaderMap) -> Result<PathAndQuery, Refused> {
+    let (method, target) = (&line.method, &line.target);
+    if *method == Method::CONNECT {
         return Err(Refused(StatusCode::NOT_IMPLEMENTED));
     }
-    if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-        return Err(Refused::BAD);
+    match &target[..] {
+        b"/" => Ok(PathAndQuery::from_static("/")),
+        b"*" if *method == Method::OPTIONS => Ok(PathAndQuery::from_static("*")),
+        [b'/', ..] => PathAndQuery::from_maybe_shared(target.clone()).map_err(|_| Refused::BAD),
+        _ => absolute(method, std::str::from_utf8(target).map_err(|_| Refused::BAD)?, headers),
     }
-    if target == "*" {
-        let star = || PathAndQuery::from_static("*");
-        return if method == Method::OPTIONS { Ok(star()) } else { Err(Refused::BAD) };
-    }
-    if target.starts_with('/') {
-        let shared = share(target.as_bytes());
-        return PathAndQuery::from_maybe_shared(shared).map_err(|_| Refused::BAD);
-    }
-    absolute(method, target, headers)
 }
 
 /// RFC 9112 section 3.2.2: the host of an absolute target counts, not that of the Host header.
@@ -205,85 +396,19 @@ fn absolute(
     headers: &mut HeaderMap,
 ) -> Result<PathAndQuery, Refused> {
     let uri: Uri = target.parse().map_err(|_| Refused::BAD)?;
-    let authority = uri.authority().ok_or(Refused::BAD)?;
+    let authority = uri.authority().ok_or(Refused::BAD)?.as_str();
     let http = matches!(uri.scheme_str(), Some("http" | "https"));
-    // What stands behind the host is a port or nothing; the parser of URIs is not that strict.
-    let port = authority.as_str()[authority.host().len()..].strip_prefix(':').unwrap_or("");
-    let is_port = port.is_empty() || port.parse::<u16>().is_ok_and(|_| !port.starts_with('+'));
-    if !http || authority.as_str().contains('@') || authority.host().is_empty() || !is_port {
+    // The parser of URIs is not as strict.
+    if !http || authority.is_empty() || !is_authority(authority.as_bytes()) {
         return Err(Refused::BAD);
     }
-    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refused::BAD)?;
+    let host = HeaderValue::from_str(authority).map_err(|_| Refused::BAD)?;
     headers.insert(header::HOST, host);
     let bare = target.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '?']));
     match uri.path_and_query() {
-        _ if bare && method == Method::OPTIONS => Ok(PathAndQuery::from_static("*")),
+        _ if bare && *method == Method::OPTIONS => Ok(PathAndQuery::from_static("*")),
         Some(target) if target.as_str().starts_with('/') => Ok(target.clone()),
         Some(query) => format!("/{}", query.as_str()).parse().map_err(|_| Refused::BAD),
         None => Ok(PathAndQuery::from_static("/")),
     }
-}
-
-/// RFC 9112 section 6.
-fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, Refused> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let length = content_length(headers)?;
-    if let Some(coding) = codings.next() {
-        // Each of these is how one server's body becomes another server's request.
-        if length.is_some() || version == Version::HTTP_10 || codings.next().is_some() {
-            return Err(Refused::BAD);
-        }
-        return match coding.as_bytes() {
-            coding if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-            b"" => Err(Refused::BAD),
-            _ => Err(Refused(StatusCode::NOT_IMPLEMENTED)),
-        };
-    }
-    Ok(match length {
-        None | Some(0) => Framing::Empty,
-        Some(length) => Framing::Length(length),
-    })
-}
-
-/// The same length said twice is one length; anything else that is not a plain number is refused.
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
-    let mut length = None;
-    for value in headers.get_all(header::CONTENT_LENGTH) {
-        for part in value.to_str().map_err(|_| Refused::BAD)?.split(',') {
-            let part = part.trim_matches([' ', '\t']);
-            if part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(Refused::BAD);
-            }
-            let number: u64 = part.parse().map_err(|_| Refused::BAD)?;
-            if length.is_some_and(|length| length != number) {
-                return Err(Refused::BAD);
-            }
-            length = Some(number);
-        }
-    }
-    Ok(length)
-}
-
-fn keep_alive(headers: &HeaderMap, version: Version) -> bool {
-    let has = |option: &str| {
-        headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|word| word.trim().eq_ignore_ascii_case(option))
-    };
-    !has("close") && (version == Version::HTTP_11 || has("keep-alive"))
-}
-
-/// RFC 9110 section 10.1.1: the only expectation there is; in HTTP/1.0 it is ignored.
-fn expectation(headers: &HeaderMap, version: Version) -> Result<bool, Refused> {
-    let mut expected = false;
-    for value in headers.get_all(header::EXPECT) {
-        if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
-            return Err(Refused(StatusCode::EXPECTATION_FAILED));
-        }
-        expected = version == Version::HTTP_11;
-    }
-    Ok(expected)
 }

@@ -32,7 +32,20 @@ pub(crate) struct Refused(pub(crate) StatusCode);
 
 impl Refused {
     const BAD: Refused = Refused(StatusCode::BAD_REQUEST);
+    const TOO_LARGE: Refused = Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
 }
 
+/// RFC 9110 section 5.5: what a field's value, and a quoted string, may hold; bytes above ASCII too.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod corpus;
 #[cfg(test)]
 mod tests;
