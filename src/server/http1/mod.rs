@@ -5,12 +5,14 @@
 
 mod body;
 mod head;
+mod host;
 mod write;
 
 pub(crate) use body::BodyDecoder;
 #[cfg(test)]
 use body::Decoded;
 pub(crate) use head::{Head, HeadLimits, Parsed, parse_head};
+pub(crate) use host::is_authority;
 pub(crate) use write::{ChunkEnd, Delivery, push_chunk, refusal, write_head};
 
 use http::StatusCode;
@@ -41,7 +43,7 @@ fn is_text(byte: u8) -> bool {
 }
 
 /// RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
+pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

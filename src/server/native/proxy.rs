@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 
 use super::options::Options;
 use crate::request::{Request, Scheme};
+use crate::server::http1::{is_authority, is_token};
 use crate::{Error, ErrorKind, Result};
 
 /// The headers in which the proxies in front say who the client is and what it asked for.
@@ -121,7 +122,7 @@ fn x_forwarded(headers: &HeaderMap, trusted: impl Fn(IpAddr) -> bool) -> Said {
     Said {
         client,
         https: last("x-forwarded-proto").is_some_and(|word| word.eq_ignore_ascii_case("https")),
-        host: last("x-forwarded-host").and_then(|host| HeaderValue::from_str(host).ok()),
+        host: last("x-forwarded-host").and_then(host),
     }
 }
 
@@ -153,7 +154,7 @@ fn forwarded(headers: &HeaderMap, trusted: impl Fn(IpAddr) -> bool) -> Said {
             // "unknown" and made-up names: the proxy itself is as near as can be known.
             client: client.or(said.client),
             https: value("proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https")),
-            host: value("host").and_then(|host| HeaderValue::from_str(host).ok()),
+            host: value("host").and_then(host),
         };
         if !client.is_some_and(&trusted) {
             break;
@@ -207,8 +208,9 @@ fn value(text: &str) -> Option<(String, &str)> {
     }
 }
 
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+fn host(text: &str) -> Option<HeaderValue> {
+    let host = !text.is_empty() && is_authority(text.as_bytes());
+    HeaderValue::from_str(text).ok().filter(|_| host)
 }
 
 fn address(text: &str) -> Option<IpAddr> {
@@ -289,6 +291,7 @@ mod tests {
             ("for=\"9.9.9.9;proto=https", "10.0.0.1 Http inner"),
             ("for=9.9.9.9 proto=https", "10.0.0.1 Http inner"),
             ("for=[::1]", "10.0.0.1 Http inner"),
+            ("host=\"a b\"", "10.0.0.1 Http inner"),
             ("=9.9.9.9", "10.0.0.1 Http inner"),
         ];
         for (text, expected) in table {
