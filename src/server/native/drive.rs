@@ -9,15 +9,15 @@ use crate::exchange::Exchange;
 use crate::server::ShutdownStage;
 
 /// Drives a place as long as the turn is this thread's.
-pub(super) fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
-    let place = &engine.places[at];
+pub(super) fn drive(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) {
+    place.driven_by_this_thread();
     loop {
         let mut poller = place.poller();
         let (returned, rest) = {
             let mut work = place.work();
             (std::mem::take(&mut work.back), !work.is_empty())
         };
-        returned.into_iter().for_each(|back| engine.take_back(&mut poller, at, back));
+        returned.into_iter().for_each(|back| engine.places.take_back(&mut poller, place, back));
         let stage = engine.stage();
         if stage != ShutdownStage::Running {
             poller.stop_accepting();
@@ -35,12 +35,12 @@ pub(super) fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
         let accepted = std::mem::take(&mut poller.accepted);
         let ready = std::mem::take(&mut poller.ready);
         drop(poller);
-        engine.distribute(at, accepted);
+        engine.distribute(place, accepted);
         if engine.all_blocked() {
-            engine.queue(at, ready);
+            engine.queue(place, ready);
             let rest = place.work().take_rest();
-            engine.spread(at, rest);
-        } else if work(engine, at, turn, ready).is_none() {
+            engine.spread(place, rest);
+        } else if work(engine, place, turn, ready).is_none() {
             engine.unblocked();
             return place.wake();
         }
@@ -49,8 +49,7 @@ pub(super) fn drive(engine: &Arc<Engine>, at: usize, turn: u64) {
 }
 
 /// Takes what is ready through its stages; `None` where the turn was lost meanwhile.
-fn work(engine: &Arc<Engine>, at: usize, turn: u64, ready: Vec<Ready>) -> Option<()> {
-    let place = &engine.places[at];
+fn work(engine: &Engine, place: &Place, turn: u64, ready: Vec<Ready>) -> Option<()> {
     if ready.is_empty() && place.work().is_empty() {
         return Some(());
     }

@@ -14,7 +14,8 @@ use super::load::Load;
 use super::options::Options;
 use super::outgoing::Outgoing;
 use super::place::{Job, Place, Rest, Step};
-use super::poller::{Back, Poller, Ready, turn_away};
+use super::places::Places;
+use super::poller::{Back, Ready, turn_away};
 use super::pool::Pool;
 use crate::exchange::Exchange;
 use crate::response::{Body, Response};
@@ -33,16 +34,14 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 pub(super) struct Engine {
     pub(super) service: Service,
     options: Arc<Options>,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Places,
     pool: Pool,
     stage: AtomicU8,
     /// Threads in a handler that do not drive a place.
     blocked: AtomicUsize,
     /// Places that still run.
     running: AtomicUsize,
-    /// How many places serve connections, from the first on.
-    active: AtomicUsize,
-    /// Up to how many of them while their threads compute.
+    /// Up to how many places serve while their threads compute.
     cores: usize,
     watch: Thread,
     watch_sleeps: AtomicBool,
@@ -53,7 +52,7 @@ impl Engine {
     pub(super) fn new(
         service: Service,
         options: Arc<Options>,
-        places: Vec<Place>,
+        places: Places,
         cores: usize,
     ) -> Engine {
         Engine {
@@ -62,8 +61,7 @@ impl Engine {
             options,
             stage: AtomicU8::new(0),
             blocked: AtomicUsize::new(0),
-            running: AtomicUsize::new(places.len()),
-            active: AtomicUsize::new(1),
+            running: AtomicUsize::new(0),
             cores,
             places,
             watch: std::thread::current(),
@@ -74,7 +72,7 @@ impl Engine {
     /// Takes note of a shutdown.
     pub(super) fn enter(&self, stage: ShutdownStage) {
         self.stage.fetch_max(stage as u8, Ordering::SeqCst);
-        self.places.iter().for_each(Place::wake);
+        self.places.all().iter().for_each(|place| place.wake());
         self.watch.unpark();
     }
 
@@ -113,22 +111,41 @@ impl Engine {
 
     /// Serves until a shutdown has come to its end.
     pub(super) fn serve(self: &Arc<Engine>) {
-        for at in 0..self.places.len() {
-            self.clone().start(at, 0);
+        for place in self.places.all() {
+            self.open(place);
         }
         self.watch();
         self.pool.stop();
     }
 
-    fn start(self: Arc<Engine>, at: usize, turn: u64) {
-        let pool = self.pool.clone();
-        pool.run_now(Box::new(move || drive(&self, at, turn)));
+    /// Lets a new place be driven.
+    fn open(self: &Arc<Engine>, place: Arc<Place>) {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        self.start(place, 0);
+    }
+
+    fn start(self: &Arc<Engine>, place: Arc<Place>, turn: u64) {
+        let engine = self.clone();
+        self.pool.run_now(Box::new(move || drive(&engine, &place, turn)));
+    }
+
+    /// Lets more or fewer places serve.
+    fn resize(self: &Arc<Engine>, count: usize) {
+        while self.places.all().len() < count {
+            match self.places.add() {
+                Ok(place) => self.open(place),
+                // Those that there are must do: out of file descriptors, most likely.
+                Err(error) => return log::warn!("no other place to serve in: {error}"),
+            }
+        }
+        log::debug!("serves in {count} places");
+        self.places.activate(count);
     }
 
     /// Looks every millisecond whether a driver is stuck, as long as there is work.
     fn watch(self: &Arc<Engine>) {
-        let mut seen = vec![0; self.places.len()];
-        let mut load = Load::now(&self.places);
+        let mut seen = Vec::new();
+        let mut load = Load::now(&self.places.all());
         let (mut quiet, mut end) = (0, None);
         while self.running.load(Ordering::SeqCst) > 0 {
             let stage = self.stage();
@@ -149,13 +166,14 @@ impl Engine {
                     end = None;
                 }
             }
-            quiet = if self.look(&mut seen) { 0 } else { quiet + 1 };
-            let active = self.active.load(Ordering::Relaxed);
-            if let Some(needed) = load.places_needed(&self.places, active, self.cores)
+            let places = self.places.all();
+            quiet = if self.look(&places, &mut seen) { 0 } else { quiet + 1 };
+            let active = self.places.active();
+            if let Some(needed) = load.places_needed(&places, active, self.cores)
                 && needed != active
+                && stage == ShutdownStage::Running
             {
-                log::debug!("serves in {needed} places");
-                self.active.store(needed, Ordering::Relaxed);
+                self.resize(needed);
             }
             if quiet < QUIET_LOOKS || stage != ShutdownStage::Running {
                 std::thread::park_timeout(PATIENCE);
@@ -163,66 +181,71 @@ impl Engine {
             }
             self.watch_sleeps.store(true, Ordering::SeqCst);
             // A driver that became busy before it could see that the watch sleeps is seen here.
-            if !self.places.iter().any(|place| place.work().busy) {
+            if !places.iter().any(|place| place.work().busy) {
                 std::thread::park();
             }
             self.watch_sleeps.store(false, Ordering::SeqCst);
-            load = Load::now(&self.places);
+            load = Load::now(&places);
             quiet = 0;
         }
     }
 
     /// One look; whether there was work since the last one.
-    fn look(self: &Arc<Engine>, seen: &mut [u64]) -> bool {
+    fn look(self: &Arc<Engine>, places: &[Arc<Place>], seen: &mut Vec<u64>) -> bool {
+        seen.resize(places.len(), 0);
         let mut worked = false;
-        for (at, place) in self.places.iter().enumerate() {
+        for (place, seen) in places.iter().zip(seen) {
             let beat = place.beat();
-            if beat != seen[at] {
-                seen[at] = beat;
+            if beat != *seen {
+                *seen = beat;
                 worked = true;
             } else if !self.all_blocked() {
-                self.hand_over(at, beat);
+                self.hand_over(place, beat);
             }
         }
         worked
     }
 
-    fn hand_over(self: &Arc<Engine>, at: usize, stuck_at: u64) {
-        let Some((turn, rest)) = self.places[at].hand_over(stuck_at, Instant::now()) else {
+    fn hand_over(self: &Arc<Engine>, place: &Arc<Place>, stuck_at: u64) {
+        let Some((turn, rest)) = place.hand_over(stuck_at, Instant::now()) else {
             return;
         };
         self.blocked.fetch_add(1, Ordering::SeqCst);
-        self.clone().start(at, turn);
-        self.spread(at, rest);
+        self.start(place.clone(), turn);
+        self.spread(place, rest);
     }
 
     /// Gives each of these a thread.
-    pub(super) fn spread(self: &Arc<Engine>, at: usize, rest: Rest) {
+    pub(super) fn spread(self: &Arc<Engine>, place: &Arc<Place>, rest: Rest) {
         for step in rest.pending {
-            let engine = self.clone();
-            self.pool.run(Box::new(move || engine.aside(at, |engine| engine.run(step))));
+            self.aside(place, |engine| engine.run(step));
         }
         for (response, job) in rest.answered {
-            let engine = self.clone();
-            self.pool
-                .run(Box::new(move || engine.aside(at, |engine| engine.answer(response, job))));
+            self.aside(place, |engine| engine.answer(response, job));
         }
         if !rest.ran.is_empty() {
-            let engine = self.clone();
+            let (engine, place) = (self.clone(), place.clone());
             self.pool.run(Box::new(move || {
                 for (response, job) in engine.finish(rest.ran) {
-                    engine.aside(at, |engine| engine.answer(response, job));
+                    place.give(engine.answer(response, job));
                 }
             }));
         }
     }
 
     /// Does something on a thread that does not drive the place.
-    fn aside(self: &Arc<Engine>, at: usize, step: impl FnOnce(&Engine) -> Back) {
-        self.blocked.fetch_add(1, Ordering::SeqCst);
-        let back = step(self);
-        self.blocked.fetch_sub(1, Ordering::SeqCst);
-        self.places[at].give(back);
+    fn aside(
+        self: &Arc<Engine>,
+        place: &Arc<Place>,
+        step: impl FnOnce(&Engine) -> Back + Send + 'static,
+    ) {
+        let (engine, place) = (self.clone(), place.clone());
+        self.pool.run(Box::new(move || {
+            engine.blocked.fetch_add(1, Ordering::SeqCst);
+            let back = step(&engine);
+            engine.unblocked();
+            place.give(back);
+        }));
     }
 
     /// Runs one prepared request to its answer, or sends more of one.
@@ -271,84 +294,35 @@ impl Engine {
     }
 
     /// Gives accepted connections to the active places.
-    pub(super) fn distribute(&self, at: usize, accepted: Vec<Connection>) {
+    pub(super) fn distribute(&self, place: &Place, accepted: Vec<Connection>) {
         for connection in accepted {
-            if self.places.iter().map(Place::connections).sum::<usize>()
-                >= self.options.max_connections
-            {
+            if self.places.connections() >= self.options.max_connections {
                 turn_away(&connection);
-                continue;
+            } else {
+                self.places.welcome(Box::new(connection), place);
             }
-            self.settle(Box::new(connection), self.least(), at);
         }
-    }
-
-    /// Takes a connection back, here or, where the load is to be spread differently, elsewhere.
-    pub(super) fn take_back(&self, poller: &mut Poller, at: usize, back: Back) {
-        let back = match (back, self.elsewhere(at)) {
-            (Back::Open(connection), Some(to)) => match poller.part_with(connection) {
-                Ok(connection) => {
-                    self.places[at].count(poller.count());
-                    return self.settle(connection, to, at);
-                }
-                Err(connection) => Back::Open(connection),
-            },
-            (back, _) => back,
-        };
-        poller.take(back);
-    }
-
-    fn settle(&self, connection: Box<Connection>, to: usize, from: usize) {
-        let (place, back) = (&self.places[to], Back::New(connection));
-        place.expect_one();
-        if to == from {
-            place.work().back.push(back);
-        } else {
-            place.give(back);
-        }
-    }
-
-    /// Where a connection of this place should better be: all of an inactive place's, and some of one that
-    /// has clearly more than another.
-    fn elsewhere(&self, at: usize) -> Option<usize> {
-        let active = self.active.load(Ordering::Relaxed);
-        if at == 0 && active == 1 {
-            return None;
-        }
-        let least = self.least();
-        let (here, there) = (self.places[at].connections(), self.places[least].connections());
-        (at >= active || here > there + there / 8 + 2).then_some(least)
-    }
-
-    /// The active place that has fewest connections.
-    fn least(&self) -> usize {
-        let active = self.active.load(Ordering::Relaxed);
-        (0..active).min_by_key(|at| self.places[*at].connections()).unwrap_or(0)
     }
 
     /// All threads that may be blocked are: what is ready waits for one of them, up to a limit.
-    pub(super) fn queue(self: &Arc<Engine>, at: usize, ready: Vec<Ready>) {
+    pub(super) fn queue(self: &Arc<Engine>, place: &Arc<Place>, ready: Vec<Ready>) {
         for ready in ready {
-            let engine = self.clone();
-            let full = self.pool.waiting() >= self.options.max_queue;
             match ready {
-                Ready::Pump(connection) => self.pool.run(Box::new(move || {
-                    engine.aside(at, |engine| engine.pump(connection));
-                })),
-                Ready::Handle(mut connection, incoming) if full => {
+                Ready::Pump(connection) => self.aside(place, |engine| engine.pump(connection)),
+                Ready::Handle(mut connection, incoming)
+                    if self.pool.waiting() >= self.options.max_queue =>
+                {
                     log::warn!("refused a request: all threads are busy and the queue is full");
                     let refusal = Outgoing::refusal(StatusCode::SERVICE_UNAVAILABLE);
                     connection.reclaim(incoming.stream);
                     let next = connection.answer(refusal);
-                    self.places[at].work().back.push(back(connection, next));
+                    place.work().back.push(back(connection, next));
                 }
-                Ready::Handle(connection, incoming) => self.pool.run(Box::new(move || {
-                    engine.aside(at, |engine| {
-                        let (mut exchange, job) = engine.begin(connection, incoming);
-                        engine.service.prepare(std::slice::from_mut(&mut exchange));
-                        engine.run(Step::Run(exchange, job))
-                    });
-                })),
+                Ready::Handle(connection, incoming) => self.aside(place, |engine| {
+                    let (mut exchange, job) = engine.begin(connection, incoming);
+                    engine.service.prepare(std::slice::from_mut(&mut exchange));
+                    engine.run(Step::Run(exchange, job))
+                }),
             }
         }
     }

@@ -34,6 +34,7 @@ mod load;
 mod options;
 mod outgoing;
 mod place;
+mod places;
 mod poller;
 mod pool;
 mod proxy;
@@ -46,15 +47,13 @@ use std::time::Duration;
 
 use self::engine::Engine;
 use self::options::Options;
-use self::place::Place;
+use self::places::Places;
 use self::proxy::Network;
 pub use self::proxy::ProxyHeaders;
 use self::socket::Listener;
 use super::{ListenAddress, Server, ShutdownHandle};
 use crate::Result;
 use crate::service::Service;
-
-const PLACES_PER_CORE: usize = 4;
 
 /// The default server; see the [module](self) for how it works and for its limits.
 ///
@@ -241,11 +240,7 @@ impl Server for Native {
     fn serve(self, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
         service.serving(&self.address);
         let options = Arc::new(self.options);
-        // Where threads wait, for a shorter time than would cost them their turn, more of them are of use.
-        let places = (0..self.places * PLACES_PER_CORE)
-            .map(|_| Place::new(options.clone()))
-            .collect::<std::io::Result<Vec<_>>>()?;
-        places[0].poller().listen(self.listener)?;
+        let places = Places::new(options.clone(), self.listener)?;
         log::info!("listens on {} with up to {} active threads", self.address, self.places);
         let engine = Arc::new(Engine::new(service, options, places, self.places));
         let weak = Arc::downgrade(&engine);

@@ -7,13 +7,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::access::Logged;
 use super::body::SharedBody;
 use super::connection::Connection;
+use super::load;
 use super::options::Options;
 use super::outgoing::Audience;
 use super::poller::{Back, Poller, WAKER};
@@ -24,6 +25,8 @@ use crate::response::Response;
 const AGAIN: Duration = Duration::from_millis(20);
 
 pub(super) struct Place {
+    /// The first ones serve.
+    pub(super) number: usize,
     pub(super) poller: Mutex<Poller>,
     waker: mio::Waker,
     work: Mutex<Work>,
@@ -34,6 +37,8 @@ pub(super) struct Place {
     /// How long the driver was not waiting for its poller, in nanoseconds, and how often.
     busy: AtomicU64,
     turns: AtomicU64,
+    /// The thread that drives, as the system numbers it; 0 where that is not known.
+    driver: AtomicU32,
 }
 
 /// What is under way, stage by stage, so that whoever gets the turn can go on with it.
@@ -92,10 +97,11 @@ pub(super) struct Job {
 }
 
 impl Place {
-    pub(super) fn new(options: Arc<Options>) -> io::Result<Place> {
+    pub(super) fn new(number: usize, options: Arc<Options>) -> io::Result<Place> {
         let poller = Poller::new(options)?;
         let waker = mio::Waker::new(poller.registry(), WAKER)?;
         Ok(Place {
+            number,
             poller: Mutex::new(poller),
             waker,
             work: Mutex::default(),
@@ -103,6 +109,7 @@ impl Place {
             connections: AtomicUsize::new(0),
             busy: AtomicU64::new(0),
             turns: AtomicU64::new(0),
+            driver: AtomicU32::new(0),
         })
     }
 
@@ -155,6 +162,14 @@ impl Place {
     pub(super) fn worked_so_far(&self) -> (Duration, u64) {
         let busy = Duration::from_nanos(self.busy.load(Ordering::Relaxed));
         (busy, self.turns.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn driven_by_this_thread(&self) {
+        self.driver.store(load::this_thread().unwrap_or(0), Ordering::Relaxed);
+    }
+
+    pub(super) fn driver(&self) -> u32 {
+        self.driver.load(Ordering::Relaxed)
     }
 
     /// Takes a connection (back) from a thread that does not drive this place.
