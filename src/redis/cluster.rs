@@ -113,6 +113,7 @@ impl RedisCluster {
         &self,
         pipeline: &Pipeline,
         repeat: Repeat,
+        limit: usize,
         ours: impl Fn(usize, &Reply) -> bool,
     ) -> Vec<Result<Reply>> {
         let commands: Vec<&Cmd> = pipeline.cmd_iter().collect();
@@ -142,7 +143,7 @@ impl RedisCluster {
                     replies.iter().zip(&ats).all(|(reply, at)| ours(*at, reply))
                 };
                 let replies =
-                    self.pool(node).and_then(|pool| pool.send_checked(&part, repeat, whole));
+                    self.pool(node).and_then(|pool| pool.send_checked(&part, repeat, limit, whole));
                 match replies {
                     Ok(replies) => {
                         for (at, reply) in ats.iter().copied().zip(replies) {
@@ -151,7 +152,7 @@ impl RedisCluster {
                                 Err(error) if error.code() == "MOVED" => left.push(at),
                                 Err(error) if error.code() == "ASK" => {
                                     let only = |reply: &Reply| ours(at, reply);
-                                    let there = self.ask(error, commands[at], repeat, only);
+                                    let there = self.ask(error, commands[at], repeat, limit, only);
                                     answers[at] = Some(there);
                                 }
                                 _ => answers[at] = Some(Ok(reply)),
@@ -180,6 +181,7 @@ impl RedisCluster {
         error: &ServerError,
         command: &Cmd,
         repeat: Repeat,
+        limit: usize,
         ours: impl Fn(&Reply) -> bool,
     ) -> Result<Reply> {
         let target = error.details().and_then(|text| text.rsplit(' ').next()?.rsplit_once(':'));
@@ -188,7 +190,7 @@ impl RedisCluster {
         let mut both = Pipeline::with_capacity(2);
         both.add_command(cmd("ASKING")).add_command(command.clone());
         let last = |replies: &[Reply]| replies.last().is_none_or(&ours);
-        let replies = self.pool(&node)?.send_checked(&both, repeat, last)?;
+        let replies = self.pool(&node)?.send_checked(&both, repeat, limit, last)?;
         replies.into_iter().next_back().ok_or_else(|| self.error("a node gave no reply"))
     }
 
@@ -215,10 +217,10 @@ impl RedisCluster {
         let map = nodes.iter().find_map(|node| {
             let mut question = Pipeline::new();
             question.cmd("CLUSTER").arg("SLOTS");
+            let slots = |replies: &[Reply]| matches!(replies, [Ok(Value::Array(_)) | Err(_)]);
+            let limit = usize::MAX;
             let replies =
-                self.pool(node).ok()?.send_checked(&question, Repeat::Idempotent, |replies| {
-                    matches!(replies, [Ok(Value::Array(_)) | Err(_)])
-                });
+                self.pool(node).ok()?.send_checked(&question, Repeat::Idempotent, limit, slots);
             read_slots(replies.ok()?.into_iter().next()?.ok()?, node)
         });
         if let Some(map) = map {

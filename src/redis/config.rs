@@ -20,6 +20,7 @@ use crate::{Error, ErrorKind, Result};
 /// | connect_timeout | 1 s, the time until a connection is there |
 /// | operation_timeout | 500 ms, the time until all replies of one round trip are there |
 /// | pool_size | 16 connections |
+/// | max_reply | 64 MiB, what the replies of one round trip may have |
 ///
 /// `Debug` shows no password.
 #[derive(Clone)]
@@ -31,6 +32,7 @@ pub struct RedisConfig {
     pub(super) connect_timeout: Duration,
     pub(super) operation_timeout: Duration,
     pub(super) pool_size: u32,
+    pub(super) max_reply: usize,
     #[cfg(feature = "rustls")]
     pub(super) ca_certificate: Option<Vec<u8>>,
 }
@@ -68,6 +70,7 @@ impl Default for RedisConfig {
             connect_timeout: Duration::from_secs(1),
             operation_timeout: Duration::from_millis(500),
             pool_size: 16,
+            max_reply: 64 * 1024 * 1024,
             #[cfg(feature = "rustls")]
             ca_certificate: None,
         }
@@ -200,6 +203,16 @@ impl RedisConfig {
         self
     }
 
+    /// How many bytes the replies of one round trip may have: 64 MiB unless set. Past it they are not read any
+    /// further, the connection is closed, and the command's error says so. Replies to sessions have a lower
+    /// limit, which follows from the caps of the store. The connections of an `r2d2_redis` pool read what they
+    /// get.
+    #[must_use]
+    pub fn max_reply(mut self, bytes: usize) -> RedisConfig {
+        self.max_reply = bytes;
+        self
+    }
+
     /// The certificate of the authority, in PEM, that the server's must come from; the operating system's
     /// authorities unless set. For `rediss://` addresses.
     #[cfg(feature = "rustls")]
@@ -235,6 +248,12 @@ impl RedisConfig {
         let refused = |why: &str| Err(Error::new(ErrorKind::Config, format!("Redis: {why}")));
         if self.connect_timeout.is_zero() || self.operation_timeout.is_zero() {
             return refused("a time-out of zero leaves no time for anything");
+        }
+        if self.username.is_some() && self.password.is_none() {
+            return refused(
+                "a user without a password would not be told to the server; set one, an empty one for a user \
+                 that needs none",
+            );
         }
         match self.pool_size {
             0 => refused("a pool of no connections serves nobody"),

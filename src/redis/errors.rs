@@ -1,5 +1,6 @@
 //! What Redis's own errors mean for a request.
 
+use std::fmt;
 use std::sync::Arc;
 
 use ::redis::{RedisError, ServerError};
@@ -81,6 +82,24 @@ impl From<RedisError> for Error {
             (kind, format!("Redis: {error}"))
         });
         Error::new(kind, text).with_source(error)
+    }
+}
+
+/// Redis sent more than these bytes in reply.
+#[derive(Debug)]
+pub(super) struct TooLarge(pub(super) usize);
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "more than {} bytes in reply, the connection was closed", self.0)
+    }
+}
+
+impl std::error::Error for TooLarge {}
+
+impl TooLarge {
+    pub(super) fn of(error: &RedisError) -> Option<&TooLarge> {
+        io_error(error)?.get_ref()?.downcast_ref()
     }
 }
 

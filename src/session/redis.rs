@@ -58,14 +58,15 @@ impl Backend {
         &self,
         pipeline: &Pipeline,
         repeat: Repeat,
+        limit: usize,
         ours: impl Fn(usize, &RedisReply) -> bool,
     ) -> Vec<Result<RedisReply>> {
         let pool = match self {
-            Backend::Cluster(cluster) => return cluster.send_each(pipeline, repeat, ours),
+            Backend::Cluster(cluster) => return cluster.send_each(pipeline, repeat, limit, ours),
             Backend::Pool(pool) => pool,
         };
         let all = |replies: &[RedisReply]| replies.iter().enumerate().all(|(at, r)| ours(at, r));
-        match pool.send_checked(pipeline, repeat, all) {
+        match pool.send_checked(pipeline, repeat, limit, all) {
             Ok(replies) => replies.into_iter().map(Ok).collect(),
             Err(error) => {
                 // The others get the same text, the last one its cause as well.
@@ -275,7 +276,8 @@ impl RedisStore {
             Ok(value) => reply::belongs(value, &expected[at].1),
             Err(_) => true,
         };
-        let replies = self.backend.send(pipeline, repeat, ours);
+        let replies =
+            self.backend.send(pipeline, repeat, self.longest_replies(pipeline.len()), ours);
         // One reply that is somebody else's means that none of them can be trusted; a foreign record
         // concerns only its own session.
         let in_step = expected.iter().zip(&replies).all(|((_, mark), reply)| match reply {
@@ -291,6 +293,14 @@ impl RedisStore {
                 Err(error) => Err(Failed::Error(server_error(&error))),
             })
             .collect()
+    }
+
+    /// More bytes than the scripts can send for so many sessions: each field has some bytes around it, each
+    /// reply its metadata, and an error its text.
+    fn longest_replies(&self, sessions: usize) -> usize {
+        let Caps { fields, bytes } = self.caps;
+        let longest = fields.saturating_mul(64).saturating_add(bytes).saturating_add(16 * 1024);
+        longest.saturating_mul(sessions)
     }
 
     fn key(&self, id: &SessionId) -> String {
