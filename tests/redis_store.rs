@@ -633,3 +633,15 @@ fn a_reply_that_no_session_has_is_not_read() {
     proxy.set(Fault::Pass);
     assert!(load(&store, &id).unwrap().is_some());
 }
+
+#[test]
+fn an_error_of_redis_shows_no_key() {
+    // Redis quotes the arguments of a command that it does not know; in this layout a key is an id.
+    let server = RedisServer::start(&["--rename-command", "EVALSHA", ""]);
+    let store =
+        RedisStore::new(RedisPool::open(&server.url(0)).unwrap()).layout(Layout::BottleSession);
+    let id = fresh_id(IdFormat::Uuid);
+    let error = load(&store, &id).unwrap_err();
+    assert!(error.to_string().contains("unknown command 'EVALSHA'"), "{error}");
+    assert!(!format!("{error} {error:?}").contains(&id.expose_uuid()), "{error:?}");
+}

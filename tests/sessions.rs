@@ -439,6 +439,31 @@ fn commit_tells_that_a_session_has_gone() {
 }
 
 #[test]
+fn who_destroys_a_session_that_was_lost_starts_a_new_one() {
+    let other: Arc<Mutex<Option<TestClient>>> = Arc::default();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/get", |s: &mut Session| s.get("name").unwrap_or("-").to_owned());
+    app.get("/destroy", |s: &mut Session| s.destroy());
+    let elsewhere = other.clone();
+    app.get("/again", move |s: &mut Session| {
+        // Meanwhile the session ends in another tab.
+        elsewhere.lock().unwrap().as_ref().unwrap().get("/destroy").send();
+        assert_eq!(s.incr("n", 1).unwrap_err().kind(), ErrorKind::Gone);
+        s.destroy();
+        s.set("name", "Bob");
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    let tab = TestClient::of(client.service().clone());
+    tab.set_cookie(COOKIE, &client.cookie(COOKIE).unwrap());
+    *other.lock().unwrap() = Some(tab);
+    assert_eq!(client.get("/again").send().status(), 200);
+    assert_eq!(text(&client, "/get"), "Bob");
+}
+
+#[test]
 fn two_keywords_on_one_route() {
     let mut app = App::new();
     app.install(SessionPlugin::new().in_memory()).unwrap();

@@ -55,7 +55,10 @@ pub(super) fn connecting(error: &RedisError) -> ErrorKind {
 
 /// The error of a command that Redis refused.
 pub(crate) fn server_error(error: &ServerError) -> Error {
-    let text = format!("Redis: {} {}", error.code(), error.details().unwrap_or_default());
+    // To a command that it does not know, Redis quotes the arguments: a session's key, and perhaps its values.
+    let details = error.details().unwrap_or_default();
+    let details = details.split(", with args beginning with").next().unwrap_or_default();
+    let text = format!("Redis: {} {details}", error.code());
     Error::new(kind(Some(error.code())), text.trim_end())
 }
 

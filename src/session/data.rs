@@ -307,6 +307,7 @@ impl Session {
         self.remember_changed = false;
         self.created = None;
         self.stale_cookie = false;
+        self.gone = false;
         self.cookie = if self.loaded { CookieDue::Remove } else { CookieDue::Nothing };
     }
 
@@ -360,7 +361,7 @@ impl Session {
         self.used.set(true);
         self.check(key, &i64::MIN.to_string())?;
         let keeper = self.keeper.clone();
-        if self.id.is_none() {
+        if !self.is_stored()? {
             // Nobody else knows a session that is not stored yet.
             let held = self.fields.get(key).map_or(Ok(0), |text| text.parse::<i64>());
             let sum = held.ok().and_then(|held| held.checked_add(by));
@@ -377,7 +378,7 @@ impl Session {
     /// it. Changes made so far are saved first.
     pub fn take(&mut self, key: &str) -> Result<Option<String>> {
         self.used.set(true);
-        if self.id.is_none() {
+        if !self.is_stored()? {
             return Ok(self.remove(key));
         }
         let keeper = self.keeper.clone();
@@ -395,7 +396,7 @@ impl Session {
         let value = value.to_string();
         self.check(key, &value)?;
         let keeper = self.keeper.clone();
-        if self.id.is_none() {
+        if !self.is_stored()? {
             let absent = !self.fields.contains_key(key);
             if absent {
                 self.try_set(key, value)?;
@@ -407,6 +408,14 @@ impl Session {
             self.fields.insert(key.to_owned(), value);
         }
         Ok(set)
+    }
+
+    /// Whether the store has the session, once it has the changes made so far: these may have emptied it.
+    fn is_stored(&mut self) -> Result<bool> {
+        if self.id.is_some() {
+            self.commit()?;
+        }
+        Ok(self.id.is_some())
     }
 
     pub(super) fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
@@ -556,6 +565,7 @@ impl Session {
                 self.id = Some(to);
                 self.cookie = CookieDue::Send;
                 self.keeper.happened(super::Event::Renewed);
+                self.part_if_emptied();
             }
             (Saved::Stored, Kind::Update | Kind::Refresh) => {
                 self.stale_cookie = false;

@@ -32,6 +32,9 @@ use crate::response::{HttpError, IntoResponse, ResponseHead};
 use crate::server::ListenAddress;
 use crate::{Error, ErrorKind, Result};
 
+/// The keyword unless another is set.
+const KEYWORD: &str = "session";
+
 /// How long the store keeps a session whose cookie ends with the browser: 7 days, as in bottle-session.
 const BROWSER_SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -88,7 +91,7 @@ impl SessionPlugin {
     /// A plugin with the default options: Redis on localhost, a cookie of 300 seconds.
     pub fn new() -> SessionPlugin {
         SessionPlugin {
-            keyword: "session".to_owned(),
+            keyword: KEYWORD.to_owned(),
             backend: Backend::Redis,
             redis: RedisConfig::default(),
             redis_was_set: false,
@@ -210,7 +213,9 @@ impl SessionPlugin {
         self
     }
 
-    /// What the keys of the default layout start with: `bottle.session:` unless set.
+    /// What the keys of the default layout start with: unless set, `bottle.session:`, and with another keyword
+    /// than `session` that keyword and a colon after it, so that the id of a session of one keyword opens none of
+    /// another in the same Redis.
     #[must_use]
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> SessionPlugin {
         self.key_prefix = Some(prefix.into());
@@ -375,7 +380,10 @@ impl SessionPlugin {
         if let Some(former) = self.migrate_from {
             store = store.migrate_from(former);
         }
-        Ok(match self.key_prefix.take() {
+        // Whoever has a session of one keyword must not have the same one under another.
+        let own = || format!("bottle.session:{}:", self.keyword);
+        let shares = self.keyword == KEYWORD || self.layout == Some(Layout::BottleSession);
+        Ok(match self.key_prefix.take().or_else(|| (!shares).then(own)) {
             Some(prefix) => Arc::new(store.key_prefix(prefix)),
             None => Arc::new(store),
         })

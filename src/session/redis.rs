@@ -93,7 +93,8 @@ pub enum Layout {
     ///
     /// There is no place for more, therefore: an absolute limit is refused; a session's own idle limit counts
     /// for the save that sets it and ends with the next request; no owner's mark is checked; the key in Redis
-    /// is the id; and a session whose last field is removed is gone.
+    /// is the id; and a session whose last field is removed is gone. Two plugins of one app that use this layout
+    /// need a database each, or an id from the cookie of one opens the same session in the other, as in Python.
     BottleSession,
 }
 
@@ -139,7 +140,8 @@ impl RedisStore {
     }
 
     /// What the keys in Redis begin with: `bottle.session:`, or `session:` in
-    /// [`Layout::BottleSession`], which is fixed in Python's.
+    /// [`Layout::BottleSession`], which is fixed in Python's. Stores of two plugins in one Redis need prefixes of
+    /// their own, or an id from the cookie of one opens the same session in the other.
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> RedisStore {
         self.prefix = Some(prefix.into());
         self
