@@ -101,6 +101,17 @@ impl RedisConfig {
     }
 
     fn at_tcp(mut self, url: &Url, tls: bool) -> Result<RedisConfig> {
+        // Not quoted: it may be what stands behind a slash in the password.
+        let refused = |what: &str| {
+            let text = format!("the Redis address has {what}; expected redis://host:6379/0");
+            Err(Error::new(ErrorKind::Config, text))
+        };
+        if url.path().contains('@') {
+            return refused("an @ behind the host (a / in a password is written %2F)");
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return refused("a query or fragment, which would have no effect");
+        }
         let host = url.host_str().unwrap_or("localhost");
         // The url crate keeps the brackets of an IPv6 address; sockets do not want them.
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -119,6 +130,11 @@ impl RedisConfig {
     }
 
     fn at_unix(mut self, url: &Url) -> Result<RedisConfig> {
+        if url.has_authority() && !url.authority().is_empty() {
+            let text = "the Redis address has something before the path of its socket; expected \
+                        unix:///path?db=0&user=name&pass=word";
+            return Err(Error::new(ErrorKind::Config, text));
+        }
         self.address = Address::Unix(PathBuf::from(decoded(url.path())?));
         for (name, value) in url.query_pairs() {
             match name.as_ref() {
@@ -154,7 +170,7 @@ impl RedisConfig {
         self
     }
 
-    fn port_and_tls(&self) -> (u16, bool) {
+    pub(super) fn port_and_tls(&self) -> (u16, bool) {
         match self.address {
             Address::Tcp { port, tls, .. } => (port, tls),
             Address::Unix(_) | Address::Sentinel(_) => (6379, false),
@@ -222,15 +238,27 @@ impl RedisConfig {
         self
     }
 
-    /// Where a node of a cluster is.
-    pub(super) fn host_and_port(&self) -> Result<(String, u16)> {
-        match &self.address {
-            Address::Tcp { host, port, .. } => Ok((host.clone(), *port)),
-            _ => {
-                let text = format!("{self}: a node of a cluster has a host and a port");
-                Err(Error::new(ErrorKind::Config, text))
-            }
+    /// Where a node of a cluster is, and whether it talks TLS.
+    pub(super) fn cluster_node(&self) -> Result<(String, u16, bool)> {
+        let refused = |why: &str| Err(Error::new(ErrorKind::Config, format!("{self}: {why}")));
+        let Address::Tcp { host, port, tls } = &self.address else {
+            return refused("a node of a cluster has a host and a port");
+        };
+        if self.username.is_some() || self.password.is_some() {
+            return refused(
+                "who we are, all nodes of a cluster are told: say it in the RedisConfig",
+            );
         }
+        match self.db {
+            0 => Ok((host.clone(), *port, *tls)),
+            _ => refused("a cluster has no other database than 0"),
+        }
+    }
+
+    /// The same settings for the server at this address.
+    pub(super) fn at(mut self, host: &str, port: u16, tls: bool) -> RedisConfig {
+        self.address = Address::Tcp { host: host.to_owned(), port, tls };
+        self
     }
 
     /// The same settings for the master that these sentinels know by this name.
@@ -315,6 +343,12 @@ mod tests {
             ("redis://localhost/-1", Err("\"-1\" for a database number")),
             ("unix:///x?color=red", Err("has \"color\"")),
             ("", Err("is not a URL")),
+            // What would otherwise be passed over.
+            ("redis://localhost?db=3", Err("a query or fragment")),
+            ("redis://localhost/#insecure", Err("a query or fragment")),
+            ("redis://ada:12/34@localhost", Err("an @ behind the host")),
+            ("unix://run/redis.sock", Err("before the path of its socket")),
+            ("unix://ada:secret@/run/redis.sock", Err("is not a URL")),
         ] {
             match (RedisConfig::from_url(text).map_err(|error| error.to_string()), expected) {
                 (Ok(config), Ok(expected)) => assert_eq!(config.to_string(), expected),

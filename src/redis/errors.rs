@@ -28,7 +28,10 @@ pub(super) fn passes(code: Option<&str>) -> bool {
 
 /// Whether the server's error is a matter of configuration: it stays until somebody changes something.
 fn is_configuration(code: Option<&str>) -> bool {
-    matches!(code, Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "WRONGTYPE"))
+    matches!(
+        code,
+        Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "WRONGTYPE" | "MOVED" | "ASK" | "CROSSSLOT")
+    )
 }
 
 fn kind(code: Option<&str>) -> ErrorKind {
@@ -59,7 +62,22 @@ pub(crate) fn server_error(error: &ServerError) -> Error {
     let details = error.details().unwrap_or_default();
     let details = details.split(", with args beginning with").next().unwrap_or_default();
     let text = format!("Redis: {} {details}", error.code());
-    Error::new(kind(Some(error.code())), text.trim_end())
+    let text = text.trim_end().to_owned() + what_would_do(Some(error.code()));
+    Error::new(kind(Some(error.code())), text)
+}
+
+/// For errors that a plain pool gets from a node of a cluster.
+fn what_would_do(code: Option<&str>) -> &'static str {
+    match code {
+        Some("MOVED" | "ASK") => {
+            "; this is one node of a cluster and another has the key: sessions go there with \
+             RedisStore::on_cluster, other data with the cluster client of the redis crate"
+        }
+        Some("CROSSSLOT") => {
+            "; the keys of one command must be in one slot of the cluster: give them the same {tag}"
+        }
+        _ => "",
+    }
 }
 
 /// The pool's error as one of the `redis` crate, which its traits ask for. It comes back as what it was.
@@ -82,7 +100,7 @@ impl From<RedisError> for Error {
                 false if error.is_io_error() => ErrorKind::Unavailable,
                 false => ErrorKind::Redis,
             };
-            (kind, format!("Redis: {error}"))
+            (kind, format!("Redis: {error}{}", what_would_do(error.code())))
         });
         Error::new(kind, text).with_source(error)
     }
