@@ -439,6 +439,51 @@ fn commit_tells_that_a_session_has_gone() {
 }
 
 #[test]
+fn a_new_id_that_the_store_has_reaches_the_browser_also_where_the_request_fails() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());
+    app.get("/panic", |s: &mut Session| -> Result<String> {
+        s.regenerate();
+        s.commit()?;
+        s.set("late", "lost");
+        panic!("on purpose")
+    });
+    app.get("/refused", |s: &mut Session| -> Result<()> {
+        s.regenerate();
+        s.commit()?;
+        s.set("late", "x".repeat(100_000));
+        Ok(())
+    });
+    app.get("/not-committed", |s: &mut Session| -> String {
+        s.regenerate();
+        panic!("on purpose")
+    });
+    app.get("/destroyed", |s: &mut Session| -> Result<String> {
+        s.regenerate();
+        s.commit()?;
+        s.destroy();
+        s.commit()?;
+        panic!("on purpose")
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    for path in ["/panic", "/refused"] {
+        let (old, answer) = (client.cookie(COOKIE).unwrap(), client.get(path).send());
+        assert_eq!(answer.status(), 500, "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+        assert_ne!(client.cookie(COOKIE).unwrap(), old, "{path}");
+        assert_eq!(text(&client, "/get/name"), "Ada", "{path}");
+        assert_eq!(text(&client, "/get/late"), "-", "{path}");
+    }
+    for (path, name) in [("/not-committed", "Ada"), ("/destroyed", "-")] {
+        assert_eq!(client.get(path).send().set_cookies(), [""; 0], "{path}");
+        assert_eq!(text(&client, "/get/name"), name, "{path}");
+    }
+}
+
+#[test]
 fn who_destroys_a_session_that_was_lost_starts_a_new_one() {
     let other: Arc<Mutex<Option<TestClient>>> = Arc::default();
     let mut app = App::new();

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -61,6 +61,7 @@ pub struct Session {
     stale_cookie: bool,
     loaded: bool,
     gone: bool,
+    owed: Owed,
     cookie: CookieDue,
     pub(super) refused: Option<Error>,
     /// A commit failed: what it was to save is lost, whatever the handler made of its error.
@@ -69,6 +70,24 @@ pub struct Session {
 }
 
 impl Provided for Session {}
+
+/// The id, and the idle limit of its own, that the store has given a session while its request was running: the
+/// id that the browser has is dead, and without this one its visitor would be logged out. Kept outside of the
+/// session, which a panic of the handler drops.
+#[derive(Clone, Default)]
+pub(crate) struct Owed(Arc<Mutex<Option<NewId>>>);
+
+type NewId = (SessionId, Option<Duration>);
+
+impl Owed {
+    fn set(&self, owed: Option<NewId>) {
+        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = owed;
+    }
+
+    pub(crate) fn get(&self) -> Option<NewId> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+}
 
 /// What the answer is to do about the session's cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,6 +162,7 @@ impl Session {
             stale_cookie: false,
             loaded: false,
             gone: false,
+            owed: Owed::default(),
             cookie: CookieDue::Nothing,
             refused: None,
             unsaved: None,
@@ -308,6 +328,7 @@ impl Session {
         self.created = None;
         self.stale_cookie = false;
         self.gone = false;
+        self.owed.set(None);
         self.cookie = if self.loaded { CookieDue::Remove } else { CookieDue::Nothing };
     }
 
@@ -336,6 +357,9 @@ impl Session {
     ///
     /// Kind [`Gone`](ErrorKind::Gone): the session was destroyed, renewed or expired since this request
     /// loaded it, and nothing was written.
+    ///
+    /// Once it has committed a [new id](Session::regenerate), the answer carries that id, also where it becomes
+    /// an error or the handler panics: the old one is dead.
     pub fn commit(&mut self) -> Result<()> {
         if let Some(error) = self.refused.take() {
             self.unsaved.get_or_insert(error.kind());
@@ -425,7 +449,10 @@ impl Session {
         lifetimes.idle = self.remember.unwrap_or(lifetimes.idle);
         let done = act(&Load { id, lifetimes });
         if let Err(error) = &done {
-            self.gone |= error.kind() == ErrorKind::Gone;
+            if error.kind() == ErrorKind::Gone {
+                self.gone = true;
+                self.owed.set(None);
+            }
             self.keeper.failed(error);
         }
         done
@@ -436,6 +463,7 @@ impl Session {
     pub(super) fn part_if_emptied(&mut self) {
         if self.fields.is_empty() && !self.keeper.store.keeps_empty() {
             self.id = None;
+            self.owed.set(None);
         }
     }
 
@@ -553,6 +581,7 @@ impl Session {
             (Saved::Gone, Kind::Refresh) => self.cookie = CookieDue::Nothing,
             (Saved::Gone, _) => {
                 self.gone = true;
+                self.owed.set(None);
                 self.cookie = CookieDue::Nothing;
                 self.keeper.happened(super::Event::WriteLost);
             }
@@ -562,6 +591,7 @@ impl Session {
                 self.keeper.happened(super::Event::Created);
             }
             (Saved::Stored, Kind::Rotate(to)) => {
+                self.owed.set(Some((to.clone(), self.remember)));
                 self.id = Some(to);
                 self.cookie = CookieDue::Send;
                 self.keeper.happened(super::Event::Renewed);
@@ -586,6 +616,11 @@ impl Session {
 
     pub(crate) fn cookie_due(&self) -> CookieDue {
         self.cookie
+    }
+
+    /// What the browser must be told whatever else becomes of the request.
+    pub(crate) fn owed(&self) -> Owed {
+        self.owed.clone()
     }
 
     pub(crate) fn id(&self) -> Option<&SessionId> {
