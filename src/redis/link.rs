@@ -65,7 +65,7 @@ impl Link {
         Ok(link)
     }
 
-    /// A connection of the application's own pool, which has introduced itself.
+    /// A connection of the application's own pool, which introduces itself.
     #[cfg(feature = "r2d2_redis")]
     pub(super) fn lent(lent: super::lent::Lent, generation: u64) -> Link {
         Link::over(Line::Lent(lent), generation)
@@ -130,6 +130,15 @@ impl Link {
         self.last_used = Instant::now();
         self.dirty = false;
         Ok(replies)
+    }
+
+    /// Takes the connection that it stands for out of the application's pool.
+    #[cfg(feature = "r2d2_redis")]
+    pub(super) fn take(&mut self, deadline: Instant) -> Result<(), super::lent::NotLent> {
+        match &mut self.line {
+            Line::Own { .. } => Ok(()),
+            Line::Lent(lent) => lent.take(deadline),
+        }
     }
 
     /// Whether, as far as this side knows, the connection stands and nothing unasked has come.

@@ -255,6 +255,8 @@ impl RedisPool {
         shared.breaker.enter(now, timings.replied.saturating_duration_since(now))?;
         loop {
             let mut link = self.wait_for_connection(timings)?;
+            #[cfg(feature = "r2d2_redis")]
+            self.take(&mut link, timings)?;
             if shared.stands(&mut link, timings) {
                 return Ok(link);
             }
@@ -276,14 +278,7 @@ impl RedisPool {
             let connections = pool.state().connections;
             let in_use = connections >= pool.max_size();
             if left <= LOOK_UP && in_use {
-                // Busy is not down. A trial of the breaker's is over, undecided.
-                shared.breaker.undecided(Instant::now());
-                let (config, time) = (&shared.config, shared.config.connect_timeout);
-                let text = format!(
-                    "{config}: all {connections} connections of the pool were in use for {time:?}; \
-                     raise pool_size"
-                );
-                return Err(Error::new(ErrorKind::Unavailable, text));
+                return Err(shared.all_in_use(connections));
             }
             let refused = !in_use && shared.refusals.load(Ordering::Acquire) != refusals;
             if refused || left <= LOOK_UP {
@@ -294,6 +289,23 @@ impl RedisPool {
             // What others have found out meanwhile holds for us as well.
             shared.breaker.while_open(Instant::now())?;
         }
+    }
+
+    /// Takes what the link stands for out of the application's pool, where it is from there.
+    #[cfg(feature = "r2d2_redis")]
+    fn take(&self, link: &mut Link, timings: &Timings) -> Result<()> {
+        use super::lent::NotLent;
+
+        let shared = &self.0.shared;
+        link.take(timings.connected).map_err(|why| match why {
+            NotLent::AllInUse => shared.all_in_use(self.0.pool.max_size()),
+            NotLent::Down(why) => {
+                let text = format!("no connection from the r2d2_redis pool: {why}");
+                let error = Error::new(ErrorKind::Unavailable, text);
+                shared.down(&error);
+                error
+            }
+        })
     }
 
     fn round_trip(
@@ -484,13 +496,23 @@ impl Shared {
             Way::Network => {}
             #[cfg(feature = "r2d2_redis")]
             Way::Lent(pool) => {
-                return Ok(Link::lent(super::lent::Lent::from(pool, deadline)?, generation));
+                return Ok(Link::lent(super::lent::Lent::of(pool), generation));
             }
         }
         match &config.address {
             Address::Sentinel(sentinel) => sentinel.connect(config, trust, generation, deadline),
             address => Link::connect(config, address, trust, generation, deadline),
         }
+    }
+
+    /// Busy is not down. A trial of the breaker's is over, undecided.
+    fn all_in_use(&self, connections: u32) -> Error {
+        self.breaker.undecided(Instant::now());
+        let (config, time) = (&self.config, self.config.connect_timeout);
+        let text = format!(
+            "{config}: all {connections} connections of the pool were in use for {time:?}; raise pool_size"
+        );
+        Error::new(ErrorKind::Unavailable, text)
     }
 
     fn no_connection(&self) -> Error {
@@ -527,7 +549,9 @@ impl r2d2::ManageConnection for Manager {
         match shared.connect() {
             Ok(mut link) => {
                 shared.refuse(None);
-                shared.advised.call_once(|| advise(&mut link, &shared.config));
+                if matches!(shared.way, Way::Network) {
+                    shared.advised.call_once(|| advise(&mut link, &shared.config));
+                }
                 Ok(link)
             }
             Err(error) => {
