@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use bottle_session::redis_crate::{self as redis, Commands};
-use bottle_session::{BreakerState, ErrorKind, RedisConfig, RedisConnection, RedisPool, Result};
+use bottle_session::{
+    App, BreakerState, ErrorKind, RedisConfig, RedisConnection, RedisPlugin, RedisPool, Result,
+};
 
+use crate::faults::wait_until;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::redis_server::RedisServer;
 
@@ -395,4 +398,27 @@ fn the_common_commands_do_what_they_say() {
     // A reply that does not fit is the app's mistake, and no more than that.
     assert_eq!(kind(rdb.get::<u8>("nothing here")), ErrorKind::Redis);
     assert_eq!(rdb.incr::<i64>("n", 1).unwrap(), 3);
+}
+
+#[test]
+fn who_hears_that_redis_is_down_may_use_the_pool() {
+    let (mut server, port) = RedisServer::start_on_port();
+    server.kill();
+    let pool = RedisPool::open(&format!("redis://127.0.0.1:{port}")).unwrap();
+    let its = pool.clone();
+    pool.on_breaker(move |down| {
+        its.on_breaker(|_| ());
+        assert_eq!(its.connection().exists("any").is_err(), down.is_some());
+    });
+    let asking = std::thread::spawn(move || pool.connection().exists("any").is_err());
+    wait_until("it has been told", || asking.is_finished());
+    assert!(asking.join().unwrap());
+}
+
+#[test]
+fn a_plugin_with_two_ideas_of_where_redis_is_is_refused() {
+    let pool = RedisPool::open("redis://localhost").unwrap();
+    let plugin = RedisPlugin::new().pool(pool).url("redis://example.org");
+    let error = App::new().install(plugin).unwrap_err();
+    assert!(error.to_string().contains("a pool knows where Redis is"), "{error}");
 }

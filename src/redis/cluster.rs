@@ -54,7 +54,7 @@ struct Inner {
     observers: Arc<RwLock<Vec<Observer>>>,
 }
 
-type Observer = Box<dyn Fn(Option<&Error>) + Send + Sync>;
+type Observer = Arc<dyn Fn(Option<&Error>) + Send + Sync>;
 
 type Node = (String, u16);
 
@@ -117,7 +117,7 @@ impl RedisCluster {
     pub fn on_breaker(&self, observer: impl Fn(Option<&Error>) + Send + Sync + 'static) {
         let mut observers =
             self.0.observers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        observers.push(Box::new(observer));
+        observers.push(Arc::new(observer));
     }
 
     /// Sends each command to the node that has its key, in one round trip for each node. One node's failure
@@ -264,7 +264,8 @@ impl RedisCluster {
         let pool = RedisPool::new(self.0.config.clone().at(&node.0, node.1, self.0.tls))?;
         let observers = self.0.observers.clone();
         pool.on_breaker(move |down| {
-            let observers = observers.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let observers =
+                observers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
             observers.iter().for_each(|observer| observer(down));
         });
         pools.insert(node.clone(), pool.clone());

@@ -285,6 +285,9 @@ impl RedisConfig {
         }
         match self.pool_size {
             0 => refused("a pool of no connections serves nobody"),
+            65_536.. => refused(
+                "a pool of more connections than a machine has ports; pool_size is 16 unless set",
+            ),
             _ => Ok(()),
         }
     }
@@ -356,6 +359,21 @@ mod tests {
                 (got, _) => panic!("{text}: {got:?}"),
             }
         }
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused() {
+        let new = RedisConfig::default;
+        for (config, expected) in [
+            (new().connect_timeout(Duration::ZERO), "a time-out of zero"),
+            (new().pool_size(0), "serves nobody"),
+            (new().pool_size(u32::MAX), "than a machine has ports"),
+            (new().username("ada"), "a user without a password"),
+        ] {
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(new().username("ada").password("").check().is_ok());
     }
 
     #[test]

@@ -84,7 +84,7 @@ enum Way {
 }
 
 /// Hears when Redis stops answering, and why, and when it answers again.
-type Observer = Box<dyn Fn(Option<&Error>) + Send + Sync>;
+type Observer = Arc<dyn Fn(Option<&Error>) + Send + Sync>;
 
 /// Whether an operation may be sent a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +201,7 @@ impl RedisPool {
     pub fn on_breaker(&self, observer: impl Fn(Option<&Error>) + Send + Sync + 'static) {
         let mut observers =
             self.0.shared.observers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        observers.push(Box::new(observer));
+        observers.push(Arc::new(observer));
     }
 
     /// A connection for work outside of a handler, on a thread of the app's own for one. It takes a place in
@@ -451,7 +451,9 @@ impl Shared {
     }
 
     fn tell(&self, down: Option<&Error>) {
-        let observers = self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Not while they are locked: what an observer does is its own affair.
+        let observers =
+            self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         observers.iter().for_each(|observer| observer(down));
     }
 
