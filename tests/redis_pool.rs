@@ -85,6 +85,22 @@ fn connections_that_the_server_closed_are_replaced_unnoticed() {
 }
 
 #[test]
+fn a_held_connection_that_the_server_closed_is_replaced_unnoticed() {
+    let server = RedisServer::start(&[]);
+    let pool = pool_of(&server, 1);
+    let mut connection = pool.connection();
+    let kill = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
+    for round in 1..=5 {
+        assert_eq!(connection.incr::<u64>("n", 1).unwrap(), round);
+        redis::cmd("CLIENT").arg(&kill).exec(&mut server.connect(0)).unwrap();
+    }
+    // What the server kept for it is gone with it: that must not go unnoticed.
+    connection.command::<()>("WATCH", "n").unwrap();
+    redis::cmd("CLIENT").arg(&kill).exec(&mut server.connect(0)).unwrap();
+    assert_eq!(kind(connection.incr::<u64>("n", 1)), ErrorKind::Unavailable);
+}
+
+#[test]
 fn a_late_reply_reaches_nobody() {
     let (_server, proxy, pool) = proxied(1);
     for round in 0..5 {
@@ -231,7 +247,6 @@ fn a_state_that_passes_is_no_reason_to_reconnect() {
         ("-LOADING Redis is loading the dataset in memory", ErrorKind::Unavailable),
         ("-BUSY Redis is busy running a script", ErrorKind::Unavailable),
         ("-MASTERDOWN Link with MASTER is down", ErrorKind::Unavailable),
-        ("-READONLY You can't write against a read only replica", ErrorKind::Unavailable),
         ("-OOM command not allowed when used memory > 'maxmemory'", ErrorKind::Unavailable),
         ("-MISCONF Redis is configured to save RDB snapshots", ErrorKind::Unavailable),
         ("-CLUSTERDOWN The cluster is down", ErrorKind::Unavailable),
@@ -247,6 +262,12 @@ fn a_state_that_passes_is_no_reason_to_reconnect() {
         assert_eq!(pool.breaker(), BreakerState::Closed, "{answer}");
     }
     assert_eq!(server.newest_client(), before);
+    // Who is master now is not this one: whoever held the connection goes there with the next command.
+    proxy.set(Fault::Answer("-READONLY You can't write against a read only replica"));
+    assert_eq!(kind(connection.set("key", "value")), ErrorKind::Unavailable);
+    proxy.set(Fault::Pass);
+    assert_eq!(connection.get::<String>("key").unwrap(), "value");
+    assert_ne!(server.newest_client(), before);
 }
 
 #[test]

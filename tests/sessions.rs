@@ -509,6 +509,27 @@ fn who_destroys_a_session_that_was_lost_starts_a_new_one() {
 }
 
 #[test]
+fn what_is_a_number_does_not_depend_on_whether_it_is_stored() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    let answer = |sum: Result<i64>| format!("{:?}", sum.map_err(|error| error.kind()));
+    app.get("/set/<n>", |s: &mut Session, n: &str| s.set("n", n));
+    app.get("/incr", move |s: &mut Session| answer(s.incr("n", 1)));
+    app.get("/both/<n>", move |s: &mut Session, n: &str| {
+        s.set("n", n);
+        answer(s.incr("n", 1))
+    });
+    let client = TestClient::new(app).unwrap();
+    for n in ["41", "-1", "+41", "007", "-0", "1.0", "9223372036854775807"] {
+        client.forget_cookies();
+        let new = text(&client, &format!("/both/{n}"));
+        client.forget_cookies();
+        client.get(&format!("/set/{n}")).send();
+        assert_eq!(text(&client, "/incr"), new, "{n}");
+    }
+}
+
+#[test]
 fn two_keywords_on_one_route() {
     let mut app = App::new();
     app.install(SessionPlugin::new().in_memory()).unwrap();

@@ -249,6 +249,12 @@ impl RedisPool {
         self.checkout_before(&Timings::starting_now(&self.0.shared.config))
     }
 
+    /// Whether a connection that somebody holds can be used again.
+    pub(super) fn stands(&self, link: &mut Link) -> bool {
+        let shared = &self.0.shared;
+        shared.stands(link, &Timings::starting_now(&shared.config))
+    }
+
     fn checkout_before(&self, timings: &Timings) -> Result<r2d2::PooledConnection<Manager>> {
         let shared = &self.0.shared;
         let now = Instant::now();

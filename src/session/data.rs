@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::id::SessionId;
 use super::keeper::Keeper;
+use super::memory::integer;
 use super::store::{Action, Changes, Load, Record, Save, Saved, gone, not_a_number};
 use crate::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
@@ -387,8 +388,8 @@ impl Session {
         let keeper = self.keeper.clone();
         if !self.is_stored()? {
             // Nobody else knows a session that is not stored yet.
-            let held = self.fields.get(key).map_or(Ok(0), |text| text.parse::<i64>());
-            let sum = held.ok().and_then(|held| held.checked_add(by));
+            let held = self.fields.get(key).map_or(Some(0), |text| integer(text));
+            let sum = held.and_then(|held| held.checked_add(by));
             let sum = sum.ok_or_else(|| not_a_number(key))?;
             self.try_set(key, sum)?;
             return self.commit().map(|()| sum);
