@@ -443,3 +443,13 @@ fn a_plugin_with_two_ideas_of_where_redis_is_is_refused() {
     let error = App::new().install(plugin).unwrap_err();
     assert!(error.to_string().contains("a pool knows where Redis is"), "{error}");
 }
+
+#[test]
+fn an_error_of_redis_shows_no_arguments() {
+    let server = RedisServer::start(&[]);
+    let mut connection = pool_of(&server, 1).connection();
+    let error = connection.command::<()>("NONSENSE", &["key", "secret"]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Redis);
+    assert!(error.to_string().contains("unknown command 'NONSENSE'"), "{error}");
+    assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+}

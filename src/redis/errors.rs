@@ -58,12 +58,16 @@ pub(super) fn connecting(error: &RedisError) -> ErrorKind {
 
 /// The error of a command that Redis refused.
 pub(crate) fn server_error(error: &ServerError) -> Error {
-    // To a command that it does not know, Redis quotes the arguments: a session's key, and perhaps its values.
     let details = error.details().unwrap_or_default();
-    let details = details.split(", with args beginning with").next().unwrap_or_default();
     let text = format!("Redis: {} {details}", error.code());
-    let text = text.trim_end().to_owned() + what_would_do(Some(error.code()));
+    let text = unquoted(&text).trim_end().to_owned() + what_would_do(Some(error.code()));
     Error::new(kind(Some(error.code())), text)
+}
+
+/// To a command that it does not know, Redis quotes the arguments: a session's key, perhaps its values, and an
+/// error ends in a log.
+fn unquoted(text: &str) -> &str {
+    text.split(", with args beginning with").next().unwrap_or_default()
 }
 
 /// For errors that a plain pool gets from a node of a cluster.
@@ -102,7 +106,10 @@ impl From<RedisError> for Error {
             };
             (kind, format!("Redis: {error}{}", what_would_do(error.code())))
         });
-        Error::new(kind, text).with_source(error)
+        match unquoted(&text) {
+            short if short.len() < text.len() => Error::new(kind, short),
+            _ => Error::new(kind, text).with_source(error),
+        }
     }
 }
 

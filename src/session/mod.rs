@@ -298,14 +298,16 @@ impl SessionPlugin {
         self
     }
 
-    /// How large a session may become, in bytes of keys and values: 64 KiB unless set.
+    /// How large a session may become, in bytes of keys and values: 64 KiB unless set. A [`store`](Self::store)
+    /// that is given has caps of its own, which hold as well.
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> SessionPlugin {
         self.caps.bytes = bytes;
         self
     }
 
-    /// How many keys a session may have: 256 unless set.
+    /// How many keys a session may have: 256 unless set. A [`store`](Self::store) that is given has caps of its
+    /// own, which hold as well.
     #[must_use]
     pub fn max_fields(mut self, fields: usize) -> SessionPlugin {
         self.caps.fields = fields;
