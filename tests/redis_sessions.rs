@@ -332,19 +332,28 @@ fn a_url_leaves_alone_what_it_does_not_say() {
 }
 
 #[test]
-fn one_keywords_id_is_nothing_to_another_although_they_share_a_pool() {
+fn an_id_is_nothing_in_another_cookie_although_they_share_a_pool() {
     let server = RedisServer::start(&[]);
     let pool = RedisPool::open(&server.url(0)).unwrap();
     let mut app = App::new();
     app.install(SessionPlugin::new().pool(pool.clone())).unwrap();
+    let below_pool = pool.clone();
     let admin = SessionPlugin::new().pool(pool).keyword("admin").cookie_name("admin.session");
     app.install(admin).unwrap();
+    // An app of its own below, with a plugin of the same keyword.
+    let mut below = App::new();
+    let its = SessionPlugin::new().pool(below_pool).cookie_name("below.session");
+    below.install(its).unwrap();
+    below.get("/who", |s: &mut Session| s.get("user").unwrap_or("-").to_owned());
+    app.mount("/below", below);
     app.get("/login", named!(|session: &mut Session| session.set("user", "mallory")));
     app.get("/admin", named!(|admin: &mut Session| admin.get("user").unwrap_or("-").to_owned()));
     let client = TestClient::new(app).unwrap();
     client.get("/login").send();
     client.set_cookie("admin.session", &client.cookie("bottle.session").unwrap());
     assert_eq!(client.get("/admin").send().text(), "-");
+    client.set_cookie("below.session", &client.cookie("bottle.session").unwrap());
+    assert_eq!(client.get("/below/who").send().text(), "-");
 }
 
 /// What a handler does after it has emptied its session goes on, in both layouts.

@@ -33,9 +33,6 @@ use crate::response::{HttpError, IntoResponse, ResponseHead};
 use crate::server::ListenAddress;
 use crate::{Error, ErrorKind, Result};
 
-/// The keyword unless another is set.
-const KEYWORD: &str = "session";
-
 /// How long the store keeps a session whose cookie ends with the browser: 7 days, as in bottle-session.
 const BROWSER_SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -57,7 +54,7 @@ const HARDENED_MAX_AGE: Duration = Duration::from_secs(12 * 60 * 60);
 /// | [`url`](Self::url), [`pool`](Self::pool), [`store`](Self::store), [`in_memory`](Self::in_memory) | | other ways to say where |
 /// | [`cookie_path`](Self::cookie_path), [`cookie_domain`](Self::cookie_domain), [`cookie_same_site`](Self::cookie_same_site), [`cookie_partitioned`](Self::cookie_partitioned) | `/`, none, Lax, false | |
 /// | [`max_age`](Self::max_age) | none | the absolute limit |
-/// | [`key_prefix`](Self::key_prefix), [`layout`](Self::layout), [`migrate_from`](Self::migrate_from) | `bottle.session:`, [`Layout::Default`], none | the records in Redis |
+/// | [`key_prefix`](Self::key_prefix), [`layout`](Self::layout), [`migrate_from`](Self::migrate_from) | the cookie's name and `:`, [`Layout::Default`], none | the records in Redis |
 /// | [`max_bytes`](Self::max_bytes), [`max_fields`](Self::max_fields) | 64 KiB, 256 | the largest session |
 /// | [`connect_timeout`](Self::connect_timeout), [`operation_timeout`](Self::operation_timeout), [`pool_size`](Self::pool_size) | 1 s, 500 ms, 16 | deadlines of Redis |
 /// | [`events`](Self::events) | [`LogEvents`] | who hears what happens |
@@ -92,7 +89,7 @@ impl SessionPlugin {
     /// A plugin with the default options: Redis on localhost, a cookie of 300 seconds.
     pub fn new() -> SessionPlugin {
         SessionPlugin {
-            keyword: KEYWORD.to_owned(),
+            keyword: "session".to_owned(),
             backend: Backend::Redis,
             redis: RedisConfig::default(),
             redis_was_set: false,
@@ -214,9 +211,9 @@ impl SessionPlugin {
         self
     }
 
-    /// What the keys of the default layout start with: unless set, `bottle.session:`, and with another keyword
-    /// than `session` that keyword and a colon after it, so that the id of a session of one keyword opens none of
-    /// another in the same Redis.
+    /// What the keys of the default layout start with: the name of the cookie and a colon unless set,
+    /// `bottle.session:` for one, so that an id from one cookie opens nothing in another, also where their sessions
+    /// are in the same Redis.
     #[must_use]
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> SessionPlugin {
         self.key_prefix = Some(prefix.into());
@@ -383,10 +380,10 @@ impl SessionPlugin {
         if let Some(former) = self.migrate_from {
             store = store.migrate_from(former);
         }
-        // Whoever has a session of one keyword must not have the same one under another.
-        let own = || format!("bottle.session:{}:", self.keyword);
-        let shares = self.keyword == KEYWORD || self.layout == Some(Layout::BottleSession);
-        Ok(match self.key_prefix.take().or_else(|| (!shares).then(own)) {
+        // What is an id in one cookie must be none in another.
+        let own = || format!("{}:", self.cookie.name);
+        let is_pythons = self.layout == Some(Layout::BottleSession);
+        Ok(match self.key_prefix.take().or_else(|| (!is_pythons).then(own)) {
             Some(prefix) => Arc::new(store.key_prefix(prefix)),
             None => Arc::new(store),
         })
