@@ -16,6 +16,8 @@ pub(super) struct Stream {
     /// The time-outs that the operating system has.
     reading: Duration,
     writing: Duration,
+    /// Nothing waits, and no time-out is needed.
+    nonblocking: bool,
 }
 
 /// How much later than the deadline a time-out may come, which spares a system call for each operation.
@@ -45,11 +47,13 @@ impl Stream {
             }
             Address::Sentinel(_) => return Err(Error::other("a master is not where it is named")),
         };
-        Ok(Stream { socket, deadline, reading: Duration::ZERO, writing: Duration::ZERO })
+        let (reading, writing) = (Duration::ZERO, Duration::ZERO);
+        Ok(Stream { socket, deadline, reading, writing, nonblocking: false })
     }
 
     /// Whether reading returns at once where there is nothing to read.
-    pub(super) fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
+    pub(super) fn set_nonblocking(&mut self, nonblocking: bool) -> Result<()> {
+        self.nonblocking = nonblocking;
         match &self.socket {
             Socket::Tcp(stream) => stream.set_nonblocking(nonblocking),
             #[cfg(unix)]
@@ -98,7 +102,10 @@ fn renewed(present: Duration, deadline: Instant) -> Result<Option<Duration>> {
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let renewed = renewed(self.reading, self.deadline)?;
+        let renewed = match self.nonblocking {
+            true => None,
+            false => renewed(self.reading, self.deadline)?,
+        };
         self.reading = renewed.unwrap_or(self.reading);
         match &mut self.socket {
             Socket::Tcp(stream) => {
@@ -116,7 +123,10 @@ impl Read for Stream {
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let renewed = renewed(self.writing, self.deadline)?;
+        let renewed = match self.nonblocking {
+            true => None,
+            false => renewed(self.writing, self.deadline)?,
+        };
         self.writing = renewed.unwrap_or(self.writing);
         match &mut self.socket {
             Socket::Tcp(stream) => {
