@@ -277,6 +277,11 @@ impl RedisConfig {
         if self.connect_timeout.is_zero() || self.operation_timeout.is_zero() {
             return refused("a time-out of zero leaves no time for anything");
         }
+        if self.max_reply == 0 {
+            return refused(
+                "a limit of zero bytes lets no reply in; max_reply is 64 MiB unless set",
+            );
+        }
         if self.username.is_some() && self.password.is_none() {
             return refused(
                 "a user without a password would not be told to the server; set one, an empty one for a user \
@@ -367,6 +372,7 @@ mod tests {
         for (config, expected) in [
             (new().connect_timeout(Duration::ZERO), "a time-out of zero"),
             (new().pool_size(0), "serves nobody"),
+            (new().max_reply(0), "lets no reply in"),
             (new().pool_size(u32::MAX), "than a machine has ports"),
             (new().username("ada"), "a user without a password"),
         ] {
