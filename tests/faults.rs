@@ -52,6 +52,7 @@ impl Stage {
     ) {
         let Stage { redis, proxy, site } = self;
         wait_until("everybody has logged in", || site.everybody_is_served());
+        site.measure_health();
         let over = site.under_load(|| {
             begin(redis, proxy);
             wait_until("the fault has struck", || enough(site, proxy));
@@ -59,6 +60,13 @@ impl Stage {
             Instant::now()
         });
         self.recover(scenario, over);
+    }
+
+    /// Measures how it is while all is well with other visitors, of whom these know nothing.
+    fn measure_with_others(&self) {
+        let others = Site::new(RedisPool::open(&self.proxy.url()).unwrap());
+        others.measure_health();
+        self.site.seen.take_health_from(&others.seen);
     }
 
     fn recover(&mut self, scenario: &str, over: Instant) {
@@ -78,13 +86,14 @@ fn report(scenario: &str, site: &Site, recovery: Duration) {
     let seen = &site.seen;
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     println!(
-        "| {scenario} | {} | {} | {} | {} | {} | {} ms | {:.1} ms | {} ms |",
+        "| {scenario} | {} | {} | {} | {} | {} | {} ms | {:.1} ms | {:.1} ms | {} ms |",
         count(&seen.requests),
         count(&seen.wrong),
         count(&seen.lost),
         count(&seen.unavailable),
         count(&seen.failed),
         seen.slowest().as_millis(),
+        seen.healthy_p99().as_secs_f64() * 1000.0,
         seen.plain_p99().as_secs_f64() * 1000.0,
         recovery.as_millis(),
     );
@@ -132,6 +141,8 @@ fn a_full_pool() {
     let Stage { redis, proxy, site } = stage();
     let (app, door) = hold(&site.pool);
     let mut stage = Stage { redis, proxy, site: Site::serving(site.pool.clone(), app) };
+    wait_until("everybody has logged in", || stage.site.everybody_is_served());
+    stage.site.measure_health();
     let held = std::thread::scope(|scope| {
         for _ in 0..POOL {
             let client = stage.site.another_client();
@@ -236,6 +247,7 @@ fn loading() {
 #[test]
 fn redis_absent_at_start() {
     let mut stage = stage();
+    stage.measure_with_others();
     stage.redis.kill();
     stage.site.under_load(|| wait_until("failures", || stage.site.seen.failures() > 1_000));
     stage.redis.start_again();
@@ -331,10 +343,11 @@ fn unlock(redis: &mut RedisServer, _: &FaultProxy) {
 #[test]
 fn a_wrong_password() {
     let (redis, port) = RedisServer::start_on_port();
-    tell(&redis, &[&["CONFIG", "SET", "requirepass", "secret"]]);
     let proxy = FaultProxy::start(port);
     let config = RedisConfig::from_url(&proxy.url()).unwrap().password("guess").pool_size(POOL);
     let mut stage = Stage { redis, proxy, site: Site::new(RedisPool::new(config).unwrap()) };
+    stage.measure_with_others();
+    tell(&stage.redis, &[&["CONFIG", "SET", "requirepass", "secret"]]);
     stage.site.under_load(|| wait_until("failures", || stage.site.seen.failures() > 1_000));
     assert_eq!(stage.site.seen.unavailable.load(Ordering::Relaxed), 0, "a matter of settings");
     let mut connection = stage.redis.connect_with_password("secret");

@@ -9,8 +9,8 @@ cargo test --quiet --test tests -- faults:: --nocapture --test-threads=1 >"$log"
     cat "$log" >&2
     exit 1
 }
-echo '| fault | requests | wrong answers | lost writes | 503 | 500 | slowest with a session | p99 without | recovery |'
-echo '|---|---|---|---|---|---|---|---|---|'
+echo '| fault | requests | wrong answers | lost writes | 503 | 500 | slowest with a session | p99 without, healthy | p99 without, fault | recovery |'
+echo '|---|---|---|---|---|---|---|---|---|---|'
 # The name of a test, or its dots, may stand before the row; a fault that is played again adds to its row.
 sed -n 's/^[^|]*\(| .* |\)$/\1/p' "$log" |
     awk -F '|' '!($2 in row) { order[++rows] = $2 } { row[$2] = $0 }

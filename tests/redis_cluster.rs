@@ -1,11 +1,17 @@
 //! A real cluster of three nodes and a replica: sessions are where their slots are.
 
+use std::time::Duration;
+
+use bottle_session::testing::store_contract::{
+    Capabilities, StoreUnderTest, check_clause, check_contract,
+};
 use bottle_session::{
     ErrorKind, Layout, RedisCluster, RedisConfig, RedisPool, RedisStore, Session, SessionPlugin,
-    TestClient,
+    SessionStore, TestClient,
 };
 
 use crate::faults::wait_until;
+use crate::stores::AGE;
 use crate::support::redis_server::RedisServer;
 use crate::support::visitors::{Site, app_with};
 
@@ -125,6 +131,86 @@ fn sessions_follow_their_slots() {
     site.seen.assert_right("failover in a cluster");
 }
 
+/// A store in a cluster, which grows older on each of its masters.
+struct InCluster<'a> {
+    cluster: &'a Cluster,
+    store: RedisStore,
+    layout: Layout,
+}
+
+impl StoreUnderTest for InCluster<'_> {
+    fn store(&self) -> &dyn SessionStore {
+        &self.store
+    }
+
+    fn advance(&self, by: Duration) {
+        let age = redis::cmd("EVAL").arg(AGE).arg(0).arg(by.as_millis() as u64).to_owned();
+        for (master, _) in &self.cluster.nodes[..3] {
+            age.exec(&mut master.connect(0)).unwrap();
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        match self.layout {
+            Layout::BottleSession => Capabilities::fields_only(),
+            _ => Capabilities::default(),
+        }
+    }
+}
+
+#[test]
+fn a_store_in_a_cluster_keeps_the_contract() {
+    let cluster = Cluster::start();
+    let subject = |layout| {
+        let store = RedisStore::on_cluster(cluster.open()).layout(layout);
+        InCluster { cluster: &cluster, store, layout }
+    };
+    check_contract(&subject(Layout::Default));
+    assert!((0..3).all(|node| !cluster.keys(node).is_empty()), "all nodes took part");
+    // Not those that move hundreds of sessions: each move tries thousands of ids in this layout.
+    let python = subject(Layout::BottleSession);
+    for clause in [
+        "a_created_session_loads_as_it_was_saved",
+        "a_load_and_a_save_start_the_idle_limit_anew",
+        "a_save_never_brings_back_a_moved_session",
+        "a_move_takes_everything_along",
+        "a_move_may_be_repeated",
+        "a_move_never_overwrites",
+        "increments_at_the_same_time_all_count",
+        "operations_on_a_dead_session_say_so",
+        "slices_are_answered_in_order",
+        "one_error_in_a_slice_concerns_no_other",
+    ] {
+        check_clause(clause, &python);
+    }
+}
+
+#[test]
+fn a_pool_for_one_node_says_what_would_do() {
+    let cluster = Cluster::start();
+    let pool = RedisPool::open(&cluster.url(0)).unwrap();
+    let mut connection = pool.connection();
+    // "foo" has slot 12182, which the third node has.
+    let error = connection.get::<String>("foo").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("RedisStore::on_cluster"), "{error}");
+    // "b" has slot 3300: a command for a key of this node works.
+    assert_eq!(connection.incr::<u64>("b", 1).unwrap(), 1);
+    let two = connection.command::<u64>("DEL", &["b", "foo"]).unwrap_err();
+    assert!(two.to_string().contains("in one slot"), "{two}");
+    let mut app = bottle_session::App::new();
+    app.install(SessionPlugin::new().pool(pool)).unwrap();
+    app.get("/set", |session: &mut Session| session.set("name", "Ada"));
+    let client = TestClient::new(app).unwrap();
+    let newcomer = |_| {
+        client.forget_cookies();
+        client.get("/set").send().status()
+    };
+    let answers: Vec<_> = (0..50).map(newcomer).collect();
+    assert!(answers.iter().all(|status| [200, 500].contains(status)), "{answers:?}");
+    assert!(answers.contains(&500), "a matter of settings, not a 503");
+}
+
 #[test]
 fn an_id_is_renewed_in_one_step() {
     let cluster = Cluster::start();
@@ -159,6 +245,9 @@ fn what_a_cluster_cannot_do_is_refused_at_once() {
     assert!(refused(&[], RedisConfig::default()).contains("no nodes"));
     let node = ["redis://127.0.0.1:1"];
     assert!(refused(&node, RedisConfig::default().db(3)).contains("database"));
+    let other = |rest: &str| refused(&[&format!("redis://{rest}")], RedisConfig::default());
+    assert!(other("ada:secret@127.0.0.1:1").contains("say it in the RedisConfig"));
+    assert!(other("127.0.0.1:1/3").contains("database"));
     assert!(refused(&["unix:///x"], RedisConfig::default()).contains("a host and a port"));
     let cluster = RedisCluster::new(node, RedisConfig::default()).unwrap();
     let store = RedisStore::on_cluster(cluster).migrate_from(Layout::BottleSession);

@@ -5,7 +5,9 @@ use std::time::Duration;
 use bottle_session::{
     Action, Changes, IdFormat, Lifetimes, Load, Save, Saved, SessionId, SessionStore,
 };
-use bottle_session::{ErrorKind, RedisConfig, RedisConnection, RedisPool, RedisStore};
+use bottle_session::{
+    BreakerState, ErrorKind, RedisConfig, RedisConnection, RedisPool, RedisStore,
+};
 use r2d2_redis::redis::{self as old, ConnectionLike};
 use r2d2_redis::{RedisConnectionManager, r2d2};
 
@@ -118,4 +120,26 @@ fn what_is_left_behind_is_closed() {
     ours.connection().set("key", "value").unwrap();
     let there: bool = old::cmd("EXISTS").arg("key").query(&mut *theirs.get().unwrap()).unwrap();
     assert!(there);
+}
+
+#[test]
+fn who_waited_in_vain_takes_nothing_from_the_application() {
+    let (_server, _proxy, theirs, _ours) = lent();
+    let config = RedisConfig::default().connect_timeout(Duration::from_millis(50));
+    let ours = RedisPool::from_r2d2_redis(theirs.clone(), config).unwrap();
+    let held = theirs.get().unwrap();
+    for _ in 0..3 {
+        let error = ours.connection().exists("any").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("in use"), "{error}");
+        // Busy is not down.
+        assert_eq!(ours.breaker(), BreakerState::Closed);
+    }
+    drop(held);
+    // Nobody uses ours any more; what it has begun must not end with the application's connection.
+    for _ in 0..200 {
+        theirs.get_timeout(Duration::from_secs(5)).expect("it has its connection to itself");
+        std::thread::yield_now();
+    }
+    assert!(!ours.connection().exists("any").unwrap());
 }

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use bottle_session::redis_crate::{self as redis, Commands};
-use bottle_session::{BreakerState, ErrorKind, RedisConfig, RedisConnection, RedisPool, Result};
+use bottle_session::{
+    App, BreakerState, ErrorKind, RedisConfig, RedisConnection, RedisPlugin, RedisPool, Result,
+};
 
+use crate::faults::wait_until;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::redis_server::RedisServer;
 
@@ -82,6 +85,22 @@ fn connections_that_the_server_closed_are_replaced_unnoticed() {
 }
 
 #[test]
+fn a_held_connection_that_the_server_closed_is_replaced_unnoticed() {
+    let server = RedisServer::start(&[]);
+    let pool = pool_of(&server, 1);
+    let mut connection = pool.connection();
+    let kill = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
+    for round in 1..=5 {
+        assert_eq!(connection.incr::<u64>("n", 1).unwrap(), round);
+        redis::cmd("CLIENT").arg(&kill).exec(&mut server.connect(0)).unwrap();
+    }
+    // What the server kept for it is gone with it: that must not go unnoticed.
+    connection.command::<()>("WATCH", "n").unwrap();
+    redis::cmd("CLIENT").arg(&kill).exec(&mut server.connect(0)).unwrap();
+    assert_eq!(kind(connection.incr::<u64>("n", 1)), ErrorKind::Unavailable);
+}
+
+#[test]
 fn a_late_reply_reaches_nobody() {
     let (_server, proxy, pool) = proxied(1);
     for round in 0..5 {
@@ -141,6 +160,71 @@ fn a_reply_that_nobody_asked_for_closes_the_connection() {
 }
 
 #[test]
+fn the_beginning_of_a_reply_that_nobody_asked_for_closes_the_connection() {
+    // What is left over waits in this side's memory, where no look at the socket finds it.
+    for left_over in [&b"+OK\r\n+"[..], b"+OK\r\n$8\r\n", b"+OK\r\n*1\r\n", b"+OK\r\nnonsense"] {
+        let (server, proxy, pool) = proxied(1);
+        let mut connection = pool.connection();
+        connection.set("key", "value").unwrap();
+        let before = server.newest_client();
+        proxy.set(Fault::Garbage(left_over));
+        assert_eq!(kind(connection.set("key", "value")), ErrorKind::Unavailable, "{left_over:?}");
+        drop(connection);
+        proxy.set(Fault::Pass);
+        assert_eq!(recovers(&pool).get::<String>("key").unwrap(), "value");
+        assert_ne!(server.newest_client(), before);
+    }
+}
+
+#[test]
+fn the_late_answer_to_our_own_question_reaches_nobody() {
+    let (server, proxy, pool) = proxied(1);
+    let () = server.connect(0).set("key", "value").unwrap();
+    // Connecting has a second, which this is well within; the pool's question after it has 200 ms.
+    proxy.set(Fault::Delay(Duration::from_millis(300)));
+    let mut connection = pool.connection();
+    let answer = connection.get::<String>("key");
+    assert!(answer.as_ref().is_ok_and(|value| value == "value") || answer.is_err(), "{answer:?}");
+    drop(connection);
+    proxy.set(Fault::Pass);
+    assert_eq!(recovers(&pool).get::<String>("key").unwrap(), "value");
+}
+
+#[test]
+fn a_reply_past_the_limit_is_not_read_any_further() {
+    let (server, port) = RedisServer::start_on_port();
+    let config = RedisConfig::from_url(&format!("redis://127.0.0.1:{port}")).unwrap();
+    let pool = RedisPool::new(config.pool_size(1).max_reply(100_000)).unwrap();
+    let mut connection = pool.connection();
+    connection.set("small", "x".repeat(90_000)).unwrap();
+    connection.set("large", "x".repeat(500_000)).unwrap();
+    let before = server.newest_client();
+    let error = connection.get::<String>("large").unwrap_err();
+    // Another try would not help, and Redis is not down.
+    assert_eq!(error.kind(), ErrorKind::Redis);
+    for expected in ["more than 100000 bytes", "raise RedisConfig::max_reply"] {
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    assert_eq!(pool.breaker(), BreakerState::Closed);
+    assert_eq!(connection.get::<String>("small").unwrap().len(), 90_000);
+    assert_ne!(server.newest_client(), before);
+    // All replies of a round trip count together, and each round trip anew.
+    let mut both = redis::pipe();
+    both.get("small").get("small");
+    assert!(both.query::<(String, String)>(&mut connection).is_err());
+    assert_eq!(connection.get::<String>("small").unwrap().len(), 90_000);
+}
+
+#[test]
+fn no_time_is_too_long() {
+    let server = RedisServer::start(&[]);
+    let config = RedisConfig::from_url(&server.url(0)).unwrap();
+    let config = config.connect_timeout(Duration::MAX).operation_timeout(Duration::MAX);
+    let pool = RedisPool::new(config).unwrap();
+    assert_eq!(pool.connection().incr::<u64>("n", 1).unwrap(), 1);
+}
+
+#[test]
 fn garbage_closes_the_connection() {
     for garbage in [&b"HTTP/1.1 200 OK\r\n\r\n"[..], b"$3\r\nabcdef\r\n", b"\0\0\0\n"] {
         let (_server, proxy, pool) = proxied(1);
@@ -163,7 +247,6 @@ fn a_state_that_passes_is_no_reason_to_reconnect() {
         ("-LOADING Redis is loading the dataset in memory", ErrorKind::Unavailable),
         ("-BUSY Redis is busy running a script", ErrorKind::Unavailable),
         ("-MASTERDOWN Link with MASTER is down", ErrorKind::Unavailable),
-        ("-READONLY You can't write against a read only replica", ErrorKind::Unavailable),
         ("-OOM command not allowed when used memory > 'maxmemory'", ErrorKind::Unavailable),
         ("-MISCONF Redis is configured to save RDB snapshots", ErrorKind::Unavailable),
         ("-CLUSTERDOWN The cluster is down", ErrorKind::Unavailable),
@@ -179,6 +262,12 @@ fn a_state_that_passes_is_no_reason_to_reconnect() {
         assert_eq!(pool.breaker(), BreakerState::Closed, "{answer}");
     }
     assert_eq!(server.newest_client(), before);
+    // Who is master now is not this one: whoever held the connection goes there with the next command.
+    proxy.set(Fault::Answer("-READONLY You can't write against a read only replica"));
+    assert_eq!(kind(connection.set("key", "value")), ErrorKind::Unavailable);
+    proxy.set(Fault::Pass);
+    assert_eq!(connection.get::<String>("key").unwrap(), "value");
+    assert_ne!(server.newest_client(), before);
 }
 
 #[test]
@@ -233,6 +322,8 @@ fn what_is_wrong_with_the_configuration_is_said() {
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         assert!(error.to_string().contains(expected), "{error}");
         assert!(!format!("{error:?} {pool:?}").contains("wrong@"), "{error:?} {pool:?}");
+        // Found when connecting, and said once: nobody else tries a command to find it again.
+        assert_eq!(pool.breaker(), BreakerState::Open, "{error}");
         // However often: the reason is not lost while the breaker is open.
         assert_eq!(kind(pool.connection().get::<String>("key")), ErrorKind::Config);
     }
@@ -282,7 +373,7 @@ fn what_one_user_leaves_behind_the_next_does_not_find() {
         second.set("key", "value").unwrap();
         assert_eq!(second.get::<String>("key").unwrap(), "value", "{left}");
         let client: String = second.command("CLIENT", "INFO").unwrap();
-        for expected in [" db=0 ", " sub=0 ", " multi=-1 ", " name= ", " resp=2"] {
+        for expected in [" db=0 ", " sub=0 ", " multi=-1 ", " name=bottle-session ", " resp=2"] {
             assert!(client.contains(expected), "{left}: {client}");
         }
     }
@@ -328,4 +419,37 @@ fn the_common_commands_do_what_they_say() {
     // A reply that does not fit is the app's mistake, and no more than that.
     assert_eq!(kind(rdb.get::<u8>("nothing here")), ErrorKind::Redis);
     assert_eq!(rdb.incr::<i64>("n", 1).unwrap(), 3);
+}
+
+#[test]
+fn who_hears_that_redis_is_down_may_use_the_pool() {
+    let (mut server, port) = RedisServer::start_on_port();
+    server.kill();
+    let pool = RedisPool::open(&format!("redis://127.0.0.1:{port}")).unwrap();
+    let its = pool.clone();
+    pool.on_breaker(move |down| {
+        its.on_breaker(|_| ());
+        assert_eq!(its.connection().exists("any").is_err(), down.is_some());
+    });
+    let asking = std::thread::spawn(move || pool.connection().exists("any").is_err());
+    wait_until("it has been told", || asking.is_finished());
+    assert!(asking.join().unwrap());
+}
+
+#[test]
+fn a_plugin_with_two_ideas_of_where_redis_is_is_refused() {
+    let pool = RedisPool::open("redis://localhost").unwrap();
+    let plugin = RedisPlugin::new().pool(pool).url("redis://example.org");
+    let error = App::new().install(plugin).unwrap_err();
+    assert!(error.to_string().contains("a pool knows where Redis is"), "{error}");
+}
+
+#[test]
+fn an_error_of_redis_shows_no_arguments() {
+    let server = RedisServer::start(&[]);
+    let mut connection = pool_of(&server, 1).connection();
+    let error = connection.command::<()>("NONSENSE", &["key", "secret"]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Redis);
+    assert!(error.to_string().contains("unknown command 'NONSENSE'"), "{error}");
+    assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
 }

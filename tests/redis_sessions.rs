@@ -330,3 +330,83 @@ fn a_url_leaves_alone_what_it_does_not_say() {
         assert_eq!(TestClient::new(app).unwrap().get("/").send().status(), 200);
     }
 }
+
+#[test]
+fn an_id_is_nothing_in_another_cookie_although_they_share_a_pool() {
+    let server = RedisServer::start(&[]);
+    let pool = RedisPool::open(&server.url(0)).unwrap();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().pool(pool.clone())).unwrap();
+    let below_pool = pool.clone();
+    let admin = SessionPlugin::new().pool(pool).keyword("admin").cookie_name("admin.session");
+    app.install(admin).unwrap();
+    // An app of its own below, with a plugin of the same keyword.
+    let mut below = App::new();
+    let its = SessionPlugin::new().pool(below_pool).cookie_name("below.session");
+    below.install(its).unwrap();
+    below.get("/who", |s: &mut Session| s.get("user").unwrap_or("-").to_owned());
+    app.mount("/below", below);
+    app.get("/login", named!(|session: &mut Session| session.set("user", "mallory")));
+    app.get("/admin", named!(|admin: &mut Session| admin.get("user").unwrap_or("-").to_owned()));
+    let client = TestClient::new(app).unwrap();
+    client.get("/login").send();
+    client.set_cookie("admin.session", &client.cookie("bottle.session").unwrap());
+    assert_eq!(client.get("/admin").send().text(), "-");
+    client.set_cookie("below.session", &client.cookie("bottle.session").unwrap());
+    assert_eq!(client.get("/below/who").send().text(), "-");
+}
+
+/// What a handler does after it has emptied its session goes on, in both layouts.
+#[test]
+fn an_emptied_session_can_be_used_in_the_same_request() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let server = RedisServer::start(&[]);
+        let mut app = App::new();
+        let pool = RedisPool::open(&server.url(0)).unwrap();
+        app.install(SessionPlugin::new().pool(pool).layout(layout)).unwrap();
+        app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+        app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());
+        app.get("/flash", |s: &mut Session| s.flash("info", "earlier"));
+        app.get("/incr", |s: &mut Session| -> Result<String> {
+            s.remove("name");
+            Ok(s.incr("n", 5)?.to_string())
+        });
+        app.get("/if-absent", |s: &mut Session| -> Result<String> {
+            s.clear();
+            Ok(s.set_if_absent("n", 5)?.to_string())
+        });
+        app.get("/take", |s: &mut Session| -> Result<String> {
+            s.remove("name");
+            s.take("other")?;
+            s.set("n", 5);
+            Ok(String::new())
+        });
+        app.get("/renew", |s: &mut Session| -> Result<String> {
+            s.remove("name");
+            s.regenerate();
+            s.commit()?;
+            Ok(s.incr("n", 5)?.to_string())
+        });
+        app.get("/flashes", |s: &mut Session| -> Result<String> {
+            s.remove("name");
+            s.flash("info", "now");
+            let taken = s.take_flashes()?.len().to_string();
+            s.set("n", 5);
+            Ok(taken)
+        });
+        let client = TestClient::new(app).unwrap();
+        for (before, path, answer) in [
+            ("/set", "/incr", "5"),
+            ("/set", "/if-absent", "true"),
+            ("/set", "/take", ""),
+            ("/set", "/renew", "5"),
+            ("/flash", "/flashes", "2"),
+        ] {
+            client.forget_cookies();
+            client.get(before).send();
+            let response = client.get(path).send();
+            assert_eq!((response.status(), &*response.text()), (200, answer), "{layout:?} {path}");
+            assert_eq!(client.get("/get/n").send().text(), "5", "{layout:?} {path}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ use bottle_session::{
 };
 use redis::{Commands, Connection};
 
+use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::redis_server::{RedisServer, info};
 use crate::support::sessions::{IDLE, create, fields, fresh_id, load, owned, save, set, together};
 
@@ -613,4 +614,34 @@ fn settings_that_cannot_work_are_refused() {
     store().check(&limited).unwrap();
     store().layout(python).check(&IDLE).unwrap();
     store().migrate_from(python).check(&limited).unwrap();
+}
+
+#[test]
+fn a_reply_that_no_session_has_is_not_read() {
+    let (_server, port) = RedisServer::start_on_port();
+    let proxy = FaultProxy::start(port);
+    let store =
+        RedisStore::new(RedisPool::open(&proxy.url()).unwrap()).max_bytes(1000).max_fields(2);
+    let largest = "x".repeat(499);
+    let id = create(&store, &[("a", &largest), ("b", &largest)]);
+    assert!(load(&store, &id).unwrap().is_some());
+    // Far below what the pool would read for the app's own commands.
+    proxy.set(Fault::Garbage(format!("$99999\r\n{}\r\n", "x".repeat(99_999)).leak().as_bytes()));
+    let error = load(&store, &id).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Redis);
+    assert!(error.to_string().contains("which no session of this store has"), "{error}");
+    proxy.set(Fault::Pass);
+    assert!(load(&store, &id).unwrap().is_some());
+}
+
+#[test]
+fn an_error_of_redis_shows_no_key() {
+    // Redis quotes the arguments of a command that it does not know; in this layout a key is an id.
+    let server = RedisServer::start(&["--rename-command", "EVALSHA", ""]);
+    let store =
+        RedisStore::new(RedisPool::open(&server.url(0)).unwrap()).layout(Layout::BottleSession);
+    let id = fresh_id(IdFormat::Uuid);
+    let error = load(&store, &id).unwrap_err();
+    assert!(error.to_string().contains("unknown command 'EVALSHA'"), "{error}");
+    assert!(!format!("{error} {error:?}").contains(&id.expose_uuid()), "{error:?}");
 }

@@ -5,10 +5,12 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bottle_session::{
-    App, ErrorKind, RedisConfig, RedisPlugin, RedisPool, Session, SessionPlugin, TestClient,
+    App, ErrorKind, RedisCluster, RedisConfig, RedisPlugin, RedisPool, RedisStore, Session,
+    SessionPlugin, SessionStore, TestClient,
 };
 
 use crate::support::redis_server::RedisServer;
+use crate::support::sessions::{fresh_id, load};
 
 /// An authority, and a server's certificate that it vouches for.
 struct Certificates(PathBuf);
@@ -114,4 +116,17 @@ fn a_certificate_that_is_none_is_refused_at_once() {
         let config = RedisConfig::from_url("rediss://127.0.0.1:1").unwrap().ca_certificate(pem);
         assert_eq!(RedisPool::new(config).unwrap_err().kind(), ErrorKind::Config);
     }
+}
+
+#[test]
+fn a_cluster_of_nodes_over_tls_is_not_talked_to_in_the_clear() {
+    let certificates = Certificates::make();
+    let (_server, port) = certificates.server();
+    let config = RedisConfig::default().ca_certificate(certificates.authority());
+    let cluster = RedisCluster::new([&*format!("rediss://127.0.0.1:{port}")], config).unwrap();
+    let store = RedisStore::on_cluster(cluster.clone());
+    let id = fresh_id(store.id_format());
+    // The server is none of a cluster, and says so: the connection stands.
+    assert!(load(&store, &id).is_err());
+    assert_eq!(cluster.connections(), (1, 1));
 }

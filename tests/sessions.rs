@@ -439,6 +439,97 @@ fn commit_tells_that_a_session_has_gone() {
 }
 
 #[test]
+fn a_new_id_that_the_store_has_reaches_the_browser_also_where_the_request_fails() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());
+    app.get("/panic", |s: &mut Session| -> Result<String> {
+        s.regenerate();
+        s.commit()?;
+        s.set("late", "lost");
+        panic!("on purpose")
+    });
+    app.get("/refused", |s: &mut Session| -> Result<()> {
+        s.regenerate();
+        s.commit()?;
+        s.set("late", "x".repeat(100_000));
+        Ok(())
+    });
+    app.get("/not-committed", |s: &mut Session| -> String {
+        s.regenerate();
+        panic!("on purpose")
+    });
+    app.get("/destroyed", |s: &mut Session| -> Result<String> {
+        s.regenerate();
+        s.commit()?;
+        s.destroy();
+        s.commit()?;
+        panic!("on purpose")
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    for path in ["/panic", "/refused"] {
+        let (old, answer) = (client.cookie(COOKIE).unwrap(), client.get(path).send());
+        assert_eq!(answer.status(), 500, "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+        assert_ne!(client.cookie(COOKIE).unwrap(), old, "{path}");
+        assert_eq!(text(&client, "/get/name"), "Ada", "{path}");
+        assert_eq!(text(&client, "/get/late"), "-", "{path}");
+    }
+    for (path, name) in [("/not-committed", "Ada"), ("/destroyed", "-")] {
+        assert_eq!(client.get(path).send().set_cookies(), [""; 0], "{path}");
+        assert_eq!(text(&client, "/get/name"), name, "{path}");
+    }
+}
+
+#[test]
+fn who_destroys_a_session_that_was_lost_starts_a_new_one() {
+    let other: Arc<Mutex<Option<TestClient>>> = Arc::default();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/get", |s: &mut Session| s.get("name").unwrap_or("-").to_owned());
+    app.get("/destroy", |s: &mut Session| s.destroy());
+    let elsewhere = other.clone();
+    app.get("/again", move |s: &mut Session| {
+        // Meanwhile the session ends in another tab.
+        elsewhere.lock().unwrap().as_ref().unwrap().get("/destroy").send();
+        assert_eq!(s.incr("n", 1).unwrap_err().kind(), ErrorKind::Gone);
+        s.destroy();
+        s.set("name", "Bob");
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    let tab = TestClient::of(client.service().clone());
+    tab.set_cookie(COOKIE, &client.cookie(COOKIE).unwrap());
+    *other.lock().unwrap() = Some(tab);
+    assert_eq!(client.get("/again").send().status(), 200);
+    assert_eq!(text(&client, "/get"), "Bob");
+}
+
+#[test]
+fn what_is_a_number_does_not_depend_on_whether_it_is_stored() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    let answer = |sum: Result<i64>| format!("{:?}", sum.map_err(|error| error.kind()));
+    app.get("/set/<n>", |s: &mut Session, n: &str| s.set("n", n));
+    app.get("/incr", move |s: &mut Session| answer(s.incr("n", 1)));
+    app.get("/both/<n>", move |s: &mut Session, n: &str| {
+        s.set("n", n);
+        answer(s.incr("n", 1))
+    });
+    let client = TestClient::new(app).unwrap();
+    for n in ["41", "-1", "+41", "007", "-0", "1.0", "9223372036854775807"] {
+        client.forget_cookies();
+        let new = text(&client, &format!("/both/{n}"));
+        client.forget_cookies();
+        client.get(&format!("/set/{n}")).send();
+        assert_eq!(text(&client, "/incr"), new, "{n}");
+    }
+}
+
+#[test]
 fn two_keywords_on_one_route() {
     let mut app = App::new();
     app.install(SessionPlugin::new().in_memory()).unwrap();

@@ -52,7 +52,7 @@ impl Redis {
 }
 
 /// Makes all records older, in one step.
-const AGE: &str = r"
+pub const AGE: &str = r"
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local left = redis.call('PTTL', key) - ARGV[1]
   local meta = redis.call('HGET', key, '\0')

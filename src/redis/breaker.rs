@@ -95,6 +95,8 @@ impl Breaker {
         if news {
             *state = State::Closed;
             self.tripped.store(false, Ordering::Release);
+            // Not while it is locked: a logger may need Redis itself.
+            drop(state);
             log::info!("Redis answers again");
         }
         news
@@ -104,12 +106,13 @@ impl Breaker {
     pub(super) fn failed(&self, now: Instant, error: &Error) -> bool {
         let mut state = self.lock();
         let news = matches!(*state, State::Closed);
-        if news {
-            log::error!("{error}; failing at once until it answers again");
-        }
         let why = Why { kind: error.kind(), text: error.to_string() };
         *state = State::Open { until: now + PAUSE, why };
         self.tripped.store(true, Ordering::Release);
+        drop(state);
+        if news {
+            log::error!("{error}; failing at once until it answers again");
+        }
         news
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ::redis::{Arg, Cmd, Pipeline, ServerError, Value, cmd};
 
+use super::breaker::BreakerState;
 use super::config::RedisConfig;
 use super::link::Reply;
 use super::pool::{RedisPool, Repeat};
@@ -22,6 +23,10 @@ const MAP_IS_NEW: Duration = Duration::from_millis(250);
 
 /// The nodes of a Redis cluster, for [`RedisStore::on_cluster`](crate::RedisStore::on_cluster). Clones share
 /// the connections.
+///
+/// This is for sessions. [`RedisPlugin`](crate::RedisPlugin) and [`RedisPool`] talk to one server: with a node
+/// of a cluster for it, only the keys of that node work, and for the others the error says so. For other data in
+/// a cluster there is the client of the `redis` crate.
 ///
 /// Each node has a [`RedisPool`] of its own, with its own breaker: where one is down, the sessions of the
 /// others go on. When a replica takes over, or slots move, the new map is read. Does not connect until it is
@@ -40,6 +45,7 @@ pub struct RedisCluster(Arc<Inner>);
 
 struct Inner {
     config: RedisConfig,
+    tls: bool,
     seeds: Vec<Node>,
     pools: Mutex<BTreeMap<Node, RedisPool>>,
     map: RwLock<Arc<Map>>,
@@ -48,7 +54,7 @@ struct Inner {
     observers: Arc<RwLock<Vec<Observer>>>,
 }
 
-type Observer = Box<dyn Fn(Option<&Error>) + Send + Sync>;
+type Observer = Arc<dyn Fn(Option<&Error>) + Send + Sync>;
 
 type Node = (String, u16);
 
@@ -65,13 +71,19 @@ impl Map {
 
 impl RedisCluster {
     /// A cluster that some of these nodes (`redis://host:port`) belong to; the others are found. `config` has
-    /// everything else: who we are, the time-outs, and how many connections each node gets.
+    /// everything else: who we are, the time-outs, and how many connections each node gets. Where one of the
+    /// nodes is a `rediss://`, or the `config` is for one, all are talked to over TLS.
     pub fn new<'a>(
         nodes: impl IntoIterator<Item = &'a str>,
         config: RedisConfig,
     ) -> Result<RedisCluster> {
-        let seed = |url| RedisConfig::from_url(url)?.host_and_port();
-        let seeds = nodes.into_iter().map(seed).collect::<Result<Vec<_>>>()?;
+        let (_, mut tls) = config.port_and_tls();
+        let mut seeds = Vec::new();
+        for url in nodes {
+            let (host, port, over_tls) = RedisConfig::from_url(url)?.cluster_node()?;
+            seeds.push((host, port));
+            tls |= over_tls;
+        }
         let refused =
             |why: &str| Err(Error::new(ErrorKind::Config, format!("Redis cluster: {why}")));
         if seeds.is_empty() {
@@ -82,6 +94,7 @@ impl RedisCluster {
         }
         let cluster = RedisCluster(Arc::new(Inner {
             config,
+            tls,
             seeds,
             pools: Mutex::default(),
             map: RwLock::default(),
@@ -104,7 +117,7 @@ impl RedisCluster {
     pub fn on_breaker(&self, observer: impl Fn(Option<&Error>) + Send + Sync + 'static) {
         let mut observers =
             self.0.observers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        observers.push(Box::new(observer));
+        observers.push(Arc::new(observer));
     }
 
     /// Sends each command to the node that has its key, in one round trip for each node. One node's failure
@@ -113,11 +126,13 @@ impl RedisCluster {
         &self,
         pipeline: &Pipeline,
         repeat: Repeat,
+        limit: usize,
         ours: impl Fn(usize, &Reply) -> bool,
     ) -> Vec<Result<Reply>> {
         let commands: Vec<&Cmd> = pipeline.cmd_iter().collect();
         let mut answers: Vec<Option<Result<Reply>>> = commands.iter().map(|_| None).collect();
         let mut left: Vec<usize> = (0..commands.len()).collect();
+        let mut moved_to = None;
         for _ in 0..REDIRECTIONS {
             let map = match self.map() {
                 Ok(map) => map,
@@ -142,16 +157,20 @@ impl RedisCluster {
                     replies.iter().zip(&ats).all(|(reply, at)| ours(*at, reply))
                 };
                 let replies =
-                    self.pool(node).and_then(|pool| pool.send_checked(&part, repeat, whole));
+                    self.pool(node).and_then(|pool| pool.send_checked(&part, repeat, limit, whole));
                 match replies {
                     Ok(replies) => {
                         for (at, reply) in ats.iter().copied().zip(replies) {
                             match &reply {
                                 // Not done there: this is no repetition.
-                                Err(error) if error.code() == "MOVED" => left.push(at),
+                                Err(error) if error.code() == "MOVED" => {
+                                    moved_to = target(error, node);
+                                    left.push(at);
+                                }
                                 Err(error) if error.code() == "ASK" => {
                                     let only = |reply: &Reply| ours(at, reply);
-                                    let there = self.ask(error, commands[at], repeat, only);
+                                    let there = target(error, node);
+                                    let there = self.ask(there, commands[at], repeat, limit, only);
                                     answers[at] = Some(there);
                                 }
                                 _ => answers[at] = Some(Ok(reply)),
@@ -161,14 +180,14 @@ impl RedisCluster {
                     Err(error) => {
                         ats.iter().for_each(|at| answers[*at] = Some(Err(copy(&error))));
                         // Perhaps a replica has taken over.
-                        self.read_map(MAP_IS_NEW);
+                        self.read_map(MAP_IS_NEW, None);
                     }
                 }
             }
             if left.is_empty() {
                 break;
             }
-            self.read_map(Duration::ZERO);
+            self.read_map(Duration::ZERO, moved_to.take());
         }
         let lost = || Err(self.error("the session's slot is being moved"));
         answers.into_iter().map(|answer| answer.unwrap_or_else(lost)).collect()
@@ -177,25 +196,24 @@ impl RedisCluster {
     /// Sends one command to the node that its slot is on the way to.
     fn ask(
         &self,
-        error: &ServerError,
+        node: Option<Node>,
         command: &Cmd,
         repeat: Repeat,
+        limit: usize,
         ours: impl Fn(&Reply) -> bool,
     ) -> Result<Reply> {
-        let target = error.details().and_then(|text| text.rsplit(' ').next()?.rsplit_once(':'));
-        let node = target.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
         let node = node.ok_or_else(|| self.error("a node did not say where a slot goes"))?;
         let mut both = Pipeline::with_capacity(2);
         both.add_command(cmd("ASKING")).add_command(command.clone());
         let last = |replies: &[Reply]| replies.last().is_none_or(&ours);
-        let replies = self.pool(&node)?.send_checked(&both, repeat, last)?;
+        let replies = self.pool(&node)?.send_checked(&both, repeat, limit, last)?;
         replies.into_iter().next_back().ok_or_else(|| self.error("a node gave no reply"))
     }
 
     fn map(&self) -> Result<Arc<Map>> {
         let known = || self.0.map.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         if known().0.is_empty() {
-            self.read_map(Duration::ZERO);
+            self.read_map(Duration::ZERO, None);
         }
         match known() {
             map if map.0.is_empty() => Err(self.error("no node says who has the slots")),
@@ -203,25 +221,36 @@ impl RedisCluster {
         }
     }
 
-    /// Reads the map, unless it was read this short a time ago or by somebody else meanwhile.
-    fn read_map(&self, new: Duration) {
+    /// Reads the map, unless it was read this short a time ago or by somebody else meanwhile. The node that
+    /// somebody was sent to knows best; those that do not answer are asked last, and not all in one request.
+    fn read_map(&self, new: Duration, sent_to: Option<Node>) {
         let asked = Instant::now();
         let mut read = locked(&self.0.reading);
         if read.is_some_and(|read| read > asked || read.elapsed() < new) {
             return;
         }
-        let mut nodes: Vec<Node> = locked(&self.0.pools).keys().cloned().collect();
-        nodes.extend(self.0.seeds.iter().cloned());
-        let map = nodes.iter().find_map(|node| {
-            let mut question = Pipeline::new();
-            question.cmd("CLUSTER").arg("SLOTS");
-            let replies =
-                self.pool(node).ok()?.send_checked(&question, Repeat::Idempotent, |replies| {
-                    matches!(replies, [Ok(Value::Array(_)) | Err(_)])
-                });
-            read_slots(replies.ok()?.into_iter().next()?.ok()?, node)
-        });
-        if let Some(map) = map {
+        let mut nodes: Vec<_> = locked(&self.0.pools).clone().into_iter().collect();
+        nodes.sort_by_key(|(_, pool)| pool.breaker() != BreakerState::Closed);
+        if let Some(node) = sent_to
+            && let Ok(pool) = self.pool(&node)
+        {
+            nodes.insert(0, (node, pool));
+        }
+        let enough = self.0.config.connect_timeout.saturating_add(self.0.config.operation_timeout);
+        let started = Instant::now();
+        let mut nodes = nodes.iter().take_while(|_| started.elapsed() < enough);
+        if let Some(map) = nodes.find_map(|(node, pool)| ask_for_slots(node, pool)) {
+            // Who has left the cluster needs no connections, and no threads that make them.
+            let in_use = |node: &Node| {
+                self.0.seeds.contains(node) || map.0.values().any(|(_, owner)| owner == node)
+            };
+            let mut pools = locked(&self.0.pools);
+            let all = std::mem::take(&mut *pools).into_iter();
+            let (kept, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                all.partition(|(node, _)| in_use(node));
+            *pools = kept;
+            drop(pools);
+            drop(left);
             *self.0.map.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(map);
         }
         *read = Some(Instant::now());
@@ -232,10 +261,11 @@ impl RedisCluster {
         if let Some(pool) = pools.get(node) {
             return Ok(pool.clone());
         }
-        let pool = RedisPool::new(self.0.config.clone().host(&node.0).port(node.1))?;
+        let pool = RedisPool::new(self.0.config.clone().at(&node.0, node.1, self.0.tls))?;
         let observers = self.0.observers.clone();
         pool.on_breaker(move |down| {
-            let observers = observers.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let observers =
+                observers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
             observers.iter().for_each(|observer| observer(down));
         });
         pools.insert(node.clone(), pool.clone());
@@ -257,6 +287,21 @@ impl fmt::Debug for RedisCluster {
     }
 }
 
+/// Where `MOVED` or `ASK` sends a command; without a host, it is that of the node which says so.
+fn target(error: &ServerError, node: &Node) -> Option<Node> {
+    let (host, port) = error.details()?.rsplit(' ').next()?.rsplit_once(':')?;
+    let host = if host.is_empty() { &node.0 } else { host };
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
+fn ask_for_slots(node: &Node, pool: &RedisPool) -> Option<Map> {
+    let mut question = Pipeline::new();
+    question.cmd("CLUSTER").arg("SLOTS");
+    let slots = |replies: &[Reply]| matches!(replies, [Ok(Value::Array(_)) | Err(_)]);
+    let replies = pool.send_checked(&question, Repeat::Idempotent, usize::MAX, slots);
+    read_slots(replies.ok()?.into_iter().next()?.ok()?, node)
+}
+
 /// The reply to `CLUSTER SLOTS`: first and last slot, the master, its replicas.
 fn read_slots(reply: Value, asked: &Node) -> Option<Map> {
     let Value::Array(ranges) = reply else { return None };
@@ -276,7 +321,8 @@ fn read_slots(reply: Value, asked: &Node) -> Option<Map> {
         let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
         map.0.insert(last, (first, (host, u16::try_from(*port).ok()?)));
     }
-    Some(map)
+    // A node that was sent away knows of no slots, and of no others who have them.
+    (!map.0.is_empty()).then_some(map)
 }
 
 /// The first key of a script's call.
@@ -314,6 +360,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -338,5 +387,93 @@ mod tests {
             [9, 10, 20, 21].map(|slot| map.owner(slot) == Some(&node)),
             [false, true, true, false]
         );
+    }
+
+    fn port(listener: &TcpListener) -> u16 {
+        listener.local_addr().unwrap().port()
+    }
+
+    fn all_slots_at(port: u16) -> &'static str {
+        format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n").leak()
+    }
+
+    fn cluster(ports: &[u16], config: RedisConfig) -> RedisCluster {
+        let nodes: Vec<_> = ports.iter().map(|port| format!("redis://127.0.0.1:{port}")).collect();
+        RedisCluster::new(nodes.iter().map(String::as_str), config).unwrap()
+    }
+
+    fn read(cluster: &RedisCluster) -> Vec<Result<Reply>> {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("EVALSHA").arg("hash").arg(1).arg("key");
+        cluster.send_each(&pipeline, Repeat::Idempotent, usize::MAX, |_, _| true)
+    }
+
+    /// Two listeners, that of the lower port first: nodes are asked in this order.
+    fn in_order() -> [TcpListener; 2] {
+        let mut two = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        two.sort_by_key(port);
+        two
+    }
+
+    /// A node that answers CLUSTER SLOTS and every other command with these words.
+    fn serve(listener: TcpListener, slots: &'static str, other: &'static str) {
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, mut parser) = (stream.unwrap(), ::redis::Parser::new());
+                std::thread::spawn(move || {
+                    while let Ok(command) = parser.parse_value(&mut stream) {
+                        let asked = format!("{command:?}").contains("SLOTS");
+                        let answer = if asked { slots } else { other };
+                        stream.write_all(answer.as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_node_that_was_sent_away_takes_nobody_along() {
+        let [away, there] = in_order();
+        let ports = [port(&away), port(&there)];
+        serve(away, "*0\r\n", "+OK\r\n");
+        serve(there, all_slots_at(ports[1]), "+here\r\n");
+        let replies = read(&cluster(&ports, RedisConfig::default()));
+        assert!(matches!(&replies[..], [Ok(Ok(Value::SimpleString(text)))] if text == "here"));
+    }
+
+    #[test]
+    fn who_is_sent_to_a_node_asks_that_one_for_the_map() {
+        let [stale, there] = in_order();
+        let ports = [port(&stale), port(&there)];
+        let moved = format!("-MOVED 1 :{}\r\n", ports[1]).leak();
+        serve(stale, all_slots_at(ports[0]), moved);
+        serve(there, all_slots_at(ports[1]), "+here\r\n");
+        let replies = read(&cluster(&ports, RedisConfig::default()));
+        assert!(matches!(&replies[..], [Ok(Ok(_))]), "{replies:?}");
+    }
+
+    #[test]
+    fn nodes_that_have_left_cost_nothing_any_more() {
+        let [one, _] = in_order();
+        let port = port(&one);
+        serve(one, all_slots_at(port), "+here\r\n");
+        let cluster = cluster(&[port], RedisConfig::default());
+        cluster.pool(&("127.0.0.1".to_owned(), 1)).unwrap();
+        assert!(read(&cluster)[0].is_ok());
+        assert_eq!(locked(&cluster.0.pools).len(), 1);
+    }
+
+    #[test]
+    fn one_request_does_not_wait_for_each_node_that_is_mute() {
+        // They take connections and say nothing.
+        let mute = [(); 8].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let time = Duration::from_millis(100);
+        let config = RedisConfig::default().connect_timeout(time).operation_timeout(time);
+        let cluster = cluster(&mute.each_ref().map(port), config);
+        assert!(matches!(&read(&cluster)[..], [Err(_)]));
+        let pools = locked(&cluster.0.pools);
+        let found_out =
+            pools.values().filter(|pool| pool.breaker() != BreakerState::Closed).count();
+        assert!((1..8).contains(&found_out), "{found_out}");
     }
 }

@@ -20,6 +20,7 @@ use crate::{Error, ErrorKind, Result};
 /// | connect_timeout | 1 s, the time until a connection is there |
 /// | operation_timeout | 500 ms, the time until all replies of one round trip are there |
 /// | pool_size | 16 connections |
+/// | max_reply | 64 MiB, what the replies of one round trip may have |
 ///
 /// `Debug` shows no password.
 #[derive(Clone)]
@@ -31,6 +32,7 @@ pub struct RedisConfig {
     pub(super) connect_timeout: Duration,
     pub(super) operation_timeout: Duration,
     pub(super) pool_size: u32,
+    pub(super) max_reply: usize,
     #[cfg(feature = "rustls")]
     pub(super) ca_certificate: Option<Vec<u8>>,
 }
@@ -68,6 +70,7 @@ impl Default for RedisConfig {
             connect_timeout: Duration::from_secs(1),
             operation_timeout: Duration::from_millis(500),
             pool_size: 16,
+            max_reply: 64 * 1024 * 1024,
             #[cfg(feature = "rustls")]
             ca_certificate: None,
         }
@@ -98,6 +101,17 @@ impl RedisConfig {
     }
 
     fn at_tcp(mut self, url: &Url, tls: bool) -> Result<RedisConfig> {
+        // Not quoted: it may be what stands behind a slash in the password.
+        let refused = |what: &str| {
+            let text = format!("the Redis address has {what}; expected redis://host:6379/0");
+            Err(Error::new(ErrorKind::Config, text))
+        };
+        if url.path().contains('@') {
+            return refused("an @ behind the host (a / in a password is written %2F)");
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return refused("a query or fragment, which would have no effect");
+        }
         let host = url.host_str().unwrap_or("localhost");
         // The url crate keeps the brackets of an IPv6 address; sockets do not want them.
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -116,6 +130,11 @@ impl RedisConfig {
     }
 
     fn at_unix(mut self, url: &Url) -> Result<RedisConfig> {
+        if url.has_authority() && !url.authority().is_empty() {
+            let text = "the Redis address has something before the path of its socket; expected \
+                        unix:///path?db=0&user=name&pass=word";
+            return Err(Error::new(ErrorKind::Config, text));
+        }
         self.address = Address::Unix(PathBuf::from(decoded(url.path())?));
         for (name, value) in url.query_pairs() {
             match name.as_ref() {
@@ -151,7 +170,7 @@ impl RedisConfig {
         self
     }
 
-    fn port_and_tls(&self) -> (u16, bool) {
+    pub(super) fn port_and_tls(&self) -> (u16, bool) {
         match self.address {
             Address::Tcp { port, tls, .. } => (port, tls),
             Address::Unix(_) | Address::Sentinel(_) => (6379, false),
@@ -200,6 +219,16 @@ impl RedisConfig {
         self
     }
 
+    /// How many bytes the replies of one round trip may have: 64 MiB unless set. Past it they are not read any
+    /// further, the connection is closed, and the command's error says so. Replies to sessions have a lower
+    /// limit, which follows from the caps of the store. The connections of an `r2d2_redis` pool read what they
+    /// get.
+    #[must_use]
+    pub fn max_reply(mut self, bytes: usize) -> RedisConfig {
+        self.max_reply = bytes;
+        self
+    }
+
     /// The certificate of the authority, in PEM, that the server's must come from; the operating system's
     /// authorities unless set. For `rediss://` addresses.
     #[cfg(feature = "rustls")]
@@ -209,15 +238,27 @@ impl RedisConfig {
         self
     }
 
-    /// Where a node of a cluster is.
-    pub(super) fn host_and_port(&self) -> Result<(String, u16)> {
-        match &self.address {
-            Address::Tcp { host, port, .. } => Ok((host.clone(), *port)),
-            _ => {
-                let text = format!("{self}: a node of a cluster has a host and a port");
-                Err(Error::new(ErrorKind::Config, text))
-            }
+    /// Where a node of a cluster is, and whether it talks TLS.
+    pub(super) fn cluster_node(&self) -> Result<(String, u16, bool)> {
+        let refused = |why: &str| Err(Error::new(ErrorKind::Config, format!("{self}: {why}")));
+        let Address::Tcp { host, port, tls } = &self.address else {
+            return refused("a node of a cluster has a host and a port");
+        };
+        if self.username.is_some() || self.password.is_some() {
+            return refused(
+                "who we are, all nodes of a cluster are told: say it in the RedisConfig",
+            );
         }
+        match self.db {
+            0 => Ok((host.clone(), *port, *tls)),
+            _ => refused("a cluster has no other database than 0"),
+        }
+    }
+
+    /// The same settings for the server at this address.
+    pub(super) fn at(mut self, host: &str, port: u16, tls: bool) -> RedisConfig {
+        self.address = Address::Tcp { host: host.to_owned(), port, tls };
+        self
     }
 
     /// The same settings for the master that these sentinels know by this name.
@@ -236,8 +277,22 @@ impl RedisConfig {
         if self.connect_timeout.is_zero() || self.operation_timeout.is_zero() {
             return refused("a time-out of zero leaves no time for anything");
         }
+        if self.max_reply == 0 {
+            return refused(
+                "a limit of zero bytes lets no reply in; max_reply is 64 MiB unless set",
+            );
+        }
+        if self.username.is_some() && self.password.is_none() {
+            return refused(
+                "a user without a password would not be told to the server; set one, an empty one for a user \
+                 that needs none",
+            );
+        }
         match self.pool_size {
             0 => refused("a pool of no connections serves nobody"),
+            65_536.. => refused(
+                "a pool of more connections than a machine has ports; pool_size is 16 unless set",
+            ),
             _ => Ok(()),
         }
     }
@@ -296,6 +351,12 @@ mod tests {
             ("redis://localhost/-1", Err("\"-1\" for a database number")),
             ("unix:///x?color=red", Err("has \"color\"")),
             ("", Err("is not a URL")),
+            // What would otherwise be passed over.
+            ("redis://localhost?db=3", Err("a query or fragment")),
+            ("redis://localhost/#insecure", Err("a query or fragment")),
+            ("redis://ada:12/34@localhost", Err("an @ behind the host")),
+            ("unix://run/redis.sock", Err("before the path of its socket")),
+            ("unix://ada:secret@/run/redis.sock", Err("is not a URL")),
         ] {
             match (RedisConfig::from_url(text).map_err(|error| error.to_string()), expected) {
                 (Ok(config), Ok(expected)) => assert_eq!(config.to_string(), expected),
@@ -303,6 +364,22 @@ mod tests {
                 (got, _) => panic!("{text}: {got:?}"),
             }
         }
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused() {
+        let new = RedisConfig::default;
+        for (config, expected) in [
+            (new().connect_timeout(Duration::ZERO), "a time-out of zero"),
+            (new().pool_size(0), "serves nobody"),
+            (new().max_reply(0), "lets no reply in"),
+            (new().pool_size(u32::MAX), "than a machine has ports"),
+            (new().username("ada"), "a user without a password"),
+        ] {
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(new().username("ada").password("").check().is_ok());
     }
 
     #[test]

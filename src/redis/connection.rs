@@ -5,7 +5,7 @@ use std::fmt;
 use ::redis::{Cmd, ConnectionLike, FromRedisValue, RedisResult, ToRedisArgs, Value};
 
 use super::errors::disguised;
-use super::link::{Link, Reply};
+use super::link::Reply;
 use super::pool::{Manager, RedisPool};
 use crate::Result;
 use crate::plugin::Provided;
@@ -14,9 +14,11 @@ use crate::plugin::Provided;
 /// [`RedisPlugin`](crate::RedisPlugin).
 ///
 /// It takes a connection out of the pool with the first command, and gives it back when the handler has
-/// returned. The common commands are methods; [`command`](RedisConnection::command) sends any other, and
-/// because it implements [`ConnectionLike`], all of the [`redis`] crate works on it:
-/// its `Commands` trait, pipelines, scripts.
+/// returned. Until then it has it for itself: what the handler does with the session at once, such as
+/// [`Session::incr`](crate::Session::incr), needs another one of the same pool, unless
+/// [`give_back`](RedisConnection::give_back) comes first. The common commands are methods;
+/// [`command`](RedisConnection::command) sends any other, and because it implements [`ConnectionLike`], all of the
+/// [`redis`] crate works on it: its `Commands` trait, pipelines, scripts.
 ///
 /// A command's reply of the wrong type, and an error reply, leave the connection as it was. After anything
 /// else, a time-out for one, it is closed. So it is after commands that leave something behind on the
@@ -39,13 +41,15 @@ use crate::plugin::Provided;
 pub struct RedisConnection {
     pool: RedisPool,
     link: Option<r2d2::PooledConnection<Manager>>,
+    /// Whether it has just been looked at.
+    fresh: bool,
 }
 
 impl Provided for RedisConnection {}
 
 impl RedisConnection {
     pub(crate) fn new(pool: RedisPool) -> RedisConnection {
-        RedisConnection { pool, link: None }
+        RedisConnection { pool, link: None, fresh: false }
     }
 
     /// Gives the connection back to the pool before the handler returns; the next command takes another.
@@ -140,20 +144,28 @@ impl RedisConnection {
     /// A command of the `redis` crate.
     pub fn run<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T> {
         // Here, where the pool's own error need not pass for one of the `redis` crate.
-        self.link()?;
-        Ok(command.query(self)?)
-    }
-
-    fn link(&mut self) -> Result<&mut Link> {
-        match &mut self.link {
-            Some(link) => Ok(link),
-            none => Ok(none.insert(self.pool.checkout()?)),
+        if self.link.is_none() {
+            self.link = Some(self.pool.checkout()?);
+            self.fresh = true;
         }
+        Ok(command.query(self)?)
     }
 
     fn exchange(&mut self, packed: &[u8], count: usize) -> RedisResult<Vec<Reply>> {
         let pool = self.pool.clone();
-        let link = self.link().map_err(|error| disguised(error, false))?;
+        // Since the last command it may have been closed, or something may have come that nobody asked for. One
+        // that the server keeps something for cannot be replaced unnoticed.
+        let fresh = std::mem::take(&mut self.fresh);
+        if let Some(link) = self.link.as_mut().filter(|link| !fresh && !link.tainted)
+            && !pool.stands(link)
+        {
+            link.dirty = true;
+            self.link = None;
+        }
+        let link = match &mut self.link {
+            Some(link) => link,
+            none => none.insert(pool.checkout().map_err(|error| disguised(error, false))?),
+        };
         let peculiar = leaves_something_behind(packed);
         let done = pool.exchange_on(link, packed, count, peculiar || waits(packed));
         // At once, so that the pool closes it however it comes back: a handler may panic.

@@ -1,5 +1,6 @@
 //! What Redis's own errors mean for a request.
 
+use std::fmt;
 use std::sync::Arc;
 
 use ::redis::{RedisError, ServerError};
@@ -27,7 +28,10 @@ pub(super) fn passes(code: Option<&str>) -> bool {
 
 /// Whether the server's error is a matter of configuration: it stays until somebody changes something.
 fn is_configuration(code: Option<&str>) -> bool {
-    matches!(code, Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "WRONGTYPE"))
+    matches!(
+        code,
+        Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "WRONGTYPE" | "MOVED" | "ASK" | "CROSSSLOT")
+    )
 }
 
 fn kind(code: Option<&str>) -> ErrorKind {
@@ -54,8 +58,30 @@ pub(super) fn connecting(error: &RedisError) -> ErrorKind {
 
 /// The error of a command that Redis refused.
 pub(crate) fn server_error(error: &ServerError) -> Error {
-    let text = format!("Redis: {} {}", error.code(), error.details().unwrap_or_default());
-    Error::new(kind(Some(error.code())), text.trim_end())
+    let details = error.details().unwrap_or_default();
+    let text = format!("Redis: {} {details}", error.code());
+    let text = unquoted(&text).trim_end().to_owned() + what_would_do(Some(error.code()));
+    Error::new(kind(Some(error.code())), text)
+}
+
+/// To a command that it does not know, Redis quotes the arguments: a session's key, perhaps its values, and an
+/// error ends in a log.
+fn unquoted(text: &str) -> &str {
+    text.split(", with args beginning with").next().unwrap_or_default()
+}
+
+/// For errors that a plain pool gets from a node of a cluster.
+fn what_would_do(code: Option<&str>) -> &'static str {
+    match code {
+        Some("MOVED" | "ASK") => {
+            "; this is one node of a cluster and another has the key: sessions go there with \
+             RedisStore::on_cluster, other data with the cluster client of the redis crate"
+        }
+        Some("CROSSSLOT") => {
+            "; the keys of one command must be in one slot of the cluster: give them the same {tag}"
+        }
+        _ => "",
+    }
 }
 
 /// The pool's error as one of the `redis` crate, which its traits ask for. It comes back as what it was.
@@ -78,9 +104,30 @@ impl From<RedisError> for Error {
                 false if error.is_io_error() => ErrorKind::Unavailable,
                 false => ErrorKind::Redis,
             };
-            (kind, format!("Redis: {error}"))
+            (kind, format!("Redis: {error}{}", what_would_do(error.code())))
         });
-        Error::new(kind, text).with_source(error)
+        match unquoted(&text) {
+            short if short.len() < text.len() => Error::new(kind, short),
+            _ => Error::new(kind, text).with_source(error),
+        }
+    }
+}
+
+/// Redis sent more than these bytes in reply.
+#[derive(Debug)]
+pub(super) struct TooLarge(pub(super) usize);
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "more than {} bytes in reply, the connection was closed", self.0)
+    }
+}
+
+impl std::error::Error for TooLarge {}
+
+impl TooLarge {
+    pub(super) fn of(error: &RedisError) -> Option<&TooLarge> {
+        io_error(error)?.get_ref()?.downcast_ref()
     }
 }
 

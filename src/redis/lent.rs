@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ::redis::{RedisError, RedisResult, ServerError, Value};
+use ::redis::{ServerError, Value};
 use r2d2_redis::redis::{self as old, ErrorKind as OldErrorKind};
 use r2d2_redis::{RedisConnectionManager, r2d2};
 
@@ -22,21 +22,34 @@ use super::link::Reply;
 /// The application's own pool.
 pub(super) type LentPool = r2d2::Pool<RedisConnectionManager>;
 
-/// A connection that goes back when it is dropped.
+/// A connection that is taken when somebody is there to use it, and goes back when it is dropped: what
+/// nobody uses is the application's.
 pub(super) struct Lent {
-    /// `None` once it is given up.
+    pool: LentPool,
+    /// `None` until then, and once it is given up.
     connection: Option<r2d2::PooledConnection<RedisConnectionManager>>,
     /// Whether its pool may have it back.
     pub(super) fit: bool,
 }
 
 impl Lent {
-    pub(super) fn from(pool: &LentPool, deadline: Instant) -> RedisResult<Lent> {
-        let connection = pool.get_timeout(left(deadline)).map_err(|error| {
-            let text = format!("no connection from the r2d2_redis pool: {error}");
-            RedisError::from(io::Error::new(io::ErrorKind::NotConnected, text))
-        })?;
-        Ok(Lent { connection: Some(connection), fit: true })
+    pub(super) fn of(pool: &LentPool) -> Lent {
+        Lent { pool: pool.clone(), connection: None, fit: true }
+    }
+
+    /// Takes a connection before the deadline, unless it has one.
+    pub(super) fn take(&mut self, deadline: Instant) -> Result<(), NotLent> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        match self.pool.get_timeout(left(deadline)) {
+            Ok(connection) => self.connection = Some(connection),
+            Err(_) if self.pool.state().connections >= self.pool.max_size() => {
+                return Err(NotLent::AllInUse);
+            }
+            Err(error) => return Err(NotLent::Down(error.to_string())),
+        }
+        Ok(())
     }
 
     /// Sends packed commands and reads their replies before the deadline.
@@ -64,8 +77,14 @@ impl Lent {
     pub(super) fn is_open(&self) -> bool {
         self.connection
             .as_ref()
-            .is_some_and(|connection| old::ConnectionLike::is_open(&**connection))
+            .is_none_or(|connection| old::ConnectionLike::is_open(&**connection))
     }
+}
+
+/// Why the application's pool gave no connection.
+pub(super) enum NotLent {
+    AllInUse,
+    Down(String),
 }
 
 fn receive(connection: &mut old::Connection, deadline: Instant) -> io::Result<Reply> {

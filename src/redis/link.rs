@@ -1,17 +1,27 @@
 //! One connection to one server, and what is known of it.
 
-use std::io::{ErrorKind as IoErrorKind, Read, Write};
-use std::time::{Duration, Instant};
+use std::io::{Read, Write};
+use std::time::Instant;
 
 use ::redis::{
     Cmd, ErrorKind as RedisErrorKind, Parser, Pipeline, RedisError, RedisResult, ServerError, Value,
 };
 
 use super::config::{Address, RedisConfig};
+use super::errors::TooLarge;
 use super::wire::{Trust, Wire};
 
 /// What the server says to one command: a value, or its refusal.
 pub(crate) type Reply = std::result::Result<Value, ServerError>;
+
+/// More bytes than the replies to our own questions have: who we are, whether it stands, what it is.
+pub(super) const SHORT: usize = 256 * 1024;
+
+/// A parser that has held more than this is let go, and its memory with it.
+const KEPT: usize = 64 * 1024;
+
+/// What a parser with nothing left over reads after the last reply.
+const NOTHING_LEFT: &str = "nothing is left";
 
 /// A connection that knows whether it can be trusted. Made on our own, because the crate's takes its read
 /// time-out for one read and not for a reply.
@@ -55,7 +65,7 @@ impl Link {
         Ok(link)
     }
 
-    /// A connection of the application's own pool, which has introduced itself.
+    /// A connection of the application's own pool, which introduces itself.
     #[cfg(feature = "r2d2_redis")]
     pub(super) fn lent(lent: super::lent::Lent, generation: u64) -> Link {
         Link::over(Line::Lent(lent), generation)
@@ -81,10 +91,12 @@ impl Link {
             greeting.cmd("SELECT").arg(config.db);
         }
         let needed = greeting.len();
-        // Not known before Redis 7.2, and forbidden to some; but whoever must not even ask has no password.
+        // Forbidden to some; but whoever must not even say a name has no password.
+        greeting.cmd("CLIENT").arg("SETNAME").arg("bottle-session");
+        // Not known before Redis 7.2.
         greeting.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg("bottle-session");
-        let replies =
-            self.exchange_until(&greeting.get_packed_pipeline(), greeting.len(), deadline)?;
+        let (packed, count) = (greeting.get_packed_pipeline(), greeting.len());
+        let replies = self.exchange(&packed, count, deadline, SHORT)?;
         for (number, reply) in replies.into_iter().enumerate() {
             match reply {
                 Ok(_) => {}
@@ -95,27 +107,22 @@ impl Link {
         Ok(())
     }
 
-    /// Sends packed commands and reads their replies within this time.
+    /// Sends packed commands and reads their replies, of so many bytes at most, before the deadline. The
+    /// connection counts as dirty from before the first byte until the last reply is read.
     pub(super) fn exchange(
         &mut self,
         packed: &[u8],
         count: usize,
-        timeout: Duration,
-    ) -> RedisResult<Vec<Reply>> {
-        self.exchange_until(packed, count, Instant::now() + timeout)
-    }
-
-    /// The same before a deadline. The connection counts as dirty from before the first byte until the last
-    /// reply is read.
-    pub(super) fn exchange_until(
-        &mut self,
-        packed: &[u8],
-        count: usize,
         deadline: Instant,
+        limit: usize,
     ) -> RedisResult<Vec<Reply>> {
         self.dirty = true;
         let replies = match &mut self.line {
-            Line::Own { wire, parser } => talk(wire, parser, packed, count, deadline)?,
+            Line::Own { wire, parser } => {
+                wire.until(deadline);
+                talk(wire, parser, packed, count, limit)?
+            }
+            // The application's own connections read what they get.
             #[cfg(feature = "r2d2_redis")]
             Line::Lent(lent) => lent.exchange(packed, count, deadline)?,
         };
@@ -123,6 +130,15 @@ impl Link {
         self.last_used = Instant::now();
         self.dirty = false;
         Ok(replies)
+    }
+
+    /// Takes the connection that it stands for out of the application's pool.
+    #[cfg(feature = "r2d2_redis")]
+    pub(super) fn take(&mut self, deadline: Instant) -> Result<(), super::lent::NotLent> {
+        match &mut self.line {
+            Line::Own { .. } => Ok(()),
+            Line::Lent(lent) => lent.take(deadline),
+        }
     }
 
     /// Whether, as far as this side knows, the connection stands and nothing unasked has come.
@@ -136,7 +152,7 @@ impl Link {
 
     /// One command and its value.
     pub(super) fn ask(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<Value> {
-        let replies = self.exchange_until(&command.get_packed_command(), 1, deadline)?;
+        let replies = self.exchange(&command.get_packed_command(), 1, deadline, SHORT)?;
         Ok(replies.into_iter().next().ok_or_else(no_reply)??)
     }
 }
@@ -151,31 +167,56 @@ impl Drop for Link {
     }
 }
 
-/// Sends packed commands and reads a reply to each, and sees that there are no more.
+/// Sends packed commands and reads a reply to each, and sees that there is nothing else.
 fn talk(
     wire: &mut Wire,
     parser: &mut Parser,
     packed: &[u8],
     count: usize,
-    deadline: Instant,
+    limit: usize,
 ) -> RedisResult<Vec<Reply>> {
-    wire.until(deadline);
     wire.write_all(packed)?;
     wire.flush()?;
+    let mut incoming = Limited { wire, limit, left: limit };
     let mut replies = Vec::with_capacity(count);
     while replies.len() < count {
-        replies.push(match parser.parse_value(&mut *wire).map_err(unreadable)? {
+        replies.push(match parser.parse_value(&mut incoming).map_err(unreadable)? {
             Value::ServerError(error) => Err(error),
             // Nobody subscribed to anything: this is not a reply to us.
             Value::Push { .. } => return Err(no_reply()),
             value => Ok(value),
         });
     }
-    if parser.parse_value(Nothing).is_ok() {
-        // More replies than commands: the next user must not find them, and these are not ours either.
-        return Err(no_reply());
+    // More than was asked for, if it is only the first byte of it: the next user must not find it, and these
+    // are perhaps not our replies either.
+    let last = format!("+{NOTHING_LEFT}\r\n");
+    match parser.parse_value(last.as_bytes()) {
+        Ok(Value::SimpleString(text)) if text == NOTHING_LEFT => {}
+        _ => return Err(no_reply()),
+    }
+    if incoming.limit - incoming.left > KEPT {
+        *parser = Parser::new();
     }
     Ok(replies)
+}
+
+/// Reads so many bytes and no more.
+struct Limited<'a> {
+    wire: &'a mut Wire,
+    limit: usize,
+    left: usize,
+}
+
+impl Read for Limited<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.left == 0 {
+            return Err(std::io::Error::other(TooLarge(self.limit)));
+        }
+        let room = buffer.len().min(self.left);
+        let read = self.wire.read(&mut buffer[..room])?;
+        self.left -= read;
+        Ok(read)
+    }
 }
 
 /// Whether the server's refusal to be told a name means that it refuses everything.
@@ -196,14 +237,5 @@ fn unreadable(error: RedisError) -> RedisError {
     match error.kind() {
         RedisErrorKind::Parse => no_reply(),
         _ => error,
-    }
-}
-
-/// Lets the parser say whether there is another reply among the bytes it has already read.
-struct Nothing;
-
-impl Read for Nothing {
-    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
-        Err(IoErrorKind::WouldBlock.into())
     }
 }

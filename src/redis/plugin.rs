@@ -19,13 +19,13 @@ use crate::{Error, ErrorKind, Result};
 pub struct RedisPlugin {
     keyword: String,
     pool: Option<RedisPool>,
-    config: Result<RedisConfig>,
+    config: Option<Result<RedisConfig>>,
 }
 
 impl RedisPlugin {
     /// A plugin for the Redis on localhost, under keyword `rdb`.
     pub fn new() -> RedisPlugin {
-        RedisPlugin { keyword: "rdb".to_owned(), pool: None, config: Ok(RedisConfig::default()) }
+        RedisPlugin { keyword: "rdb".to_owned(), pool: None, config: None }
     }
 
     /// The name under which [`named!`](crate::named) handlers ask for the connection: `rdb` unless set.
@@ -45,14 +45,14 @@ impl RedisPlugin {
     /// Where Redis is; see [`RedisConfig::from_url`].
     #[must_use]
     pub fn url(mut self, url: &str) -> RedisPlugin {
-        self.config = RedisConfig::from_url(url);
+        self.config = Some(RedisConfig::from_url(url));
         self
     }
 
     /// Where Redis is and how long it may take.
     #[must_use]
     pub fn config(mut self, config: RedisConfig) -> RedisPlugin {
-        self.config = Ok(config);
+        self.config = Some(Ok(config));
         self
     }
 }
@@ -79,10 +79,19 @@ impl Plugin for RedisPlugin {
     }
 
     fn setup(&mut self, _: &Installed<'_>) -> Result<()> {
-        if self.pool.is_none() {
-            let taken = || Error::new(ErrorKind::Plugin, "this plugin was set up before");
-            let config = std::mem::replace(&mut self.config, Err(taken()))?;
-            self.pool = Some(RedisPool::new(config)?);
+        match (&self.pool, self.config.take()) {
+            (None, config) => {
+                self.pool =
+                    Some(RedisPool::new(config.unwrap_or_else(|| Ok(RedisConfig::default()))?)?);
+            }
+            (Some(_), None) => {}
+            (Some(_), Some(_)) => {
+                let text = format!(
+                    "redis plugin {:?}: a pool knows where Redis is; url and config are said where it is opened",
+                    self.keyword
+                );
+                return Err(Error::new(ErrorKind::Config, text));
+            }
         }
         Ok(())
     }

@@ -11,8 +11,8 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use super::breaker::{Breaker, BreakerState};
 use super::config::{Address, RedisConfig};
 use super::connection::RedisConnection;
-use super::errors::disguised;
-use super::link::{Link, Reply};
+use super::errors::{TooLarge, disguised};
+use super::link::{Link, Reply, SHORT};
 use super::wire::Trust;
 use crate::{Error, ErrorKind, Result};
 
@@ -28,6 +28,9 @@ const RETRY_WITHIN: Duration = Duration::from_millis(400);
 
 /// As many new connections in a row that are closed on us mean that Redis is down.
 const DROPS: u32 = 3;
+
+/// A time-out that is longer is as good as this one, which a clock can be set to.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Connections to one Redis, shared by sessions and the app's own data. Clones share them too.
 ///
@@ -81,7 +84,7 @@ enum Way {
 }
 
 /// Hears when Redis stops answering, and why, and when it answers again.
-type Observer = Box<dyn Fn(Option<&Error>) + Send + Sync>;
+type Observer = Arc<dyn Fn(Option<&Error>) + Send + Sync>;
 
 /// Whether an operation may be sent a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +129,10 @@ impl RedisPool {
         RedisPool::over(config.pool_size(pool.max_size()), Way::Lent(pool))
     }
 
-    fn over(config: RedisConfig, way: Way) -> Result<RedisPool> {
+    fn over(mut config: RedisConfig, way: Way) -> Result<RedisPool> {
         config.check()?;
+        config.connect_timeout = config.connect_timeout.min(FOR_EVER);
+        config.operation_timeout = config.operation_timeout.min(FOR_EVER);
         let (pool_size, connect_timeout) = (config.pool_size, config.connect_timeout);
         let trust = Trust::new(&config)?;
         let shared = Arc::new(Shared {
@@ -196,7 +201,7 @@ impl RedisPool {
     pub fn on_breaker(&self, observer: impl Fn(Option<&Error>) + Send + Sync + 'static) {
         let mut observers =
             self.0.shared.observers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        observers.push(Box::new(observer));
+        observers.push(Arc::new(observer));
     }
 
     /// A connection for work outside of a handler, on a thread of the app's own for one. It takes a place in
@@ -209,20 +214,22 @@ impl RedisPool {
         &self.0.shared.config
     }
 
-    /// Sends commands and reads a reply for each, in one round trip and within the operation's deadline. A
-    /// command's own error concerns no other command. Where `check` finds that the replies are not to these
+    /// Sends commands and reads a reply for each, in one round trip, within the operation's deadline, and no
+    /// more than `limit` bytes. A command's own error concerns no other command. Where `check` finds that the replies are not to these
     /// commands, the connection is closed.
     pub(crate) fn send_checked(
         &self,
         pipeline: &Pipeline,
         repeat: Repeat,
+        limit: usize,
         check: impl Fn(&[Reply]) -> bool,
     ) -> Result<Vec<Reply>> {
         let packed = pipeline.get_packed_pipeline();
+        let limit = limit.min(self.0.shared.config.max_reply);
         let timings = Timings::starting_now(&self.0.shared.config);
         let once = || -> std::result::Result<_, Failure> {
             let mut link = self.checkout_before(&timings).map_err(Failure::Other)?;
-            let replies = self.round_trip(&mut link, &packed, pipeline.len(), &timings)?;
+            let replies = self.round_trip(&mut link, &packed, pipeline.len(), &timings, limit)?;
             if !check(&replies) {
                 link.dirty = true;
             }
@@ -242,12 +249,20 @@ impl RedisPool {
         self.checkout_before(&Timings::starting_now(&self.0.shared.config))
     }
 
+    /// Whether a connection that somebody holds can be used again.
+    pub(super) fn stands(&self, link: &mut Link) -> bool {
+        let shared = &self.0.shared;
+        shared.stands(link, &Timings::starting_now(&shared.config))
+    }
+
     fn checkout_before(&self, timings: &Timings) -> Result<r2d2::PooledConnection<Manager>> {
         let shared = &self.0.shared;
         let now = Instant::now();
         shared.breaker.enter(now, timings.replied.saturating_duration_since(now))?;
         loop {
             let mut link = self.wait_for_connection(timings)?;
+            #[cfg(feature = "r2d2_redis")]
+            self.take(&mut link, timings)?;
             if shared.stands(&mut link, timings) {
                 return Ok(link);
             }
@@ -269,14 +284,7 @@ impl RedisPool {
             let connections = pool.state().connections;
             let in_use = connections >= pool.max_size();
             if left <= LOOK_UP && in_use {
-                // Busy is not down. A trial of the breaker's is over, undecided.
-                shared.breaker.undecided(Instant::now());
-                let (config, time) = (&shared.config, shared.config.connect_timeout);
-                let text = format!(
-                    "{config}: all {connections} connections of the pool were in use for {time:?}; \
-                     raise pool_size"
-                );
-                return Err(Error::new(ErrorKind::Unavailable, text));
+                return Err(shared.all_in_use(connections));
             }
             let refused = !in_use && shared.refusals.load(Ordering::Acquire) != refusals;
             if refused || left <= LOOK_UP {
@@ -289,16 +297,34 @@ impl RedisPool {
         }
     }
 
+    /// Takes what the link stands for out of the application's pool, where it is from there.
+    #[cfg(feature = "r2d2_redis")]
+    fn take(&self, link: &mut Link, timings: &Timings) -> Result<()> {
+        use super::lent::NotLent;
+
+        let shared = &self.0.shared;
+        link.take(timings.connected).map_err(|why| match why {
+            NotLent::AllInUse => shared.all_in_use(self.0.pool.max_size()),
+            NotLent::Down(why) => {
+                let text = format!("no connection from the r2d2_redis pool: {why}");
+                let error = Error::new(ErrorKind::Unavailable, text);
+                shared.down(&error);
+                error
+            }
+        })
+    }
+
     fn round_trip(
         &self,
         link: &mut Link,
         packed: &[u8],
         count: usize,
         timings: &Timings,
+        limit: usize,
     ) -> std::result::Result<Vec<Reply>, Failure> {
         let shared = &self.0.shared;
         let reused = link.used;
-        match link.exchange_until(packed, count, timings.reply_by(&shared.config)) {
+        match link.exchange(packed, count, timings.reply_by(&shared.config), limit) {
             Ok(replies) => {
                 shared.answered();
                 if demoted(&replies) {
@@ -322,7 +348,8 @@ impl RedisPool {
     ) -> RedisResult<Vec<Reply>> {
         let shared = &self.0.shared;
         let reused = link.used;
-        let error = match link.exchange(packed, count, shared.config.operation_timeout) {
+        let deadline = Instant::now() + shared.config.operation_timeout;
+        let error = match link.exchange(packed, count, deadline, shared.config.max_reply) {
             Ok(replies) => {
                 shared.answered();
                 if demoted(&replies) {
@@ -379,6 +406,14 @@ impl fmt::Debug for RedisPool {
 impl Shared {
     /// The error of a round trip that failed.
     fn lost(&self, error: &RedisError) -> Error {
+        if let Some(TooLarge(limit)) = TooLarge::of(error) {
+            let would_do = match *limit < self.config.max_reply {
+                true => "which no session of this store has",
+                false => "ask for less at a time, or raise RedisConfig::max_reply",
+            };
+            let text = format!("{}: {}; {would_do}", self.config, TooLarge(*limit));
+            return Error::new(ErrorKind::Redis, text);
+        }
         let text = match error.is_timeout() {
             true => format!("{}: no reply within {:?}", self.config, self.config.operation_timeout),
             false => format!("{}: {error}", self.config),
@@ -388,8 +423,12 @@ impl Shared {
 
     /// What a failed round trip means.
     fn failure(&self, error: &RedisError, reused: bool) -> Failure {
-        self.generation.fetch_add(1, Ordering::AcqRel);
         let failure = self.lost(error);
+        if TooLarge::of(error).is_some() {
+            self.answered();
+            return Failure::Other(failure);
+        }
+        self.generation.fetch_add(1, Ordering::AcqRel);
         let dropped = !error.is_timeout() && error.is_connection_dropped();
         if dropped && (reused || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < DROPS) {
             // It may be no more than one connection that was closed: the next one tells.
@@ -418,7 +457,9 @@ impl Shared {
     }
 
     fn tell(&self, down: Option<&Error>) {
-        let observers = self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Not while they are locked: what an observer does is its own affair.
+        let observers =
+            self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         observers.iter().for_each(|observer| observer(down));
     }
 
@@ -435,7 +476,9 @@ impl Shared {
     /// connection was lost, or after a while without use. A PING on every checkout would double what a load
     /// costs.
     fn stands(&self, link: &mut Link, timings: &Timings) -> bool {
-        if link.generation < self.condemned.load(Ordering::Acquire) || !link.is_quiet() {
+        // Dirty before its first use: the advice that we asked for did not come in time.
+        let condemned = link.generation < self.condemned.load(Ordering::Acquire);
+        if link.dirty || condemned || !link.is_quiet() {
             return false;
         }
         let generation = self.generation.load(Ordering::Acquire);
@@ -444,7 +487,7 @@ impl Shared {
         }
         let ping = ::redis::cmd("PING").get_packed_command();
         let deadline = timings.connected.min(Instant::now() + self.config.operation_timeout);
-        let answered = link.exchange_until(&ping, 1, deadline).is_ok();
+        let answered = link.exchange(&ping, 1, deadline, SHORT).is_ok();
         link.generation = generation;
         if !answered {
             self.condemned.fetch_max(generation + 1, Ordering::AcqRel);
@@ -461,13 +504,23 @@ impl Shared {
             Way::Network => {}
             #[cfg(feature = "r2d2_redis")]
             Way::Lent(pool) => {
-                return Ok(Link::lent(super::lent::Lent::from(pool, deadline)?, generation));
+                return Ok(Link::lent(super::lent::Lent::of(pool), generation));
             }
         }
         match &config.address {
             Address::Sentinel(sentinel) => sentinel.connect(config, trust, generation, deadline),
             address => Link::connect(config, address, trust, generation, deadline),
         }
+    }
+
+    /// Busy is not down. A trial of the breaker's is over, undecided.
+    fn all_in_use(&self, connections: u32) -> Error {
+        self.breaker.undecided(Instant::now());
+        let (config, time) = (&self.config, self.config.connect_timeout);
+        let text = format!(
+            "{config}: all {connections} connections of the pool were in use for {time:?}; raise pool_size"
+        );
+        Error::new(ErrorKind::Unavailable, text)
     }
 
     fn no_connection(&self) -> Error {
@@ -504,7 +557,9 @@ impl r2d2::ManageConnection for Manager {
         match shared.connect() {
             Ok(mut link) => {
                 shared.refuse(None);
-                shared.advised.call_once(|| advise(&mut link, &shared.config));
+                if matches!(shared.way, Way::Network) {
+                    shared.advised.call_once(|| advise(&mut link, &shared.config));
+                }
                 Ok(link)
             }
             Err(error) => {
@@ -528,7 +583,8 @@ impl r2d2::ManageConnection for Manager {
 /// Says once if the server may drop sessions for others' sake.
 fn advise(link: &mut Link, config: &RedisConfig) {
     let info = ::redis::cmd("INFO").arg("memory").get_packed_command();
-    let Ok(replies) = link.exchange(&info, 1, config.operation_timeout) else { return };
+    let deadline = Instant::now() + config.operation_timeout;
+    let Ok(replies) = link.exchange(&info, 1, deadline, SHORT) else { return };
     let text = match replies.into_iter().next() {
         Some(Ok(Value::BulkString(bytes))) => bytes,
         Some(Ok(Value::VerbatimString { text, .. })) => text.into_bytes(),

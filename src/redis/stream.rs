@@ -1,7 +1,7 @@
 //! A socket with a deadline: no read or write goes on after it, however the bytes trickle in.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ pub(super) struct Stream {
     /// The time-outs that the operating system has.
     reading: Duration,
     writing: Duration,
+    /// Nothing waits, and no time-out is needed.
+    nonblocking: bool,
 }
 
 /// How much later than the deadline a time-out may come, which spares a system call for each operation.
@@ -32,20 +34,8 @@ impl Stream {
     pub(super) fn connect(address: &Address, deadline: Instant) -> Result<Stream> {
         let socket = match address {
             Address::Tcp { host, port, .. } => {
-                let mut refused = None;
-                let mut connected = None;
-                for address in (host.as_str(), *port).to_socket_addrs()? {
-                    match TcpStream::connect_timeout(&address, left(deadline)?) {
-                        Ok(stream) => {
-                            connected = Some(stream);
-                            break;
-                        }
-                        Err(error) => refused = Some(error),
-                    }
-                }
-                let stream = connected.ok_or_else(|| {
-                    refused.unwrap_or_else(|| Error::other("the host has no address"))
-                })?;
+                let addresses: Vec<_> = (host.as_str(), *port).to_socket_addrs()?.collect();
+                let stream = first(&addresses, deadline, TcpStream::connect_timeout)?;
                 stream.set_nodelay(true)?;
                 Socket::Tcp(stream)
             }
@@ -57,11 +47,13 @@ impl Stream {
             }
             Address::Sentinel(_) => return Err(Error::other("a master is not where it is named")),
         };
-        Ok(Stream { socket, deadline, reading: Duration::ZERO, writing: Duration::ZERO })
+        let (reading, writing) = (Duration::ZERO, Duration::ZERO);
+        Ok(Stream { socket, deadline, reading, writing, nonblocking: false })
     }
 
     /// Whether reading returns at once where there is nothing to read.
-    pub(super) fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
+    pub(super) fn set_nonblocking(&mut self, nonblocking: bool) -> Result<()> {
+        self.nonblocking = nonblocking;
         match &self.socket {
             Socket::Tcp(stream) => stream.set_nonblocking(nonblocking),
             #[cfg(unix)]
@@ -73,6 +65,23 @@ impl Stream {
     pub(super) fn until(&mut self, deadline: Instant) {
         self.deadline = deadline;
     }
+}
+
+/// Connects to the first address that lets us. None of them, by not answering, takes the time of the others.
+fn first<T>(
+    addresses: &[SocketAddr],
+    deadline: Instant,
+    connect: impl Fn(&SocketAddr, Duration) -> Result<T>,
+) -> Result<T> {
+    let mut refused = Error::other("the host has no address");
+    for (at, address) in addresses.iter().enumerate() {
+        let others = addresses.len() - at;
+        match connect(address, left(deadline)? / others as u32) {
+            Ok(connected) => return Ok(connected),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 /// What is left until then; an error where that is nothing, which a socket would take for "for ever".
@@ -93,7 +102,10 @@ fn renewed(present: Duration, deadline: Instant) -> Result<Option<Duration>> {
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let renewed = renewed(self.reading, self.deadline)?;
+        let renewed = match self.nonblocking {
+            true => None,
+            false => renewed(self.reading, self.deadline)?,
+        };
         self.reading = renewed.unwrap_or(self.reading);
         match &mut self.socket {
             Socket::Tcp(stream) => {
@@ -111,7 +123,10 @@ impl Read for Stream {
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let renewed = renewed(self.writing, self.deadline)?;
+        let renewed = match self.nonblocking {
+            true => None,
+            false => renewed(self.writing, self.deadline)?,
+        };
         self.writing = renewed.unwrap_or(self.writing);
         match &mut self.socket {
             Socket::Tcp(stream) => {
@@ -133,7 +148,28 @@ impl Write for Stream {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    #[test]
+    fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+        let addresses = [1, 2].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
+        let (deadline, granted) = (Instant::now() + Duration::from_secs(60), Cell::new(None));
+        let connect = |address: &SocketAddr, time| match address.port() {
+            1 => {
+                granted.set(Some(time));
+                Err(ErrorKind::TimedOut.into())
+            }
+            _ => Ok("connected"),
+        };
+        assert_eq!(first(&addresses, deadline, connect).unwrap(), "connected");
+        assert!(granted.get() <= Some(Duration::from_secs(30)), "{granted:?}");
+        let refused = |_: &SocketAddr, _| Err::<(), _>(ErrorKind::ConnectionRefused.into());
+        let error = first(&addresses, deadline, refused).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        assert!(first(&[], deadline, refused).unwrap_err().to_string().contains("no address"));
+    }
 
     #[test]
     fn bytes_that_trickle_in_do_not_put_off_the_deadline() {

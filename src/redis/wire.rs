@@ -1,13 +1,10 @@
 //! What commands and replies travel over: a socket, bare or inside TLS.
 
 use std::io::{ErrorKind, Read, Result, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::config::{Address, RedisConfig};
 use super::stream::Stream;
-
-/// A look at the socket does not wait; this only has to be later than now.
-const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) enum Wire {
     Bare(Stream),
@@ -107,7 +104,6 @@ impl Wire {
 
     /// Looks, without waiting, whether the other side has closed, or has said something unasked.
     pub(super) fn is_quiet(&mut self) -> bool {
-        self.until(Instant::now() + LOOK);
         if self.set_nonblocking(true).is_err() {
             return false;
         }
@@ -116,7 +112,7 @@ impl Wire {
         self.set_nonblocking(false).is_ok() && waits
     }
 
-    fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
+    fn set_nonblocking(&mut self, nonblocking: bool) -> Result<()> {
         match self {
             Wire::Bare(stream) => stream.set_nonblocking(nonblocking),
             #[cfg(feature = "rustls")]

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::id::SessionId;
 use super::keeper::Keeper;
+use super::memory::integer;
 use super::store::{Action, Changes, Load, Record, Save, Saved, gone, not_a_number};
 use crate::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
@@ -61,6 +62,7 @@ pub struct Session {
     stale_cookie: bool,
     loaded: bool,
     gone: bool,
+    owed: Owed,
     cookie: CookieDue,
     pub(super) refused: Option<Error>,
     /// A commit failed: what it was to save is lost, whatever the handler made of its error.
@@ -69,6 +71,24 @@ pub struct Session {
 }
 
 impl Provided for Session {}
+
+/// The id, and the idle limit of its own, that the store has given a session while its request was running: the
+/// id that the browser has is dead, and without this one its visitor would be logged out. Kept outside of the
+/// session, which a panic of the handler drops.
+#[derive(Clone, Default)]
+pub(crate) struct Owed(Arc<Mutex<Option<NewId>>>);
+
+type NewId = (SessionId, Option<Duration>);
+
+impl Owed {
+    fn set(&self, owed: Option<NewId>) {
+        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = owed;
+    }
+
+    pub(crate) fn get(&self) -> Option<NewId> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+}
 
 /// What the answer is to do about the session's cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,6 +163,7 @@ impl Session {
             stale_cookie: false,
             loaded: false,
             gone: false,
+            owed: Owed::default(),
             cookie: CookieDue::Nothing,
             refused: None,
             unsaved: None,
@@ -307,6 +328,8 @@ impl Session {
         self.remember_changed = false;
         self.created = None;
         self.stale_cookie = false;
+        self.gone = false;
+        self.owed.set(None);
         self.cookie = if self.loaded { CookieDue::Remove } else { CookieDue::Nothing };
     }
 
@@ -335,6 +358,9 @@ impl Session {
     ///
     /// Kind [`Gone`](ErrorKind::Gone): the session was destroyed, renewed or expired since this request
     /// loaded it, and nothing was written.
+    ///
+    /// Once it has committed a [new id](Session::regenerate), the answer carries that id, also where it becomes
+    /// an error or the handler panics: the old one is dead.
     pub fn commit(&mut self) -> Result<()> {
         if let Some(error) = self.refused.take() {
             self.unsaved.get_or_insert(error.kind());
@@ -360,10 +386,10 @@ impl Session {
         self.used.set(true);
         self.check(key, &i64::MIN.to_string())?;
         let keeper = self.keeper.clone();
-        if self.id.is_none() {
+        if !self.is_stored()? {
             // Nobody else knows a session that is not stored yet.
-            let held = self.fields.get(key).map_or(Ok(0), |text| text.parse::<i64>());
-            let sum = held.ok().and_then(|held| held.checked_add(by));
+            let held = self.fields.get(key).map_or(Some(0), |text| integer(text));
+            let sum = held.and_then(|held| held.checked_add(by));
             let sum = sum.ok_or_else(|| not_a_number(key))?;
             self.try_set(key, sum)?;
             return self.commit().map(|()| sum);
@@ -377,7 +403,7 @@ impl Session {
     /// it. Changes made so far are saved first.
     pub fn take(&mut self, key: &str) -> Result<Option<String>> {
         self.used.set(true);
-        if self.id.is_none() {
+        if !self.is_stored()? {
             return Ok(self.remove(key));
         }
         let keeper = self.keeper.clone();
@@ -395,7 +421,7 @@ impl Session {
         let value = value.to_string();
         self.check(key, &value)?;
         let keeper = self.keeper.clone();
-        if self.id.is_none() {
+        if !self.is_stored()? {
             let absent = !self.fields.contains_key(key);
             if absent {
                 self.try_set(key, value)?;
@@ -409,6 +435,14 @@ impl Session {
         Ok(set)
     }
 
+    /// Whether the store has the session, once it has the changes made so far: these may have emptied it.
+    fn is_stored(&mut self) -> Result<bool> {
+        if self.id.is_some() {
+            self.commit()?;
+        }
+        Ok(self.id.is_some())
+    }
+
     pub(super) fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
         self.commit()?;
         let id = self.id.as_ref().ok_or_else(gone)?;
@@ -416,7 +450,10 @@ impl Session {
         lifetimes.idle = self.remember.unwrap_or(lifetimes.idle);
         let done = act(&Load { id, lifetimes });
         if let Err(error) = &done {
-            self.gone |= error.kind() == ErrorKind::Gone;
+            if error.kind() == ErrorKind::Gone {
+                self.gone = true;
+                self.owed.set(None);
+            }
             self.keeper.failed(error);
         }
         done
@@ -427,6 +464,7 @@ impl Session {
     pub(super) fn part_if_emptied(&mut self) {
         if self.fields.is_empty() && !self.keeper.store.keeps_empty() {
             self.id = None;
+            self.owed.set(None);
         }
     }
 
@@ -544,6 +582,7 @@ impl Session {
             (Saved::Gone, Kind::Refresh) => self.cookie = CookieDue::Nothing,
             (Saved::Gone, _) => {
                 self.gone = true;
+                self.owed.set(None);
                 self.cookie = CookieDue::Nothing;
                 self.keeper.happened(super::Event::WriteLost);
             }
@@ -553,9 +592,11 @@ impl Session {
                 self.keeper.happened(super::Event::Created);
             }
             (Saved::Stored, Kind::Rotate(to)) => {
+                self.owed.set(Some((to.clone(), self.remember)));
                 self.id = Some(to);
                 self.cookie = CookieDue::Send;
                 self.keeper.happened(super::Event::Renewed);
+                self.part_if_emptied();
             }
             (Saved::Stored, Kind::Update | Kind::Refresh) => {
                 self.stale_cookie = false;
@@ -576,6 +617,11 @@ impl Session {
 
     pub(crate) fn cookie_due(&self) -> CookieDue {
         self.cookie
+    }
+
+    /// What the browser must be told whatever else becomes of the request.
+    pub(crate) fn owed(&self) -> Owed {
+        self.owed.clone()
     }
 
     pub(crate) fn id(&self) -> Option<&SessionId> {

@@ -85,16 +85,18 @@ impl Session {
             let keeper = self.keeper.clone();
             let keys: Vec<_> = stored.iter().map(String::as_str).collect();
             let done = self.at_once(|load| keeper.store.take(load, &keys));
+            if done.is_ok() {
+                // Before this request's own are back: the store does not have them.
+                stored.iter().for_each(|key| drop(self.fields.remove(key)));
+                self.part_if_emptied();
+            }
             for (key, value) in own.iter().zip(kept) {
                 self.changes.fields.insert(key.clone(), Some(value.clone()));
                 self.fields.insert(key.clone(), value);
             }
-            let values = done?;
-            for (key, value) in stored.into_iter().zip(values) {
-                self.fields.remove(&key);
+            for (key, value) in stored.into_iter().zip(done?) {
                 taken.extend(value.map(|value| (key, value)));
             }
-            self.part_if_emptied();
         }
         for key in own {
             taken.extend(self.unset(&key).map(|value| (key, value)));

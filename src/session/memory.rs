@@ -456,7 +456,7 @@ fn size(fields: &BTreeMap<String, String>) -> usize {
 }
 
 /// Reads an integer as Redis does: no plus sign, no leading zeros, so that both stores agree on what is one.
-fn integer(text: &str) -> Option<i64> {
+pub(super) fn integer(text: &str) -> Option<i64> {
     text.parse().ok().filter(|number: &i64| number.to_string() == text)
 }
 

@@ -12,21 +12,22 @@ pub(crate) mod redis;
 pub(crate) mod store;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 
 use self::cookie::CookieSettings;
-use self::data::{CookieDue, Session};
+use self::data::{CookieDue, Owed, Session};
 use self::events::{Counters, Event, Events, LogEvents};
 use self::id::{IdGenerator, SessionId};
 use self::keeper::Keeper;
 use self::memory::MemoryStore;
 use self::redis::{Layout, RedisStore};
 use self::store::{Caps, Lifetimes, Load, SessionStore};
-use crate::cookies::SameSite;
-use crate::plugin::{Batch, Entry, Installed, Plugin, Provision};
+use crate::cookies::{Cookie, SameSite};
+use crate::plugin::{Batch, Callback, Entry, Installed, Plugin, Provision, Route};
 use crate::redis::{RedisConfig, RedisPool};
 use crate::response::{HttpError, IntoResponse, ResponseHead};
 use crate::server::ListenAddress;
@@ -53,7 +54,7 @@ const HARDENED_MAX_AGE: Duration = Duration::from_secs(12 * 60 * 60);
 /// | [`url`](Self::url), [`pool`](Self::pool), [`store`](Self::store), [`in_memory`](Self::in_memory) | | other ways to say where |
 /// | [`cookie_path`](Self::cookie_path), [`cookie_domain`](Self::cookie_domain), [`cookie_same_site`](Self::cookie_same_site), [`cookie_partitioned`](Self::cookie_partitioned) | `/`, none, Lax, false | |
 /// | [`max_age`](Self::max_age) | none | the absolute limit |
-/// | [`key_prefix`](Self::key_prefix), [`layout`](Self::layout), [`migrate_from`](Self::migrate_from) | `bottle.session:`, [`Layout::Default`], none | the records in Redis |
+/// | [`key_prefix`](Self::key_prefix), [`layout`](Self::layout), [`migrate_from`](Self::migrate_from) | the cookie's name and `:`, [`Layout::Default`], none | the records in Redis |
 /// | [`max_bytes`](Self::max_bytes), [`max_fields`](Self::max_fields) | 64 KiB, 256 | the largest session |
 /// | [`connect_timeout`](Self::connect_timeout), [`operation_timeout`](Self::operation_timeout), [`pool_size`](Self::pool_size) | 1 s, 500 ms, 16 | deadlines of Redis |
 /// | [`events`](Self::events) | [`LogEvents`] | who hears what happens |
@@ -210,7 +211,9 @@ impl SessionPlugin {
         self
     }
 
-    /// What the keys of the default layout start with: `bottle.session:` unless set.
+    /// What the keys of the default layout start with: the name of the cookie and a colon unless set,
+    /// `bottle.session:` for one, so that an id from one cookie opens nothing in another, also where their sessions
+    /// are in the same Redis.
     #[must_use]
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> SessionPlugin {
         self.key_prefix = Some(prefix.into());
@@ -292,14 +295,16 @@ impl SessionPlugin {
         self
     }
 
-    /// How large a session may become, in bytes of keys and values: 64 KiB unless set.
+    /// How large a session may become, in bytes of keys and values: 64 KiB unless set. A [`store`](Self::store)
+    /// that is given has caps of its own, which hold as well.
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> SessionPlugin {
         self.caps.bytes = bytes;
         self
     }
 
-    /// How many keys a session may have: 256 unless set.
+    /// How many keys a session may have: 256 unless set. A [`store`](Self::store) that is given has caps of its
+    /// own, which hold as well.
     #[must_use]
     pub fn max_fields(mut self, fields: usize) -> SessionPlugin {
         self.caps.fields = fields;
@@ -375,7 +380,10 @@ impl SessionPlugin {
         if let Some(former) = self.migrate_from {
             store = store.migrate_from(former);
         }
-        Ok(match self.key_prefix.take() {
+        // What is an id in one cookie must be none in another.
+        let own = || format!("{}:", self.cookie.name);
+        let is_pythons = self.layout == Some(Layout::BottleSession);
+        Ok(match self.key_prefix.take().or_else(|| (!is_pythons).then(own)) {
             Some(prefix) => Arc::new(store.key_prefix(prefix)),
             None => Arc::new(store),
         })
@@ -399,6 +407,10 @@ impl SessionPlugin {
         }
     }
 
+    fn teller(&self) -> Teller {
+        Teller { cookie: self.cookie.clone(), keeper: self.keeper().clone() }
+    }
+
     /// The id in the request's cookie, if there is one that could be.
     fn sent_id(&self, entry: &Entry<'_>, keeper: &Keeper) -> Option<SessionId> {
         let mut cookies = entry.request().cookies().raw(&self.cookie.name).peekable();
@@ -413,16 +425,21 @@ impl SessionPlugin {
         }
         id
     }
+}
 
+/// What it takes to tell a browser of its session.
+#[derive(Clone)]
+struct Teller {
+    cookie: CookieSettings,
+    keeper: Arc<Keeper>,
+}
+
+impl Teller {
     /// Says on the answer what the session did.
-    fn set_head(&self, session: &Session, head: &mut ResponseHead) -> Result<()> {
-        let keeper = self.keeper();
+    fn tell(&self, session: &Session, head: &mut ResponseHead) -> Result<()> {
         match (session.cookie_due(), session.id()) {
             (CookieDue::Send, Some(id)) => {
-                let own = session.own_lifetime();
-                let lifetime =
-                    keeper.cookie_has_max_age(own).then(|| own.unwrap_or(keeper.lifetimes.idle));
-                head.set_cookie(self.cookie.holding(id.expose(), lifetime))?;
+                head.set_cookie(self.holding(id, session.own_lifetime()))?;
             }
             (CookieDue::Remove, _) => head.set_cookie(self.cookie.removal())?,
             (CookieDue::Send | CookieDue::Nothing, _) => {
@@ -432,11 +449,30 @@ impl SessionPlugin {
                 return Ok(());
             }
         }
-        let headers = head.headers_mut();
-        headers.append(header::VARY, HeaderValue::from_static("Cookie"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        keep_from_caches(head);
         Ok(())
     }
+
+    /// Says on the answer of a request that failed no more than the id that the store has given the session.
+    fn tell_what_is_owed(&self, owed: &Owed, head: &mut ResponseHead) -> Result<()> {
+        if let Some((id, own_lifetime)) = owed.get() {
+            head.set_cookie(self.holding(&id, own_lifetime))?;
+            keep_from_caches(head);
+        }
+        Ok(())
+    }
+
+    fn holding(&self, id: &SessionId, own: Option<Duration>) -> Cookie<'static> {
+        let keeper = &self.keeper;
+        let lifetime = keeper.cookie_has_max_age(own).then(|| own.unwrap_or(keeper.lifetimes.idle));
+        self.cookie.holding(id.expose(), lifetime)
+    }
+}
+
+fn keep_from_caches(head: &mut ResponseHead) {
+    let headers = head.headers_mut();
+    headers.append(header::VARY, HeaderValue::from_static("Cookie"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 impl Default for SessionPlugin {
@@ -517,6 +553,24 @@ impl Plugin for SessionPlugin {
         }
     }
 
+    /// A panic saves nothing. But where the handler has renewed the id in the store, its answer says so.
+    fn apply(&self, callback: Callback, route: &Route) -> Callback {
+        if !route.asks_for(&self.keyword) {
+            return callback;
+        }
+        let (keyword, teller) = (self.keyword.clone(), self.teller());
+        Callback::new(move |exchange| {
+            let owed = exchange.provided::<Session>(&keyword).map(|session| session.owed());
+            catch_unwind(AssertUnwindSafe(|| callback.call(exchange))).unwrap_or_else(|panic| {
+                let owed = owed.unwrap_or_default();
+                if let Err(error) = teller.tell_what_is_owed(&owed, exchange.head_mut()) {
+                    log::error!("a session's new id did not reach its browser: {error}");
+                }
+                resume_unwind(panic)
+            })
+        })
+    }
+
     fn acquire(&self, batch: &mut Batch<'_>) {
         let keeper = self.keeper();
         let ids: Vec<_> = batch.iter_mut().map(|entry| self.sent_id(&entry, keeper)).collect();
@@ -557,6 +611,7 @@ impl Plugin for SessionPlugin {
 
     fn release(&self, batch: &mut Batch<'_>) {
         let keeper = self.keeper();
+        let teller = self.teller();
         let mut failures: Vec<Option<Error>> = Vec::new();
         let mut pending = Vec::new();
         for (number, mut entry) in batch.iter_mut().enumerate() {
@@ -594,10 +649,11 @@ impl Plugin for SessionPlugin {
                 }
             }
             let Some(session) = entry.take::<Session>() else { continue };
+            let head = entry.head_mut();
             let done = match failure {
                 // Before the cookie: a failed save must not hand out an id.
-                Some(error) => Err(error),
-                None => self.set_head(&session, entry.head_mut()),
+                Some(error) => teller.tell_what_is_owed(&session.owed(), head).and(Err(error)),
+                None => teller.tell(&session, head),
             };
             if let Err(error) = done {
                 entry.replace(HttpError::from(error).into_response());

@@ -58,14 +58,15 @@ impl Backend {
         &self,
         pipeline: &Pipeline,
         repeat: Repeat,
+        limit: usize,
         ours: impl Fn(usize, &RedisReply) -> bool,
     ) -> Vec<Result<RedisReply>> {
         let pool = match self {
-            Backend::Cluster(cluster) => return cluster.send_each(pipeline, repeat, ours),
+            Backend::Cluster(cluster) => return cluster.send_each(pipeline, repeat, limit, ours),
             Backend::Pool(pool) => pool,
         };
         let all = |replies: &[RedisReply]| replies.iter().enumerate().all(|(at, r)| ours(at, r));
-        match pool.send_checked(pipeline, repeat, all) {
+        match pool.send_checked(pipeline, repeat, limit, all) {
             Ok(replies) => replies.into_iter().map(Ok).collect(),
             Err(error) => {
                 // The others get the same text, the last one its cause as well.
@@ -92,7 +93,8 @@ pub enum Layout {
     ///
     /// There is no place for more, therefore: an absolute limit is refused; a session's own idle limit counts
     /// for the save that sets it and ends with the next request; no owner's mark is checked; the key in Redis
-    /// is the id; and a session whose last field is removed is gone.
+    /// is the id; and a session whose last field is removed is gone. Two plugins of one app that use this layout
+    /// need a database each, or an id from the cookie of one opens the same session in the other, as in Python.
     BottleSession,
 }
 
@@ -138,7 +140,8 @@ impl RedisStore {
     }
 
     /// What the keys in Redis begin with: `bottle.session:`, or `session:` in
-    /// [`Layout::BottleSession`], which is fixed in Python's.
+    /// [`Layout::BottleSession`], which is fixed in Python's. Stores of two plugins in one Redis need prefixes of
+    /// their own, or an id from the cookie of one opens the same session in the other.
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> RedisStore {
         self.prefix = Some(prefix.into());
         self
@@ -275,7 +278,8 @@ impl RedisStore {
             Ok(value) => reply::belongs(value, &expected[at].1),
             Err(_) => true,
         };
-        let replies = self.backend.send(pipeline, repeat, ours);
+        let replies =
+            self.backend.send(pipeline, repeat, self.longest_replies(pipeline.len()), ours);
         // One reply that is somebody else's means that none of them can be trusted; a foreign record
         // concerns only its own session.
         let in_step = expected.iter().zip(&replies).all(|((_, mark), reply)| match reply {
@@ -291,6 +295,14 @@ impl RedisStore {
                 Err(error) => Err(Failed::Error(server_error(&error))),
             })
             .collect()
+    }
+
+    /// More bytes than the scripts can send for so many sessions: each field has some bytes around it, each
+    /// reply its metadata, and an error its text.
+    fn longest_replies(&self, sessions: usize) -> usize {
+        let Caps { fields, bytes } = self.caps;
+        let longest = fields.saturating_mul(64).saturating_add(bytes).saturating_add(16 * 1024);
+        longest.saturating_mul(sessions)
     }
 
     fn key(&self, id: &SessionId) -> String {

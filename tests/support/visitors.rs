@@ -45,6 +45,8 @@ pub struct Seen {
     pub odd: AtomicU64,
     slowest: AtomicU64,
     plain: Mutex<Vec<Duration>>,
+    /// What the 99th percentile of these was before the fault.
+    healthy: Mutex<Duration>,
     examples: Mutex<Vec<String>>,
 }
 
@@ -146,6 +148,28 @@ impl Site {
             let _end = End(&self.ended);
             meanwhile()
         })
+    }
+
+    /// Measures, with the load that comes afterwards, how long the route takes that needs nothing while all is
+    /// well: the median of a few short rounds. These visits count for nothing else.
+    pub fn measure_health(&self) {
+        let seen = &self.seen;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (requests, slowest) = (count(&seen.requests), count(&seen.slowest));
+        let mut rounds = [(); 5].map(|()| {
+            lock(&seen.plain).clear();
+            self.under_load(|| {
+                while lock(&seen.plain).len() < 1_000 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            seen.plain_p99()
+        });
+        rounds.sort();
+        *lock(&seen.healthy) = rounds[rounds.len() / 2];
+        lock(&seen.plain).clear();
+        seen.requests.store(requests, Ordering::Relaxed);
+        seen.slowest.store(slowest, Ordering::Relaxed);
     }
 
     /// Whether all visitors are served as if nothing had ever been wrong.
@@ -287,6 +311,15 @@ impl Seen {
         let mut times = lock(&self.plain).clone();
         times.sort();
         times.get(times.len() * 99 / 100).copied().unwrap_or_default()
+    }
+
+    pub fn take_health_from(&self, other: &Seen) {
+        *lock(&self.healthy) = other.healthy_p99();
+    }
+
+    /// The same while all was well.
+    pub fn healthy_p99(&self) -> Duration {
+        *lock(&self.healthy)
     }
 }
 

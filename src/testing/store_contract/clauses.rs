@@ -46,6 +46,14 @@ impl<'a> Context<'a> {
         self.ids.next(self.store().id_format()).expect("the operating system gives random numbers")
     }
 
+    /// A fresh id that this session can move to.
+    fn target(&self, from: &SessionId) -> SessionId {
+        std::iter::repeat_with(|| self.id())
+            .take(1_000_000)
+            .find(|to| self.store().can_move(from, to))
+            .expect("one in a million ids is one that a session can move to")
+    }
+
     fn create(&self, pairs: &[(&str, &str)]) -> SessionId {
         let id = self.id();
         assert_eq!(self.save(&id, Action::Create, pairs), Saved::Stored);
@@ -221,7 +229,7 @@ pub(super) fn a_load_and_a_save_start_the_idle_limit_anew(context: &Context<'_>)
         context.pass(50 * MINUTE);
         assert_eq!(context.update(&id, &[]), Saved::Stored);
     }
-    let to = context.id();
+    let to = context.target(&id);
     context.pass(50 * MINUTE);
     assert_eq!(context.save(&id, Action::Rotate { to: &to }, &[]), Saved::Stored);
     context.pass(50 * MINUTE);
@@ -245,7 +253,8 @@ pub(super) fn nothing_goes_past_the_absolute_limit(context: &Context<'_>) {
     }
     context.store().check(&LIMITED).expect("an absolute limit is declared to work");
     let changes = set(&[("number", "1")]);
-    let (id, to) = (context.id(), context.id());
+    let id = context.id();
+    let to = context.target(&id);
     let save = |id: &SessionId, action, remember| {
         context.save_with(id, action, &changes, LIMITED, remember).expect("the store works")
     };
@@ -282,7 +291,7 @@ pub(super) fn a_shortened_absolute_limit_holds_at_once(context: &Context<'_>) {
             saved.expect("the store works") == Saved::Stored
         },
         &|id, lifetimes| {
-            let action = Action::Rotate { to: &context.id() };
+            let action = Action::Rotate { to: &context.target(id) };
             let saved = context.save_with(id, action, &set(&[]), lifetimes, None);
             saved.expect("the store works") == Saved::Stored
         },
@@ -316,7 +325,7 @@ pub(super) fn a_remembered_session_has_its_own_idle_limit(context: &Context<'_>)
     context.pass(23 * HOUR);
     assert_eq!(save(&id, Action::Update, None), Saved::Stored);
     context.pass(23 * HOUR);
-    let to = context.id();
+    let to = context.target(&id);
     assert_eq!(save(&id, Action::Rotate { to: &to }, None), Saved::Stored);
     context.pass(23 * HOUR);
     let load = Load { id: &to, lifetimes: IDLE };
@@ -330,7 +339,8 @@ pub(super) fn a_remembered_session_has_its_own_idle_limit(context: &Context<'_>)
 }
 
 pub(super) fn a_record_says_how_long_ago_it_was_saved(context: &Context<'_>) {
-    let (id, to) = (context.create(&[("a", "1")]), context.id());
+    let id = context.create(&[("a", "1")]);
+    let to = context.target(&id);
     let age = |id: &SessionId| context.load(id).expect("it is live").saved_ago;
     if !context.can().times {
         assert_eq!(age(&id), None);
@@ -374,7 +384,7 @@ pub(super) fn a_cleared_session_holds_only_what_was_set_after(context: &Context<
     let saved = context.save_with(&id, Action::Update, &changes, IDLE, None);
     assert_eq!(saved.expect("the store works"), Saved::Stored);
     context.holds(&id, &[("b", "3"), ("c", "4")]);
-    let to = context.id();
+    let to = context.target(&id);
     let saved = context.save_with(&id, Action::Rotate { to: &to }, &changes, IDLE, None);
     assert_eq!(saved.expect("the store works"), Saved::Stored);
     context.holds(&to, &[("b", "3"), ("c", "4")]);
@@ -383,7 +393,7 @@ pub(super) fn a_cleared_session_holds_only_what_was_set_after(context: &Context<
 fn nothing_can_be_saved(context: &Context<'_>, id: &SessionId) {
     assert_eq!(context.update(id, &[("late", "1")]), Saved::Gone);
     context.is_dead(id);
-    let to = context.id();
+    let to = context.target(id);
     assert_eq!(context.save(id, Action::Rotate { to: &to }, &[("late", "1")]), Saved::Gone);
     context.is_dead(id);
     context.is_dead(&to);
@@ -402,7 +412,8 @@ pub(super) fn a_save_never_brings_back_an_expired_session(context: &Context<'_>)
 }
 
 pub(super) fn a_save_never_brings_back_a_moved_session(context: &Context<'_>) {
-    let (id, to) = (context.create(&[("a", "1")]), context.id());
+    let id = context.create(&[("a", "1")]);
+    let to = context.target(&id);
     assert_eq!(context.save(&id, Action::Rotate { to: &to }, &[]), Saved::Stored);
     nothing_can_be_saved(context, &id);
     context.holds(&to, &[("a", "1")]);
@@ -424,7 +435,8 @@ pub(super) fn destroying_again_is_fine(context: &Context<'_>) {
 // A move is one atomic step; a repetition answers Stored again.
 
 pub(super) fn a_move_takes_everything_along(context: &Context<'_>) {
-    let (id, to) = (context.create(&[("a", "1"), ("b", "2"), ("c", "3")]), context.id());
+    let id = context.create(&[("a", "1"), ("b", "2"), ("c", "3")]);
+    let to = context.target(&id);
     let mut changes = set(&[("b", "4"), ("d", "5")]);
     changes.fields.extend(removed(&["c"]).fields);
     let saved = context.save_with(&id, Action::Rotate { to: &to }, &changes, IDLE, None);
@@ -434,7 +446,8 @@ pub(super) fn a_move_takes_everything_along(context: &Context<'_>) {
 }
 
 pub(super) fn a_move_may_be_repeated(context: &Context<'_>) {
-    let (id, to) = (context.create(&[("a", "1")]), context.id());
+    let id = context.create(&[("a", "1")]);
+    let to = context.target(&id);
     for _ in 0..3 {
         assert_eq!(context.save(&id, Action::Rotate { to: &to }, &[("b", "2")]), Saved::Stored);
         context.is_dead(&id);
@@ -446,7 +459,9 @@ pub(super) fn a_move_may_be_repeated(context: &Context<'_>) {
 }
 
 pub(super) fn a_move_never_overwrites(context: &Context<'_>) {
-    let (id, other) = (context.create(&[("a", "1")]), context.create(&[("b", "2")]));
+    let id = context.create(&[("a", "1")]);
+    let other = context.target(&id);
+    assert_eq!(context.save(&other, Action::Create, &[("b", "2")]), Saved::Stored);
     let onto = Action::Rotate { to: &other };
     let result = context.save_with(&id, onto, &set(&[("c", "3")]), IDLE, None);
     assert!(result.is_err(), "{result:?}");
@@ -457,7 +472,7 @@ pub(super) fn a_move_never_overwrites(context: &Context<'_>) {
 pub(super) fn of_two_moves_one_wins(context: &Context<'_>) {
     for _ in 0..20 {
         let id = context.create(&[("a", "1")]);
-        let targets: Vec<_> = (0..4).map(|_| context.id()).collect();
+        let targets: Vec<_> = (0..4).map(|_| context.target(&id)).collect();
         let saved = at_once(targets.len(), |turn| {
             context.save(&id, Action::Rotate { to: &targets[turn] }, &[])
         });
@@ -576,7 +591,8 @@ pub(super) fn operations_on_a_dead_session_say_so(context: &Context<'_>) {
     let expired = context.create(&[("n", "1")]);
     context.pass(HOUR);
     context.destroy(&destroyed);
-    let (moved, to) = (context.create(&[("n", "1")]), context.id());
+    let moved = context.create(&[("n", "1")]);
+    let to = context.target(&moved);
     assert_eq!(context.save(&moved, Action::Rotate { to: &to }, &[]), Saved::Stored);
     for id in [destroyed, expired, moved, context.id()] {
         let (store, load) = (context.store(), Load { id: &id, lifetimes: IDLE });
@@ -616,7 +632,8 @@ pub(super) fn a_session_destroyed_during_saves_stays_destroyed(context: &Context
 
 pub(super) fn a_save_during_a_move_is_kept_or_refused(context: &Context<'_>) {
     for _ in 0..100 {
-        let (id, to) = (context.create(&[("a", "1")]), context.id());
+        let id = context.create(&[("a", "1")]);
+        let to = context.target(&id);
         let saved = at_once(2, |turn| match turn {
             0 => context.save(&id, Action::Rotate { to: &to }, &[]),
             _ => context.update(&id, &[("b", "2")]),
@@ -658,7 +675,7 @@ pub(super) fn slices_are_answered_in_order(context: &Context<'_>) {
         assert_eq!(saved.expect("the store works"), expected, "turn {turn}");
     }
     // One session more than once: in the order of the slice.
-    let (none, to) = (Changes::default(), context.id());
+    let (none, to) = (Changes::default(), context.target(&ids[2]));
     let destroy = Save { changes: &none, ..save(0, Action::Destroy) };
     let rotate = Save { changes: &none, ..save(2, Action::Rotate { to: &to }) };
     let batch = [destroy, save(0, Action::Update), rotate, save(2, Action::Update)];
