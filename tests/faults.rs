@@ -145,8 +145,8 @@ fn a_full_pool() {
     stage.site.measure_health();
     let held = std::thread::scope(|scope| {
         for _ in 0..POOL {
-            let client = stage.site.another_client();
-            scope.spawn(move || assert_eq!(client.get("/hold").send().text(), "held"));
+            let mut browser = stage.site.another_browser();
+            scope.spawn(move || assert_eq!(browser.get("/hold").text(), "held"));
         }
         door.wait();
         stage.site.under_load(|| {

@@ -1,19 +1,24 @@
 //! Fifty visitors of one app, each with a mark of its own in its session, who notice whatever goes wrong.
 
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use bottle_session::server::native::Native;
 use bottle_session::{
-    App, RedisConnection, RedisPlugin, RedisPool, Result, Session, SessionPlugin, TestClient,
+    App, RedisConnection, RedisPlugin, RedisPool, Result, Session, SessionPlugin,
 };
+
+use crate::support::serving::{Client, Reply, Serving};
 
 const VISITORS: usize = 50;
 const THREADS: usize = 6;
 
-/// An app on a pool, and its visitors.
+/// An app on a pool, served on a port of its own, and its visitors.
 pub struct Site {
     pub pool: RedisPool,
+    server: Serving,
     visitors: Vec<Mutex<Visitor>>,
     pub seen: Seen,
     /// Whether a session may be gone: after FLUSHALL.
@@ -21,8 +26,33 @@ pub struct Site {
     ended: AtomicBool,
 }
 
+/// A browser with one connection, which it keeps, and one cookie.
+pub struct Browser {
+    connection: Client,
+    cookie: Option<String>,
+}
+
+impl Browser {
+    fn new(address: SocketAddr) -> Browser {
+        let connection = Client::new(TcpStream::connect(address).expect("the server listens"));
+        Browser { connection, cookie: None }
+    }
+
+    pub fn get(&mut self, path: &str) -> Reply {
+        let cookie = self.cookie.as_ref().map(|pair| format!("Cookie: {pair}\r\n"));
+        let cookie = cookie.unwrap_or_default();
+        self.connection.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{cookie}\r\n"));
+        let reply = self.connection.reply();
+        if let Some(set) = reply.header("set-cookie") {
+            let (pair, attributes) = set.split_once(';').expect("attributes");
+            self.cookie = (!attributes.contains("Max-Age=0")).then(|| pair.to_owned());
+        }
+        reply
+    }
+}
+
 struct Visitor {
-    client: TestClient,
+    browser: Browser,
     mark: String,
     /// The last number that a set was answered 200 for.
     acknowledged: u64,
@@ -100,11 +130,10 @@ impl Site {
     }
 
     pub fn serving(pool: RedisPool, app: App) -> Site {
-        let first = TestClient::new(app).unwrap();
-        let service = first.service().clone();
+        let server = Serving::start(Native::bind("127.0.0.1:0").unwrap(), app);
         let visitors = (0..VISITORS).map(|number| {
             Mutex::new(Visitor {
-                client: TestClient::of(service.clone()),
+                browser: Browser::new(server.address),
                 mark: format!("visitor-{number}"),
                 acknowledged: 0,
                 attempted: 0,
@@ -113,6 +142,7 @@ impl Site {
         Site {
             visitors: visitors.collect(),
             pool,
+            server,
             seen: Seen::default(),
             forgetful: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -120,8 +150,8 @@ impl Site {
     }
 
     /// Somebody who is not one of the fifty.
-    pub fn another_client(&self) -> TestClient {
-        TestClient::of(lock(&self.visitors[0]).client.service().clone())
+    pub fn another_browser(&self) -> Browser {
+        Browser::new(self.server.address)
     }
 
     /// From now on sessions may be gone; whoever finds theirs gone logs in again.
@@ -182,7 +212,7 @@ impl Site {
     /// One visitor asks for everything once; whether all of it worked.
     fn visit(&self, visitor: &mut Visitor) -> bool {
         let mut served = true;
-        if visitor.client.cookie("bottle.session").is_none() {
+        if visitor.browser.cookie.is_none() {
             let mark = visitor.mark.clone();
             for path in [format!("/own/set/{mark}"), format!("/login/{mark}")] {
                 if self.ask(visitor, &path, Needs::Session).is_none() {
@@ -232,12 +262,12 @@ impl Site {
     }
 
     /// Whether an answer was this visitor's; where a session is allowed to be gone, they leave it.
-    fn is_theirs(&self, visitor: &Visitor, who: &str) -> bool {
+    fn is_theirs(&self, visitor: &mut Visitor, who: &str) -> bool {
         if who == visitor.mark {
             return true;
         }
         if who == "nobody" && self.forgetful.load(Ordering::SeqCst) {
-            visitor.client.forget_cookies();
+            visitor.browser.cookie = None;
             return false;
         }
         self.seen.note(&self.seen.wrong, || format!("{} was answered {who}", visitor.mark));
@@ -245,29 +275,29 @@ impl Site {
     }
 
     /// The text of an answer 200.
-    fn ask(&self, visitor: &Visitor, path: &str, needs: Needs) -> Option<String> {
+    fn ask(&self, visitor: &mut Visitor, path: &str, needs: Needs) -> Option<String> {
         let seen = &self.seen;
         let start = Instant::now();
-        let answer = visitor.client.get(path).send();
+        let answer = visitor.browser.get(path);
         let took = start.elapsed().as_micros() as u64;
         seen.requests.fetch_add(1, Ordering::Relaxed);
         if needs == Needs::Session {
             seen.slowest.fetch_max(took, Ordering::Relaxed);
         }
         let odd = |why: &str| {
-            let what = || format!("{path}: {why}: {} {:?}", answer.status(), answer.headers());
+            let what = || format!("{path}: {why}: {} {:?}", answer.status, answer.headers);
             seen.note(&seen.odd, what);
         };
-        if answer.status() == 200 {
-            return Some(answer.text());
+        if answer.status == 200 {
+            return Some(answer.text().to_owned());
         }
         if needs == Needs::Nothing {
             odd("needs no session");
         }
-        if !answer.set_cookies().is_empty() {
+        if answer.header("set-cookie").is_some() {
             odd("a cookie with a failure");
         }
-        match answer.status() {
+        match answer.status {
             503 if !has_retry_after(&answer) => odd("no Retry-After"),
             503 => drop(seen.unavailable.fetch_add(1, Ordering::Relaxed)),
             500 => drop(seen.failed.fetch_add(1, Ordering::Relaxed)),
@@ -277,7 +307,7 @@ impl Site {
     }
 }
 
-fn has_retry_after(answer: &bottle_session::testing::TestResponse) -> bool {
+fn has_retry_after(answer: &Reply) -> bool {
     answer.header("retry-after").is_some_and(|value| value.parse::<u32>().is_ok())
 }
 
