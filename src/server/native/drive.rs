@@ -1,9 +1,10 @@
 //! The thread of a place: it takes what is ready through its stages, as long as the turn is its own.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::engine::Engine;
-use super::place::{Job, Place, Step};
+use super::place::{Job, Place, Rest, Step};
 use super::poller::Ready;
 use crate::exchange::Exchange;
 use crate::server::ShutdownStage;
@@ -49,7 +50,7 @@ pub(super) fn drive(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) {
 }
 
 /// Takes what is ready through its stages; `None` where the turn was lost meanwhile.
-fn work(engine: &Engine, place: &Place, turn: u64, ready: Vec<Ready>) -> Option<()> {
+fn work(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready>) -> Option<()> {
     if ready.is_empty() && place.work().is_empty() {
         return Some(());
     }
@@ -68,7 +69,7 @@ fn begin(engine: &Engine, place: &Place) {
     engine.be_watched();
 }
 
-fn prepare(engine: &Engine, place: &Place, turn: u64, ready: Vec<Ready>) -> Option<()> {
+fn prepare(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready>) -> Option<()> {
     let (mut exchanges, mut jobs) =
         (Vec::with_capacity(ready.len()), Vec::with_capacity(ready.len()));
     let mut pumps = Vec::new();
@@ -95,15 +96,26 @@ fn prepare(engine: &Engine, place: &Place, turn: u64, ready: Vec<Ready>) -> Opti
             work.pending.push_back(Step::Run(exchange, job));
         }
     }
-    if !waiting.is_empty() {
-        drop(work);
-        place.step();
-        engine.service.acquire(&mut waiting);
-        work = place.work();
-        let prepared = waiting.into_iter().zip(waiting_jobs);
-        work.pending.extend(prepared.map(|(exchange, job)| Step::Run(exchange, job)));
+    if waiting.is_empty() {
+        return (work.turn == turn).then_some(());
     }
-    (work.turn == turn).then_some(())
+    drop(work);
+    let acquire = move |engine: &Engine| {
+        engine.service.acquire(&mut waiting);
+        let prepared = waiting.into_iter().zip(waiting_jobs);
+        let pending = prepared.map(|(exchange, job)| Step::Run(exchange, job)).collect();
+        Rest { pending, ..Rest::default() }
+    };
+    if engine.plugins_are_slow() {
+        engine.wait_aside(place, acquire);
+    } else {
+        place.step();
+        let since = Instant::now();
+        let rest = acquire(engine);
+        engine.waited(since);
+        place.work().pending.extend(rest.pending);
+    }
+    (place.work().turn == turn).then_some(())
 }
 
 fn run(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
@@ -141,7 +153,7 @@ fn run(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
     }
 }
 
-fn finish(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
+fn finish(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
     let mut ran = {
         let mut work = place.work();
         if work.turn != turn {
@@ -151,10 +163,17 @@ fn finish(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
     };
     // As in `prepare`: those that wait for no plugin go ahead.
     let waiting: Vec<_> = ran.extract_if(.., |(exchange, _)| exchange.waits()).collect();
-    let mut kept = true;
-    for part in [ran, waiting] {
-        if !part.is_empty() {
-            kept = release(engine, place, turn, part);
+    let mut kept = ran.is_empty() || release(engine, place, turn, ran);
+    if !waiting.is_empty() {
+        if engine.plugins_are_slow() {
+            engine.wait_aside(place, |engine| {
+                let answered = engine.finish(waiting).into();
+                Rest { answered, ..Rest::default() }
+            });
+        } else {
+            let since = Instant::now();
+            kept = release(engine, place, turn, waiting);
+            engine.waited(since);
         }
     }
     kept.then_some(())

@@ -1,7 +1,7 @@
 //! The places, the threads that drive them, and the watch over both.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,9 @@ use crate::service::Service;
 /// How long a step may take before the turn goes to another thread: between one and two of these.
 const PATIENCE: Duration = Duration::from_millis(1);
 
+/// For how long plugins count as slow once they were: longer than a breaker waits between its trials.
+const SLOW_FOR: Duration = Duration::from_secs(1);
+
 /// After how many looks without work the watch goes to sleep.
 const QUIET_LOOKS: u32 = 20;
 
@@ -45,6 +48,9 @@ pub(super) struct Engine {
     cores: usize,
     watch: Thread,
     watch_sleeps: AtomicBool,
+    born: Instant,
+    /// Until when plugins count as slow, in milliseconds since the engine was born.
+    slow_until: AtomicU64,
 }
 
 impl Engine {
@@ -66,6 +72,8 @@ impl Engine {
             places,
             watch: std::thread::current(),
             watch_sleeps: AtomicBool::new(false),
+            born: Instant::now(),
+            slow_until: AtomicU64::new(0),
         }
     }
 
@@ -92,6 +100,37 @@ impl Engine {
     /// A thread that had lost its turn is done with what it was in.
     pub(super) fn unblocked(&self) {
         self.blocked.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether plugins have been waited for so long, a moment ago, that drivers had better not.
+    pub(super) fn plugins_are_slow(&self) -> bool {
+        let until = self.slow_until.load(Ordering::Relaxed);
+        until > 0 && self.born.elapsed().as_millis() < u128::from(until) && !self.all_blocked()
+    }
+
+    /// Takes note of how long plugins were waited for.
+    pub(super) fn waited(&self, since: Instant) {
+        if since.elapsed() >= PATIENCE {
+            let until = (self.born.elapsed() + SLOW_FOR).as_millis();
+            self.slow_until.store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for plugins on another thread; the driver of the place goes on with what comes of it.
+    pub(super) fn wait_aside(
+        self: &Arc<Engine>,
+        place: &Arc<Place>,
+        wait: impl FnOnce(&Engine) -> Rest + Send + 'static,
+    ) {
+        let (engine, place) = (self.clone(), place.clone());
+        self.pool.run(Box::new(move || {
+            engine.blocked.fetch_add(1, Ordering::SeqCst);
+            let since = Instant::now();
+            let rest = wait(&engine);
+            engine.waited(since);
+            engine.unblocked();
+            place.go_on_with(rest);
+        }));
     }
 
     /// A place has ended.

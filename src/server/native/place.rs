@@ -178,6 +178,16 @@ impl Place {
         self.wake();
     }
 
+    /// Takes what the driver is to go on with from a thread that does not drive this place.
+    pub(super) fn go_on_with(&self, rest: Rest) {
+        let mut work = self.work();
+        work.pending.extend(rest.pending);
+        work.ran.extend(rest.ran);
+        work.answered.extend(rest.answered);
+        drop(work);
+        self.wake();
+    }
+
     /// Takes the turn from a driver that is still in the step of this beat.
     ///
     /// The new driver goes on with the rest, unless this happens again at once: where two requests
