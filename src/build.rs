@@ -11,6 +11,7 @@ use crate::plugin::{Ask, Plugin, Route};
 use crate::request::DEFAULT_BODY_LIMIT;
 use crate::router::{Filters, Prefix, Router, Rule};
 use crate::service::{Endpoint, Inner, Scope, Service, Target, Urls};
+use crate::slow::Slow;
 use crate::{Error, ErrorKind, Result};
 
 /// The service of an app, or all that cannot work.
@@ -168,7 +169,7 @@ impl Building {
         for (plugin, _, _) in wrapping.rev() {
             callback = plugin.plugin.apply(callback, &route);
         }
-        self.add_endpoint(Endpoint { route, callback }, rules, &bound.fits);
+        self.add_endpoint(Endpoint { route, callback, slow: Slow::default() }, rules, &bound.fits);
     }
 
     fn add_endpoint(&mut self, endpoint: Endpoint, rules: Vec<Rule>, fits: &[(usize, Fits)]) {

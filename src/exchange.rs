@@ -10,6 +10,7 @@ use crate::request::Request;
 use crate::response::{Response, ResponseHead};
 use crate::router::Captures;
 use crate::service::{Endpoint, Urls};
+use crate::slow::Slow;
 
 /// One request on its way through a [`Service`](crate::Service), with all that belongs to it.
 ///
@@ -156,6 +157,12 @@ impl Exchange {
 
     pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
         self.0.endpoint.as_ref()
+    }
+
+    /// Whether the handler of its route is slow, once there is a route.
+    #[cfg_attr(not(unix), allow(dead_code))]
+    pub(crate) fn slow(&self) -> Option<&Slow> {
+        self.0.endpoint.as_deref().map(|endpoint| &endpoint.slow)
     }
 
     /// The value of a wildcard by its place in the route.

@@ -76,6 +76,9 @@ mod secure_cookies;
 pub mod server;
 mod service;
 mod session;
+// Only servers with threads of their own ask.
+#[cfg_attr(not(unix), allow(dead_code))]
+mod slow;
 mod static_files;
 pub mod testing;
 

@@ -16,6 +16,7 @@ use crate::request::Request;
 use crate::response::{HttpError, IntoResponse, Response, escape_html};
 use crate::router::{Found, Router, Rule};
 use crate::server::ListenAddress;
+use crate::slow::Slow;
 use crate::{Error, ErrorKind, Result};
 
 /// A built app, ready to answer requests. Clones share it.
@@ -49,6 +50,8 @@ pub(crate) struct Target {
 pub(crate) struct Endpoint {
     pub(crate) route: Route,
     pub(crate) callback: Callback,
+    /// Whether its handler took long lately.
+    pub(crate) slow: Slow,
 }
 
 pub(crate) type BeforeHook = Box<dyn Fn(&mut Request) -> Option<Response> + Send + Sync>;

@@ -106,19 +106,19 @@ fn prepare(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready
         let pending = prepared.map(|(exchange, job)| Step::Run(exchange, job)).collect();
         Rest { pending, ..Rest::default() }
     };
-    if engine.plugins_are_slow() {
+    if engine.leaves(&engine.plugins) {
         engine.wait_aside(place, acquire);
     } else {
         place.step();
         let since = Instant::now();
         let rest = acquire(engine);
-        engine.waited(since);
+        engine.plugins.took(since.elapsed());
         place.work().pending.extend(rest.pending);
     }
     (place.work().turn == turn).then_some(())
 }
 
-fn run(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
+fn run(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
     loop {
         let step = {
             let mut work = place.work();
@@ -136,6 +136,9 @@ fn run(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
                 let back = engine.pump(connection);
                 place.work().back.push(back);
             }
+            Step::Run(exchange, job) if exchange.slow().is_some_and(|slow| engine.leaves(slow)) => {
+                engine.aside(place, |engine| engine.run(Step::Run(exchange, job)));
+            }
             Step::Run(mut exchange, job) => {
                 engine.service.run(&mut exchange);
                 let mut work = place.work();
@@ -144,6 +147,9 @@ fn run(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
                     continue;
                 }
                 drop(work);
+                if let Some(slow) = exchange.slow() {
+                    slow.mark();
+                }
                 for (response, job) in engine.finish(vec![(exchange, job)]) {
                     let back = engine.answer(response, job);
                     place.work().back.push(back);
@@ -165,7 +171,7 @@ fn finish(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
     let waiting: Vec<_> = ran.extract_if(.., |(exchange, _)| exchange.waits()).collect();
     let mut kept = ran.is_empty() || release(engine, place, turn, ran);
     if !waiting.is_empty() {
-        if engine.plugins_are_slow() {
+        if engine.leaves(&engine.plugins) {
             engine.wait_aside(place, |engine| {
                 let answered = engine.finish(waiting).into();
                 Rest { answered, ..Rest::default() }
@@ -173,7 +179,7 @@ fn finish(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
         } else {
             let since = Instant::now();
             kept = release(engine, place, turn, waiting);
-            engine.waited(since);
+            engine.plugins.took(since.elapsed());
         }
     }
     kept.then_some(())

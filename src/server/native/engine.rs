@@ -1,7 +1,7 @@
 //! The places, the threads that drive them, and the watch over both.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -21,12 +21,7 @@ use crate::exchange::Exchange;
 use crate::response::{Body, Response};
 use crate::server::ShutdownStage;
 use crate::service::Service;
-
-/// How long a step may take before the turn goes to another thread: between one and two of these.
-const PATIENCE: Duration = Duration::from_millis(1);
-
-/// For how long plugins count as slow once they were: longer than a breaker waits between its trials.
-const SLOW_FOR: Duration = Duration::from_secs(1);
+use crate::slow::{PATIENCE, Slow};
 
 /// After how many looks without work the watch goes to sleep.
 const QUIET_LOOKS: u32 = 20;
@@ -48,9 +43,8 @@ pub(super) struct Engine {
     cores: usize,
     watch: Thread,
     watch_sleeps: AtomicBool,
-    born: Instant,
-    /// Until when plugins count as slow, in milliseconds since the engine was born.
-    slow_until: AtomicU64,
+    /// Whether plugins were slow lately.
+    pub(super) plugins: Slow,
 }
 
 impl Engine {
@@ -72,8 +66,7 @@ impl Engine {
             places,
             watch: std::thread::current(),
             watch_sleeps: AtomicBool::new(false),
-            born: Instant::now(),
-            slow_until: AtomicU64::new(0),
+            plugins: Slow::default(),
         }
     }
 
@@ -102,18 +95,9 @@ impl Engine {
         self.blocked.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether plugins have been waited for so long, a moment ago, that drivers had better not.
-    pub(super) fn plugins_are_slow(&self) -> bool {
-        let until = self.slow_until.load(Ordering::Relaxed);
-        until > 0 && self.born.elapsed().as_millis() < u128::from(until) && !self.all_blocked()
-    }
-
-    /// Takes note of how long plugins were waited for.
-    pub(super) fn waited(&self, since: Instant) {
-        if since.elapsed() >= PATIENCE {
-            let until = (self.born.elapsed() + SLOW_FOR).as_millis();
-            self.slow_until.store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::Relaxed);
-        }
+    /// Whether something that was slow a moment ago is left to another thread.
+    pub(super) fn leaves(&self, slow: &Slow) -> bool {
+        slow.is() && !self.all_blocked()
     }
 
     /// Waits for plugins on another thread; the driver of the place goes on with what comes of it.
@@ -127,7 +111,7 @@ impl Engine {
             engine.blocked.fetch_add(1, Ordering::SeqCst);
             let since = Instant::now();
             let rest = wait(&engine);
-            engine.waited(since);
+            engine.plugins.took(since.elapsed());
             engine.unblocked();
             place.go_on_with(rest);
         }));
@@ -273,7 +257,7 @@ impl Engine {
     }
 
     /// Does something on a thread that does not drive the place.
-    fn aside(
+    pub(super) fn aside(
         self: &Arc<Engine>,
         place: &Arc<Place>,
         step: impl FnOnce(&Engine) -> Back + Send + 'static,
@@ -288,11 +272,15 @@ impl Engine {
     }
 
     /// Runs one prepared request to its answer, or sends more of one.
-    fn run(&self, step: Step) -> Back {
+    pub(super) fn run(&self, step: Step) -> Back {
         match step {
             Step::Pump(connection) => self.pump(connection),
             Step::Run(mut exchange, job) => {
+                let since = Instant::now();
                 self.service.run(&mut exchange);
+                if let Some(slow) = exchange.slow() {
+                    slow.took(since.elapsed());
+                }
                 self.service.finish(std::slice::from_mut(&mut exchange));
                 self.answer(exchange.into_response(), job)
             }

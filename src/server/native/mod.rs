@@ -1,10 +1,14 @@
 //! The server for the open internet: blocking handlers, idle connections that cost no thread.
 //!
-//! As many threads are active as there are cores. Each drives a *place*: it polls the connections of the
-//! place, reads what is ready without blocking, takes the requests that are whole through
-//! [`Service::prepare`], runs their handlers and takes them through [`Service::finish`], together. A
-//! thread that stays in one handler for more than a millisecond or two loses its turn, and another one
-//! takes what it had not begun, and the poller: one slow handler delays nobody.
+//! Connections are in *places*. The thread of a place polls them, reads what is ready without blocking, takes
+//! the requests that are whole through [`Service::prepare`], runs their handlers and takes them through
+//! [`Service::finish`], together; those that wait for no plugin go ahead of those that do. One place serves
+//! as long as its thread has time left; then there are more, up to one for each core, and beyond where the
+//! threads wait more than they compute.
+//!
+//! A thread that stays in one handler for more than a millisecond or two loses its turn, and another one
+//! takes what it had not begun, and the poller: one slow handler delays nobody. What was slow a moment ago,
+//! a handler or a store, is left to another thread from the start.
 //!
 //! | limit or deadline | option | default | past it |
 //! |---|---|---|---|
