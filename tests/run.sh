@@ -41,7 +41,7 @@ cargo fmt --all -- --check
 step "Clippy, all features"
 cargo clippy --all-targets --all-features -- -D warnings
 step "Clippy without default features"
-cargo clippy --no-default-features -- -D warnings
+cargo clippy --all-targets --no-default-features -- -D warnings
 step "Tests: unit, integration, examples; benches compiled"
 cargo test --all-features --lib --bins --tests --examples
 cargo bench --no-run --all-features

@@ -207,6 +207,7 @@ macro_rules! suite {
 }
 
 suite!(native, bottle_session::server::native::Native::bind);
+#[cfg(feature = "tiny_http")]
 suite!(tiny_http, bottle_session::server::tiny_http::TinyHttp::bind);
 
 /// An exception of tiny_http: its accepting thread ends some time after the server, and holds the port
