@@ -158,7 +158,7 @@ impl Engine {
             match self.places.add() {
                 Ok(place) => self.open(place),
                 // Those that there are must do: out of file descriptors, most likely.
-                Err(error) => return log::warn!("no other place to serve in: {error}"),
+                Err(error) => return log::debug!("no other place to serve in: {error}"),
             }
         }
         log::debug!("serves in {count} places");
