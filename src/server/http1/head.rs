@@ -220,10 +220,32 @@ struct Fields {
 
 #[derive(Clone, Copy, Default, PartialEq)]
 enum Coding {
+    /// None, or none that says where the body ends.
     #[default]
     None,
     Chunked,
+    /// Others, and then chunked.
     Unknown,
+}
+
+impl Coding {
+    /// RFC 9112 section 6.3: without chunked as the last one (and nowhere else) the end of the body is unknown.
+    fn of(value: &[u8]) -> Coding {
+        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+        let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        match codings.next_back() {
+            Some(last) if is_chunked(last) => {}
+            _ => return Coding::None,
+        }
+        let mut before = codings.peekable();
+        if before.peek().is_none() {
+            return Coding::Chunked;
+        }
+        match before.all(|coding| !coding.is_empty() && !is_chunked(coding)) {
+            true => Coding::Unknown,
+            false => Coding::None,
+        }
+    }
 }
 
 impl Fields {
@@ -258,11 +280,7 @@ impl Fields {
             }
             header::TRANSFER_ENCODING => {
                 self.codings += 1;
-                self.coding = match value {
-                    b"" => Coding::None,
-                    _ if value.eq_ignore_ascii_case(b"chunked") => Coding::Chunked,
-                    _ => Coding::Unknown,
-                };
+                self.coding = Coding::of(value);
             }
             header::CONNECTION => {
                 for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
