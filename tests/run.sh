@@ -6,9 +6,12 @@ cd "$(dirname "$0")/.."
 step() { printf '\n== %s\n' "$*"; }
 
 # Debian's packages for the tests: a Redis server, and Python for the interop test.
+# Where Debian keeps nginx, which plain users do not look for.
+PATH=$PATH:/usr/sbin
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v python3 >/dev/null || missing+=(python3 python3-pip)
+command -v nginx >/dev/null || missing+=(nginx-light)
 if [ ${#missing[@]} -gt 0 ]; then
     step "Installing ${missing[*]} (Debian packages)"
     sudo=''

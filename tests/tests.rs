@@ -7,6 +7,7 @@ mod faults;
 mod flash;
 mod forms;
 mod hostile;
+mod nginx;
 mod processes;
 mod readme;
 mod redis_cluster;
