@@ -38,6 +38,7 @@ fn wildcards_reach_their_arguments() {
         app.get("/f/<id>/<name>", by_function);
         app.get("/named/<a>/<b>", named!(|b: &str, a: &str| format!("{a} then {b}")));
         app.get("/listed/<name>/<id>", named!(by_function(id, name)));
+        app.get("/any/<x>", |x: f32| x.to_string());
         app.get("/half/<x:float>", |x: f64| (x / 2.0).to_string());
         app.get("/ip/<ip>", |Wildcard(ip): Wildcard<std::net::Ipv4Addr>| {
             ip.octets()[0].to_string()
@@ -52,6 +53,7 @@ fn wildcards_reach_their_arguments() {
         );
     });
     for (path, status, expected) in [
+        ("/any/1e3", 200, "1000"),
         ("/hello/41", 200, "42"),
         ("/x/a/b%20c", 200, "a/b c"),
         ("/set", 200, "None"),
@@ -67,6 +69,10 @@ fn wildcards_reach_their_arguments() {
     ] {
         let response = client.get(path).send();
         assert_eq!((response.status(), response.text().as_str()), (status, expected), "{path}");
+    }
+    // What is no finite number, or too large for one, matches nothing.
+    for path in ["/any/NaN", "/any/-inf", &format!("/half/{}.0", "9".repeat(400))] {
+        assert_eq!(client.get(path).send().status(), 404, "{path}");
     }
     assert_eq!(client.get("/ip/10.0.0").send().status(), 404);
     assert_eq!(client.get("/f/seven/Bob").send().status(), 404);

@@ -232,18 +232,18 @@ impl Argument for Option<&str> {
 }
 
 macro_rules! parsed {
-    ($($type:ty)*) => {$(
+    ($holds:expr; $($type:ty)*) => {$(
         impl Argument for $type {
             type Plan = usize;
             type State = Option<$type>;
             type Item<'a> = $type;
 
             fn plan(binder: &mut Binder<'_>) -> Option<usize> {
-                binder.wildcard(false, |text| text.parse::<$type>().is_ok())
+                binder.wildcard(false, |text| text.parse::<$type>().is_ok_and(|value| $holds(&value)))
             }
 
             fn take(index: &usize, exchange: &mut Exchange) -> Option<$type> {
-                exchange.wildcard_at(*index)?.parse().ok()
+                exchange.wildcard_at(*index)?.parse().ok().filter($holds)
             }
 
             fn refusal(state: &mut Option<$type>) -> Option<HttpError> {
@@ -261,11 +261,11 @@ macro_rules! parsed {
             type Item<'a> = Option<$type>;
 
             fn plan(binder: &mut Binder<'_>) -> Option<usize> {
-                binder.wildcard(true, |text| text.parse::<$type>().is_ok())
+                binder.wildcard(true, |text| text.parse::<$type>().is_ok_and(|value| $holds(&value)))
             }
 
             fn take(index: &usize, exchange: &mut Exchange) -> Option<$type> {
-                exchange.wildcard_at(*index)?.parse().ok()
+                exchange.wildcard_at(*index)?.parse().ok().filter($holds)
             }
 
             fn lend<'a>(_: &'a usize, state: &'a mut Option<$type>, _: &'a Exchange) -> Option<$type> {
@@ -275,4 +275,7 @@ macro_rules! parsed {
     )*};
 }
 
-parsed! { String char bool i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize f32 f64 }
+parsed! { |_| true; String char bool i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize }
+// What is too large for one is no number, nor is "NaN" or "inf".
+parsed! { |value: &f32| value.is_finite(); f32 }
+parsed! { |value: &f64| value.is_finite(); f64 }
