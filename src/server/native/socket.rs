@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -124,15 +125,20 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     let bind =
         || UnixListener::bind(path).map(|listener| Listener::Unix(listener, Some(path.to_owned())));
     match bind() {
-        // A socket that nobody listens on is what a process that was killed leaves behind.
-        Err(error)
-            if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() =>
-        {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_behind(path) => {
             std::fs::remove_file(path)?;
             bind()
         }
         other => other,
     }
+}
+
+/// Whether this is a socket that nobody listens on, as a process that was killed leaves behind. Any other
+/// file at the path is somebody's, and so is a socket that cannot be asked.
+fn is_left_behind(path: &Path) -> bool {
+    let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    is_socket && UnixStream::connect(path).is_err_and(refused)
 }
 
 impl AsRawFd for Listener {
@@ -204,5 +210,24 @@ impl AsRawFd for Socket {
             Socket::Tcp(stream) => stream.as_raw_fd(),
             Socket::Unix(stream) => stream.as_raw_fd(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_at_the_path_that_is_no_socket_left_behind_is_kept() {
+        let path = std::env::temp_dir().join(format!("bs-kept-{}", std::process::id()));
+        std::fs::write(&path, "somebody's").unwrap();
+        let address = format!("unix:{}", path.display());
+        assert!(Listener::bind(&address).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
+        std::fs::remove_file(&path).unwrap();
+        let first = Listener::bind(&address).unwrap();
+        assert!(Listener::bind(&address).is_err());
+        assert!(path.exists());
+        drop(first);
     }
 }
