@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::engine::Engine;
+use super::engine::{Engine, contained};
 use super::place::{Job, Place, Step};
 use super::poller::Ready;
 use crate::exchange::Exchange;
@@ -82,7 +82,7 @@ fn prepare(engine: &Engine, place: &Place, turn: u64, ready: Vec<Ready>) -> Opti
             }
         }
     }
-    engine.service.route(&mut exchanges);
+    contained(|| engine.service.route(&mut exchanges));
     let (mut waiting, mut waiting_jobs) = (Vec::new(), Vec::new());
     let mut work = place.work();
     work.pending.extend(pumps);
@@ -98,7 +98,7 @@ fn prepare(engine: &Engine, place: &Place, turn: u64, ready: Vec<Ready>) -> Opti
     if !waiting.is_empty() {
         drop(work);
         place.step();
-        engine.service.acquire(&mut waiting);
+        contained(|| engine.service.acquire(&mut waiting));
         work = place.work();
         let prepared = waiting.into_iter().zip(waiting_jobs);
         work.pending.extend(prepared.map(|(exchange, job)| Step::Run(exchange, job)));
@@ -125,17 +125,16 @@ fn run(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
                 place.work().back.push(back);
             }
             Step::Run(mut exchange, job) => {
-                engine.service.run(&mut exchange);
+                contained(|| engine.service.run(&mut exchange));
                 let mut work = place.work();
                 if work.turn == turn {
                     work.ran.push((exchange, job));
                     continue;
                 }
                 drop(work);
-                for (response, job) in engine.finish(vec![(exchange, job)]) {
-                    let back = engine.answer(response, job);
-                    place.work().back.push(back);
-                }
+                let (response, job) = engine.finish_one(exchange, job);
+                let back = engine.answer(response, job);
+                place.work().back.push(back);
             }
         }
     }
