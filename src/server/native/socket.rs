@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -102,23 +102,25 @@ impl Drop for Listener {
 
 /// The first socket that systemd passed on (sd_listen_fds(3)).
 fn passed_on() -> io::Result<Listener> {
-    static TAKEN: AtomicBool = AtomicBool::new(false);
+    static TAKEN: Mutex<bool> = Mutex::new(false);
     let none = |why: &str| io::Error::new(io::ErrorKind::NotFound, why);
-    if TAKEN.swap(true, Ordering::SeqCst) {
+    let mut taken = TAKEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if *taken {
         return Err(none("the socket that systemd passed on is in use already"));
     }
     let mut passed = ListenFd::from_env();
     // What is no TCP socket stays where it is, and can be taken as the other sort.
-    if let Ok(Some(listener)) = passed.take_tcp_listener(0) {
-        return Ok(Listener::Tcp(listener));
-    }
-    match passed.take_unix_listener(0)? {
-        Some(listener) => Ok(Listener::Unix(listener, None)),
-        None => Err(none(
+    let listener = match passed.take_tcp_listener(0) {
+        Ok(Some(listener)) => Some(Listener::Tcp(listener)),
+        _ => passed.take_unix_listener(0)?.map(|listener| Listener::Unix(listener, None)),
+    };
+    *taken = listener.is_some();
+    listener.ok_or_else(|| {
+        none(
             "systemd passed no socket on (LISTEN_FDS); start the program from a .socket unit or with \
              systemd-socket-activate",
-        )),
-    }
+        )
+    })
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
