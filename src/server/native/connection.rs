@@ -195,14 +195,17 @@ impl Connection {
     fn take_body(&mut self) -> Result<Option<Next>, Refused> {
         let State::Body(gathering) = &mut self.state else { return Ok(None) };
         let limit = self.options.body_buffer;
-        let too_long = |length| length > limit as u64;
         let must_stream = match gathering.head.framing {
-            Framing::Length(length) => too_long(length),
+            Framing::Length(length) => length > limit as u64,
             _ => false,
         };
         if !must_stream {
             let step = gathering.decoder.decode(&self.input, &mut gathering.body, limit)?;
             self.input.drain(..step.consumed);
+            // Only a chunked body can turn out to be too long; nothing else looks at one that fits the buffer.
+            if gathering.body.len() as u64 > self.options.max_body {
+                return Err(Refused(StatusCode::PAYLOAD_TOO_LARGE));
+            }
         }
         let waits_to_be_told = gathering.head.expect_continue && gathering.body.is_empty();
         let done = gathering.decoder.is_done();

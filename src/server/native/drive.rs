@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::engine::Engine;
+use super::engine::{Engine, contained};
 use super::place::{Job, Place, Rest, Step};
 use super::poller::Ready;
 use crate::exchange::Exchange;
@@ -83,7 +83,7 @@ fn prepare(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready
             }
         }
     }
-    engine.service.route(&mut exchanges);
+    contained(|| engine.service.route(&mut exchanges));
     let (mut waiting, mut waiting_jobs) = (Vec::new(), Vec::new());
     let mut work = place.work();
     work.pending.extend(pumps);
@@ -101,7 +101,7 @@ fn prepare(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready
     }
     drop(work);
     let acquire = move |engine: &Engine| {
-        engine.service.acquire(&mut waiting);
+        contained(|| engine.service.acquire(&mut waiting));
         let prepared = waiting.into_iter().zip(waiting_jobs);
         let pending = prepared.map(|(exchange, job)| Step::Run(exchange, job)).collect();
         Rest { pending, ..Rest::default() }
@@ -140,7 +140,7 @@ fn run(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
                 engine.aside(place, |engine| engine.run(Step::Run(exchange, job)));
             }
             Step::Run(mut exchange, job) => {
-                engine.service.run(&mut exchange);
+                contained(|| engine.service.run(&mut exchange));
                 let mut work = place.work();
                 if work.turn == turn {
                     work.ran.push((exchange, job));
@@ -150,10 +150,9 @@ fn run(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
                 if let Some(slow) = exchange.slow() {
                     slow.mark();
                 }
-                for (response, job) in engine.finish(vec![(exchange, job)]) {
-                    let back = engine.answer(response, job);
-                    place.work().back.push(back);
-                }
+                let (response, job) = engine.finish_one(exchange, job);
+                let back = engine.answer(response, job);
+                place.work().back.push(back);
             }
         }
     }

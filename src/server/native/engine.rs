@@ -1,5 +1,6 @@
 //! The places, the threads that drive them, and the watch over both.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::thread::Thread;
@@ -277,28 +278,43 @@ impl Engine {
             Step::Pump(connection) => self.pump(connection),
             Step::Run(mut exchange, job) => {
                 let since = Instant::now();
-                self.service.run(&mut exchange);
+                contained(|| self.service.run(&mut exchange));
                 if let Some(slow) = exchange.slow() {
                     slow.took(since.elapsed());
                 }
-                self.service.finish(std::slice::from_mut(&mut exchange));
-                self.answer(exchange.into_response(), job)
+                let (response, job) = self.finish_one(exchange, job);
+                self.answer(response, job)
             }
         }
     }
 
     pub(super) fn pump(&self, mut connection: Box<Connection>) -> Back {
-        let next = connection.pump();
-        back(connection, next)
+        let slot = connection.slot;
+        let pumped = contained(|| {
+            let next = connection.pump();
+            back(connection, next)
+        });
+        pumped.unwrap_or(Back::Closed(slot))
     }
 
     pub(super) fn finish(&self, ran: Vec<(Exchange, Job)>) -> Vec<(Response, Job)> {
         let (mut exchanges, jobs): (Vec<_>, Vec<_>) = ran.into_iter().unzip();
-        self.service.finish(&mut exchanges);
-        exchanges.into_iter().map(Exchange::into_response).zip(jobs).collect()
+        let finished = contained(|| self.service.finish(&mut exchanges)).is_some();
+        exchanges.into_iter().map(|exchange| response_of(exchange, finished)).zip(jobs).collect()
     }
 
-    pub(super) fn answer(&self, response: Response, mut job: Job) -> Back {
+    pub(super) fn finish_one(&self, mut exchange: Exchange, job: Job) -> (Response, Job) {
+        let one = std::slice::from_mut(&mut exchange);
+        let finished = contained(|| self.service.finish(one)).is_some();
+        (response_of(exchange, finished), job)
+    }
+
+    pub(super) fn answer(&self, response: Response, job: Job) -> Back {
+        let slot = job.connection.slot;
+        contained(|| self.send(response, job)).unwrap_or(Back::Closed(slot))
+    }
+
+    fn send(&self, response: Response, mut job: Job) -> Back {
         let whole = job.connection.reclaim(job.stream);
         job.audience.keep_alive &= whole && self.stage() == ShutdownStage::Running;
         if let Some(logged) = job.logged {
@@ -347,12 +363,25 @@ impl Engine {
                 }
                 Ready::Handle(connection, incoming) => self.aside(place, |engine| {
                     let (mut exchange, job) = engine.begin(connection, incoming);
-                    engine.service.prepare(std::slice::from_mut(&mut exchange));
+                    contained(|| engine.service.prepare(std::slice::from_mut(&mut exchange)));
                     engine.run(Step::Run(exchange, job))
                 }),
             }
         }
     }
+}
+
+/// Keeps a panic that gets past the service, of a `drop` or a logger of the application's, from the thread:
+/// a place that nobody drives would be lost with all its connections.
+pub(super) fn contained<T>(step: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(step)).ok()
+}
+
+/// After a panic among exchanges, which of them were finished is unknown: none of them is to be trusted.
+fn response_of(exchange: Exchange, finished: bool) -> Response {
+    contained(|| exchange.into_response())
+        .filter(|_| finished)
+        .unwrap_or_else(|| Response::new(StatusCode::INTERNAL_SERVER_ERROR))
 }
 
 fn back(connection: Box<Connection>, next: Next) -> Back {

@@ -34,6 +34,16 @@ struct Source {
     chunked: bool,
 }
 
+impl Drop for Source {
+    /// A panic in the body's own `drop` must not reach the thread that drives the place.
+    fn drop(&mut self) {
+        let reader = std::mem::replace(&mut self.reader, Box::new(io::empty()));
+        if catch_unwind(AssertUnwindSafe(|| drop(reader))).is_err() {
+            log::error!("the body of an answer panicked when it was dropped");
+        }
+    }
+}
+
 /// How far sending came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -180,6 +190,11 @@ fn read(reader: &mut Box<dyn Read + Send>, buffer: &mut [u8]) -> io::Result<usiz
             Err(error) => {
                 log::error!("an answer breaks off: {error}");
                 return Err(error);
+            }
+            Ok(count) if count > buffer.len() => {
+                let text = "the body of an answer claims to have read more than it was asked for";
+                log::error!("an answer breaks off: {text}");
+                return Err(io::Error::other(text));
             }
             read => return read,
         }

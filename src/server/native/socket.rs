@@ -3,9 +3,10 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -101,38 +102,45 @@ impl Drop for Listener {
 
 /// The first socket that systemd passed on (sd_listen_fds(3)).
 fn passed_on() -> io::Result<Listener> {
-    static TAKEN: AtomicBool = AtomicBool::new(false);
+    static TAKEN: Mutex<bool> = Mutex::new(false);
     let none = |why: &str| io::Error::new(io::ErrorKind::NotFound, why);
-    if TAKEN.swap(true, Ordering::SeqCst) {
+    let mut taken = TAKEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if *taken {
         return Err(none("the socket that systemd passed on is in use already"));
     }
     let mut passed = ListenFd::from_env();
     // What is no TCP socket stays where it is, and can be taken as the other sort.
-    if let Ok(Some(listener)) = passed.take_tcp_listener(0) {
-        return Ok(Listener::Tcp(listener));
-    }
-    match passed.take_unix_listener(0)? {
-        Some(listener) => Ok(Listener::Unix(listener, None)),
-        None => Err(none(
+    let listener = match passed.take_tcp_listener(0) {
+        Ok(Some(listener)) => Some(Listener::Tcp(listener)),
+        _ => passed.take_unix_listener(0)?.map(|listener| Listener::Unix(listener, None)),
+    };
+    *taken = listener.is_some();
+    listener.ok_or_else(|| {
+        none(
             "systemd passed no socket on (LISTEN_FDS); start the program from a .socket unit or with \
              systemd-socket-activate",
-        )),
-    }
+        )
+    })
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     let bind =
         || UnixListener::bind(path).map(|listener| Listener::Unix(listener, Some(path.to_owned())));
     match bind() {
-        // A socket that nobody listens on is what a process that was killed leaves behind.
-        Err(error)
-            if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() =>
-        {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_behind(path) => {
             std::fs::remove_file(path)?;
             bind()
         }
         other => other,
     }
+}
+
+/// Whether this is a socket that nobody listens on, as a process that was killed leaves behind. Any other
+/// file at the path is somebody's, and so is a socket that cannot be asked.
+fn is_left_behind(path: &Path) -> bool {
+    let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    is_socket && UnixStream::connect(path).is_err_and(refused)
 }
 
 impl AsRawFd for Listener {
@@ -204,5 +212,24 @@ impl AsRawFd for Socket {
             Socket::Tcp(stream) => stream.as_raw_fd(),
             Socket::Unix(stream) => stream.as_raw_fd(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_at_the_path_that_is_no_socket_left_behind_is_kept() {
+        let path = std::env::temp_dir().join(format!("bs-kept-{}", std::process::id()));
+        std::fs::write(&path, "somebody's").unwrap();
+        let address = format!("unix:{}", path.display());
+        assert!(Listener::bind(&address).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
+        std::fs::remove_file(&path).unwrap();
+        let first = Listener::bind(&address).unwrap();
+        assert!(Listener::bind(&address).is_err());
+        assert!(path.exists());
+        drop(first);
     }
 }
