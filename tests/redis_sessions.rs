@@ -1,11 +1,11 @@
 //! The session plugin on a real Redis: what it costs, and what happens at the same time.
 
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 
 use bottle_session::http::Method;
 use bottle_session::{
-    App, Exchange, Layout, RedisConnection, RedisPlugin, RedisPool, Request, Result, Session,
-    SessionPlugin, TestClient, named,
+    App, ErrorKind, Exchange, Layout, RedisConnection, RedisPlugin, RedisPool, Request, Result,
+    Session, SessionPlugin, TestClient, named,
 };
 
 use crate::support::redis_server::{RedisServer, info};
@@ -407,6 +407,52 @@ fn an_emptied_session_can_be_used_in_the_same_request() {
             let response = client.get(path).send();
             assert_eq!((response.status(), &*response.text()), (200, answer), "{layout:?} {path}");
             assert_eq!(client.get("/get/n").send().text(), "5", "{layout:?} {path}");
+        }
+    }
+}
+
+/// What an operation in the store finds gone has no cookie, whatever was due before it found out.
+#[test]
+fn an_operation_that_came_too_late_never_touches_the_new_cookie() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let server = RedisServer::start(&[]);
+        let mut app = App::new();
+        let pool = RedisPool::open(&server.url(0)).unwrap();
+        app.install(SessionPlugin::new().pool(pool).layout(layout)).unwrap();
+        app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+        app.get("/regenerate", |s: &mut Session| s.regenerate());
+        app.get("/destroy", |s: &mut Session| s.destroy());
+        let other: Arc<Mutex<Option<TestClient>>> = Arc::default();
+        let meanwhile = other.clone();
+        app.get(
+            "/<path>/<commit>/<operation>",
+            move |s: &mut Session, path: &str, commit: &str, operation: &str| {
+                if commit == "commit" {
+                    s.set("early", "yes");
+                    s.commit().unwrap();
+                }
+                let tab = meanwhile.lock().unwrap().take().unwrap();
+                assert_eq!(tab.get(&format!("/{path}")).send().status(), 200);
+                let error = match operation {
+                    "incr" => s.incr("n", 1).unwrap_err(),
+                    "take" => s.take("name").unwrap_err(),
+                    _ => s.set_if_absent("name", "x").unwrap_err(),
+                };
+                assert_eq!(error.kind(), ErrorKind::Gone);
+            },
+        );
+        let client = TestClient::new(app).unwrap();
+        for path in ["regenerate", "destroy"] {
+            for (commit, operation) in
+                [("commit", "incr"), ("no", "incr"), ("commit", "take"), ("no", "set-if-absent")]
+            {
+                client.forget_cookies();
+                client.get("/set").send();
+                *other.lock().unwrap() = Some(tab_of(&client));
+                let answer = client.get(&format!("/{path}/{commit}/{operation}")).send();
+                let row = format!("{layout:?} {path} {commit} {operation}");
+                assert_eq!((answer.status(), answer.set_cookies()), (200, vec![]), "{row}");
+            }
         }
     }
 }

@@ -484,6 +484,32 @@ fn a_new_id_that_the_store_has_reaches_the_browser_also_where_the_request_fails(
 }
 
 #[test]
+fn a_new_id_that_the_store_has_needs_no_second_save_to_reach_the_browser() {
+    let clock = Clock::default();
+    let store = Counted { inner: Arc::new(clock.store()), ..Counted::default() };
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(store.clone())).unwrap();
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/get", |s: &mut Session| s.get("name").unwrap_or("-").to_owned());
+    let failing = store.failing_saves.clone();
+    app.get("/login", move |s: &mut Session| -> Result<()> {
+        s.regenerate();
+        s.commit()?;
+        *failing.lock().unwrap() = true;
+        Ok(())
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    // Old enough that a read would send the cookie anew, which is a save.
+    clock.pass(Duration::from_secs(100));
+    let saves = store.counts().1;
+    let (old, answer) = (client.cookie(COOKIE), client.get("/login").send());
+    assert_eq!((answer.status(), store.counts().1 - saves), (200, 1));
+    assert_ne!(client.cookie(COOKIE), old);
+    assert_eq!(text(&client, "/get"), "Ada");
+}
+
+#[test]
 fn who_destroys_a_session_that_was_lost_starts_a_new_one() {
     let other: Arc<Mutex<Option<TestClient>>> = Arc::default();
     let mut app = App::new();

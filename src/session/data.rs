@@ -451,12 +451,25 @@ impl Session {
         let done = act(&Load { id, lifetimes });
         if let Err(error) = &done {
             if error.kind() == ErrorKind::Gone {
-                self.gone = true;
-                self.owed.set(None);
+                self.lost();
             }
             self.keeper.failed(error);
         }
         done
+    }
+
+    /// The store has the session no more. The browser may have been told so already, or given a new id by
+    /// another request: no cookie that was due is due any more.
+    fn lost(&mut self) {
+        self.gone = true;
+        self.owed.set(None);
+        self.cookie = CookieDue::Nothing;
+    }
+
+    /// The browser gets the cookie, and with that a fresh one.
+    fn cookie_is_due(&mut self) {
+        self.cookie = CookieDue::Send;
+        self.stale_cookie = false;
     }
 
     /// Where a store lets go of a session with its last field, what is set afterwards goes into a new one:
@@ -581,20 +594,18 @@ impl Session {
             (_, Kind::Destroy) => self.keeper.happened(super::Event::Destroyed),
             (Saved::Gone, Kind::Refresh) => self.cookie = CookieDue::Nothing,
             (Saved::Gone, _) => {
-                self.gone = true;
-                self.owed.set(None);
-                self.cookie = CookieDue::Nothing;
+                self.lost();
                 self.keeper.happened(super::Event::WriteLost);
             }
             (Saved::Stored, Kind::Create) => {
                 self.id = Some(pending.id);
-                self.cookie = CookieDue::Send;
+                self.cookie_is_due();
                 self.keeper.happened(super::Event::Created);
             }
             (Saved::Stored, Kind::Rotate(to)) => {
                 self.owed.set(Some((to.clone(), self.remember)));
                 self.id = Some(to);
-                self.cookie = CookieDue::Send;
+                self.cookie_is_due();
                 self.keeper.happened(super::Event::Renewed);
                 self.part_if_emptied();
             }
