@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bottle_session::{
-    App, Error, ErrorKind, Event, HttpError, Load, MemoryStore, Record, Result, SameSite, Save,
-    Saved, Session, SessionPlugin, SessionStore, TestClient, abort, named, redirect,
+    App, Callback, Error, ErrorKind, Event, HttpError, Load, MemoryStore, Plugin, Record, Result,
+    Route, SameSite, Save, Saved, Session, SessionPlugin, SessionStore, TestClient, abort, named,
+    redirect,
 };
 
 /// A clock that a test moves.
@@ -480,6 +481,42 @@ fn a_new_id_that_the_store_has_reaches_the_browser_also_where_the_request_fails(
     for (path, name) in [("/not-committed", "Ada"), ("/destroyed", "-")] {
         assert_eq!(client.get(path).send().set_cookies(), [""; 0], "{path}");
         assert_eq!(text(&client, "/get/name"), name, "{path}");
+    }
+}
+
+#[test]
+fn a_new_id_that_the_store_has_reaches_the_browser_also_where_another_plugin_panics() {
+    struct Panics;
+    impl Plugin for Panics {
+        fn name(&self) -> &str {
+            "panics"
+        }
+        fn apply(&self, callback: Callback, _: &Route) -> Callback {
+            Callback::new(move |exchange| match callback.call(exchange) {
+                answer if answer.status() == 201 => panic!("on purpose"),
+                answer => answer,
+            })
+        }
+    }
+    let mut app = App::new();
+    // Further out than the session.
+    app.install(Panics).unwrap();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/get", |s: &mut Session| s.get("name").unwrap_or("-").to_owned());
+    app.get("/login/<status:int>", |s: &mut Session, status: u16| -> Result<(u16, String)> {
+        s.regenerate();
+        s.commit()?;
+        Ok((status, String::new()))
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    for (status, answered) in [(200, 200), (201, 500)] {
+        let (old, answer) = (client.cookie(COOKIE), client.get(&format!("/login/{status}")).send());
+        assert_eq!((answer.status(), answer.set_cookies().len()), (answered, 1));
+        assert_eq!(answer.headers().get_all("vary").iter().count(), 1);
+        assert_ne!(client.cookie(COOKIE), old);
+        assert_eq!(text(&client, "/get"), "Ada");
     }
 }
 

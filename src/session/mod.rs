@@ -444,7 +444,7 @@ impl Teller {
             (CookieDue::Remove, _) => head.set_cookie(self.cookie.removal())?,
             (CookieDue::Send | CookieDue::Nothing, _) => {
                 if session.was_used() {
-                    head.headers_mut().append(header::VARY, HeaderValue::from_static("Cookie"));
+                    depends_on_cookies(head);
                 }
                 return Ok(());
             }
@@ -470,9 +470,16 @@ impl Teller {
 }
 
 fn keep_from_caches(head: &mut ResponseHead) {
+    depends_on_cookies(head);
+    head.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+/// Says so once, also where several sessions had a part in the answer.
+fn depends_on_cookies(head: &mut ResponseHead) {
     let headers = head.headers_mut();
-    headers.append(header::VARY, HeaderValue::from_static("Cookie"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if !headers.get_all(header::VARY).iter().any(|value| value == "Cookie") {
+        headers.append(header::VARY, HeaderValue::from_static("Cookie"));
+    }
 }
 
 impl Default for SessionPlugin {
@@ -553,7 +560,8 @@ impl Plugin for SessionPlugin {
         }
     }
 
-    /// A panic saves nothing. But where the handler has renewed the id in the store, its answer says so.
+    /// A panic saves nothing. But where the handler has renewed the id in the store, its answer says so: at once,
+    /// as a plugin further out may panic, too, and then nothing is released.
     fn apply(&self, callback: Callback, route: &Route) -> Callback {
         if !route.asks_for(&self.keyword) {
             return callback;
@@ -561,13 +569,12 @@ impl Plugin for SessionPlugin {
         let (keyword, teller) = (self.keyword.clone(), self.teller());
         Callback::new(move |exchange| {
             let owed = exchange.provided::<Session>(&keyword).map(|session| session.owed());
-            catch_unwind(AssertUnwindSafe(|| callback.call(exchange))).unwrap_or_else(|panic| {
-                let owed = owed.unwrap_or_default();
-                if let Err(error) = teller.tell_what_is_owed(&owed, exchange.head_mut()) {
-                    log::error!("a session's new id did not reach its browser: {error}");
-                }
-                resume_unwind(panic)
-            })
+            let done = catch_unwind(AssertUnwindSafe(|| callback.call(exchange)));
+            let owed = owed.unwrap_or_default();
+            if let Err(error) = teller.tell_what_is_owed(&owed, exchange.head_mut()) {
+                log::error!("a session's new id did not reach its browser: {error}");
+            }
+            done.unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
 
