@@ -200,6 +200,33 @@ fn untouched_and_new_means_no_cookie_and_no_record() {
 }
 
 #[test]
+fn whatever_is_asked_of_a_session_the_answer_varies_with_its_cookie() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.get("/set", |s: &mut Session| s.set("a", "1"));
+    app.get("/<what>", |s: &mut Session, what: &str| match what {
+        "get" => format!("{:?}", s.get("a")),
+        "get_json" => format!("{:?}", s.get_json::<u8>("a")),
+        "len" => s.len().to_string(),
+        "keys" => s.keys().collect(),
+        "is_new" => s.is_new().to_string(),
+        "created" => format!("{:?}", s.created()),
+        "verify_csrf" => s.verify_csrf("").to_string(),
+        "take_flashes" => format!("{:?}", s.take_flashes()),
+        "take" => format!("{:?}", s.take("none")),
+        _ => String::new(),
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    let asked = ["get", "get_json", "len", "keys", "is_new", "created", "verify_csrf"];
+    for what in asked.into_iter().chain(["take_flashes", "take"]) {
+        let answer = client.get(&format!("/{what}")).send();
+        assert_eq!(answer.header("vary"), Some("Cookie"), "{what}");
+    }
+    assert_eq!(client.get("/nothing").send().header("vary"), None);
+}
+
+#[test]
 fn a_read_is_one_load_and_a_change_one_save_more() {
     let store = Counted::default();
     let client = client(SessionPlugin::new().store(store.clone()));
@@ -668,6 +695,9 @@ fn a_store_that_fails_makes_nobody_anonymous() {
         assert!(response.set_cookies().is_empty());
     }
     assert_eq!(text(&client, "/option"), "false");
+    let without = client.get("/option").send();
+    assert_eq!(without.header("cache-control"), Some("no-store"), "it is so only while this lasts");
+    assert_eq!(without.header("vary"), Some("Cookie"));
     assert_eq!(text(&client, "/without"), "fine");
     // New visitors too: what cannot be saved is not acknowledged.
     let stranger = TestClient::of(client.service().clone());

@@ -250,6 +250,7 @@ impl Session {
     /// When the session was created, by the store's clock; `None` while it is new, and in a layout that
     /// does not say.
     pub fn created(&self) -> Option<SystemTime> {
+        self.used.set(true);
         self.created
     }
 

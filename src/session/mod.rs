@@ -610,6 +610,8 @@ impl Plugin for SessionPlugin {
                 // Not an empty session: that would log the visitor out.
                 Err(error) => {
                     keeper.failed(&error);
+                    // What is answered without it is for nobody to keep: it is only so while this lasts.
+                    keep_from_caches(entry.head_mut());
                     entry.refuse(HttpError::from(error).into_response());
                 }
             }
