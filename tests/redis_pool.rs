@@ -5,10 +5,12 @@ use std::time::Duration;
 use bottle_session::redis_crate::{self as redis, Commands};
 use bottle_session::{
     App, BreakerState, ErrorKind, RedisConfig, RedisConnection, RedisPlugin, RedisPool, Result,
+    Session, SessionPlugin, TestClient,
 };
 
 use crate::faults::wait_until;
 use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::logs::{collect_logs, errors_of};
 use crate::support::redis_server::RedisServer;
 
 /// A server, a proxy in front of it, and a pool that goes through the proxy.
@@ -329,6 +331,34 @@ fn what_is_wrong_with_the_configuration_is_said() {
     }
     let pool = RedisPool::open(&at(&format!("default:right@127.0.0.1:{port}/3"))).unwrap();
     assert_eq!(pool.connection().get::<Option<String>>("key").unwrap(), None);
+}
+
+#[test]
+fn what_is_wrong_with_the_configuration_is_logged_once_however_many_requests_it_meets() {
+    collect_logs();
+    let (server, port) = RedisServer::start_on_port();
+    let mut admin = server.connect(0);
+    redis::cmd("CONFIG").arg(&["SET", "requirepass", "right"]).exec(&mut admin).unwrap();
+    let proxy = FaultProxy::start(port);
+    let pool = RedisPool::open(&proxy.url()).unwrap();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().pool(pool)).unwrap();
+    app.get("/logged-once", |_: &mut Session| "served");
+    let client = TestClient::new(app).unwrap();
+    let status = || {
+        client.set_cookie("bottle.session", &"A".repeat(43));
+        client.get("/logged-once").send().status()
+    };
+    // It is heard also where Redis was just down before.
+    proxy.set(Fault::Refuse);
+    assert_eq!(status(), 503);
+    proxy.set(Fault::Pass);
+    wait_until("the missing password is found", || status() == 500);
+    assert!((0..50).all(|_| status() == 500));
+    let address = proxy.url().trim_start_matches("redis://").to_owned();
+    let errors = errors_of(&address);
+    assert_eq!(errors.iter().filter(|line| line.contains("NOAUTH")).count(), 1, "{errors:?}");
+    assert_eq!(errors_of("/logged-once"), [""; 0]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::connection::RedisConnection;
 use super::errors::{TooLarge, disguised};
 use super::link::{Link, Reply, SHORT};
 use super::wire::Trust;
+use crate::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
 /// After this long without use a connection is asked whether it still stands: servers and firewalls close
@@ -526,7 +527,9 @@ impl Shared {
     fn no_connection(&self) -> Error {
         let refusal = self.refusal.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match &*refusal {
-            Some((kind, why)) => Error::new(*kind, format!("{}: {why}", self.config)),
+            Some((kind, why)) => Error::new(*kind, format!("{}: {why}", self.config))
+                // By the breaker, which hears of it next.
+                .with_source(LoggedBefore),
             None => Error::new(
                 ErrorKind::Unavailable,
                 format!("{}: no connection within {:?}", self.config, self.config.connect_timeout),

@@ -14,7 +14,9 @@ use super::store::{
     Action, BreakerObserver, Caps, Lifetimes, Load, Record, Save, Saved, SessionStore, gone,
     id_taken, not_a_number,
 };
-use crate::redis::{RedisCluster, RedisPool, Repeat, Reply as RedisReply, server_error, slot};
+use crate::redis::{
+    RedisCluster, RedisPool, Repeat, Reply as RedisReply, copy, server_error, slot,
+};
 use crate::{Error, ErrorKind, Result};
 
 /// What no key of the user begins with, so that the default layout has a place for its own field.
@@ -525,9 +527,4 @@ fn milliseconds(time: Duration) -> String {
 /// One answer for one request.
 fn only<T>(answers: Vec<Result<T>>) -> Result<T> {
     answers.into_iter().next().unwrap_or_else(|| Err(reply::desync()))
-}
-
-/// The same error for one more session of the batch.
-fn copy(error: &Error) -> Error {
-    Error::new(error.kind(), format!("{error:?}"))
 }
