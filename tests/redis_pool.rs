@@ -1,5 +1,6 @@
 //! What the pool and the connections of handlers do when Redis or the network between does not do well.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bottle_session::redis_crate::{self as redis, Commands};
@@ -457,13 +458,29 @@ fn who_hears_that_redis_is_down_may_use_the_pool() {
     server.kill();
     let pool = RedisPool::open(&format!("redis://127.0.0.1:{port}")).unwrap();
     let its = pool.clone();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let told = heard.clone();
     pool.on_breaker(move |down| {
         its.on_breaker(|_| ());
-        assert_eq!(its.connection().exists("any").is_err(), down.is_some());
+        let failed = its.connection().exists("any").is_err();
+        told.lock().unwrap().push((down.is_some(), failed));
     });
     let asking = std::thread::spawn(move || pool.connection().exists("any").is_err());
     wait_until("it has been told", || asking.is_finished());
     assert!(asking.join().unwrap());
+    assert_eq!(*heard.lock().unwrap(), [(true, true)]);
+}
+
+#[test]
+fn an_observer_that_panics_changes_no_answer() {
+    let (mut server, port) = RedisServer::start_on_port();
+    server.kill();
+    let pool = RedisPool::open(&format!("redis://127.0.0.1:{port}")).unwrap();
+    pool.on_breaker(|_| std::panic::resume_unwind(Box::new("on purpose")));
+    assert_eq!(kind(pool.connection().exists("any")), ErrorKind::Unavailable);
+    server.start_again();
+    wait_until("Redis is found again", || pool.connection().exists("any").is_ok());
+    assert_eq!(pool.breaker(), BreakerState::Closed);
 }
 
 #[test]

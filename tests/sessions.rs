@@ -751,6 +751,20 @@ fn events_and_counters_tell_what_happened() {
     assert_eq!(counts.iter().find(|(name, _)| *name == "malformed_id"), Some(("malformed_id", 1)));
 }
 
+#[test]
+fn an_observer_that_panics_disturbs_nobody() {
+    let plugin = SessionPlugin::new()
+        .in_memory()
+        .events(|_: Event<'_>| std::panic::resume_unwind(Box::new("on purpose")));
+    let counters = plugin.counters();
+    let client = client(plugin);
+    for path in ["/set/a/1", "/regenerate", "/get/a"] {
+        text(&client, path);
+    }
+    assert_eq!(text(&client, "/get/a"), "1");
+    assert_eq!(counters.snapshot().renewed, 1);
+}
+
 /// A memory store that counts what it is asked, and fails when told.
 #[derive(Clone, Default)]
 struct Counted {

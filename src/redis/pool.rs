@@ -1,6 +1,7 @@
 //! A pool of connections that never hands out one that something went wrong with.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, RwLock};
 use std::time::{Duration, Instant};
@@ -496,7 +497,12 @@ impl Shared {
         // Not while they are locked: what an observer does is its own affair.
         let observers =
             self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        observers.iter().for_each(|observer| observer(down));
+        for observer in observers {
+            // Its panic is no failure of the operation that found out.
+            if catch_unwind(AssertUnwindSafe(|| observer(down))).is_err() {
+                log::error!("{}: an observer of the breaker panicked", self.config);
+            }
+        }
     }
 
     /// Gives up this connection and all that were made before it: a new one may lead to another server.

@@ -312,6 +312,11 @@ impl Session {
     /// Gives the session a new id when it is saved, and keeps its data: the old id is dead at once. To be
     /// done whenever somebody logs in or gains rights, against session fixation (OWASP Session Management
     /// Cheat Sheet, "Renew the Session ID After Any Privilege Level Change").
+    ///
+    /// Where the store does not say in time whether it has renewed the id, the answer is a 503 that leaves the
+    /// cookie alone: the old id may be dead and the new one is in nobody's hands, so that the visitor may have
+    /// to log in again. They may have to as well where another answer, which sends the old id anew because its
+    /// request saved before, comes after this one's.
     pub fn regenerate(&mut self) {
         self.renewed = true;
     }

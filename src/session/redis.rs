@@ -95,7 +95,10 @@ pub enum Layout {
     ///
     /// There is no place for more, therefore: an absolute limit is refused; a session's own idle limit counts
     /// for the save that sets it and ends with the next request; no owner's mark is checked; the key in Redis
-    /// is the id; and a session whose last field is removed is gone. Two plugins of one app that use this layout
+    /// is the id; and a session whose last field is removed is gone: a request that has emptied what it sees, and
+    /// saved that at once, goes on in a new session, also where another has added a field meanwhile. Unless the
+    /// cookie ends with the browser, each answer sends it, so that one that comes late can put a dead id in place of
+    /// a renewed one. Two plugins of one app that use this layout
     /// need a database each, or an id from the cookie of one opens the same session in the other, as in Python.
     BottleSession,
 }
