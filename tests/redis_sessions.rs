@@ -456,3 +456,42 @@ fn an_operation_that_came_too_late_never_touches_the_new_cookie() {
         }
     }
 }
+
+/// Where a session ends with its last field, another request can have added one: destroy means that too.
+#[test]
+fn a_session_that_was_emptied_and_then_destroyed_is_dead() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let server = RedisServer::start(&[]);
+        let mut app = App::new();
+        let pool = RedisPool::open(&server.url(0)).unwrap();
+        app.install(SessionPlugin::new().pool(pool).layout(layout)).unwrap();
+        app.get("/set/<key>", |s: &mut Session, key: &str| s.set(key, "1"));
+        app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());
+        let other: Arc<Mutex<Option<TestClient>>> = Arc::default();
+        let meanwhile = other.clone();
+        app.get("/logout/<go_on:int>", move |s: &mut Session, go_on: u8| -> Result<()> {
+            s.remove("a");
+            let tab = meanwhile.lock().unwrap().take().unwrap();
+            assert_eq!(tab.get("/set/b").send().status(), 200);
+            s.commit()?;
+            if go_on == 1 {
+                s.set("c", "1");
+                s.commit()?;
+            }
+            s.destroy();
+            Ok(())
+        });
+        let client = TestClient::new(app).unwrap();
+        for go_on in [0, 1] {
+            client.get("/set/a").send();
+            let witness = tab_of(&client);
+            *other.lock().unwrap() = Some(tab_of(&client));
+            assert_eq!(client.get(&format!("/logout/{go_on}")).send().status(), 200);
+            assert_eq!(client.cookie("bottle.session"), None, "{layout:?} {go_on}");
+            assert_eq!(witness.get("/get/b").send().text(), "-", "{layout:?} {go_on}");
+            let keys: Vec<String> =
+                redis::cmd("KEYS").arg("*").query(&mut server.connect(0)).unwrap();
+            assert!(keys.is_empty(), "{layout:?} {go_on}: {keys:?}");
+        }
+    }
+}

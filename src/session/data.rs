@@ -53,8 +53,10 @@ pub struct Session {
     renewed: bool,
     /// The id that the session will be saved under, where it had to be known before: it is new, or renewed.
     next_id: Option<SessionId>,
-    /// A destroyed session that the store still has.
-    ended: Option<SessionId>,
+    /// Destroyed sessions that the store still has, or may have.
+    ended: Vec<SessionId>,
+    /// The id of a session that the store let go of, as far as is known here.
+    parted: Option<SessionId>,
     remember: Option<Duration>,
     remember_changed: bool,
     created: Option<SystemTime>,
@@ -156,7 +158,8 @@ impl Session {
             changes: Changes::default(),
             renewed: false,
             next_id: None,
-            ended: None,
+            ended: Vec::new(),
+            parted: None,
             remember: None,
             remember_changed: false,
             created: None,
@@ -323,9 +326,9 @@ impl Session {
 
     /// Ends the session, in the store and in the browser. What is set afterwards goes into a new one.
     pub fn destroy(&mut self) {
-        if let Some(id) = self.id.take() {
-            self.ended = Some(id);
-        }
+        // Another request may have added to what was emptied here: then it is not over yet.
+        self.ended.extend(self.parted.take());
+        self.ended.extend(self.id.take());
         self.fields.clear();
         self.changes = Changes::default();
         self.renewed = false;
@@ -482,7 +485,7 @@ impl Session {
     /// to save it under the old id would bring back what is gone.
     pub(super) fn part_if_emptied(&mut self) {
         if self.fields.is_empty() && !self.keeper.store.keeps_empty() {
-            self.id = None;
+            self.parted = self.id.take();
             self.owed.set(None);
         }
     }
@@ -538,7 +541,7 @@ impl Session {
     /// What has to be saved, in this order. The session counts as unchanged from here on.
     pub(crate) fn pending(&mut self) -> Result<Vec<Pending>> {
         let mut pending = Vec::new();
-        if let Some(id) = self.ended.take() {
+        for id in std::mem::take(&mut self.ended) {
             pending.push(Pending {
                 id,
                 kind: Kind::Destroy,
