@@ -1,6 +1,7 @@
 //! The session plugin on a real Redis: what it costs, and what happens at the same time.
 
 use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
 
 use bottle_session::http::Method;
 use bottle_session::{
@@ -493,5 +494,60 @@ fn a_session_that_was_emptied_and_then_destroyed_is_dead() {
                 redis::cmd("KEYS").arg("*").query(&mut server.connect(0)).unwrap();
             assert!(keys.is_empty(), "{layout:?} {go_on}: {keys:?}");
         }
+    }
+}
+
+#[test]
+fn the_edges_of_what_a_session_can_hold_are_the_same_everywhere() {
+    let server = RedisServer::start(&[]);
+    let pool = |db| RedisPool::open(&server.url(db)).unwrap();
+    let new = || SessionPlugin::new().cookie_lifetime(Duration::MAX);
+    for (name, plugin) in [
+        ("memory", new().in_memory().max_age(Duration::MAX)),
+        ("redis", new().pool(pool(0)).max_age(Duration::MAX)),
+        ("bottle-session", new().pool(pool(1)).layout(Layout::BottleSession)),
+        ("short", SessionPlugin::new().pool(pool(2)).max_age(Duration::from_secs(60))),
+    ] {
+        let mut app = App::new();
+        app.install(plugin).unwrap();
+        app.get("/fields/<count:int>", |s: &mut Session, count: usize| {
+            (0..count).for_each(|n| s.set(n.to_string(), n));
+        });
+        app.get("/bytes/<count:int>", |s: &mut Session, count: usize| s.set("", "x".repeat(count)));
+        app.get("/remember/<nanos:int>", |s: &mut Session, nanos: u64| {
+            s.set("kept", nanos);
+            s.remember(if nanos == 0 { Duration::MAX } else { Duration::from_nanos(nanos) });
+        });
+        app.get("/odd", |s: &mut Session| {
+            s.set("", "");
+            s.set("a\0b", "\0\r\n");
+            s.set("\u{10ffff}", "é\u{0}");
+            s.set("_csrf", "mine");
+        });
+        app.get("/nul", |s: &mut Session| s.set("\0", "x"));
+        app.get("/size", |s: &mut Session| {
+            let bytes: usize = s.iter().map(|(key, value)| key.len() + value.len()).sum();
+            format!("{} {bytes}", s.len())
+        });
+        let client = TestClient::new(app).unwrap();
+        for (path, status, size) in [
+            ("/fields/256", 200, "256 1316"),
+            ("/fields/257", 500, "0 0"),
+            ("/bytes/65536", 200, "1 65536"),
+            ("/bytes/65537", 500, "0 0"),
+            ("/odd", 200, "4 22"),
+            ("/nul", 500, "0 0"),
+            ("/remember/0", 200, "1 5"),
+        ] {
+            client.forget_cookies();
+            let answer = client.get(path).send();
+            assert_eq!(answer.status(), status, "{name} {path}: {}", answer.text());
+            assert_eq!(client.get("/size").send().text(), size, "{name} {path}");
+            assert_eq!(client.get("/size").send().text(), size, "{name} {path}");
+        }
+        client.forget_cookies();
+        let answer = client.get("/remember/1").send();
+        assert_eq!((answer.status(), answer.set_cookies().len()), (200, 1), "{name}");
+        assert!(answer.set_cookies()[0].contains("Max-Age=1"), "{name} {:?}", answer.set_cookies());
     }
 }
