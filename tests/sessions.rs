@@ -356,6 +356,42 @@ fn unknown_and_malformed_ids_are_never_adopted() {
 }
 
 #[test]
+fn of_several_cookies_of_its_name_the_first_that_is_a_session_counts() {
+    let store = Counted::default();
+    let plugin = SessionPlugin::new().store(store.clone());
+    let counters = plugin.counters();
+    let client = client(plugin);
+    let ids = ["Ada", "Bob"].map(|name| {
+        client.forget_cookies();
+        text(&client, &format!("/set/name/{name}"));
+        client.cookie(COOKIE).unwrap()
+    });
+    client.forget_cookies();
+    let (ada, bob) = (ids[0].as_str(), ids[1].as_str());
+    let dead: Vec<_> = ["A", "E", "I", "M"].map(|last| "A".repeat(42) + last).to_vec();
+    let dead: Vec<_> = dead.iter().map(String::as_str).collect();
+    for (sent, name, loads) in [
+        (vec![ada, bob], "Ada", 2),
+        // One that a path, a domain or somebody else has left behind is in nobody's way.
+        (vec![dead[0], bob], "Bob", 2),
+        (vec!["nonsense", bob], "Bob", 1),
+        (vec![dead[0], dead[0], bob], "Bob", 2),
+        (vec![dead[0], dead[1], dead[2], bob], "Bob", 4),
+        // However many there are, no more are looked up.
+        (vec![dead[0], dead[1], dead[2], dead[3], bob], "-", 4),
+        (vec![dead[0], dead[1]], "-", 2),
+    ] {
+        let cookies: Vec<_> = sent.iter().map(|id| format!("{COOKIE}={id}")).collect();
+        let (before, unknown) = (store.counts().0, counters.snapshot().unknown_id);
+        let answer = client.get("/get/name").header("cookie", &cookies.join("; ")).send();
+        assert_eq!((answer.status(), &*answer.text()), (200, name), "{sent:?}");
+        assert_eq!(store.counts().0 - before, loads, "{sent:?}");
+        let none = u64::from(name == "-");
+        assert_eq!(counters.snapshot().unknown_id - unknown, none, "{sent:?}");
+    }
+}
+
+#[test]
 fn what_a_handler_set_before_it_failed_is_saved_unless_it_panicked() {
     let client = client(SessionPlugin::new().in_memory());
     for (path, status, expected) in [

@@ -138,7 +138,8 @@ impl RedisStore {
     /// have ids of the new kind. The way back does not exist: stop the Python processes first, as a session
     /// that moved is unknown to them. Once the longest lifetime has passed, remove this setting.
     ///
-    /// Both keys are in one script, which a cluster cannot run.
+    /// Two plugins that take over from one database open each other's former sessions meanwhile, as they did in
+    /// Python. Both keys are in one script, which a cluster cannot run.
     pub fn migrate_from(mut self, former: Layout) -> RedisStore {
         self.former = Some(former);
         self
