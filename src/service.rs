@@ -325,16 +325,29 @@ fn not_allowed(method: &Method, allowed: &[Method]) -> Response {
     HttpError::new(StatusCode::METHOD_NOT_ALLOWED).with_header(header::ALLOW, value).into_response()
 }
 
+/// The cause of an error that was logged when it began: the requests that it meets need not be as loud.
+#[derive(Debug)]
+pub(crate) struct LoggedBefore;
+
+impl fmt::Display for LoggedBefore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("logged when it began")
+    }
+}
+
+impl std::error::Error for LoggedBefore {}
+
 fn log_error(error: &HttpError, request: &Request) {
-    let mut text = String::new();
-    let mut cause = error.cause().map(|cause| cause as &dyn std::error::Error);
+    let (mut text, mut logged) = (String::new(), false);
+    let mut cause = error.cause().map(|cause| cause as &(dyn std::error::Error + 'static));
     while let Some(error) = cause {
         text.push_str(": ");
         text.push_str(&error.to_string());
+        logged |= error.is::<LoggedBefore>();
         cause = error.source();
     }
     let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
-    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
+    if logged || error.status() == StatusCode::SERVICE_UNAVAILABLE {
         log::warn!("{method} {path} answers {status}{text}");
     } else if error.status().is_server_error() {
         log::error!("{method} {path} answers {status}{text}");

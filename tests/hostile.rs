@@ -13,7 +13,7 @@ use bottle_session::{
     Server, ShutdownHandle,
 };
 
-use crate::support::logs::{access_log_of, collect_access_logs};
+use crate::support::logs::{access_log_of, collect_logs};
 use crate::support::process::Program;
 use crate::support::serving::{Client, Serving};
 
@@ -637,7 +637,7 @@ fn without_a_passed_socket_the_error_says_what_would_do() {
 
 #[test]
 fn the_access_log_has_a_line_for_each_request_when_it_is_asked_for() {
-    collect_access_logs();
+    collect_logs();
     let mut app = app();
     app.get("/logged/<what>", |what: &str| format!("{what} is logged"));
     let server = bind().access_log(true).trusted_proxies(["127.0.0.1"]).unwrap().max_target(100);

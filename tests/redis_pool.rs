@@ -1,14 +1,17 @@
 //! What the pool and the connections of handlers do when Redis or the network between does not do well.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bottle_session::redis_crate::{self as redis, Commands};
 use bottle_session::{
     App, BreakerState, ErrorKind, RedisConfig, RedisConnection, RedisPlugin, RedisPool, Result,
+    Session, SessionPlugin, TestClient,
 };
 
 use crate::faults::wait_until;
 use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::logs::{collect_logs, errors_of};
 use crate::support::redis_server::RedisServer;
 
 /// A server, a proxy in front of it, and a pool that goes through the proxy.
@@ -332,6 +335,34 @@ fn what_is_wrong_with_the_configuration_is_said() {
 }
 
 #[test]
+fn what_is_wrong_with_the_configuration_is_logged_once_however_many_requests_it_meets() {
+    collect_logs();
+    let (server, port) = RedisServer::start_on_port();
+    let mut admin = server.connect(0);
+    redis::cmd("CONFIG").arg(&["SET", "requirepass", "right"]).exec(&mut admin).unwrap();
+    let proxy = FaultProxy::start(port);
+    let pool = RedisPool::open(&proxy.url()).unwrap();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().pool(pool)).unwrap();
+    app.get("/logged-once", |_: &mut Session| "served");
+    let client = TestClient::new(app).unwrap();
+    let status = || {
+        client.set_cookie("bottle.session", &"A".repeat(43));
+        client.get("/logged-once").send().status()
+    };
+    // It is heard also where Redis was just down before.
+    proxy.set(Fault::Refuse);
+    assert_eq!(status(), 503);
+    proxy.set(Fault::Pass);
+    wait_until("the missing password is found", || status() == 500);
+    assert!((0..50).all(|_| status() == 500));
+    let address = proxy.url().trim_start_matches("redis://").to_owned();
+    let errors = errors_of(&address);
+    assert_eq!(errors.iter().filter(|line| line.contains("NOAUTH")).count(), 1, "{errors:?}");
+    assert_eq!(errors_of("/logged-once"), [""; 0]);
+}
+
+#[test]
 fn a_pool_that_is_exhausted_says_so_and_is_not_down() {
     let server = RedisServer::start(&[]);
     let config = RedisConfig::from_url(&server.url(0)).unwrap().pool_size(1);
@@ -427,13 +458,29 @@ fn who_hears_that_redis_is_down_may_use_the_pool() {
     server.kill();
     let pool = RedisPool::open(&format!("redis://127.0.0.1:{port}")).unwrap();
     let its = pool.clone();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let told = heard.clone();
     pool.on_breaker(move |down| {
         its.on_breaker(|_| ());
-        assert_eq!(its.connection().exists("any").is_err(), down.is_some());
+        let failed = its.connection().exists("any").is_err();
+        told.lock().unwrap().push((down.is_some(), failed));
     });
     let asking = std::thread::spawn(move || pool.connection().exists("any").is_err());
     wait_until("it has been told", || asking.is_finished());
     assert!(asking.join().unwrap());
+    assert_eq!(*heard.lock().unwrap(), [(true, true)]);
+}
+
+#[test]
+fn an_observer_that_panics_changes_no_answer() {
+    let (mut server, port) = RedisServer::start_on_port();
+    server.kill();
+    let pool = RedisPool::open(&format!("redis://127.0.0.1:{port}")).unwrap();
+    pool.on_breaker(|_| std::panic::resume_unwind(Box::new("on purpose")));
+    assert_eq!(kind(pool.connection().exists("any")), ErrorKind::Unavailable);
+    server.start_again();
+    wait_until("Redis is found again", || pool.connection().exists("any").is_ok());
+    assert_eq!(pool.breaker(), BreakerState::Closed);
 }
 
 #[test]

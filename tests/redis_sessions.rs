@@ -1,11 +1,12 @@
 //! The session plugin on a real Redis: what it costs, and what happens at the same time.
 
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
 
 use bottle_session::http::Method;
 use bottle_session::{
-    App, Exchange, Layout, RedisConnection, RedisPlugin, RedisPool, Request, Result, Session,
-    SessionPlugin, TestClient, named,
+    App, ErrorKind, Exchange, Layout, RedisConnection, RedisPlugin, RedisPool, Request, Result,
+    Session, SessionPlugin, TestClient, named,
 };
 
 use crate::support::redis_server::{RedisServer, info};
@@ -408,5 +409,145 @@ fn an_emptied_session_can_be_used_in_the_same_request() {
             assert_eq!((response.status(), &*response.text()), (200, answer), "{layout:?} {path}");
             assert_eq!(client.get("/get/n").send().text(), "5", "{layout:?} {path}");
         }
+    }
+}
+
+/// What an operation in the store finds gone has no cookie, whatever was due before it found out.
+#[test]
+fn an_operation_that_came_too_late_never_touches_the_new_cookie() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let server = RedisServer::start(&[]);
+        let mut app = App::new();
+        let pool = RedisPool::open(&server.url(0)).unwrap();
+        app.install(SessionPlugin::new().pool(pool).layout(layout)).unwrap();
+        app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+        app.get("/regenerate", |s: &mut Session| s.regenerate());
+        app.get("/destroy", |s: &mut Session| s.destroy());
+        let other: Arc<Mutex<Option<TestClient>>> = Arc::default();
+        let meanwhile = other.clone();
+        app.get(
+            "/<path>/<commit>/<operation>",
+            move |s: &mut Session, path: &str, commit: &str, operation: &str| {
+                if commit == "commit" {
+                    s.set("early", "yes");
+                    s.commit().unwrap();
+                }
+                let tab = meanwhile.lock().unwrap().take().unwrap();
+                assert_eq!(tab.get(&format!("/{path}")).send().status(), 200);
+                let error = match operation {
+                    "incr" => s.incr("n", 1).unwrap_err(),
+                    "take" => s.take("name").unwrap_err(),
+                    _ => s.set_if_absent("name", "x").unwrap_err(),
+                };
+                assert_eq!(error.kind(), ErrorKind::Gone);
+            },
+        );
+        let client = TestClient::new(app).unwrap();
+        for path in ["regenerate", "destroy"] {
+            for (commit, operation) in
+                [("commit", "incr"), ("no", "incr"), ("commit", "take"), ("no", "set-if-absent")]
+            {
+                client.forget_cookies();
+                client.get("/set").send();
+                *other.lock().unwrap() = Some(tab_of(&client));
+                let answer = client.get(&format!("/{path}/{commit}/{operation}")).send();
+                let row = format!("{layout:?} {path} {commit} {operation}");
+                assert_eq!((answer.status(), answer.set_cookies()), (200, vec![]), "{row}");
+            }
+        }
+    }
+}
+
+/// Where a session ends with its last field, another request can have added one: destroy means that too.
+#[test]
+fn a_session_that_was_emptied_and_then_destroyed_is_dead() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let server = RedisServer::start(&[]);
+        let mut app = App::new();
+        let pool = RedisPool::open(&server.url(0)).unwrap();
+        app.install(SessionPlugin::new().pool(pool).layout(layout)).unwrap();
+        app.get("/set/<key>", |s: &mut Session, key: &str| s.set(key, "1"));
+        app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());
+        let other: Arc<Mutex<Option<TestClient>>> = Arc::default();
+        let meanwhile = other.clone();
+        app.get("/logout/<go_on:int>", move |s: &mut Session, go_on: u8| -> Result<()> {
+            s.remove("a");
+            let tab = meanwhile.lock().unwrap().take().unwrap();
+            assert_eq!(tab.get("/set/b").send().status(), 200);
+            s.commit()?;
+            if go_on == 1 {
+                s.set("c", "1");
+                s.commit()?;
+            }
+            s.destroy();
+            Ok(())
+        });
+        let client = TestClient::new(app).unwrap();
+        for go_on in [0, 1] {
+            client.get("/set/a").send();
+            let witness = tab_of(&client);
+            *other.lock().unwrap() = Some(tab_of(&client));
+            assert_eq!(client.get(&format!("/logout/{go_on}")).send().status(), 200);
+            assert_eq!(client.cookie("bottle.session"), None, "{layout:?} {go_on}");
+            assert_eq!(witness.get("/get/b").send().text(), "-", "{layout:?} {go_on}");
+            let keys: Vec<String> =
+                redis::cmd("KEYS").arg("*").query(&mut server.connect(0)).unwrap();
+            assert!(keys.is_empty(), "{layout:?} {go_on}: {keys:?}");
+        }
+    }
+}
+
+#[test]
+fn the_edges_of_what_a_session_can_hold_are_the_same_everywhere() {
+    let server = RedisServer::start(&[]);
+    let pool = |db| RedisPool::open(&server.url(db)).unwrap();
+    let new = || SessionPlugin::new().cookie_lifetime(Duration::MAX);
+    for (name, plugin) in [
+        ("memory", new().in_memory().max_age(Duration::MAX)),
+        ("redis", new().pool(pool(0)).max_age(Duration::MAX)),
+        ("bottle-session", new().pool(pool(1)).layout(Layout::BottleSession)),
+        ("short", SessionPlugin::new().pool(pool(2)).max_age(Duration::from_secs(60))),
+    ] {
+        let mut app = App::new();
+        app.install(plugin).unwrap();
+        app.get("/fields/<count:int>", |s: &mut Session, count: usize| {
+            (0..count).for_each(|n| s.set(n.to_string(), n));
+        });
+        app.get("/bytes/<count:int>", |s: &mut Session, count: usize| s.set("", "x".repeat(count)));
+        app.get("/remember/<nanos:int>", |s: &mut Session, nanos: u64| {
+            s.set("kept", nanos);
+            s.remember(if nanos == 0 { Duration::MAX } else { Duration::from_nanos(nanos) });
+        });
+        app.get("/odd", |s: &mut Session| {
+            s.set("", "");
+            s.set("a\0b", "\0\r\n");
+            s.set("\u{10ffff}", "é\u{0}");
+            s.set("_csrf", "mine");
+        });
+        app.get("/nul", |s: &mut Session| s.set("\0", "x"));
+        app.get("/size", |s: &mut Session| {
+            let bytes: usize = s.iter().map(|(key, value)| key.len() + value.len()).sum();
+            format!("{} {bytes}", s.len())
+        });
+        let client = TestClient::new(app).unwrap();
+        for (path, status, size) in [
+            ("/fields/256", 200, "256 1316"),
+            ("/fields/257", 500, "0 0"),
+            ("/bytes/65536", 200, "1 65536"),
+            ("/bytes/65537", 500, "0 0"),
+            ("/odd", 200, "4 22"),
+            ("/nul", 500, "0 0"),
+            ("/remember/0", 200, "1 5"),
+        ] {
+            client.forget_cookies();
+            let answer = client.get(path).send();
+            assert_eq!(answer.status(), status, "{name} {path}: {}", answer.text());
+            assert_eq!(client.get("/size").send().text(), size, "{name} {path}");
+            assert_eq!(client.get("/size").send().text(), size, "{name} {path}");
+        }
+        client.forget_cookies();
+        let answer = client.get("/remember/1").send();
+        assert_eq!((answer.status(), answer.set_cookies().len()), (200, 1), "{name}");
+        assert!(answer.set_cookies()[0].contains("Max-Age=1"), "{name} {:?}", answer.set_cookies());
     }
 }

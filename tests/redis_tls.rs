@@ -130,3 +130,15 @@ fn a_cluster_of_nodes_over_tls_is_not_talked_to_in_the_clear() {
     assert!(load(&store, &id).is_err());
     assert_eq!(cluster.connections(), (1, 1));
 }
+
+#[test]
+fn sentinels_over_tls_are_vouched_for_by_the_same_authority() {
+    let certificates = Certificates::make();
+    // Not a sentinel, but whoever gets to its refusal has trusted its certificate.
+    let (_server, port) = certificates.server();
+    let config = RedisConfig::default().ca_certificate(certificates.authority());
+    let node = format!("rediss://127.0.0.1:{port}");
+    let pool = RedisPool::sentinel([&*node], "sessions", config).unwrap();
+    let error = pool.connection().exists("key").unwrap_err().to_string();
+    assert!(error.contains("unknown command"), "{error}");
+}

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bottle_session::{
-    App, Error, ErrorKind, Event, HttpError, Load, MemoryStore, Record, Result, SameSite, Save,
-    Saved, Session, SessionPlugin, SessionStore, TestClient, abort, named, redirect,
+    App, Callback, Error, ErrorKind, Event, HttpError, Load, MemoryStore, Plugin, Record, Result,
+    Route, SameSite, Save, Saved, Session, SessionPlugin, SessionStore, TestClient, abort, named,
+    redirect,
 };
 
 /// A clock that a test moves.
@@ -199,6 +200,33 @@ fn untouched_and_new_means_no_cookie_and_no_record() {
 }
 
 #[test]
+fn whatever_is_asked_of_a_session_the_answer_varies_with_its_cookie() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.get("/set", |s: &mut Session| s.set("a", "1"));
+    app.get("/<what>", |s: &mut Session, what: &str| match what {
+        "get" => format!("{:?}", s.get("a")),
+        "get_json" => format!("{:?}", s.get_json::<u8>("a")),
+        "len" => s.len().to_string(),
+        "keys" => s.keys().collect(),
+        "is_new" => s.is_new().to_string(),
+        "created" => format!("{:?}", s.created()),
+        "verify_csrf" => s.verify_csrf("").to_string(),
+        "take_flashes" => format!("{:?}", s.take_flashes()),
+        "take" => format!("{:?}", s.take("none")),
+        _ => String::new(),
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    let asked = ["get", "get_json", "len", "keys", "is_new", "created", "verify_csrf"];
+    for what in asked.into_iter().chain(["take_flashes", "take"]) {
+        let answer = client.get(&format!("/{what}")).send();
+        assert_eq!(answer.header("vary"), Some("Cookie"), "{what}");
+    }
+    assert_eq!(client.get("/nothing").send().header("vary"), None);
+}
+
+#[test]
 fn a_read_is_one_load_and_a_change_one_save_more() {
     let store = Counted::default();
     let client = client(SessionPlugin::new().store(store.clone()));
@@ -324,6 +352,42 @@ fn unknown_and_malformed_ids_are_never_adopted() {
         text(&client, "/set/name/Eve");
         assert_ne!(client.cookie(COOKIE).unwrap(), id);
         assert_eq!(text(&client, "/get/name"), "Eve");
+    }
+}
+
+#[test]
+fn of_several_cookies_of_its_name_the_first_that_is_a_session_counts() {
+    let store = Counted::default();
+    let plugin = SessionPlugin::new().store(store.clone());
+    let counters = plugin.counters();
+    let client = client(plugin);
+    let ids = ["Ada", "Bob"].map(|name| {
+        client.forget_cookies();
+        text(&client, &format!("/set/name/{name}"));
+        client.cookie(COOKIE).unwrap()
+    });
+    client.forget_cookies();
+    let (ada, bob) = (ids[0].as_str(), ids[1].as_str());
+    let dead: Vec<_> = ["A", "E", "I", "M"].map(|last| "A".repeat(42) + last).to_vec();
+    let dead: Vec<_> = dead.iter().map(String::as_str).collect();
+    for (sent, name, loads) in [
+        (vec![ada, bob], "Ada", 2),
+        // One that a path, a domain or somebody else has left behind is in nobody's way.
+        (vec![dead[0], bob], "Bob", 2),
+        (vec!["nonsense", bob], "Bob", 1),
+        (vec![dead[0], dead[0], bob], "Bob", 2),
+        (vec![dead[0], dead[1], dead[2], bob], "Bob", 4),
+        // However many there are, no more are looked up.
+        (vec![dead[0], dead[1], dead[2], dead[3], bob], "-", 4),
+        (vec![dead[0], dead[1]], "-", 2),
+    ] {
+        let cookies: Vec<_> = sent.iter().map(|id| format!("{COOKIE}={id}")).collect();
+        let (before, unknown) = (store.counts().0, counters.snapshot().unknown_id);
+        let answer = client.get("/get/name").header("cookie", &cookies.join("; ")).send();
+        assert_eq!((answer.status(), &*answer.text()), (200, name), "{sent:?}");
+        assert_eq!(store.counts().0 - before, loads, "{sent:?}");
+        let none = u64::from(name == "-");
+        assert_eq!(counters.snapshot().unknown_id - unknown, none, "{sent:?}");
     }
 }
 
@@ -484,6 +548,68 @@ fn a_new_id_that_the_store_has_reaches_the_browser_also_where_the_request_fails(
 }
 
 #[test]
+fn a_new_id_that_the_store_has_reaches_the_browser_also_where_another_plugin_panics() {
+    struct Panics;
+    impl Plugin for Panics {
+        fn name(&self) -> &str {
+            "panics"
+        }
+        fn apply(&self, callback: Callback, _: &Route) -> Callback {
+            Callback::new(move |exchange| match callback.call(exchange) {
+                answer if answer.status() == 201 => panic!("on purpose"),
+                answer => answer,
+            })
+        }
+    }
+    let mut app = App::new();
+    // Further out than the session.
+    app.install(Panics).unwrap();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/get", |s: &mut Session| s.get("name").unwrap_or("-").to_owned());
+    app.get("/login/<status:int>", |s: &mut Session, status: u16| -> Result<(u16, String)> {
+        s.regenerate();
+        s.commit()?;
+        Ok((status, String::new()))
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    for (status, answered) in [(200, 200), (201, 500)] {
+        let (old, answer) = (client.cookie(COOKIE), client.get(&format!("/login/{status}")).send());
+        assert_eq!((answer.status(), answer.set_cookies().len()), (answered, 1));
+        assert_eq!(answer.headers().get_all("vary").iter().count(), 1);
+        assert_ne!(client.cookie(COOKIE), old);
+        assert_eq!(text(&client, "/get"), "Ada");
+    }
+}
+
+#[test]
+fn a_new_id_that_the_store_has_needs_no_second_save_to_reach_the_browser() {
+    let clock = Clock::default();
+    let store = Counted { inner: Arc::new(clock.store()), ..Counted::default() };
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(store.clone())).unwrap();
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/get", |s: &mut Session| s.get("name").unwrap_or("-").to_owned());
+    let failing = store.failing_saves.clone();
+    app.get("/login", move |s: &mut Session| -> Result<()> {
+        s.regenerate();
+        s.commit()?;
+        *failing.lock().unwrap() = true;
+        Ok(())
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    // Old enough that a read would send the cookie anew, which is a save.
+    clock.pass(Duration::from_secs(100));
+    let saves = store.counts().1;
+    let (old, answer) = (client.cookie(COOKIE), client.get("/login").send());
+    assert_eq!((answer.status(), store.counts().1 - saves), (200, 1));
+    assert_ne!(client.cookie(COOKIE), old);
+    assert_eq!(text(&client, "/get"), "Ada");
+}
+
+#[test]
 fn who_destroys_a_session_that_was_lost_starts_a_new_one() {
     let other: Arc<Mutex<Option<TestClient>>> = Arc::default();
     let mut app = App::new();
@@ -605,6 +731,9 @@ fn a_store_that_fails_makes_nobody_anonymous() {
         assert!(response.set_cookies().is_empty());
     }
     assert_eq!(text(&client, "/option"), "false");
+    let without = client.get("/option").send();
+    assert_eq!(without.header("cache-control"), Some("no-store"), "it is so only while this lasts");
+    assert_eq!(without.header("vary"), Some("Cookie"));
     assert_eq!(text(&client, "/without"), "fine");
     // New visitors too: what cannot be saved is not acknowledged.
     let stranger = TestClient::of(client.service().clone());
@@ -656,6 +785,20 @@ fn events_and_counters_tell_what_happened() {
     let counts = counters.snapshot();
     assert_eq!((counts.created, counts.loaded, counts.renewed, counts.destroyed), (1, 3, 1, 1));
     assert_eq!(counts.iter().find(|(name, _)| *name == "malformed_id"), Some(("malformed_id", 1)));
+}
+
+#[test]
+fn an_observer_that_panics_disturbs_nobody() {
+    let plugin = SessionPlugin::new()
+        .in_memory()
+        .events(|_: Event<'_>| std::panic::resume_unwind(Box::new("on purpose")));
+    let counters = plugin.counters();
+    let client = client(plugin);
+    for path in ["/set/a/1", "/regenerate", "/get/a"] {
+        text(&client, path);
+    }
+    assert_eq!(text(&client, "/get/a"), "1");
+    assert_eq!(counters.snapshot().renewed, 1);
 }
 
 /// A memory store that counts what it is asked, and fails when told.

@@ -20,6 +20,7 @@ mod redis_store;
 #[cfg(feature = "rustls")]
 mod redis_tls;
 mod servers;
+mod session_batches;
 mod sessions;
 mod static_files;
 mod store_model;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
 /// How long everything fails at once before one operation may try again.
@@ -51,7 +52,7 @@ struct Why {
 impl Why {
     fn error(&self) -> Error {
         let text = format!("{} (failing at once until it answers again)", self.text);
-        Error::new(self.kind, text)
+        Error::new(self.kind, text).with_source(LoggedBefore)
     }
 }
 
@@ -105,15 +106,19 @@ impl Breaker {
     /// Redis did not. Whether that is news.
     pub(super) fn failed(&self, now: Instant, error: &Error) -> bool {
         let mut state = self.lock();
-        let news = matches!(*state, State::Closed);
+        let before = match &*state {
+            State::Closed => None,
+            State::Open { why, .. } | State::HalfOpen { why, .. } => Some(why.kind),
+        };
         let why = Why { kind: error.kind(), text: error.to_string() };
         *state = State::Open { until: now + PAUSE, why };
         self.tripped.store(true, Ordering::Release);
         drop(state);
-        if news {
+        // That it is wrong is to be heard also where it was down before.
+        if before != Some(error.kind()) {
             log::error!("{error}; failing at once until it answers again");
         }
-        news
+        before.is_none()
     }
 
     /// A trial ended without telling whether Redis answers: the next one may try.

@@ -9,6 +9,7 @@ use ::redis::{Arg, Cmd, Pipeline, ServerError, Value, cmd};
 
 use super::breaker::BreakerState;
 use super::config::RedisConfig;
+use super::errors::copy;
 use super::link::Reply;
 use super::pool::{RedisPool, Repeat};
 use crate::{Error, ErrorKind, Result};
@@ -348,10 +349,6 @@ pub(crate) fn slot(key: &[u8]) -> u16 {
         })
     });
     crc % SLOTS
-}
-
-fn copy(error: &Error) -> Error {
-    Error::new(error.kind(), format!("{error:?}"))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

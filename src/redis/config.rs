@@ -230,7 +230,7 @@ impl RedisConfig {
     }
 
     /// The certificate of the authority, in PEM, that the server's must come from; the operating system's
-    /// authorities unless set. For `rediss://` addresses.
+    /// authorities unless set. For `rediss://` addresses, those of sentinels and of a cluster's nodes included.
     #[cfg(feature = "rustls")]
     #[must_use]
     pub fn ca_certificate(mut self, pem: impl Into<Vec<u8>>) -> RedisConfig {
@@ -264,10 +264,13 @@ impl RedisConfig {
     /// The same settings for the master that these sentinels know by this name.
     pub(super) fn behind_sentinels(
         mut self,
-        nodes: Vec<RedisConfig>,
+        #[cfg_attr(not(feature = "rustls"), expect(unused_mut))] mut nodes: Vec<RedisConfig>,
         master: &str,
     ) -> Result<RedisConfig> {
         let (_, tls) = self.port_and_tls();
+        // Addresses do not say whom to trust: one authority vouches for all of them.
+        #[cfg(feature = "rustls")]
+        nodes.iter_mut().for_each(|node| node.ca_certificate = self.ca_certificate.clone());
         self.address = Address::Sentinel(Arc::new(Sentinel::new(nodes, master, tls)?));
         Ok(self)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ::redis::{RedisError, ServerError};
 
+use crate::service::LoggedBefore;
 use crate::{Error, ErrorKind};
 
 /// Whether the server's error is a state that passes: the same request may work later.
@@ -62,6 +63,16 @@ pub(crate) fn server_error(error: &ServerError) -> Error {
     let text = format!("Redis: {} {details}", error.code());
     let text = unquoted(&text).trim_end().to_owned() + what_would_do(Some(error.code()));
     Error::new(kind(Some(error.code())), text)
+}
+
+/// The same error for one more session of a batch: its text has the causes, as these can be in one error alone.
+pub(crate) fn copy(error: &Error) -> Error {
+    match std::error::Error::source(error) {
+        Some(source) if source.is::<LoggedBefore>() => {
+            Error::new(error.kind(), error.to_string()).with_source(LoggedBefore)
+        }
+        _ => Error::new(error.kind(), format!("{error:?}")),
+    }
 }
 
 /// To a command that it does not know, Redis quotes the arguments: a session's key, perhaps its values, and an

@@ -36,6 +36,8 @@ pub(super) struct Link {
     pub(super) last_used: Instant,
     /// The pool's generation when it was made or last asked.
     pub(super) generation: u64,
+    /// The process that made it.
+    pub(super) process: u32,
 }
 
 /// What it goes over.
@@ -72,8 +74,8 @@ impl Link {
     }
 
     fn over(line: Line, generation: u64) -> Link {
-        let last_used = Instant::now();
-        Link { line, dirty: false, tainted: false, used: false, last_used, generation }
+        let (last_used, process) = (Instant::now(), std::process::id());
+        Link { line, dirty: false, tainted: false, used: false, last_used, generation, process }
     }
 
     /// Whether the pool keeps it for the next operation.

@@ -19,7 +19,7 @@ pub use cluster::RedisCluster;
 pub(crate) use cluster::slot;
 pub use config::RedisConfig;
 pub use connection::RedisConnection;
-pub(crate) use errors::server_error;
+pub(crate) use errors::{copy, server_error};
 pub(crate) use link::Reply;
 pub use plugin::RedisPlugin;
 pub use pool::RedisPool;

@@ -1,6 +1,7 @@
 //! A pool of connections that never hands out one that something went wrong with.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, RwLock};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use super::connection::RedisConnection;
 use super::errors::{TooLarge, disguised};
 use super::link::{Link, Reply, SHORT};
 use super::wire::Trust;
+use crate::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
 /// After this long without use a connection is asked whether it still stands: servers and firewalls close
@@ -37,6 +39,7 @@ const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Opening a pool does not connect: an app starts while Redis is down, and works once it is there. A
 /// connection that saw anything but a whole, expected reply is closed and never used again. While Redis
 /// does not answer, a breaker lets operations fail at once and one of them try, four times a second.
+/// A process that was forked makes connections of its own.
 ///
 /// ```no_run
 /// use bottle_session::{App, RedisPlugin, RedisPool, SessionPlugin};
@@ -51,8 +54,15 @@ const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 pub struct RedisPool(Arc<Inner>);
 
 struct Inner {
-    pool: r2d2::Pool<Manager>,
+    own: RwLock<Own>,
     shared: Arc<Shared>,
+}
+
+/// The connections of one process. After a fork parent and child must not talk over the same sockets, and the
+/// threads that connect are the parent's alone.
+struct Own {
+    process: u32,
+    pool: r2d2::Pool<Manager>,
 }
 
 /// What the pool and its manager both know.
@@ -133,7 +143,6 @@ impl RedisPool {
         config.check()?;
         config.connect_timeout = config.connect_timeout.min(FOR_EVER);
         config.operation_timeout = config.operation_timeout.min(FOR_EVER);
-        let (pool_size, connect_timeout) = (config.pool_size, config.connect_timeout);
         let trust = Trust::new(&config)?;
         let shared = Arc::new(Shared {
             config,
@@ -148,22 +157,27 @@ impl RedisPool {
             advised: Once::new(),
             observers: RwLock::default(),
         });
-        // Threads of its own: a server that accepts and never answers must not hold up another pool.
-        let connecting = ScheduledThreadPool::builder()
-            .num_threads(2)
-            .thread_name_pattern("redis-connect-{}")
-            .build();
-        let pool = r2d2::Pool::builder()
-            .max_size(pool_size)
-            .min_idle(Some(0))
-            // r2d2 pauses for up to half of this between its attempts to connect, and uses it for nothing
-            // else here.
-            .connection_timeout(connect_timeout.min(RETRY_WITHIN))
-            .test_on_check_out(false)
-            .error_handler(Box::new(r2d2::NopErrorHandler))
-            .thread_pool(Arc::new(connecting))
-            .build_unchecked(Manager { shared: shared.clone() });
-        Ok(RedisPool(Arc::new(Inner { pool, shared })))
+        let own = RwLock::new(Own::new(&shared));
+        Ok(RedisPool(Arc::new(Inner { own, shared })))
+    }
+
+    /// The connections of this process.
+    fn own(&self) -> r2d2::Pool<Manager> {
+        let process = std::process::id();
+        let own = &self.0.own;
+        {
+            let own = own.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if own.process == process {
+                return own.pool.clone();
+            }
+        }
+        let mut own = own.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if own.process != process {
+            let parents = std::mem::replace(&mut *own, Own::new(&self.0.shared));
+            // Its locks may be held by threads that this process does not have.
+            std::mem::forget(parents);
+        }
+        own.pool.clone()
     }
 
     /// A pool for the master that these sentinels (`redis://host:26379`, with their own password if they have
@@ -192,7 +206,7 @@ impl RedisPool {
 
     /// How many connections there are, and how many of them are idle.
     pub fn connections(&self) -> (u32, u32) {
-        let state = self.0.pool.state();
+        let state = self.own().state();
         (state.connections, state.idle_connections)
     }
 
@@ -252,7 +266,8 @@ impl RedisPool {
     /// Whether a connection that somebody holds can be used again.
     pub(super) fn stands(&self, link: &mut Link) -> bool {
         let shared = &self.0.shared;
-        shared.stands(link, &Timings::starting_now(&shared.config))
+        link.process == std::process::id()
+            && shared.stands(link, &Timings::starting_now(&shared.config))
     }
 
     fn checkout_before(&self, timings: &Timings) -> Result<r2d2::PooledConnection<Manager>> {
@@ -273,7 +288,7 @@ impl RedisPool {
 
     /// Waits until there is a connection, or until it is known that there will be none.
     fn wait_for_connection(&self, timings: &Timings) -> Result<r2d2::PooledConnection<Manager>> {
-        let (pool, shared) = (&self.0.pool, &self.0.shared);
+        let (pool, shared) = (&self.own(), &self.0.shared);
         let refusals = shared.refusals.load(Ordering::Acquire);
         loop {
             let left = timings.connected.saturating_duration_since(Instant::now());
@@ -304,7 +319,7 @@ impl RedisPool {
 
         let shared = &self.0.shared;
         link.take(timings.connected).map_err(|why| match why {
-            NotLent::AllInUse => shared.all_in_use(self.0.pool.max_size()),
+            NotLent::AllInUse => shared.all_in_use(shared.config.pool_size),
             NotLent::Down(why) => {
                 let text = format!("no connection from the r2d2_redis pool: {why}");
                 let error = Error::new(ErrorKind::Unavailable, text);
@@ -367,6 +382,28 @@ impl RedisPool {
         match shared.failure(&error, reused) {
             Failure::Stale(failure) | Failure::Other(failure) => Err(disguised(failure, timed_out)),
         }
+    }
+}
+
+impl Own {
+    fn new(shared: &Arc<Shared>) -> Own {
+        // Threads of its own: a server that accepts and never answers must not hold up another pool.
+        let connecting = ScheduledThreadPool::builder()
+            .num_threads(2)
+            .thread_name_pattern("redis-connect-{}")
+            .build();
+        let config = &shared.config;
+        let pool = r2d2::Pool::builder()
+            .max_size(config.pool_size)
+            .min_idle(Some(0))
+            // r2d2 pauses for up to half of this between its attempts to connect, and uses it for nothing
+            // else here.
+            .connection_timeout(config.connect_timeout.min(RETRY_WITHIN))
+            .test_on_check_out(false)
+            .error_handler(Box::new(r2d2::NopErrorHandler))
+            .thread_pool(Arc::new(connecting))
+            .build_unchecked(Manager { shared: shared.clone() });
+        Own { process: std::process::id(), pool }
     }
 }
 
@@ -460,7 +497,12 @@ impl Shared {
         // Not while they are locked: what an observer does is its own affair.
         let observers =
             self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        observers.iter().for_each(|observer| observer(down));
+        for observer in observers {
+            // Its panic is no failure of the operation that found out.
+            if catch_unwind(AssertUnwindSafe(|| observer(down))).is_err() {
+                log::error!("{}: an observer of the breaker panicked", self.config);
+            }
+        }
     }
 
     /// Gives up this connection and all that were made before it: a new one may lead to another server.
@@ -526,7 +568,9 @@ impl Shared {
     fn no_connection(&self) -> Error {
         let refusal = self.refusal.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match &*refusal {
-            Some((kind, why)) => Error::new(*kind, format!("{}: {why}", self.config)),
+            Some((kind, why)) => Error::new(*kind, format!("{}: {why}", self.config))
+                // By the breaker, which hears of it next.
+                .with_source(LoggedBefore),
             None => Error::new(
                 ErrorKind::Unavailable,
                 format!("{}: no connection within {:?}", self.config, self.config.connect_timeout),
@@ -598,5 +642,63 @@ fn advise(link: &mut Link, config: &RedisConfig) {
             "{config} evicts any key when its memory is full (maxmemory-policy {policy}), which logs \
              visitors out; noeviction or a volatile- policy does not"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// A server that answers whatever it is told, and how many have connected.
+    fn server() -> (RedisPool, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let connected = Arc::new(AtomicUsize::new(0));
+        let count = connected.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    let (mut bytes, mut answered) = (Vec::new(), 0);
+                    let mut buffer = [0; 4096];
+                    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                        bytes.extend_from_slice(&buffer[..read]);
+                        // One answer for each command, which begins with the number of its words.
+                        let told = bytes.iter().filter(|byte| **byte == b'*').count();
+                        let answers = "+OK\r\n".repeat(told - answered);
+                        answered = told;
+                        if stream.write_all(answers.as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        (RedisPool::open(&url).unwrap(), connected)
+    }
+
+    #[test]
+    fn a_forked_process_makes_connections_of_its_own() {
+        let (pool, connected) = server();
+        for _ in 0..3 {
+            pool.connection().set("key", "value").unwrap();
+        }
+        assert_eq!(connected.load(Ordering::SeqCst), 1);
+        // As if this were the child.
+        pool.0.own.write().unwrap().process += 1;
+        for _ in 0..3 {
+            pool.connection().set("key", "value").unwrap();
+        }
+        assert_eq!((connected.load(Ordering::SeqCst), pool.connections()), (2, (1, 1)));
+        // One that is held while the process forks.
+        let mut held = pool.checkout().unwrap();
+        assert!(pool.stands(&mut held));
+        held.process += 1;
+        assert!(!pool.stands(&mut held));
     }
 }

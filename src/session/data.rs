@@ -53,8 +53,10 @@ pub struct Session {
     renewed: bool,
     /// The id that the session will be saved under, where it had to be known before: it is new, or renewed.
     next_id: Option<SessionId>,
-    /// A destroyed session that the store still has.
-    ended: Option<SessionId>,
+    /// Destroyed sessions that the store still has, or may have.
+    ended: Vec<SessionId>,
+    /// The id of a session that the store let go of, as far as is known here.
+    parted: Option<SessionId>,
     remember: Option<Duration>,
     remember_changed: bool,
     created: Option<SystemTime>,
@@ -156,7 +158,8 @@ impl Session {
             changes: Changes::default(),
             renewed: false,
             next_id: None,
-            ended: None,
+            ended: Vec::new(),
+            parted: None,
             remember: None,
             remember_changed: false,
             created: None,
@@ -250,6 +253,7 @@ impl Session {
     /// When the session was created, by the store's clock; `None` while it is new, and in a layout that
     /// does not say.
     pub fn created(&self) -> Option<SystemTime> {
+        self.used.set(true);
         self.created
     }
 
@@ -311,15 +315,20 @@ impl Session {
     /// Gives the session a new id when it is saved, and keeps its data: the old id is dead at once. To be
     /// done whenever somebody logs in or gains rights, against session fixation (OWASP Session Management
     /// Cheat Sheet, "Renew the Session ID After Any Privilege Level Change").
+    ///
+    /// Where the store does not say in time whether it has renewed the id, the answer is a 503 that leaves the
+    /// cookie alone: the old id may be dead and the new one is in nobody's hands, so that the visitor may have
+    /// to log in again. They may have to as well where another answer, which sends the old id anew because its
+    /// request saved before, comes after this one's.
     pub fn regenerate(&mut self) {
         self.renewed = true;
     }
 
     /// Ends the session, in the store and in the browser. What is set afterwards goes into a new one.
     pub fn destroy(&mut self) {
-        if let Some(id) = self.id.take() {
-            self.ended = Some(id);
-        }
+        // Another request may have added to what was emptied here: then it is not over yet.
+        self.ended.extend(self.parted.take());
+        self.ended.extend(self.id.take());
         self.fields.clear();
         self.changes = Changes::default();
         self.renewed = false;
@@ -451,19 +460,32 @@ impl Session {
         let done = act(&Load { id, lifetimes });
         if let Err(error) = &done {
             if error.kind() == ErrorKind::Gone {
-                self.gone = true;
-                self.owed.set(None);
+                self.lost();
             }
             self.keeper.failed(error);
         }
         done
     }
 
+    /// The store has the session no more. The browser may have been told so already, or given a new id by
+    /// another request: no cookie that was due is due any more.
+    fn lost(&mut self) {
+        self.gone = true;
+        self.owed.set(None);
+        self.cookie = CookieDue::Nothing;
+    }
+
+    /// The browser gets the cookie, and with that a fresh one.
+    fn cookie_is_due(&mut self) {
+        self.cookie = CookieDue::Send;
+        self.stale_cookie = false;
+    }
+
     /// Where a store lets go of a session with its last field, what is set afterwards goes into a new one:
     /// to save it under the old id would bring back what is gone.
     pub(super) fn part_if_emptied(&mut self) {
         if self.fields.is_empty() && !self.keeper.store.keeps_empty() {
-            self.id = None;
+            self.parted = self.id.take();
             self.owed.set(None);
         }
     }
@@ -519,7 +541,7 @@ impl Session {
     /// What has to be saved, in this order. The session counts as unchanged from here on.
     pub(crate) fn pending(&mut self) -> Result<Vec<Pending>> {
         let mut pending = Vec::new();
-        if let Some(id) = self.ended.take() {
+        for id in std::mem::take(&mut self.ended) {
             pending.push(Pending {
                 id,
                 kind: Kind::Destroy,
@@ -581,20 +603,18 @@ impl Session {
             (_, Kind::Destroy) => self.keeper.happened(super::Event::Destroyed),
             (Saved::Gone, Kind::Refresh) => self.cookie = CookieDue::Nothing,
             (Saved::Gone, _) => {
-                self.gone = true;
-                self.owed.set(None);
-                self.cookie = CookieDue::Nothing;
+                self.lost();
                 self.keeper.happened(super::Event::WriteLost);
             }
             (Saved::Stored, Kind::Create) => {
                 self.id = Some(pending.id);
-                self.cookie = CookieDue::Send;
+                self.cookie_is_due();
                 self.keeper.happened(super::Event::Created);
             }
             (Saved::Stored, Kind::Rotate(to)) => {
                 self.owed.set(Some((to.clone(), self.remember)));
                 self.id = Some(to);
-                self.cookie = CookieDue::Send;
+                self.cookie_is_due();
                 self.keeper.happened(super::Event::Renewed);
                 self.part_if_emptied();
             }

@@ -37,7 +37,7 @@ pub enum Event<'a> {
 
 /// Hears of [`Event`]s. The default logs the ones that somebody should look at.
 pub trait Events: Send + Sync + 'static {
-    /// Called on the thread of the request, which waits: be quick.
+    /// Called on the thread of the request, which waits: be quick. A panic is logged and does no more.
     fn event(&self, event: Event<'_>);
 }
 

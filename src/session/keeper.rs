@@ -1,5 +1,6 @@
 //! What all sessions of one plugin share.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +43,11 @@ impl Keeper {
 
     pub(crate) fn happened(&self, event: Event<'_>) {
         self.counters.count(&event);
-        self.events.event(event);
+        // Who looks on decides nothing: a panic here would keep a new id from its browser, and fail the others
+        // of the batch.
+        if catch_unwind(AssertUnwindSafe(|| self.events.event(event))).is_err() {
+            log::error!("the observer of sessions panicked at {event:?}");
+        }
     }
 
     /// Tells of an error of the store.

@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
+use smallvec::SmallVec;
 
 use self::cookie::CookieSettings;
 use self::data::{CookieDue, Owed, Session};
@@ -25,7 +26,7 @@ use self::id::{IdGenerator, SessionId};
 use self::keeper::Keeper;
 use self::memory::MemoryStore;
 use self::redis::{Layout, RedisStore};
-use self::store::{Caps, Lifetimes, Load, SessionStore};
+use self::store::{Caps, Lifetimes, Load, Record, SessionStore};
 use crate::cookies::{Cookie, SameSite};
 use crate::plugin::{Batch, Callback, Entry, Installed, Plugin, Provision, Route};
 use crate::redis::{RedisConfig, RedisPool};
@@ -38,6 +39,9 @@ const BROWSER_SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The absolute limit of a hardened session unless another is set.
 const HARDENED_MAX_AGE: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// How many cookies of the session's name are looked up, all in the same round trip.
+const COOKIES_TRIED: usize = 4;
 
 /// Provides a [`Session`] to the handlers that ask for one.
 ///
@@ -411,19 +415,49 @@ impl SessionPlugin {
         Teller { cookie: self.cookie.clone(), keeper: self.keeper().clone() }
     }
 
-    /// The id in the request's cookie, if there is one that could be.
-    fn sent_id(&self, entry: &Entry<'_>, keeper: &Keeper) -> Option<SessionId> {
-        let mut cookies = entry.request().cookies().raw(&self.cookie.name).peekable();
-        cookies.peek()?;
-        let parse = |value: &str| {
+    /// The ids in the request's cookies, as far as they could be ids. A browser that has cookies of this name for
+    /// several paths or domains sends all of them.
+    fn sent_ids(&self, entry: &Entry<'_>, keeper: &Keeper) -> SmallVec<[SessionId; 1]> {
+        let (mut ids, mut sent) = (SmallVec::new(), false);
+        for value in entry.request().cookies().raw(&self.cookie.name) {
+            sent = true;
             let former = || SessionId::parse(value, keeper.former_format?);
-            SessionId::parse(value, keeper.format).or_else(former)
-        };
-        let id = cookies.find_map(parse);
-        if id.is_none() {
+            let id = SessionId::parse(value, keeper.format).or_else(former);
+            match id.filter(|id| !ids.contains(id)) {
+                Some(id) if ids.len() < COOKIES_TRIED => ids.push(id),
+                _ => {}
+            }
+        }
+        if sent && ids.is_empty() {
             keeper.happened(Event::MalformedId);
         }
-        id
+        ids
+    }
+}
+
+/// The first of these ids that is a session. An error counts only where none is: to go on without a session
+/// would log the visitor out.
+fn first_found<'a>(
+    ids: &'a [SessionId],
+    records: &mut impl Iterator<Item = Result<Option<Record>>>,
+) -> Result<Option<(&'a SessionId, Record)>> {
+    let (mut found, mut failed) = (None, None);
+    for id in ids {
+        match records.next() {
+            Some(Ok(Some(record))) if found.is_none() => found = Some((id, record)),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => failed = Some(error),
+            None => {
+                failed = Some(Error::new(
+                    ErrorKind::Unavailable,
+                    "the session store gave fewer answers than it was asked",
+                ));
+            }
+        }
+    }
+    match (found, failed) {
+        (None, Some(error)) => Err(error),
+        (found, _) => Ok(found),
     }
 }
 
@@ -444,7 +478,7 @@ impl Teller {
             (CookieDue::Remove, _) => head.set_cookie(self.cookie.removal())?,
             (CookieDue::Send | CookieDue::Nothing, _) => {
                 if session.was_used() {
-                    head.headers_mut().append(header::VARY, HeaderValue::from_static("Cookie"));
+                    depends_on_cookies(head);
                 }
                 return Ok(());
             }
@@ -470,9 +504,16 @@ impl Teller {
 }
 
 fn keep_from_caches(head: &mut ResponseHead) {
+    depends_on_cookies(head);
+    head.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+/// Says so once, also where several sessions had a part in the answer.
+fn depends_on_cookies(head: &mut ResponseHead) {
     let headers = head.headers_mut();
-    headers.append(header::VARY, HeaderValue::from_static("Cookie"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if !headers.get_all(header::VARY).iter().any(|value| value == "Cookie") {
+        headers.append(header::VARY, HeaderValue::from_static("Cookie"));
+    }
 }
 
 impl Default for SessionPlugin {
@@ -553,7 +594,8 @@ impl Plugin for SessionPlugin {
         }
     }
 
-    /// A panic saves nothing. But where the handler has renewed the id in the store, its answer says so.
+    /// A panic saves nothing. But where the handler has renewed the id in the store, its answer says so: at once,
+    /// as a plugin further out may panic, too, and then nothing is released.
     fn apply(&self, callback: Callback, route: &Route) -> Callback {
         if !route.asks_for(&self.keyword) {
             return callback;
@@ -561,48 +603,43 @@ impl Plugin for SessionPlugin {
         let (keyword, teller) = (self.keyword.clone(), self.teller());
         Callback::new(move |exchange| {
             let owed = exchange.provided::<Session>(&keyword).map(|session| session.owed());
-            catch_unwind(AssertUnwindSafe(|| callback.call(exchange))).unwrap_or_else(|panic| {
-                let owed = owed.unwrap_or_default();
-                if let Err(error) = teller.tell_what_is_owed(&owed, exchange.head_mut()) {
-                    log::error!("a session's new id did not reach its browser: {error}");
-                }
-                resume_unwind(panic)
-            })
+            let done = catch_unwind(AssertUnwindSafe(|| callback.call(exchange)));
+            let owed = owed.unwrap_or_default();
+            if let Err(error) = teller.tell_what_is_owed(&owed, exchange.head_mut()) {
+                log::error!("a session's new id did not reach its browser: {error}");
+            }
+            done.unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
 
     fn acquire(&self, batch: &mut Batch<'_>) {
         let keeper = self.keeper();
-        let ids: Vec<_> = batch.iter_mut().map(|entry| self.sent_id(&entry, keeper)).collect();
+        let ids: Vec<_> = batch.iter_mut().map(|entry| self.sent_ids(&entry, keeper)).collect();
         let lifetimes = keeper.lifetimes;
         let loads: Vec<_> = ids.iter().flatten().map(|id| Load { id, lifetimes }).collect();
         let records = if loads.is_empty() { Vec::new() } else { keeper.store.load_many(&loads) };
         let mut records = records.into_iter();
-        for (mut entry, id) in batch.iter_mut().zip(&ids) {
-            let session = match id {
-                None => Ok(Session::new(keeper.clone())),
-                Some(id) => match records.next() {
-                    Some(Ok(Some(record))) => {
-                        keeper.happened(Event::Loaded);
-                        Ok(Session::loaded(keeper.clone(), id.clone(), record))
-                    }
+        for (mut entry, ids) in batch.iter_mut().zip(&ids) {
+            let session = first_found(ids, &mut records).map(|found| match found {
+                Some((id, record)) => {
+                    keeper.happened(Event::Loaded);
+                    Session::loaded(keeper.clone(), id.clone(), record)
+                }
+                None => {
                     // Never adopted: a session made now gets an id of its own.
-                    Some(Ok(None)) => {
+                    if !ids.is_empty() {
                         keeper.happened(Event::UnknownId);
-                        Ok(Session::new(keeper.clone()))
                     }
-                    Some(Err(error)) => Err(error),
-                    None => Err(Error::new(
-                        ErrorKind::Unavailable,
-                        "the session store gave fewer answers than it was asked",
-                    )),
-                },
-            };
+                    Session::new(keeper.clone())
+                }
+            });
             match session {
                 Ok(session) => entry.put(session),
                 // Not an empty session: that would log the visitor out.
                 Err(error) => {
                     keeper.failed(&error);
+                    // What is answered without it is for nobody to keep: it is only so while this lasts.
+                    keep_from_caches(entry.head_mut());
                     entry.refuse(HttpError::from(error).into_response());
                 }
             }

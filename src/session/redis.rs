@@ -14,7 +14,9 @@ use super::store::{
     Action, BreakerObserver, Caps, Lifetimes, Load, Record, Save, Saved, SessionStore, gone,
     id_taken, not_a_number,
 };
-use crate::redis::{RedisCluster, RedisPool, Repeat, Reply as RedisReply, server_error, slot};
+use crate::redis::{
+    RedisCluster, RedisPool, Repeat, Reply as RedisReply, copy, server_error, slot,
+};
 use crate::{Error, ErrorKind, Result};
 
 /// What no key of the user begins with, so that the default layout has a place for its own field.
@@ -93,7 +95,10 @@ pub enum Layout {
     ///
     /// There is no place for more, therefore: an absolute limit is refused; a session's own idle limit counts
     /// for the save that sets it and ends with the next request; no owner's mark is checked; the key in Redis
-    /// is the id; and a session whose last field is removed is gone. Two plugins of one app that use this layout
+    /// is the id; and a session whose last field is removed is gone: a request that has emptied what it sees, and
+    /// saved that at once, goes on in a new session, also where another has added a field meanwhile. Unless the
+    /// cookie ends with the browser, each answer sends it, so that one that comes late can put a dead id in place of
+    /// a renewed one. Two plugins of one app that use this layout
     /// need a database each, or an id from the cookie of one opens the same session in the other, as in Python.
     BottleSession,
 }
@@ -133,7 +138,8 @@ impl RedisStore {
     /// have ids of the new kind. The way back does not exist: stop the Python processes first, as a session
     /// that moved is unknown to them. Once the longest lifetime has passed, remove this setting.
     ///
-    /// Both keys are in one script, which a cluster cannot run.
+    /// Two plugins that take over from one database open each other's former sessions meanwhile, as they did in
+    /// Python. Both keys are in one script, which a cluster cannot run.
     pub fn migrate_from(mut self, former: Layout) -> RedisStore {
         self.former = Some(former);
         self
@@ -525,9 +531,4 @@ fn milliseconds(time: Duration) -> String {
 /// One answer for one request.
 fn only<T>(answers: Vec<Result<T>>) -> Result<T> {
     answers.into_iter().next().unwrap_or_else(|| Err(reply::desync()))
-}
-
-/// The same error for one more session of the batch.
-fn copy(error: &Error) -> Error {
-    Error::new(error.kind(), format!("{error:?}"))
 }

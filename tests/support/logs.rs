@@ -8,7 +8,9 @@ struct Collector;
 
 impl log::Log for Collector {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        let ours = metadata.target().starts_with("bottle_session");
         metadata.target() == "bottle_session::access"
+            || ours && metadata.level() <= log::Level::Warn
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -24,8 +26,8 @@ fn lines() -> MutexGuard<'static, Vec<String>> {
     LINES.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Starts to collect the lines of access logs, of all servers of this process.
-pub fn collect_access_logs() {
+/// Starts to collect the lines of access logs, and warnings and errors, of all servers of this process.
+pub fn collect_logs() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::set_logger(&Collector).expect("no other logger");
@@ -36,4 +38,13 @@ pub fn collect_access_logs() {
 /// The lines so far that contain this.
 pub fn access_log_of(part: &str) -> Vec<String> {
     lines().iter().filter(|line| line.contains(part)).cloned().collect()
+}
+
+/// The errors so far that contain this.
+pub fn errors_of(part: &str) -> Vec<String> {
+    lines()
+        .iter()
+        .filter(|line| line.starts_with("ERROR ") && line.contains(part))
+        .cloned()
+        .collect()
 }
