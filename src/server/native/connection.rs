@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use memchr::memchr;
 
 use super::access;
 use super::body::SharedBody;
@@ -31,6 +32,8 @@ pub(super) struct Connection {
     pub(super) slot: usize,
     /// Received and not yet understood.
     input: Vec<u8>,
+    /// How much of it was looked at for a head that is not whole.
+    looked_at: usize,
     state: State,
     pub(super) deadline: Instant,
     /// Whether the socket may hold more than was read: an edge is announced only once.
@@ -90,6 +93,7 @@ impl Connection {
             peer,
             slot: 0,
             input: Vec::new(),
+            looked_at: 0,
             state: State::Head,
             deadline: now + options.head_deadline,
             readable: true,
@@ -172,9 +176,18 @@ impl Connection {
         if self.input.is_empty() {
             return Ok(None);
         }
+        let new = self.input.get(self.looked_at..).unwrap_or_default();
+        let within = self.input.len() <= self.options.head.bytes;
+        if self.looked_at > 0 && within && memchr(b'\n', new).is_none() {
+            // Without another line there is nothing to understand: single bytes are to cost little.
+            self.looked_at = self.input.len();
+            return Ok(None);
+        }
         let Parsed::Complete(head) = parse_head(&self.input, &self.options.head)? else {
+            self.looked_at = self.input.len();
             return Ok(None);
         };
+        self.looked_at = 0;
         self.consume(head.consumed);
         let too_large = |length| length > self.options.max_body;
         match head.framing {

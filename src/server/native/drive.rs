@@ -23,7 +23,8 @@ pub(super) fn drive(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) {
         if stage != ShutdownStage::Running {
             poller.stop_accepting();
         }
-        if stage == ShutdownStage::Immediate || poller.is_empty_for_good() {
+        let at_once = stage == ShutdownStage::Immediate;
+        if (at_once || poller.is_empty_for_good()) && place.end(at_once) {
             poller.clear();
             return engine.ended();
         }
@@ -98,6 +99,10 @@ fn prepare(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready
     }
     if waiting.is_empty() {
         return (work.turn == turn).then_some(());
+    }
+    if work.turn != turn {
+        // These must not wait for what this thread goes on to wait for.
+        place.wake();
     }
     drop(work);
     let acquire = move |engine: &Engine| {

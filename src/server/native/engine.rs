@@ -23,6 +23,7 @@ use crate::response::{Body, Response};
 use crate::server::ShutdownStage;
 use crate::service::Service;
 use crate::slow::{PATIENCE, Slow};
+use crate::{Error, ErrorKind, Result};
 
 /// After how many looks without work the watch goes to sleep.
 const QUIET_LOOKS: u32 = 20;
@@ -134,12 +135,16 @@ impl Engine {
     }
 
     /// Serves until a shutdown has come to its end.
-    pub(super) fn serve(self: &Arc<Engine>) {
+    pub(super) fn serve(self: &Arc<Engine>) -> Result<()> {
         for place in self.places.all() {
             self.open(place);
         }
+        if self.pool.is_empty() {
+            return Err(Error::new(ErrorKind::Io, "cannot serve: the system gives no thread"));
+        }
         self.watch();
         self.pool.stop();
+        Ok(())
     }
 
     /// Lets a new place be driven.
@@ -223,7 +228,8 @@ impl Engine {
             if beat != *seen {
                 *seen = beat;
                 worked = true;
-            } else if !self.all_blocked() {
+            } else if !self.all_blocked() || self.stage() != ShutdownStage::Running {
+                // A shutdown needs a driver for each place, whatever the limit of threads.
                 self.hand_over(place, beat);
             }
         }
@@ -231,10 +237,11 @@ impl Engine {
     }
 
     fn hand_over(self: &Arc<Engine>, place: &Arc<Place>, stuck_at: u64) {
-        let Some((turn, rest)) = place.hand_over(stuck_at, Instant::now()) else {
-            return;
-        };
+        // Counted first: the driver may notice at once, and be done.
         self.blocked.fetch_add(1, Ordering::SeqCst);
+        let Some((turn, rest)) = place.hand_over(stuck_at, Instant::now()) else {
+            return self.unblocked();
+        };
         self.start(place.clone(), turn);
         self.spread(place, rest);
     }

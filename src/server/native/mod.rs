@@ -26,6 +26,9 @@
 //! | time in which a client takes nothing of an answer | [`write_deadline`](Native::write_deadline) | 30 s | closes |
 //! | time to finish what runs at a shutdown | [`drain_deadline`](Native::drain_deadline) | 30 s | ends |
 //!
+//! A body that is too large for memory holds a thread for as long as it arrives, however slowly the rate
+//! allows: `max_threads` bounds how many do.
+//!
 //! What is malformed or ambiguous (RFC 9112) is a 400, an unknown transfer coding or CONNECT a 501, an
 //! unknown expectation a 417, another version of HTTP a 505. After each of these the connection closes.
 
@@ -228,7 +231,8 @@ impl Native {
     }
 
     /// Whether each request is logged, at level info and target `bottle_session::access`: client, request,
-    /// status, bytes of the body, time. Off unless set. Cookies and other headers are never logged.
+    /// status, bytes of the body, time. Off unless set. Cookies and other headers are never logged; queries
+    /// are, with what links carry in them.
     #[must_use]
     pub fn access_log(mut self, on: bool) -> Native {
         self.options.access_log = on;
@@ -253,8 +257,7 @@ impl Server for Native {
                 engine.enter(stage);
             }
         });
-        engine.serve();
-        Ok(())
+        engine.serve()
     }
 }
 

@@ -1,7 +1,7 @@
 //! A place: one poller, its connections, and the one thread that drives it.
 //!
-//! There are as many places as cores. The thread that drives a place polls, and runs the handlers of
-//! what is ready itself; a thread that stays in one step for more than about a millisecond loses its
+//! How many there are is the business of [`load`]. The thread that drives a place polls, and runs the
+//! handlers of what is ready itself; a thread that stays in one step for more than about a millisecond loses its
 //! turn (see [`Place::hand_over`]), and another one takes the poller and
 //! what it had not begun.
 
@@ -46,6 +46,8 @@ pub(super) struct Place {
 pub(super) struct Work {
     /// Whose turn it is: a driver with another number has lost it.
     pub(super) turn: u64,
+    /// Whether the place has come to its end, and nobody drives it any more.
+    ended: bool,
     /// Whether the driver is in its steps, not at the poller.
     pub(super) busy: bool,
     pub(super) pending: VecDeque<Step>,
@@ -176,6 +178,26 @@ impl Place {
     pub(super) fn give(&self, back: Back) {
         self.work().back.push(back);
         self.wake();
+    }
+
+    /// Takes a connection from another place, unless this one has ended.
+    pub(super) fn offer(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
+        let mut work = self.work();
+        if work.ended {
+            return Err(connection);
+        }
+        self.expect_one();
+        work.back.push(Back::New(connection));
+        drop(work);
+        self.wake();
+        Ok(())
+    }
+
+    /// Ends the place, unless connections have come for it meanwhile that are not to be dropped.
+    pub(super) fn end(&self, at_once: bool) -> bool {
+        let mut work = self.work();
+        work.ended = at_once || work.back.is_empty();
+        work.ended
     }
 
     /// Takes what the driver is to go on with from a thread that does not drive this place.

@@ -59,7 +59,7 @@ impl Places {
             (Back::Open(connection), Some(there)) => match poller.part_with(connection) {
                 Ok(connection) => {
                     here.count(poller.count());
-                    return self.settle(connection, &there, here);
+                    return settle(connection, &there, here);
                 }
                 Err(connection) => Back::Open(connection),
             },
@@ -71,22 +71,13 @@ impl Places {
     /// Finds a place for a new connection.
     pub(super) fn welcome(&self, connection: Box<Connection>, here: &Place) {
         match self.least() {
-            Some(there) => self.settle(connection, &there, here),
-            None => here.work().back.push(Back::New(connection)),
+            Some(there) => settle(connection, &there, here),
+            None => stay(connection, here),
         }
     }
 
-    fn settle(&self, connection: Box<Connection>, there: &Place, here: &Place) {
-        there.expect_one();
-        if there.number == here.number {
-            there.work().back.push(Back::New(connection));
-        } else {
-            there.give(Back::New(connection));
-        }
-    }
-
-    /// Where a connection of this place should better be: all of an inactive place's, and some of one that
-    /// has clearly more than another.
+    /// Where a connection of this place that comes back should better be: elsewhere if the place is inactive
+    /// or has clearly more of them than another. Those that are idle stay: they cost nothing where they are.
     fn elsewhere(&self, here: &Place) -> Option<Arc<Place>> {
         let active = self.active();
         if here.number == 0 && active == 1 {
@@ -102,4 +93,18 @@ impl Places {
         let all = self.all.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         all.iter().take(self.active()).min_by_key(|place| place.connections()).cloned()
     }
+}
+
+fn settle(connection: Box<Connection>, there: &Place, here: &Place) {
+    if there.number == here.number {
+        return stay(connection, here);
+    }
+    if let Err(connection) = there.offer(connection) {
+        stay(connection, here);
+    }
+}
+
+fn stay(connection: Box<Connection>, here: &Place) {
+    here.expect_one();
+    here.work().back.push(Back::New(connection));
 }

@@ -51,6 +51,11 @@ impl Pool {
         self.staff(state);
     }
 
+    /// Whether there is no thread at all, and so none that could begin.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.state().threads == 0
+    }
+
     /// How many tasks wait for a thread.
     pub(super) fn waiting(&self) -> usize {
         self.0.state().queue.len()

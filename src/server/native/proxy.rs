@@ -12,7 +12,8 @@ use crate::{Error, ErrorKind, Result};
 /// The headers in which the proxies in front say who the client is and what it asked for.
 ///
 /// A proxy must set or remove each header of the family that counts: one that it passes on as it came is
-/// the client's word. Those of the other family are never looked at.
+/// the client's word. Those of the other family are never looked at. A proxy that appends to a `Forwarded` of
+/// the client's must take care with what it quotes; one that replaces it need not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProxyHeaders {
     /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
