@@ -28,21 +28,25 @@ pub struct Site {
 
 /// A browser with one connection, which it keeps, and one cookie.
 pub struct Browser {
-    connection: Client,
+    address: SocketAddr,
+    /// Made at the first request: a server closes what is silent from the start.
+    connection: Option<Client>,
     cookie: Option<String>,
 }
 
 impl Browser {
     fn new(address: SocketAddr) -> Browser {
-        let connection = Client::new(TcpStream::connect(address).expect("the server listens"));
-        Browser { connection, cookie: None }
+        Browser { address, connection: None, cookie: None }
     }
 
     pub fn get(&mut self, path: &str) -> Reply {
         let cookie = self.cookie.as_ref().map(|pair| format!("Cookie: {pair}\r\n"));
         let cookie = cookie.unwrap_or_default();
-        self.connection.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{cookie}\r\n"));
-        let reply = self.connection.reply();
+        let connection = self.connection.get_or_insert_with(|| {
+            Client::new(TcpStream::connect(self.address).expect("the server listens"))
+        });
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{cookie}\r\n"));
+        let reply = connection.reply();
         if let Some(set) = reply.header("set-cookie") {
             let (pair, attributes) = set.split_once(';').expect("attributes");
             self.cookie = (!attributes.contains("Max-Age=0")).then(|| pair.to_owned());
@@ -130,7 +134,9 @@ impl Site {
     }
 
     pub fn serving(pool: RedisPool, app: App) -> Site {
-        let server = Serving::start(Native::bind("127.0.0.1:0").unwrap(), app);
+        // On a slow machine a visitor's turn may come late.
+        let server = Native::bind("127.0.0.1:0").unwrap().idle_deadline(Duration::from_secs(3600));
+        let server = Serving::start(server, app);
         let visitors = (0..VISITORS).map(|number| {
             Mutex::new(Visitor {
                 browser: Browser::new(server.address),
