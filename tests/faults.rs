@@ -13,6 +13,8 @@ use bottle_session::{
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::redis_server::RedisServer;
 use crate::support::visitors::{self, Site};
+#[cfg(target_os = "linux")]
+use crate::support::{http, process::Program};
 
 const CONNECT: Duration = Duration::from_millis(500);
 const OPERATION: Duration = Duration::from_millis(250);
@@ -397,6 +399,61 @@ fn flushed() {
         }
     };
     stage.play("FLUSHALL and SCRIPT FLUSH, 20 times", flush, |_, _| true, |_, _| ());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_example_server_comes_out_of_faults_with_the_threads_and_connections_it_had() {
+    let (redis, port) = RedisServer::start_on_port();
+    let proxy = FaultProxy::start(port);
+    let greeter = Program::greeter(&[], Some(&proxy.url()));
+    let visit = |browser: &mut http::Browser| {
+        let set = browser.get(greeter.address, "/set/Ada").status;
+        let got = browser.get(greeter.address, "/").status;
+        assert!([200, 503].contains(&set) && [200, 503].contains(&got), "{set} {got}");
+        (set, got) == (200, 200)
+    };
+    let play = || {
+        let faults = [
+            Fault::Stall,
+            Fault::Mute,
+            Fault::Refuse,
+            Fault::CutBefore,
+            Fault::CutAfter,
+            Fault::CutAtRandom(4),
+            Fault::Garbage(b"garbage\r\n"),
+            Fault::Answer("-LOADING Redis is loading the dataset in memory"),
+        ];
+        for fault in faults {
+            let cut = matches!(fault, Fault::Mute | Fault::Refuse);
+            proxy.set(fault);
+            if cut {
+                proxy.cut();
+            }
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        let mut browser = http::Browser::default();
+                        for _ in 0..20 {
+                            visit(&mut browser);
+                        }
+                    });
+                }
+            });
+            proxy.set(Fault::Pass);
+            let browser = Mutex::new(http::Browser::default());
+            wait_until("it serves again", || visit(&mut browser.lock().unwrap()));
+        }
+    };
+    play();
+    let (threads, files) = greeter.threads_and_files();
+    (0..3).for_each(|_| play());
+    wait_until("no more threads and files than after the first time", || {
+        let now = greeter.threads_and_files();
+        now.0 <= threads && now.1 <= files
+    });
+    // The default size of a pool.
+    assert!(redis.clients() <= 16, "{}", redis.clients());
 }
 
 #[test]

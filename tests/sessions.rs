@@ -10,6 +10,8 @@ use bottle_session::{
     redirect,
 };
 
+use crate::support::logs::collect_logs;
+
 /// A clock that a test moves.
 #[derive(Clone, Default)]
 struct Clock(Arc<AtomicU64>);
@@ -27,6 +29,7 @@ impl Clock {
 }
 
 fn client(plugin: SessionPlugin) -> TestClient {
+    collect_logs();
     let mut app = App::new();
     app.install(plugin).unwrap();
     app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());

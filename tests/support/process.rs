@@ -8,6 +8,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread::JoinHandle;
 
+use super::logs::look_for_ids;
+
 /// A process that listens on a port of its own, ended when this is dropped.
 pub struct Program {
     child: Child,
@@ -19,16 +21,7 @@ pub struct Program {
 impl Program {
     /// The greeter, built if need be, with these options.
     pub fn greeter(options: &[&str], redis_url: Option<&str>) -> Program {
-        let mut command = Command::new(example("greeter"));
-        command
-            .args(["--listen", "127.0.0.1:0"])
-            .args(options)
-            .env_remove("REDIS_URL")
-            .env("RUST_LOG", "error");
-        if let Some(url) = redis_url {
-            command.env("REDIS_URL", url);
-        }
-        Program::start(&mut command)
+        Program::greeter_logging(options, redis_url).0
     }
 
     /// The greeter with all it has to log, which is what the thread returns when the greeter has ended.
@@ -37,7 +30,8 @@ impl Program {
         redis_url: Option<&str>,
     ) -> (Program, JoinHandle<String>) {
         let mut command = Command::new(example("greeter"));
-        command.args(["--listen", "127.0.0.1:0"]).args(options).env("RUST_LOG", "trace");
+        command.args(["--listen", "127.0.0.1:0"]).args(options);
+        command.env_remove("REDIS_URL").env("RUST_LOG", "trace");
         if let Some(url) = redis_url {
             command.env("REDIS_URL", url);
         }
@@ -46,6 +40,7 @@ impl Program {
         let log = std::thread::spawn(move || {
             let mut log = String::new();
             stderr.read_to_string(&mut log).expect("text");
+            log.lines().for_each(look_for_ids);
             log
         });
         (program, log)
@@ -114,6 +109,13 @@ impl Program {
         };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         Program { child, address, _output: output }
+    }
+
+    /// How many threads and how many open files the process has.
+    pub fn threads_and_files(&self) -> (usize, usize) {
+        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let count = |of| std::fs::read_dir(process.join(of)).expect("our own process").count();
+        (count("task"), count("fd"))
     }
 
     /// Asks the process to end, as an operator does, and says how it ended.

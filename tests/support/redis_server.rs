@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use super::logs::{assert_no_ids, collect_logs};
+
 pub struct RedisServer {
     process: Child,
     folder: PathBuf,
@@ -19,6 +21,7 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 
 impl RedisServer {
     pub fn start(options: &[&str]) -> RedisServer {
+        collect_logs();
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("bs-redis-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
@@ -132,6 +135,7 @@ impl Drop for RedisServer {
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
+        assert_no_ids();
     }
 }
 

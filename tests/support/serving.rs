@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bottle_session::{App, ListenAddress, Result, Server, ShutdownHandle};
 
+use super::logs::{assert_no_ids, collect_logs};
+
 /// A server on a thread of this test.
 pub struct Serving {
     pub address: SocketAddr,
@@ -16,6 +18,7 @@ pub struct Serving {
 
 impl Serving {
     pub fn start(server: impl Server + Send + 'static, app: App) -> Serving {
+        collect_logs();
         let ListenAddress::Tcp(address) = server.address() else { panic!("a TCP address") };
         let (service, shutdown) = (app.build().unwrap(), ShutdownHandle::new());
         let handle = shutdown.clone();
@@ -39,6 +42,7 @@ impl Drop for Serving {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        assert_no_ids();
     }
 }
 

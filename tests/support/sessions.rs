@@ -9,10 +9,13 @@ use bottle_session::{
     SessionStore,
 };
 
+use super::logs::collect_logs;
+
 pub const IDLE: Lifetimes = Lifetimes { idle: Duration::from_secs(3600), absolute: None };
 
 /// An id that no test has had before.
 pub fn fresh_id(format: IdFormat) -> SessionId {
+    collect_logs();
     static NEXT: AtomicU64 = AtomicU64::new(1_000_000_007);
     let number = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let text = match format {
