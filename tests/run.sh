@@ -53,6 +53,9 @@ fuzz=(--manifest-path tests/fuzz/Cargo.toml)
 cargo fmt "${fuzz[@]}" -- --check
 cargo clippy "${fuzz[@]}" --locked --release --target-dir target/fuzz -- -D warnings
 cargo run "${fuzz[@]}" --locked --release --target-dir target/fuzz
+step "The comparison with other servers: it compiles"
+cargo fmt --manifest-path benches/compare/Cargo.toml -- --check
+cargo clippy --manifest-path benches/compare/Cargo.toml --locked --target-dir target/compare -- -D warnings
 step "Tests of the features that are off by default"
 cargo clippy --all-targets --features secure-cookies -- -D warnings
 cargo test --features secure-cookies --lib secure_cookies

@@ -1,21 +1,25 @@
 #!/bin/sh
 # Measures "hello" on each server with wrk, in turns, and prints the median of requests per second and of
-# p99, at 1, 32 and 256 keep-alive connections, and plain requests while 100 others sleep a second each.
-# Usage: compare.sh [rounds] [seconds]; about rounds × seconds × 16.
+# p99 over all rounds: at 1, 32 and 256 keep-alive connections, and for plain requests while 100 others sleep a
+# second each. Then what each server holds in memory with 10,000 idle keep-alive connections.
+# Usage: compare.sh [rounds] [seconds]; takes about rounds × seconds × 16. Needs wrk, and 10,100 open files.
 set -eu
 cd "$(dirname "$0")"
-rounds=${1:-5} seconds=${2:-2}
+rounds=${1:-15} seconds=${2:-1}
 servers="native axum actix tiny_http"
-cargo build --release --quiet
+cargo build --release --locked --quiet
+compare=./target/release/compare
 results=$(mktemp)
 started=""
 trap 'kill $started 2>/dev/null; rm -f "$results" "$results".*' EXIT
 
-for server in $servers; do
-    ./target/release/compare "$server" >"$results.$server" &
+# start <server>: its port is in the file of its name then, and its process in $!.
+start() {
+    : >"$results.$1"
+    $compare "$1" >"$results.$1" &
     started="$started $!"
-    until [ -s "$results.$server" ]; do sleep 0.05; done
-done
+    until [ -s "$results.$1" ]; do sleep 0.05; done
+}
 
 # measure <server> <case> <connections>
 measure() {
@@ -27,13 +31,18 @@ measure() {
             $1 == "Requests/sec:" { print row, $2, p99 }' >>"$results"
 }
 
-round=0
+for server in $servers; do start "$server"; done
+round=0 order=$servers
 while [ "$round" -lt "$rounds" ]; do
     round=$((round + 1))
+    # A machine that has just been busy may be slower for a while: each server is first in its turn.
+    order="${order#* } ${order%% *}"
     for connections in 1 32 256; do
-        for server in $servers; do measure "$server" "$connections" "$connections"; done
+        for server in $order; do measure "$server" "$connections" "$connections"; done
     done
-    for server in native axum actix; do
+    for server in $order; do
+        # The sixteen threads of the tiny_http adapter would all be asleep.
+        [ "$server" != tiny_http ] || continue
         wrk -t1 -c100 -d"$((seconds + 1))s" "http://127.0.0.1:$(cat "$results.$server")/sleep" >/dev/null &
         sleepers=$!
         measure "$server" sleeping 8
@@ -53,3 +62,10 @@ done | awk '
     BEGIN { printf "%-9s %-10s %10s %8s %s\n", "case", "server", "requests/s", "p99 ms", "native is" }
     $2 == "native" { native = $3 }
     { printf "%-9s %-10s %10.0f %8.2f %.2f times\n", $1, $2, $3, $4, native / $3 }'
+
+# In processes that have served nothing else.
+for server in native axum actix; do
+    start "$server"
+    resident=$($compare idle "$(cat "$results.$server")" 10000 "$!")
+    printf '%-9s %-10s %10s KiB\n' idle "$server" "$resident"
+done

@@ -1,6 +1,9 @@
 //! `compare <server>` serves "hello" on a free port, and prints the port: `/` at once, `/sleep` after a
-//! second.
+//! second. `compare idle <port> <connections> <process>` makes connections to a server, asks once over each,
+//! and prints how many KiB of memory the server's process has then.
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use bottle_session::server::{native::Native, tiny_http::TinyHttp};
@@ -12,13 +15,37 @@ const ADDRESS: &str = "127.0.0.1:0";
 const SLEEP: Duration = Duration::from_secs(1);
 
 fn main() -> Result<(), Failure> {
-    match std::env::args().nth(1).as_deref() {
-        Some("native") => ours(Native::bind(ADDRESS)?),
-        Some("tiny_http") => ours(TinyHttp::bind(ADDRESS)?),
-        Some("axum") => axum(),
-        Some("actix") => Ok(actix()?),
-        _ => Err("usage: compare native|tiny_http|axum|actix".into()),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["idle", port, connections, process] => idle(port.parse()?, connections.parse()?, process),
+        ["native"] => ours(Native::bind(ADDRESS)?),
+        ["tiny_http"] => ours(TinyHttp::bind(ADDRESS)?),
+        ["axum"] => axum(),
+        ["actix"] => Ok(actix()?),
+        _ => Err("usage: compare native|tiny_http|axum|actix|idle".into()),
     }
+}
+
+fn idle(port: u16, connections: usize, process: &str) -> Result<(), Failure> {
+    const HELLO: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut open = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        connection.write_all(HELLO)?;
+        let mut answer = [0; 1024];
+        let length = connection.read(&mut answer)?;
+        if !answer[..length].starts_with(b"HTTP/1.1 200 ") {
+            return Err("the server does not answer".into());
+        }
+        open.push(connection);
+    }
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = resident.and_then(|text| text.split_whitespace().next());
+    println!("{}", kib.ok_or("the system does not say how much memory a process has")?);
+    drop(open);
+    Ok(())
 }
 
 fn ours(server: impl Server) -> Result<(), Failure> {
