@@ -1,6 +1,7 @@
 //! `compare <server>` serves "hello" on a free port, and prints the port: `/` at once, `/sleep` after a
 //! second. `compare idle <port> <connections> <process>` makes connections to a server, asks once over each,
-//! and prints how many KiB of memory the server's process has then.
+//! and prints how many KiB of memory the server's process has then. `compare sessions <server> <redis>` serves
+//! sessions that are kept in that Redis.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use bottle_session::server::{native::Native, tiny_http::TinyHttp};
 use bottle_session::{App, ListenAddress, Server, ShutdownHandle};
+
+mod sessions;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -19,11 +22,14 @@ fn main() -> Result<(), Failure> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["idle", port, connections, process] => idle(port.parse()?, connections.parse()?, process),
+        ["sessions", "native", redis] => sessions::ours(redis),
+        ["sessions", "axum", redis] => sessions::axum(redis),
+        ["sessions", "actix", redis] => sessions::actix(redis),
         ["native"] => ours(Native::bind(ADDRESS)?),
         ["tiny_http"] => ours(TinyHttp::bind(ADDRESS)?),
         ["axum"] => axum(),
         ["actix"] => Ok(actix()?),
-        _ => Err("usage: compare native|tiny_http|axum|actix|idle".into()),
+        _ => Err("usage: compare [sessions] SERVER …; compare.sh shows how".into()),
     }
 }
 
@@ -55,10 +61,18 @@ fn ours(server: impl Server) -> Result<(), Failure> {
         std::thread::sleep(SLEEP);
         "slept"
     });
+    ours_with(server, app)
+}
+
+fn ours_with(server: impl Server, app: App) -> Result<(), Failure> {
     if let ListenAddress::Tcp(address) = server.address() {
-        println!("{}", address.port());
+        announce(address.port());
     }
     Ok(server.serve(app.build()?, &ShutdownHandle::new())?)
+}
+
+fn announce(port: u16) {
+    println!("{port}");
 }
 
 fn axum() -> Result<(), Failure> {
@@ -70,7 +84,7 @@ fn axum() -> Result<(), Failure> {
     let app = axum::Router::new().route("/", get(|| async { "hello" })).route("/sleep", get(sleep));
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let listener = tokio::net::TcpListener::bind(ADDRESS).await?;
-        println!("{}", listener.local_addr()?.port());
+        announce(listener.local_addr()?.port());
         Ok(axum::serve(listener, app).await?)
     })
 }
@@ -89,7 +103,7 @@ fn actix() -> std::io::Result<()> {
         });
         let cores = std::thread::available_parallelism()?.get();
         let server = server.workers(cores).bind(ADDRESS)?;
-        println!("{}", server.addrs()[0].port());
+        announce(server.addrs()[0].port());
         server.run().await
     })
 }
