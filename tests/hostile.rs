@@ -72,6 +72,10 @@ impl Gate {
         }
     }
 
+    fn waiting(&self) -> usize {
+        self.0.0.lock().unwrap().0
+    }
+
     fn open(&self) {
         self.0.0.lock().unwrap().1 = true;
         self.0.1.notify_all();
@@ -455,17 +459,19 @@ fn past_the_last_thread_requests_wait_and_past_the_queue_they_are_refused() {
     }
     gate.wait_for(2);
     // Both threads wait; one of these is queued, and all others are refused.
-    let mut more: Vec<_> = (0..6).map(|_| server.client()).collect();
     let (sender, replies) = mpsc::channel();
     std::thread::scope(|scope| {
-        for mut client in more.drain(..) {
+        for mut client in (0..6).map(|_| server.client()) {
             let sender = sender.clone();
-            scope.spawn(move || sender.send(client.get("/").status).unwrap());
+            scope.spawn(move || sender.send(client.get("/wait")).unwrap());
         }
-        let refused: Vec<_> = (0..4).map(|_| replies.recv().unwrap()).collect();
-        assert!(refused.iter().all(|status| [200, 503].contains(status)), "{refused:?}");
-        assert!(refused.contains(&503), "{refused:?}");
+        for _ in 0..5 {
+            let refused = replies.recv().unwrap();
+            assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+        }
+        assert_eq!(gate.waiting(), 2, "no third thread was made");
         gate.open();
+        assert_eq!(replies.recv().unwrap().text(), "passed");
     });
     for client in &mut clients {
         assert_eq!(client.reply().text(), "passed");

@@ -37,8 +37,6 @@ pub(super) struct Engine {
     pub(super) places: Places,
     pool: Pool,
     stage: AtomicU8,
-    /// Threads in a handler that do not drive a place.
-    blocked: AtomicUsize,
     /// Places that still run.
     running: AtomicUsize,
     /// Up to how many places serve while their threads compute.
@@ -62,7 +60,6 @@ impl Engine {
             pool: Pool::new(options.max_threads),
             options,
             stage: AtomicU8::new(0),
-            blocked: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             cores,
             places,
@@ -89,12 +86,12 @@ impl Engine {
 
     /// Whether as many handlers block as may.
     pub(super) fn all_blocked(&self) -> bool {
-        self.blocked.load(Ordering::SeqCst) >= self.options.max_threads
+        self.pool.is_full()
     }
 
     /// A thread that had lost its turn is done with what it was in.
     pub(super) fn unblocked(&self) {
-        self.blocked.fetch_sub(1, Ordering::SeqCst);
+        self.pool.let_go();
     }
 
     /// Whether something that was slow a moment ago is left to another thread.
@@ -110,11 +107,9 @@ impl Engine {
     ) {
         let (engine, place) = (self.clone(), place.clone());
         self.pool.run(Box::new(move || {
-            engine.blocked.fetch_add(1, Ordering::SeqCst);
             let since = Instant::now();
             let rest = wait(&engine);
             engine.plugins.took(since.elapsed());
-            engine.unblocked();
             place.go_on_with(rest);
         }));
     }
@@ -228,8 +223,8 @@ impl Engine {
             if beat != *seen {
                 *seen = beat;
                 worked = true;
-            } else if !self.all_blocked() || self.stage() != ShutdownStage::Running {
-                // A shutdown needs a driver for each place, whatever the limit of threads.
+            } else {
+                // Whatever the limit of threads: somebody must accept, refuse and shut down.
                 self.hand_over(place, beat);
             }
         }
@@ -237,11 +232,9 @@ impl Engine {
     }
 
     fn hand_over(self: &Arc<Engine>, place: &Arc<Place>, stuck_at: u64) {
-        // Counted first: the driver may notice at once, and be done.
-        self.blocked.fetch_add(1, Ordering::SeqCst);
-        let Some((turn, rest)) = place.hand_over(stuck_at, Instant::now()) else {
-            return self.unblocked();
-        };
+        // Counted before the driver can notice, and be done.
+        let lost = || self.pool.hold_up();
+        let Some((turn, rest)) = place.hand_over(stuck_at, Instant::now(), lost) else { return };
         self.start(place.clone(), turn);
         self.spread(place, rest);
     }
@@ -271,12 +264,7 @@ impl Engine {
         step: impl FnOnce(&Engine) -> Back + Send + 'static,
     ) {
         let (engine, place) = (self.clone(), place.clone());
-        self.pool.run(Box::new(move || {
-            engine.blocked.fetch_add(1, Ordering::SeqCst);
-            let back = step(&engine);
-            engine.unblocked();
-            place.give(back);
-        }));
+        self.pool.run(Box::new(move || place.give(step(&engine))));
     }
 
     /// Runs one prepared request to its answer, or sends more of one.
