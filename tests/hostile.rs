@@ -193,6 +193,25 @@ fn a_streamed_body_that_is_slow_or_long_or_malformed_says_what_its_answer_should
 }
 
 #[test]
+fn clients_that_send_large_bodies_slowly_leave_threads_for_others() {
+    let hour = Duration::from_secs(3600);
+    let server = Serving::start(bind().max_threads(2).body_rate(1, hour), app());
+    let head = "POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n";
+    let mut slow = server.client();
+    // Told to go on by the handler that waits for it.
+    assert_eq!(slow.send(format!("{head}Expect: 100-continue\r\n\r\n")).reply().status, 100);
+    for expect in ["", "Expect: 100-continue\r\n"] {
+        let mut another = server.client();
+        let reply = another.send(format!("{head}{expect}\r\n")).reply();
+        assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
+        assert!(another.is_closed());
+        assert_eq!(server.client().get("/").text(), "hello");
+    }
+    assert_eq!(slow.send("x".repeat(70_000)).reply().text(), "70000");
+    assert_eq!(slow.send(format!("{head}\r\n{}", "x".repeat(70_000))).reply().text(), "70000");
+}
+
+#[test]
 fn a_chunked_body_that_fits_the_buffer_and_is_longer_than_any_may_be_is_refused() {
     let server = Serving::start(bind().max_body(10), app());
     let ask = |chunks: &str| {

@@ -27,7 +27,8 @@
 //! | time to finish what runs at a shutdown | [`drain_deadline`](Native::drain_deadline) | 30 s | ends |
 //!
 //! A body that is too large for memory holds a thread for as long as it arrives, however slowly the rate
-//! allows: `max_threads` bounds how many do.
+//! allows. At most half of `max_threads` do; further such requests are answered 503, and the other half is
+//! left for those that need not wait for their clients.
 //!
 //! What is malformed or ambiguous (RFC 9112) is a 400, an unknown transfer coding or CONNECT a 501, an
 //! unknown expectation a 417, another version of HTTP a 505. After each of these the connection closes.
