@@ -371,7 +371,13 @@ impl Connection {
         match self.state {
             State::Head if self.input.is_empty() => Next::Close,
             State::Head | State::Body(_) => self.refuse(StatusCode::REQUEST_TIMEOUT, now),
-            State::Sending(_) | State::Lingering(_) | State::Handled => Next::Close,
+            // A socket says that it takes more only once much of its buffer is free (a third of it on Linux): a
+            // client that takes a little at a time is found out by trying.
+            State::Sending(_) => match self.resume(now) {
+                Next::Wait if self.is_sending() && self.deadline <= now => Next::Close,
+                next => next,
+            },
+            State::Lingering(_) | State::Handled => Next::Close,
         }
     }
 }
@@ -421,5 +427,21 @@ mod tests {
             let kept = connection.input.capacity();
             assert!(kept <= KEPT, "{kept} bytes kept of a body of {length}");
         }
+    }
+
+    #[test]
+    fn a_client_that_takes_a_little_in_time_is_waited_for() {
+        let (mut connection, mut client) = connected();
+        let answer = Response::bytes(vec![b'x'; 4_000_000]);
+        assert!(matches!(connection.answer(Outgoing::new(answer, AUDIENCE)), Next::Wait));
+        let mut taken = vec![0; 64 * 1024];
+        for _ in 0..10 {
+            client.read_exact(&mut taken).unwrap();
+            let due = connection.deadline;
+            assert!(matches!(connection.expire(due), Next::Wait));
+            assert!(connection.deadline > due);
+        }
+        let due = connection.deadline;
+        assert!(matches!(connection.expire(due), Next::Close));
     }
 }
