@@ -134,8 +134,8 @@ impl ShutdownHandle {
                     }
                     _ => {
                         log::warn!("signal {signal} again: ending at once");
-                        handle.shutdown_now();
-                        // What shells report for a process that a signal ended.
+                        // What shells report for a process that a signal ended. Not by way of the server: an
+                        // end in good order says 0.
                         std::process::exit(128 + signal);
                     }
                 }

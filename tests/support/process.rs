@@ -116,11 +116,16 @@ impl Program {
         Program { child, address, _output: output }
     }
 
-    /// Asks the process to end, as an operator does, and says how it ended.
-    pub fn terminate(mut self) -> std::process::ExitStatus {
+    /// Asks the process to end, as an operator does.
+    pub fn ask_to_end(&self) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
         assert!(sent.success());
+    }
+
+    /// Asks the process to end, and says how it ended.
+    pub fn terminate(mut self) -> std::process::ExitStatus {
+        self.ask_to_end();
         self.child.wait().expect("the process ends")
     }
 }
