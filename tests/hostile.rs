@@ -224,6 +224,32 @@ fn a_chunked_body_that_fits_the_buffer_and_is_longer_than_any_may_be_is_refused(
 }
 
 #[test]
+fn deadlines_and_limits_may_be_as_long_and_as_large_as_can_be() {
+    let endless = Duration::MAX;
+    let native = bind()
+        .head_deadline(endless)
+        .body_rate(u64::MAX, endless)
+        .idle_deadline(endless)
+        .write_deadline(endless)
+        .drain_deadline(endless)
+        .max_head(usize::MAX)
+        .max_target(usize::MAX)
+        .max_fields(usize::MAX)
+        .max_body(u64::MAX)
+        .max_threads(usize::MAX)
+        .max_queue(usize::MAX)
+        .max_connections(usize::MAX)
+        .active_threads(usize::MAX);
+    let server = Serving::start(native, app());
+    let mut client = server.client();
+    assert_eq!(client.get("/").text(), "hello");
+    client.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n");
+    assert_eq!(client.send("x".repeat(70_000)).reply().text(), "70000");
+    server.shutdown.shutdown();
+    server.join();
+}
+
+#[test]
 fn an_idle_connection_is_closed_after_its_deadline() {
     let server = Serving::start(bind().idle_deadline(SHORT), app());
     let mut client = server.client();

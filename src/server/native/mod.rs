@@ -54,7 +54,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::engine::Engine;
-use self::options::Options;
+use self::options::{Options, bounded};
 use self::places::Places;
 use self::proxy::Network;
 pub use self::proxy::ProxyHeaders;
@@ -178,7 +178,7 @@ impl Native {
     /// How long a client may take for a request's head: 10 s unless set.
     #[must_use]
     pub fn head_deadline(mut self, deadline: Duration) -> Native {
-        self.options.head_deadline = deadline;
+        self.options.head_deadline = bounded(deadline);
         self
     }
 
@@ -186,28 +186,28 @@ impl Native {
     #[must_use]
     pub fn body_rate(mut self, bytes_per_second: u64, grace: Duration) -> Native {
         self.options.body_rate = bytes_per_second;
-        self.options.body_grace = grace;
+        self.options.body_grace = bounded(grace);
         self
     }
 
     /// How long a connection may wait for its next request: 75 s unless set.
     #[must_use]
     pub fn idle_deadline(mut self, deadline: Duration) -> Native {
-        self.options.idle_deadline = deadline;
+        self.options.idle_deadline = bounded(deadline);
         self
     }
 
     /// How long a client may take nothing of an answer: 30 s unless set.
     #[must_use]
     pub fn write_deadline(mut self, deadline: Duration) -> Native {
-        self.options.write_deadline = deadline;
+        self.options.write_deadline = bounded(deadline);
         self
     }
 
     /// How long requests that run at a shutdown may go on: 30 s unless set.
     #[must_use]
     pub fn drain_deadline(mut self, deadline: Duration) -> Native {
-        self.options.drain_deadline = deadline;
+        self.options.drain_deadline = bounded(deadline);
         self
     }
 
