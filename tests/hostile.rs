@@ -531,9 +531,19 @@ fn a_thousand_idle_connections_and_disconnects_at_every_byte_harm_nobody() {
     let idle: Vec<_> = (0..1000).map(|_| TcpStream::connect(server.address).unwrap()).collect();
     let request =
         "POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
-    for cut in 0..=request.len() {
-        let mut stream = TcpStream::connect(server.address).unwrap();
-        stream.write_all(&request.as_bytes()[..cut]).unwrap();
+    let requests = request.repeat(2);
+    for cut in 0..=requests.len() {
+        for half_closed in [false, true] {
+            let mut client = server.client();
+            client.send(&requests[..cut]);
+            if half_closed {
+                client.stream.shutdown(Shutdown::Write).unwrap();
+                for _ in 0..cut / request.len() {
+                    assert_eq!(client.reply().text(), "3", "{cut}");
+                }
+                assert!(client.is_closed(), "{cut}");
+            }
+        }
     }
     for _ in 0..20 {
         let mut stream = TcpStream::connect(server.address).unwrap();
