@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
@@ -48,6 +48,7 @@ fn app() -> App {
     app.get("/endless", || Response::stream(std::io::repeat(b'x'), None));
     app.get("/truncated", || Response::stream(&b"abc"[..], Some(5)));
     app.get("/early", || StatusCode::CONTINUE);
+    app.get("/last", || Response::text("last").with_header("connection", "Close"));
     app
 }
 
@@ -587,6 +588,16 @@ fn an_answer_that_cannot_be_completed_is_broken_off() {
 }
 
 #[test]
+fn a_handler_may_ask_to_close_and_nothing_behind_its_answer_is_a_request() {
+    let server = Serving::start(bind(), app());
+    let mut client = server.client();
+    client.send("GET /last HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let reply = client.reply();
+    assert_eq!((reply.text(), reply.header("connection")), ("last", Some("close")));
+    assert!(client.is_closed());
+}
+
+#[test]
 fn a_large_body_that_nobody_reads_ends_the_connection_behind_the_answer() {
     let server = Serving::start(bind(), app());
     let mut client = server.client();
@@ -650,7 +661,7 @@ fn a_unix_socket_serves_and_is_cleared_away() {
     let path = std::env::temp_dir().join(format!("bs-native-{}.socket", std::process::id()));
     let address = format!("unix:{}", path.display());
     // Left behind by a process that was killed.
-    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    drop(UnixListener::bind(&path).unwrap());
     let native = Native::bind(&address).unwrap().trusted_proxies(["unix"]).unwrap();
     let mut app = App::new();
     app.get("/", |request: &Request| format!("{:?}", request.remote_addr()));
@@ -684,6 +695,20 @@ fn a_socket_that_systemd_passes_on_is_served_and_outlives_the_server() {
         assert_eq!(Client::new(TcpStream::connect(address).unwrap()).get("/").status, 200);
         assert!(greeter.terminate().success());
     }
+}
+
+#[test]
+fn a_unix_socket_that_systemd_passes_on_is_served_and_outlives_the_server() {
+    let path = std::env::temp_dir().join(format!("bs-passed-{}.socket", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut early = UnixStream::connect(&path).unwrap();
+    early.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let greeter = Program::greeter_handed(listener);
+    let mut text = String::new();
+    early.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert!(greeter.terminate().success());
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]
