@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
@@ -492,6 +493,73 @@ fn while_turns_are_lost_and_connections_move_every_request_gets_its_own_answer()
             });
         }
     });
+}
+
+/// Requests of all kinds, some from clients that leave early, with hardly a thread to be had: each answer is the
+/// one that was asked for or a 503, and in the end no connection is missing.
+#[test]
+fn at_every_limit_at_once_answers_are_right_and_nothing_gets_lost() {
+    let mut app = app();
+    app.get("/for/<micros:int>/<name>", |micros: u64, name: &str| {
+        std::thread::sleep(Duration::from_micros(micros));
+        name.to_owned()
+    });
+    app.get("/many/<name>", |name: &str| {
+        let text = name.repeat(30_000);
+        Response::stream(std::io::Cursor::new(text), None)
+    });
+    let native = bind().max_threads(3).max_queue(3).max_connections(20).active_threads(2);
+    let native = native.body_buffer(1000).drain_deadline(Duration::from_secs(3600));
+    let server = Serving::start(native, app);
+    let served = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..24_usize {
+            let (server, served) = (&server, &served);
+            scope.spawn(move || {
+                for round in 0..200_usize {
+                    let name = format!("{thread}-{round}");
+                    let (request, expected) = match (thread + 7 * round) % 6 {
+                        0 => (format!("GET /for/3000/{name} HTTP/1.1\r\n\r\n"), name),
+                        1 => (format!("GET /many/{name} HTTP/1.1\r\n\r\n"), name.repeat(30_000)),
+                        2 => {
+                            let length = 2000 + round;
+                            let head =
+                                format!("POST /read HTTP/1.1\r\nContent-Length: {length}\r\n");
+                            (format!("{head}\r\n{}", "x".repeat(length)), length.to_string())
+                        }
+                        3 => {
+                            let head = "POST /ignore HTTP/1.1\r\nContent-Length: 1500\r\n";
+                            (format!("{head}\r\n{}", "x".repeat(1500)), "ignored".to_owned())
+                        }
+                        _ => (format!("GET /for/0/{name} HTTP/1.1\r\n\r\n"), name),
+                    };
+                    let request = request.replacen("\r\n", "\r\nHost: a\r\n", 1);
+                    let mut client = server.client();
+                    for again in [true, false] {
+                        let cut =
+                            if round % 5 == 0 { round * 7 % request.len() } else { request.len() };
+                        // A refusal can come before all is sent.
+                        let _ = client.stream.write_all(&request.as_bytes()[..cut]);
+                        if cut < request.len() || round % 11 == 0 {
+                            break;
+                        }
+                        let Some(reply) = client.try_reply(false) else { break };
+                        if reply.status != 503 {
+                            assert_eq!(reply.text(), expected);
+                            served.fetch_add(1, Ordering::Relaxed);
+                        }
+                        if !again || reply.header("connection") == Some("close") {
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert!(served.load(Ordering::Relaxed) > 100, "{served:?}");
+    // A connection that was forgotten would be waited for.
+    server.shutdown.shutdown();
+    server.join();
 }
 
 #[test]
