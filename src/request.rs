@@ -264,7 +264,8 @@ impl Request {
     }
 
     /// The body as a stream without a limit, for what is too large to hold. It can be taken once, and not
-    /// after [`body`](Request::body).
+    /// after [`body`](Request::body). It can be read until the handler returns: an answer that is itself made of
+    /// it would break off.
     pub fn body_reader(&self) -> Result<Box<dyn Read + Send>> {
         if self.buffered.get().is_some() {
             return Err(Unreadable::Taken.error());
