@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
 use bottle_session::http::StatusCode;
-use bottle_session::server::native::Native;
+use bottle_session::server::native::{Native, ProxyHeaders};
 use bottle_session::{
     App, Batch, HttpError, Json, ListenAddress, Plugin, Provided, Provision, Request, Response,
     Server, ShutdownHandle,
@@ -722,6 +722,30 @@ fn a_shutdown_closes_what_is_idle_and_answers_what_is_under_way() {
     assert_eq!((reply.text(), reply.header("connection")), ("passed", Some("close")));
     drop(running);
     server.join();
+}
+
+#[test]
+fn only_a_trusted_proxy_says_who_the_client_is_and_only_in_the_headers_that_count() {
+    let forwarded = "Forwarded: for=9.9.9.9;proto=https;host=outer";
+    let x_forwarded = "X-Forwarded-For: 8.8.8.8\r\nX-Forwarded-Host: x-outer";
+    let table = [
+        (&[][..], ProxyHeaders::XForwarded, "127.0.0.1 Http a"),
+        (&["10.0.0.0/8"], ProxyHeaders::Forwarded, "127.0.0.1 Http a"),
+        (&["127.0.0.0/8"], ProxyHeaders::XForwarded, "8.8.8.8 Http x-outer"),
+        (&["127.0.0.1"], ProxyHeaders::Forwarded, "9.9.9.9 Https outer"),
+    ];
+    for (trusted, headers, expected) in table {
+        let mut app = App::new();
+        app.get("/", |request: &Request| {
+            let client = request.remote_addr().map_or("-".to_owned(), |at| at.ip().to_string());
+            format!("{client} {:?} {}", request.scheme(), request.host().unwrap_or("-"))
+        });
+        let native = bind().trusted_proxies(trusted.iter().copied()).unwrap();
+        let server = Serving::start(native.proxy_headers(headers), app);
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{forwarded}\r\n{x_forwarded}\r\n\r\n");
+        let mut client = server.client();
+        assert_eq!(client.send(request).reply().text(), expected, "{trusted:?} {headers:?}");
+    }
 }
 
 #[test]
