@@ -181,6 +181,7 @@ impl RedisStore {
             Action::Update => ("update", String::new()),
             Action::Rotate { to } => {
                 keys.push(self.key(to));
+                keys.extend(self.former_key(save.id));
                 ("rotate", to.mark())
             }
             Action::Destroy => {
