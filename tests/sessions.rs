@@ -747,6 +747,43 @@ fn a_store_that_fails_makes_nobody_anonymous() {
 }
 
 #[test]
+fn what_a_commit_has_lost_no_later_one_acknowledges() {
+    let store = Counted::default();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(store.clone())).unwrap();
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/get", |s: &mut Session| s.keys().collect::<Vec<_>>().join(" "));
+    let failing = store.failing_saves.clone();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let told = heard.clone();
+    app.get("/pay/<what>", move |s: &mut Session, what: &str| {
+        match what {
+            "lost" => s.set("paid", "yes"),
+            _ => s.set("large", "x".repeat(70_000)),
+        }
+        *failing.lock().unwrap() = true;
+        let lost = s.commit();
+        // The store works again.
+        *failing.lock().unwrap() = false;
+        s.set("more", "yes");
+        let later = [s.commit(), s.incr("n", 1).map(drop), s.take("name").map(drop)];
+        let kinds = std::iter::once(lost).chain(later).map(|done| done.map_err(|e| e.kind()));
+        *told.lock().unwrap() = kinds.collect();
+        "paid"
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    for (what, status, kind) in
+        [("lost", 503, ErrorKind::Unavailable), ("refused", 500, ErrorKind::Session)]
+    {
+        let answer = client.get(&format!("/pay/{what}")).send();
+        assert_eq!((answer.status(), answer.set_cookies().len()), (status, 0), "{what}");
+        assert_eq!(*heard.lock().unwrap(), [Err(kind); 4], "{what}");
+        assert_eq!(text(&client, "/get"), "name", "{what}");
+    }
+}
+
+#[test]
 fn who_only_reads_is_let_in_where_the_store_refuses_to_write() {
     let clock = Clock::default();
     let store = Counted { inner: Arc::new(clock.store()), ..Counted::default() };

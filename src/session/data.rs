@@ -368,11 +368,17 @@ impl Session {
     /// Kind [`Gone`](ErrorKind::Gone): the session was destroyed, renewed or expired since this request
     /// loaded it, and nothing was written.
     ///
+    /// After an error of another kind the changes are lost. Whatever this request then does at once in the
+    /// store is the same error, and so is its answer: none of it is acknowledged.
+    ///
     /// Once it has committed a [new id](Session::regenerate), the answer carries that id, also where it becomes
     /// an error or the handler panics: the old one is dead.
     pub fn commit(&mut self) -> Result<()> {
         if let Some(error) = self.refused.take() {
             self.unsaved.get_or_insert(error.kind());
+            return Err(error);
+        }
+        if let Some(error) = self.unsaved() {
             return Err(error);
         }
         let keeper = self.keeper.clone();
@@ -631,8 +637,12 @@ impl Session {
 
     /// A value that `set` refused and nobody has heard of yet.
     pub(crate) fn take_refused(&mut self) -> Option<Error> {
+        self.refused.take().or_else(|| self.unsaved())
+    }
+
+    fn unsaved(&self) -> Option<Error> {
         let text = "changes of the session could not be saved while the handler was running";
-        self.refused.take().or_else(|| self.unsaved.map(|kind| Error::new(kind, text)))
+        self.unsaved.map(|kind| Error::new(kind, text))
     }
 
     pub(crate) fn cookie_due(&self) -> CookieDue {
