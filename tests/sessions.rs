@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bottle_session::{
-    App, Callback, Error, ErrorKind, Event, HttpError, Load, MemoryStore, Plugin, Record, Result,
-    Route, SameSite, Save, Saved, Session, SessionPlugin, SessionStore, TestClient, abort, named,
-    redirect,
+    App, Callback, Error, ErrorKind, Event, HttpError, Load, MemoryStore, Plugin, Record,
+    ResponseHead, Result, Route, SameSite, Save, Saved, Session, SessionPlugin, SessionStore,
+    TestClient, abort, named, redirect,
 };
 
 /// A clock that a test moves.
@@ -780,6 +780,29 @@ fn what_a_commit_has_lost_no_later_one_acknowledges() {
         assert_eq!((answer.status(), answer.set_cookies().len()), (status, 0), "{what}");
         assert_eq!(*heard.lock().unwrap(), [Err(kind); 4], "{what}");
         assert_eq!(text(&client, "/get"), "name", "{what}");
+    }
+}
+
+#[test]
+fn what_could_not_be_saved_is_for_no_cache_to_keep_whatever_the_handler_said() {
+    let store = Counted::default();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(store.clone())).unwrap();
+    app.get("/<what>", |s: &mut Session, head: &mut ResponseHead, what: &str| -> Result<()> {
+        head.set_header("cache-control", "public, max-age=3600")?;
+        match what {
+            "set" => s.set("name", "Ada"),
+            _ => s.set("large", "x".repeat(70_000)),
+        }
+        Ok(())
+    });
+    let client = TestClient::new(app).unwrap();
+    *store.failing_saves.lock().unwrap() = true;
+    for (path, status) in [("/set", 503), ("/large", 500)] {
+        let answer = client.get(path).send();
+        assert_eq!(answer.status(), status, "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+        assert_eq!(answer.header("vary"), Some("Cookie"), "{path}");
     }
 }
 

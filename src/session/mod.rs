@@ -693,6 +693,8 @@ impl Plugin for SessionPlugin {
                 None => teller.tell(&session, head),
             };
             if let Err(error) = done {
+                // Whatever the handler has said of the answer that it thought this would be.
+                keep_from_caches(entry.head_mut());
                 entry.replace(HttpError::from(error).into_response());
             }
         }
