@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bottle_session::{
-    App, Callback, Error, ErrorKind, Event, HttpError, Load, MemoryStore, Plugin, Record,
-    ResponseHead, Result, Route, SameSite, Save, Saved, Session, SessionPlugin, SessionStore,
-    TestClient, abort, named, redirect,
+    App, Callback, Error, ErrorKind, Event, HttpError, ListenAddress, Load, MemoryStore, Plugin,
+    Record, ResponseHead, Result, Route, SameSite, Save, Saved, Session, SessionPlugin,
+    SessionStore, TestClient, abort, named, redirect,
 };
+
+use crate::support::logs::{collect_logs, logs_of};
 
 /// A clock that a test moves.
 #[derive(Clone, Default)]
@@ -27,6 +29,8 @@ impl Clock {
 }
 
 fn client(plugin: SessionPlugin) -> TestClient {
+    // Whatever they do shows no id in any log.
+    collect_logs();
     let mut app = App::new();
     app.install(plugin).unwrap();
     app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());
@@ -151,6 +155,36 @@ fn the_cookie_is_what_the_options_say() {
     ];
     for (plugin, expected) in table {
         assert_eq!(set_cookie(plugin), expected);
+    }
+}
+
+#[test]
+fn the_log_says_what_the_cookie_will_be_and_warns_where_others_can_see_it() {
+    collect_logs();
+    let local = ["127.0.0.1:80", "[::1]:80"].map(|at| ListenAddress::Tcp(at.parse().unwrap()));
+    let unix = ListenAddress::Unix("/run/app.socket".into());
+    let public = ["0.0.0.0:80", "[::]:80", "192.0.2.1:80"];
+    let public = public.map(|at| ListenAddress::Tcp(at.parse().unwrap()));
+    let new = |name: &str| SessionPlugin::new().in_memory().cookie_name(name);
+    for (name, plugin, attributes, warned) in [
+        ("bare", new("logged-bare"), "(Path=/; SameSite=Lax)", true),
+        ("secure", new("logged-secure").cookie_secure(true), "SameSite=Lax; Secure)", true),
+        ("only", new("logged-only").cookie_httponly(true), "SameSite=Lax; HttpOnly)", true),
+        ("hard", new("logged-hard").hardened(), "SameSite=Lax; Secure; HttpOnly)", false),
+    ] {
+        let mut app = App::new();
+        app.install(plugin).unwrap();
+        let lines = || logs_of(&format!("logged-{name} "));
+        let start = lines();
+        assert_eq!(start.len(), 1, "{start:?}");
+        let said = start[0].starts_with("INFO ") && start[0].contains(attributes);
+        assert!(said && start[0].contains("idle limit 300s"), "{start:?}");
+        let service = app.build().unwrap();
+        local.iter().chain([&unix]).for_each(|address| service.serving(address));
+        assert_eq!(lines().len(), 1, "{name}: nobody else sees it");
+        public.iter().for_each(|address| service.serving(address));
+        let warnings = lines().iter().filter(|line| line.starts_with("WARN serving ")).count();
+        assert_eq!(warnings, if warned { public.len() } else { 0 }, "{name}");
     }
 }
 
