@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use bottle_session::http::{self, HeaderMap, Method};
 use bottle_session::{
-    App, Callback, Error, ErrorKind, Event, HttpError, ListenAddress, Load, MemoryStore, Plugin,
-    Record, ResponseHead, Result, Route, SameSite, Save, Saved, Session, SessionPlugin,
-    SessionStore, TestClient, abort, named, redirect,
+    App, Callback, Cookie, Error, ErrorKind, Event, Exchange, HttpError, ListenAddress, Load,
+    MemoryStore, Plugin, Record, Request, ResponseHead, Result, Route, SameSite, Save, Saved,
+    Session, SessionPlugin, SessionStore, TestClient, abort, named, redirect,
 };
 
 use crate::support::logs::{collect_logs, logs_of};
@@ -185,6 +186,48 @@ fn the_log_says_what_the_cookie_will_be_and_warns_where_others_can_see_it() {
         public.iter().for_each(|address| service.serving(address));
         let warnings = lines().iter().filter(|line| line.starts_with("WARN serving ")).count();
         assert_eq!(warnings, if warned { public.len() } else { 0 }, "{name}");
+    }
+}
+
+#[test]
+fn no_debug_shows_an_id() {
+    let shown = Arc::new(Mutex::new(String::new()));
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    let all = shown.clone();
+    app.get(
+        "/",
+        move |s: &mut Session, request: &Request, headers: &HeaderMap, head: &mut ResponseHead| {
+            s.regenerate();
+            s.commit().unwrap();
+            let id = request.cookie(COOKIE).unwrap().into_owned();
+            head.set_cookie(Cookie::new("own", id)).unwrap();
+            *all.lock().unwrap() += &format!("{s:?} {request:?} {headers:?} {head:?}");
+            *all.lock().unwrap() += &format!("{:?} {:?}", request.cookies(), request.headers());
+        },
+    );
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    let old = client.cookie(COOKIE).unwrap();
+    let mut request = Request::new(Method::GET, "/".parse().unwrap());
+    let cookie = format!("{COOKIE}={old}").parse().unwrap();
+    request = request.with_headers(HeaderMap::from_iter([(http::header::COOKIE, cookie)]));
+    let mut exchange = [Exchange::new(request)];
+    client.service().prepare(&mut exchange);
+    client.service().run(&mut exchange[0]);
+    client.service().finish(&mut exchange);
+    let shown = format!("{} {exchange:?}", shown.lock().unwrap());
+    let [exchange] = exchange;
+    let response = exchange.into_response();
+    let new = response.headers()["set-cookie"].to_str().unwrap();
+    let new = new.split(['=', ';']).nth(1).unwrap().to_owned();
+    client.set_cookie(COOKIE, &new);
+    let again = client.get("/").send();
+    let shown = format!("{shown} {response:?} {again:?}");
+    for id in [old, new, client.cookie(COOKIE).unwrap()] {
+        assert_eq!(id.len(), 43);
+        assert!(!shown.contains(&id[..8]), "{id} in {shown}");
     }
 }
 
