@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bottle_session::http::Method;
 use bottle_session::{
-    App, ErrorKind, Exchange, Layout, RedisConnection, RedisPlugin, RedisPool, Request, Result,
-    Session, SessionPlugin, TestClient, named,
+    App, ErrorKind, Event, Exchange, Layout, RedisConnection, RedisPlugin, RedisPool, Request,
+    Result, Session, SessionPlugin, TestClient, named,
 };
 
 use crate::support::redis_server::{RedisServer, info};
@@ -314,6 +314,47 @@ fn operations_in_the_store_work_on_new_and_emptied_sessions_in_both_layouts() {
         assert_eq!(text("/get/again"), "kept", "{layout:?}");
         assert_eq!(text("/get/after"), "-", "{layout:?}");
     }
+}
+
+#[test]
+fn a_record_that_is_damaged_or_too_large_is_no_session_and_an_event_says_so() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let log = heard.clone();
+    let mut counters = None;
+    let mut fixture = Fixture::new(|plugin| {
+        let plugin = plugin.max_bytes(1000).max_fields(2).events(move |event: Event<'_>| {
+            if let Event::Damaged(why) = event {
+                log.lock().unwrap().push(why.to_string());
+            }
+        });
+        counters = Some(plugin.counters());
+        plugin
+    });
+    let too_large = "is larger than 2 fields or 1000 bytes";
+    let large = "x".repeat(1000);
+    for (number, (field, value, why)) in [
+        ("name", large.as_bytes(), too_large),
+        ("third", b"1", too_large),
+        ("name", b"\xff", "is not text"),
+        ("\0", b"2:1:1::00", "has no metadata of ours"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fixture.client.forget_cookies();
+        redis::cmd("FLUSHALL").exec(&mut fixture.redis).unwrap();
+        fixture.text("/set/name/Ada");
+        fixture.text("/set/other/1");
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut fixture.redis).unwrap();
+        let set = redis::cmd("HSET").arg(&keys[0]).arg(field).arg(value).to_owned();
+        set.exec(&mut fixture.redis).unwrap();
+        assert_eq!(fixture.text("/get/name"), "-", "{why}");
+        let heard = heard.lock().unwrap();
+        assert_eq!(heard.len(), number + 1, "{heard:?}");
+        assert!(heard[number].ends_with(why), "{heard:?}");
+        assert!(!heard[number].contains(&fixture.client.cookie("bottle.session").unwrap()));
+    }
+    assert_eq!(counters.unwrap().snapshot().damaged, 4);
 }
 
 #[test]

@@ -579,6 +579,12 @@ impl Plugin for SessionPlugin {
                 keeper.happened(down.map_or(Event::BreakerClosed, Event::BreakerOpened));
             }
         }));
+        let told = Arc::downgrade(&keeper);
+        keeper.store.on_damage(Box::new(move |why| {
+            if let Some(keeper) = told.upgrade() {
+                keeper.happened(Event::Damaged(why));
+            }
+        }));
         let _ = self.keeper.set(keeper);
         Ok(())
     }

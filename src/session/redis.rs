@@ -3,6 +3,8 @@
 mod reply;
 mod scripts;
 
+use std::fmt;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline};
@@ -11,8 +13,8 @@ use self::reply::{Reply, Status};
 use self::scripts::{Script, Scripts};
 use super::id::{IdFormat, SessionId};
 use super::store::{
-    Action, BreakerObserver, Caps, Lifetimes, Load, Record, Save, Saved, SessionStore, gone,
-    id_taken, not_a_number,
+    Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, Record, Save, Saved,
+    SessionStore, gone, id_taken, not_a_number,
 };
 use crate::redis::{
     RedisCluster, RedisPool, Repeat, Reply as RedisReply, copy, server_error, slot,
@@ -44,6 +46,17 @@ pub struct RedisStore {
     former: Option<Layout>,
     prefix: Option<String>,
     caps: Caps,
+    damaged: Damaged,
+}
+
+/// Who hears of records that are no sessions.
+#[derive(Default)]
+struct Damaged(RwLock<Vec<Arc<DamageObserver>>>);
+
+impl fmt::Debug for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Damaged")
+    }
 }
 
 /// What the scripts are sent to.
@@ -121,7 +134,7 @@ impl RedisStore {
 
     fn over(backend: Backend) -> RedisStore {
         let (layout, former, prefix, caps) = (Layout::Default, None, None, Caps::default());
-        RedisStore { backend, layout, former, prefix, caps }
+        RedisStore { backend, layout, former, prefix, caps, damaged: Damaged::default() }
     }
 
     /// How sessions are written in Redis.
@@ -340,31 +353,28 @@ impl RedisStore {
     }
 
     fn loaded(&self, id: &SessionId, mut reply: Reply) -> Result<Option<Record>> {
-        match reply.status {
-            Status::Ok => {
-                let record = reply.record(self.layout)?;
-                if record.is_none() {
-                    log::warn!("{id:?} is no session: its record in redis is not text");
-                }
-                Ok(record)
-            }
-            Status::Gone => Ok(None),
-            Status::Damaged => {
-                log::warn!("{id:?} is no session: its record in redis has no metadata of ours");
-                Ok(None)
-            }
+        let why = match reply.status {
+            Status::Ok => match reply.record(self.layout)? {
+                Some(record) => return Ok(Some(record)),
+                None => "is not text".to_owned(),
+            },
+            Status::Gone => return Ok(None),
+            Status::Damaged => "has no metadata of ours".to_owned(),
             Status::Oversized => {
                 let Caps { fields, bytes } = self.caps;
-                log::warn!(
-                    "{id:?} is no session: its record in redis is larger than {fields} fields or \
-                     {bytes} bytes"
-                );
-                Ok(None)
+                format!("is larger than {fields} fields or {bytes} bytes")
             }
             Status::Stored | Status::Taken | Status::NotANumber | Status::Foreign => {
-                Err(reply.unexpected())
+                return Err(reply.unexpected());
             }
-        }
+        };
+        let text = format!("{id:?} is no session: its record in redis {why}");
+        let error = Error::new(ErrorKind::Session, text);
+        // Not while they are locked: what an observer does is its own affair.
+        let observers =
+            self.damaged.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        observers.iter().for_each(|observer| observer(&error));
+        Ok(None)
     }
 
     fn saved(&self, reply: Reply) -> Result<Saved> {
@@ -450,6 +460,11 @@ impl SessionStore for RedisStore {
             Backend::Pool(pool) => pool.on_breaker(observer),
             Backend::Cluster(cluster) => cluster.on_breaker(observer),
         }
+    }
+
+    fn on_damage(&self, observer: DamageObserver) {
+        let mut observers = self.damaged.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        observers.push(Arc::new(observer));
     }
 
     fn can_move(&self, from: &SessionId, to: &SessionId) -> bool {
