@@ -68,6 +68,12 @@ impl CookieSettings {
         if starts_with(&self.name, "__secure-") && !self.secure {
             return refused("browsers keep a __Secure- cookie only with cookie_secure(true)");
         }
+        let is_http = ["__http-", "__host-http-"].iter().any(|it| starts_with(&self.name, it));
+        if is_http && !(self.secure && self.http_only) {
+            return refused(
+                "browsers keep a __Http- cookie only with cookie_secure(true) and cookie_httponly(true)",
+            );
+        }
         if self.same_site == SameSite::None && !self.secure {
             return refused("browsers keep a SameSite=None cookie only with cookie_secure(true)");
         }
@@ -161,6 +167,18 @@ mod tests {
             ["", ".", "example.org.", "..org", "https://example.org", "example.org:443", "a,b", "é"]
         {
             assert!(!change(&|s| s.domain = Some(domain.to_owned())), "{domain}");
+        }
+        for (name, secure, http_only, kept) in [
+            ("__Http-id", true, true, true),
+            ("__Http-id", true, false, false),
+            ("__http-id", false, true, false),
+            ("__Host-Http-id", true, true, true),
+            ("__Host-Http-id", true, false, false),
+            ("__Host-id", true, false, true),
+        ] {
+            let settings =
+                CookieSettings { name: name.to_owned(), secure, http_only, ..Default::default() };
+            assert_eq!(settings.check().is_ok(), kept, "{name} {secure} {http_only}");
         }
         let refused: [&dyn Fn(&mut CookieSettings); 12] = [
             &|s| s.name = String::new(),
