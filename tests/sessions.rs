@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use bottle_session::http::{self, HeaderMap, Method};
 use bottle_session::{
-    App, Callback, Cookie, Error, ErrorKind, Event, Exchange, HttpError, ListenAddress, Load,
-    MemoryStore, Plugin, Record, Request, ResponseHead, Result, Route, SameSite, Save, Saved,
-    Session, SessionPlugin, SessionStore, TestClient, abort, named, redirect,
+    App, Callback, Cookie, Error, ErrorKind, Event, Exchange, HttpError, IdFormat, ListenAddress,
+    Load, MemoryStore, Plugin, Record, Request, ResponseHead, Result, Route, SameSite, Save, Saved,
+    Session, SessionId, SessionPlugin, SessionStore, TestClient, abort, named, redirect,
 };
 
 use crate::support::logs::{collect_logs, logs_of};
@@ -465,6 +465,31 @@ fn of_several_cookies_of_its_name_the_first_that_is_a_session_counts() {
         assert_eq!(store.counts().0 - before, loads, "{sent:?}");
         let none = u64::from(name == "-");
         assert_eq!(counters.snapshot().unknown_id - unknown, none, "{sent:?}");
+    }
+}
+
+#[test]
+fn a_session_that_cannot_be_had_is_not_replaced_by_that_of_another_cookie() {
+    let store = Counted::default();
+    let client = client(SessionPlugin::new().store(store.clone()));
+    let ids = ["Ada", "Bob"].map(|name| {
+        client.forget_cookies();
+        text(&client, &format!("/set/name/{name}"));
+        client.cookie(COOKIE).unwrap()
+    });
+    client.forget_cookies();
+    let (ada, bob, dead) = (&*ids[0], &*ids[1], &*"A".repeat(43));
+    *store.failing_load.lock().unwrap() = SessionId::parse(ada, IdFormat::Base64Url);
+    for (sent, status, name) in [
+        ([ada, bob], 503, ""),
+        ([dead, ada], 503, ""),
+        ([bob, ada], 200, "Bob"),
+        ([dead, bob], 200, "Bob"),
+    ] {
+        let cookies = format!("{COOKIE}={}; {COOKIE}={}", sent[0], sent[1]);
+        let answer = client.get("/get/name").header("cookie", &cookies).send();
+        assert_eq!(answer.status(), status, "{sent:?}");
+        assert!(status != 200 || answer.text() == name, "{sent:?}: {}", answer.text());
     }
 }
 
@@ -946,6 +971,7 @@ struct Counted {
     saves: Arc<AtomicU64>,
     failing: Arc<Mutex<Option<ErrorKind>>>,
     failing_saves: Arc<Mutex<bool>>,
+    failing_load: Arc<Mutex<Option<SessionId>>>,
 }
 
 impl Counted {
@@ -965,6 +991,9 @@ impl SessionStore for Counted {
     fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.check()?;
+        if self.failing_load.lock().unwrap().as_ref() == Some(load.id) {
+            return Err(Error::new(ErrorKind::Unavailable, "told to fail"));
+        }
         self.inner.load(load)
     }
 

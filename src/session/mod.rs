@@ -435,30 +435,24 @@ impl SessionPlugin {
     }
 }
 
-/// The first of these ids that is a session. An error counts only where none is: to go on without a session
-/// would log the visitor out.
+/// The first of these ids that is a session. One of which the store cannot tell whether it is keeps the later ones
+/// out: to go on with another session, or with none, would not be what the visitor has.
 fn first_found<'a>(
     ids: &'a [SessionId],
     records: &mut impl Iterator<Item = Result<Option<Record>>>,
 ) -> Result<Option<(&'a SessionId, Record)>> {
-    let (mut found, mut failed) = (None, None);
+    let mut first = Ok(None);
     for id in ids {
-        match records.next() {
-            Some(Ok(Some(record))) if found.is_none() => found = Some((id, record)),
-            Some(Ok(_)) => {}
-            Some(Err(error)) => failed = Some(error),
-            None => {
-                failed = Some(Error::new(
-                    ErrorKind::Unavailable,
-                    "the session store gave fewer answers than it was asked",
-                ));
-            }
+        let missing = || {
+            let text = "the session store gave fewer answers than it was asked";
+            Err(Error::new(ErrorKind::Unavailable, text))
+        };
+        let answer = records.next().unwrap_or_else(missing);
+        if matches!(first, Ok(None)) {
+            first = answer.map(|record| record.map(|record| (id, record)));
         }
     }
-    match (found, failed) {
-        (None, Some(error)) => Err(error),
-        (found, _) => Ok(found),
-    }
+    first
 }
 
 /// What it takes to tell a browser of its session.
