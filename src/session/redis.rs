@@ -295,15 +295,18 @@ impl RedisStore {
             return Vec::new();
         }
         let ours = |at: usize, reply: &RedisReply| match reply {
-            Ok(value) => reply::belongs(value, &expected[at].1),
+            Ok(value) => {
+                let (script, mark) = &expected[at];
+                reply::belongs(value, mark, script.answer)
+            }
             Err(_) => true,
         };
         let replies =
             self.backend.send(pipeline, repeat, self.longest_replies(pipeline.len()), ours);
         // One reply that is somebody else's means that none of them can be trusted; a foreign record
         // concerns only its own session.
-        let in_step = expected.iter().zip(&replies).all(|((_, mark), reply)| match reply {
-            Ok(Ok(value)) => reply::echoes(value, mark),
+        let in_step = expected.iter().zip(&replies).all(|((script, mark), reply)| match reply {
+            Ok(Ok(value)) => reply::echoes(value, mark, script.answer),
             _ => true,
         });
         replies
