@@ -358,6 +358,40 @@ fn a_record_that_is_damaged_or_too_large_is_no_session_and_an_event_says_so() {
 }
 
 #[test]
+fn a_remembered_session_lives_as_long_as_its_cookie_says_however_often_its_request_saves() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let server = RedisServer::start(&[]);
+        let mut app = App::new();
+        let pool = RedisPool::open(&server.url(0)).unwrap();
+        app.install(SessionPlugin::new().pool(pool).layout(layout)).unwrap();
+        app.get("/<how>", |s: &mut Session, how: &str| -> Result<()> {
+            s.set("name", "Ada");
+            s.remember(Duration::from_secs(30 * 86_400));
+            s.commit()?;
+            match how {
+                "change" => s.set("name", "Bob"),
+                "renew" => s.regenerate(),
+                "add" => drop(s.incr("n", 1)?),
+                _ => {}
+            }
+            Ok(())
+        });
+        let client = TestClient::new(app).unwrap();
+        let mut redis = server.connect(0);
+        for how in ["once", "change", "renew", "add"] {
+            client.forget_cookies();
+            redis::cmd("FLUSHALL").exec(&mut redis).unwrap();
+            let answer = client.get(&format!("/{how}")).send();
+            let cookie = answer.set_cookies()[0];
+            assert!(cookie.contains("Max-Age=2592000"), "{layout:?} {how}: {cookie}");
+            let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).unwrap();
+            let left: i64 = redis::cmd("TTL").arg(&keys[0]).query(&mut redis).unwrap();
+            assert!(left > 29 * 86_400, "{layout:?} {how}: {left} s");
+        }
+    }
+}
+
+#[test]
 fn a_url_leaves_alone_what_it_does_not_say() {
     let server = RedisServer::start(&[]);
     let lock = redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("secret").to_owned();

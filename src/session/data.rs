@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::id::SessionId;
 use super::keeper::Keeper;
 use super::memory::integer;
-use super::store::{Action, Changes, Load, Record, Save, Saved, gone, not_a_number};
+use super::store::{Action, Changes, Lifetimes, Load, Record, Save, Saved, gone, not_a_number};
 use crate::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
 
@@ -120,6 +120,7 @@ pub(crate) struct Pending {
     id: SessionId,
     kind: Kind,
     changes: Changes,
+    lifetimes: Lifetimes,
     remember: Option<Duration>,
 }
 
@@ -133,7 +134,7 @@ enum Kind {
 }
 
 impl Pending {
-    pub(crate) fn save(&self, keeper: &Keeper) -> Save<'_> {
+    pub(crate) fn save(&self) -> Save<'_> {
         Save {
             id: &self.id,
             action: match &self.kind {
@@ -143,7 +144,7 @@ impl Pending {
                 Kind::Destroy => Action::Destroy,
             },
             changes: &self.changes,
-            lifetimes: keeper.lifetimes,
+            lifetimes: self.lifetimes,
             remember: self.remember,
         }
     }
@@ -383,7 +384,7 @@ impl Session {
         }
         let keeper = self.keeper.clone();
         for pending in self.pending()? {
-            let saved = keeper.store.save(&pending.save(&keeper));
+            let saved = keeper.store.save(&pending.save());
             if let Err(error) = self.settle(pending, saved) {
                 self.unsaved.get_or_insert(error.kind());
                 return Err(error);
@@ -450,6 +451,13 @@ impl Session {
         Ok(set)
     }
 
+    /// With its own idle limit, which not every layout has a place for.
+    fn lifetimes(&self) -> Lifetimes {
+        let mut lifetimes = self.keeper.lifetimes;
+        lifetimes.idle = self.remember.unwrap_or(lifetimes.idle);
+        lifetimes
+    }
+
     /// Whether the store has the session, once it has the changes made so far: these may have emptied it.
     fn is_stored(&mut self) -> Result<bool> {
         if self.id.is_some() {
@@ -461,9 +469,7 @@ impl Session {
     pub(super) fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
         self.commit()?;
         let id = self.id.as_ref().ok_or_else(gone)?;
-        let mut lifetimes = self.keeper.lifetimes;
-        lifetimes.idle = self.remember.unwrap_or(lifetimes.idle);
-        let done = act(&Load { id, lifetimes });
+        let done = act(&Load { id, lifetimes: self.lifetimes() });
         if let Err(error) = &done {
             if error.kind() == ErrorKind::Gone {
                 self.lost();
@@ -546,12 +552,13 @@ impl Session {
 
     /// What has to be saved, in this order. The session counts as unchanged from here on.
     pub(crate) fn pending(&mut self) -> Result<Vec<Pending>> {
-        let mut pending = Vec::new();
+        let (lifetimes, mut pending) = (self.lifetimes(), Vec::new());
         for id in std::mem::take(&mut self.ended) {
             pending.push(Pending {
                 id,
                 kind: Kind::Destroy,
                 changes: Changes::default(),
+                lifetimes,
                 remember: None,
             });
         }
@@ -571,7 +578,7 @@ impl Session {
         let remember = self.remember.filter(|_| self.remember_changed);
         self.remember_changed = false;
         self.renewed = false;
-        pending.push(Pending { id, kind, changes, remember });
+        pending.push(Pending { id, kind, changes, lifetimes, remember });
         Ok(pending)
     }
 

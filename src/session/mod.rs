@@ -669,7 +669,7 @@ impl Plugin for SessionPlugin {
         let saved = if pending.is_empty() {
             Vec::new()
         } else {
-            let saves: Vec<_> = pending.iter().map(|(_, pending)| pending.save(keeper)).collect();
+            let saves: Vec<_> = pending.iter().map(|(_, pending)| pending.save()).collect();
             keeper.store.save_many(&saves)
         };
         let missing = || {

@@ -107,7 +107,7 @@ pub enum Layout {
     /// the id as a UUID with dashes, and the hash holds the user's fields and nothing else.
     ///
     /// There is no place for more, therefore: an absolute limit is refused; a session's own idle limit counts
-    /// for the save that sets it and ends with the next request; no owner's mark is checked; the key in Redis
+    /// for the request that sets it and ends with the next one; no owner's mark is checked; the key in Redis
     /// is the id; and a session whose last field is removed is gone: a request that has emptied what it sees, and
     /// saved that at once, goes on in a new session, also where another has added a field meanwhile. Unless the
     /// cookie ends with the browser, each answer sends it, so that one that comes late can put a dead id in place of
