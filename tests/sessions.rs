@@ -580,6 +580,45 @@ fn a_late_answer_never_touches_the_new_cookie() {
 }
 
 #[test]
+fn what_is_done_at_once_sends_no_cookie_that_another_request_has_made_a_dead_one() {
+    let clock = Clock::default();
+    let meanwhile = Arc::new(Mutex::new(None::<TestClient>));
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(clock.store())).unwrap();
+    app.get("/set", |s: &mut Session| s.flash("info", "message"));
+    app.get("/regenerate", |s: &mut Session| s.regenerate());
+    let others = meanwhile.clone();
+    app.get("/<what>", move |s: &mut Session, what: &str| -> Result<()> {
+        match what {
+            "commit" => s.commit()?,
+            "incr" => drop(s.incr("n", 1)?),
+            "take" => drop(s.take("none")?),
+            "claim" => drop(s.set_if_absent("claimed", "yes")?),
+            _ => drop(s.take_flashes()?),
+        }
+        if let Some(other) = others.lock().unwrap().take() {
+            assert_eq!(other.get("/regenerate").send().status(), 200);
+        }
+        Ok(())
+    });
+    let client = TestClient::new(app).unwrap();
+    for what in ["commit", "incr", "take", "claim", "flashes"] {
+        for renewed in [false, true] {
+            client.forget_cookies();
+            client.get("/set").send();
+            // Old enough that the cookie is to be sent anew.
+            clock.pass(Duration::from_secs(100));
+            let other = TestClient::of(client.service().clone());
+            other.set_cookie(COOKIE, &client.cookie(COOKIE).unwrap());
+            *meanwhile.lock().unwrap() = renewed.then_some(other);
+            let answer = client.get(&format!("/{what}")).send();
+            let cookies = usize::from(!renewed);
+            assert_eq!((answer.status(), answer.set_cookies().len()), (200, cookies), "{what}");
+        }
+    }
+}
+
+#[test]
 fn commit_tells_that_a_session_has_gone() {
     let other = Arc::new(Mutex::new(None::<TestClient>));
     let mut app = App::new();

@@ -383,7 +383,11 @@ impl Session {
             return Err(error);
         }
         let keeper = self.keeper.clone();
-        for pending in self.pending()? {
+        // A cookie that is only old can wait for the end: another request may renew the id before.
+        let stale_cookie = std::mem::take(&mut self.stale_cookie);
+        let pending = self.pending()?;
+        self.stale_cookie = stale_cookie && pending.is_empty();
+        for pending in pending {
             let saved = keeper.store.save(&pending.save());
             if let Err(error) = self.settle(pending, saved) {
                 self.unsaved.get_or_insert(error.kind());
