@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use bottle_session::http::{self, HeaderMap, Method};
 use bottle_session::{
-    App, Callback, Cookie, Error, ErrorKind, Event, Exchange, HttpError, IdFormat, ListenAddress,
-    Load, MemoryStore, Plugin, Record, Request, ResponseHead, Result, Route, SameSite, Save, Saved,
-    Session, SessionId, SessionPlugin, SessionStore, TestClient, abort, named, redirect,
+    App, Callback, Cookie, Error, ErrorKind, Event, Exchange, HttpError, IdFormat, Layout,
+    ListenAddress, Load, MemoryStore, Plugin, Record, Request, ResponseHead, Result, Route,
+    SameSite, Save, Saved, Session, SessionId, SessionPlugin, SessionStore, TestClient, abort,
+    named, redirect,
 };
 
 use crate::support::logs::{collect_logs, logs_of};
@@ -842,6 +843,10 @@ fn settings_that_cannot_work_are_refused_at_install() {
         (vec![new().cookie_same_site(SameSite::None)], "SameSite=None cookie only with"),
         (vec![new().cookie_lifetime(Duration::ZERO)], "a lifetime of zero"),
         (vec![new().host("redis")], "do not go with in_memory"),
+        (
+            vec![SessionPlugin::new().migrate_from(Layout::BottleSession).hardened()],
+            "migrate_from finds no former session",
+        ),
     ];
     for (plugins, expected) in table {
         let error = error(plugins);

@@ -208,7 +208,8 @@ impl SessionPlugin {
     }
 
     /// Takes over the live sessions of another layout, for an app that leaves Python's bottle-session; see
-    /// [`RedisStore::migrate_from`]. The former cookie is found as long as the name is the same.
+    /// [`RedisStore::migrate_from`]. The former cookie is found as long as the name is the same, which
+    /// [`hardened`](Self::hardened) changes: these two do not go together.
     #[must_use]
     pub fn migrate_from(mut self, former: Layout) -> SessionPlugin {
         self.migrate_from = Some(former);
@@ -539,7 +540,15 @@ impl Plugin for SessionPlugin {
         if let Some(error) = self.refused.take() {
             return Err(error);
         }
-        self.cookie = self.cookie_settings();
+        let cookie = self.cookie_settings();
+        if self.migrate_from.is_some() && cookie.name != self.cookie.name {
+            return Err(self.config_error(&format!(
+                "hardened names the cookie {:?}, under which migrate_from finds no former session; set \
+                 cookie_secure and cookie_httponly instead until all have moved",
+                cookie.name
+            )));
+        }
+        self.cookie = cookie;
         self.cookie.check()?;
         let lifetimes = self.lifetimes();
         if lifetimes.idle.is_zero() || lifetimes.absolute.is_some_and(|limit| limit.is_zero()) {
