@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, OnceLock};
 
 use bytes::Bytes;
-use http::header::{self, AsHeaderName};
+use http::header::{self, AsHeaderName, Entry};
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Method, StatusCode, Version};
 use serde::de::DeserializeOwned;
@@ -96,9 +96,13 @@ impl Request {
         self
     }
 
-    /// The same request with these headers and no others.
+    /// The same request with these headers and no others. Cookies are secrets, which their `Debug` does not show
+    /// from here on.
     #[must_use]
-    pub fn with_headers(mut self, headers: HeaderMap) -> Request {
+    pub fn with_headers(mut self, mut headers: HeaderMap) -> Request {
+        if let Entry::Occupied(mut cookies) = headers.entry(header::COOKIE) {
+            cookies.iter_mut().for_each(|value| value.set_sensitive(true));
+        }
         *self.headers_mut() = headers;
         self
     }

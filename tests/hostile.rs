@@ -14,7 +14,7 @@ use bottle_session::{
     Server, ShutdownHandle,
 };
 
-use crate::support::logs::{access_log_of, collect_logs};
+use crate::support::logs::{collect_logs, logs_of};
 use crate::support::process::Program;
 use crate::support::serving::{Client, Serving};
 
@@ -837,15 +837,15 @@ fn the_access_log_has_a_line_for_each_request_when_it_is_asked_for() {
     assert_eq!(quiet.client().get("/not-logged").status, 404);
 
     let took = |line: &String| line.rsplit_once(' ').unwrap().0.to_owned();
-    let lines: Vec<_> = access_log_of("192.0.2.7").iter().map(took).collect();
+    let lines: Vec<_> = logs_of("192.0.2.7").iter().map(took).collect();
     let expected = [
         "INFO 192.0.2.7 \"GET /logged/%22tea?hot=yes\" 200 14",
         "INFO 192.0.2.7 \"GET /logged\" 404 113",
         "INFO 192.0.2.7 \"GET /endless\" 200 -",
     ];
     assert_eq!(lines, expected);
-    assert_eq!(access_log_of("127.0.0.1 \"-\" 414").len(), 1);
-    assert_eq!(access_log_of("/not-logged").len(), 0);
+    assert_eq!(logs_of("127.0.0.1 \"-\" 414").len(), 1);
+    assert_eq!(logs_of("/not-logged").len(), 0);
 }
 
 #[test]

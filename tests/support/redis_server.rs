@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use super::logs::collect_logs;
+
 pub struct RedisServer {
     process: Child,
     folder: PathBuf,
@@ -19,6 +21,8 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 
 impl RedisServer {
     pub fn start(options: &[&str]) -> RedisServer {
+        // Whatever talks to it shows no id in any log.
+        collect_logs();
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("bs-redis-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
