@@ -1,6 +1,7 @@
 //! Cookies: the ones a request carries and the ones an answer sets.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use http::HeaderMap;
 use http::header::{self, HeaderValue};
@@ -14,7 +15,9 @@ pub use cookie::{Cookie, SameSite};
 ///
 /// A pair that is not well-formed is passed over and hides no other. Names are compared byte for byte, as
 /// RFC 6265 section 5.4 has them: a percent-encoded name is another name, so `__Host-` cannot be forged.
-#[derive(Clone, Debug, Default)]
+///
+/// `Debug` shows the names and no values: some are secrets.
+#[derive(Clone, Default)]
 pub struct RequestCookies {
     pairs: Vec<(String, String)>,
 }
@@ -55,6 +58,12 @@ impl RequestCookies {
     }
 }
 
+impl fmt::Debug for RequestCookies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.pairs.iter().map(|(name, _)| name)).finish()
+    }
+}
+
 fn unquoted(value: &str) -> &str {
     value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
 }
@@ -89,10 +98,14 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
     // Of a name that can come back nothing needs to be encoded; the `cookie` crate would, a `#` for one.
     let encoded = cookie.encoded().to_string();
     let value = encoded.split_once('=').map_or("", |(_, value)| value);
-    HeaderValue::from_str(&format!("{}={value}", cookie.name())).map_err(|error| {
-        let text = format!("cookie {:?} cannot be written as a header", cookie.name());
-        Error::new(ErrorKind::Input, text).with_source(error)
-    })
+    let mut value =
+        HeaderValue::from_str(&format!("{}={value}", cookie.name())).map_err(|error| {
+            let text = format!("cookie {:?} cannot be written as a header", cookie.name());
+            Error::new(ErrorKind::Input, text).with_source(error)
+        })?;
+    // So that no `Debug` of an answer shows it.
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// RFC 9110 section 5.6.2, but for the percent sign, which other readers decode.

@@ -113,7 +113,8 @@ pub use session::id::{IdFormat, SessionId};
 pub use session::memory::MemoryStore;
 pub use session::redis::{Layout, RedisStore};
 pub use session::store::{
-    Action, BreakerObserver, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore,
+    Action, BreakerObserver, Changes, DamageObserver, Lifetimes, Load, Record, Save, Saved,
+    SessionStore,
 };
 pub use static_files::{StaticFile, static_file};
 pub use testing::TestClient;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, OnceLock};
 
 use bytes::Bytes;
-use http::header::{self, AsHeaderName};
+use http::header::{self, AsHeaderName, Entry};
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Method, StatusCode, Version};
 use serde::de::DeserializeOwned;
@@ -96,9 +96,13 @@ impl Request {
         self
     }
 
-    /// The same request with these headers and no others.
+    /// The same request with these headers and no others. Cookies are secrets, which their `Debug` does not show
+    /// from here on.
     #[must_use]
-    pub fn with_headers(mut self, headers: HeaderMap) -> Request {
+    pub fn with_headers(mut self, mut headers: HeaderMap) -> Request {
+        if let Entry::Occupied(mut cookies) = headers.entry(header::COOKIE) {
+            cookies.iter_mut().for_each(|value| value.set_sensitive(true));
+        }
         *self.headers_mut() = headers;
         self
     }
@@ -264,7 +268,8 @@ impl Request {
     }
 
     /// The body as a stream without a limit, for what is too large to hold. It can be taken once, and not
-    /// after [`body`](Request::body).
+    /// after [`body`](Request::body). It can be read until the handler returns: an answer that is itself made of
+    /// it would break off.
     pub fn body_reader(&self) -> Result<Box<dyn Read + Send>> {
         if self.buffered.get().is_some() {
             return Err(Unreadable::Taken.error());

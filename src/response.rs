@@ -227,7 +227,9 @@ where
 ///
 /// They are put onto the answer that is chosen in the end, so they survive `abort`, redirects, error
 /// pages and failed handlers.
-#[derive(Clone, Debug, Default)]
+///
+/// `Debug` shows the names of the cookies and no values: some are secrets.
+#[derive(Clone, Default)]
 pub struct ResponseHead {
     headers: HeaderMap,
     cookies: Vec<Cookie<'static>>,
@@ -302,6 +304,16 @@ impl ResponseHead {
                 response.headers.append(header::SET_COOKIE, value);
             }
         }
+    }
+}
+
+impl fmt::Debug for ResponseHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cookies: Vec<_> = self.cookies.iter().map(Cookie::name).collect();
+        f.debug_struct("ResponseHead")
+            .field("headers", &self.headers)
+            .field("cookies", &cookies)
+            .finish()
     }
 }
 

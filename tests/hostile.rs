@@ -2,18 +2,19 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
 use bottle_session::http::StatusCode;
-use bottle_session::server::native::Native;
+use bottle_session::server::native::{Native, ProxyHeaders};
 use bottle_session::{
     App, Batch, HttpError, Json, ListenAddress, Plugin, Provided, Provision, Request, Response,
     Server, ShutdownHandle,
 };
 
-use crate::support::logs::{access_log_of, collect_logs};
+use crate::support::logs::{collect_logs, logs_of};
 use crate::support::process::Program;
 use crate::support::serving::{Client, Serving};
 
@@ -48,6 +49,7 @@ fn app() -> App {
     app.get("/endless", || Response::stream(std::io::repeat(b'x'), None));
     app.get("/truncated", || Response::stream(&b"abc"[..], Some(5)));
     app.get("/early", || StatusCode::CONTINUE);
+    app.get("/last", || Response::text("last").with_header("connection", "Close"));
     app
 }
 
@@ -70,6 +72,10 @@ impl Gate {
         while state.0 < waiting {
             state = self.0.1.wait(state).unwrap();
         }
+    }
+
+    fn waiting(&self) -> usize {
+        self.0.0.lock().unwrap().0
     }
 
     fn open(&self) {
@@ -189,6 +195,25 @@ fn a_streamed_body_that_is_slow_or_long_or_malformed_says_what_its_answer_should
 }
 
 #[test]
+fn clients_that_send_large_bodies_slowly_leave_threads_for_others() {
+    let hour = Duration::from_secs(3600);
+    let server = Serving::start(bind().max_threads(2).body_rate(1, hour), app());
+    let head = "POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n";
+    let mut slow = server.client();
+    // Told to go on by the handler that waits for it.
+    assert_eq!(slow.send(format!("{head}Expect: 100-continue\r\n\r\n")).reply().status, 100);
+    for expect in ["", "Expect: 100-continue\r\n"] {
+        let mut another = server.client();
+        let reply = another.send(format!("{head}{expect}\r\n")).reply();
+        assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
+        assert!(another.is_closed());
+        assert_eq!(server.client().get("/").text(), "hello");
+    }
+    assert_eq!(slow.send("x".repeat(70_000)).reply().text(), "70000");
+    assert_eq!(slow.send(format!("{head}\r\n{}", "x".repeat(70_000))).reply().text(), "70000");
+}
+
+#[test]
 fn a_chunked_body_that_fits_the_buffer_and_is_longer_than_any_may_be_is_refused() {
     let server = Serving::start(bind().max_body(10), app());
     let ask = |chunks: &str| {
@@ -198,6 +223,32 @@ fn a_chunked_body_that_fits_the_buffer_and_is_longer_than_any_may_be_is_refused(
     };
     assert_eq!(ask("5\r\nabcde\r\n5\r\nabcde\r\n").text(), "10");
     assert_eq!(ask("5\r\nabcde\r\n6\r\nabcdef\r\n").status, 413);
+}
+
+#[test]
+fn deadlines_and_limits_may_be_as_long_and_as_large_as_can_be() {
+    let endless = Duration::MAX;
+    let native = bind()
+        .head_deadline(endless)
+        .body_rate(u64::MAX, endless)
+        .idle_deadline(endless)
+        .write_deadline(endless)
+        .drain_deadline(endless)
+        .max_head(usize::MAX)
+        .max_target(usize::MAX)
+        .max_fields(usize::MAX)
+        .max_body(u64::MAX)
+        .max_threads(usize::MAX)
+        .max_queue(usize::MAX)
+        .max_connections(usize::MAX)
+        .active_threads(usize::MAX);
+    let server = Serving::start(native, app());
+    let mut client = server.client();
+    assert_eq!(client.get("/").text(), "hello");
+    client.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n");
+    assert_eq!(client.send("x".repeat(70_000)).reply().text(), "70000");
+    server.shutdown.shutdown();
+    server.join();
 }
 
 #[test]
@@ -444,6 +495,73 @@ fn while_turns_are_lost_and_connections_move_every_request_gets_its_own_answer()
     });
 }
 
+/// Requests of all kinds, some from clients that leave early, with hardly a thread to be had: each answer is the
+/// one that was asked for or a 503, and in the end no connection is missing.
+#[test]
+fn at_every_limit_at_once_answers_are_right_and_nothing_gets_lost() {
+    let mut app = app();
+    app.get("/for/<micros:int>/<name>", |micros: u64, name: &str| {
+        std::thread::sleep(Duration::from_micros(micros));
+        name.to_owned()
+    });
+    app.get("/many/<name>", |name: &str| {
+        let text = name.repeat(30_000);
+        Response::stream(std::io::Cursor::new(text), None)
+    });
+    let native = bind().max_threads(3).max_queue(3).max_connections(20).active_threads(2);
+    let native = native.body_buffer(1000).drain_deadline(Duration::from_secs(3600));
+    let server = Serving::start(native, app);
+    let served = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..24_usize {
+            let (server, served) = (&server, &served);
+            scope.spawn(move || {
+                for round in 0..200_usize {
+                    let name = format!("{thread}-{round}");
+                    let (request, expected) = match (thread + 7 * round) % 6 {
+                        0 => (format!("GET /for/3000/{name} HTTP/1.1\r\n\r\n"), name),
+                        1 => (format!("GET /many/{name} HTTP/1.1\r\n\r\n"), name.repeat(30_000)),
+                        2 => {
+                            let length = 2000 + round;
+                            let head =
+                                format!("POST /read HTTP/1.1\r\nContent-Length: {length}\r\n");
+                            (format!("{head}\r\n{}", "x".repeat(length)), length.to_string())
+                        }
+                        3 => {
+                            let head = "POST /ignore HTTP/1.1\r\nContent-Length: 1500\r\n";
+                            (format!("{head}\r\n{}", "x".repeat(1500)), "ignored".to_owned())
+                        }
+                        _ => (format!("GET /for/0/{name} HTTP/1.1\r\n\r\n"), name),
+                    };
+                    let request = request.replacen("\r\n", "\r\nHost: a\r\n", 1);
+                    let mut client = server.client();
+                    for again in [true, false] {
+                        let cut =
+                            if round % 5 == 0 { round * 7 % request.len() } else { request.len() };
+                        // A refusal can come before all is sent.
+                        let _ = client.stream.write_all(&request.as_bytes()[..cut]);
+                        if cut < request.len() || round % 11 == 0 {
+                            break;
+                        }
+                        let Some(reply) = client.try_reply(false) else { break };
+                        if reply.status != 503 {
+                            assert_eq!(reply.text(), expected);
+                            served.fetch_add(1, Ordering::Relaxed);
+                        }
+                        if !again || reply.header("connection") == Some("close") {
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert!(served.load(Ordering::Relaxed) > 100, "{served:?}");
+    // A connection that was forgotten would be waited for.
+    server.shutdown.shutdown();
+    server.join();
+}
+
 #[test]
 fn past_the_last_thread_requests_wait_and_past_the_queue_they_are_refused() {
     let gate = Gate::default();
@@ -455,17 +573,19 @@ fn past_the_last_thread_requests_wait_and_past_the_queue_they_are_refused() {
     }
     gate.wait_for(2);
     // Both threads wait; one of these is queued, and all others are refused.
-    let mut more: Vec<_> = (0..6).map(|_| server.client()).collect();
     let (sender, replies) = mpsc::channel();
     std::thread::scope(|scope| {
-        for mut client in more.drain(..) {
+        for mut client in (0..6).map(|_| server.client()) {
             let sender = sender.clone();
-            scope.spawn(move || sender.send(client.get("/").status).unwrap());
+            scope.spawn(move || sender.send(client.get("/wait")).unwrap());
         }
-        let refused: Vec<_> = (0..4).map(|_| replies.recv().unwrap()).collect();
-        assert!(refused.iter().all(|status| [200, 503].contains(status)), "{refused:?}");
-        assert!(refused.contains(&503), "{refused:?}");
+        for _ in 0..5 {
+            let refused = replies.recv().unwrap();
+            assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+        }
+        assert_eq!(gate.waiting(), 2, "no third thread was made");
         gate.open();
+        assert_eq!(replies.recv().unwrap().text(), "passed");
     });
     for client in &mut clients {
         assert_eq!(client.reply().text(), "passed");
@@ -480,9 +600,19 @@ fn a_thousand_idle_connections_and_disconnects_at_every_byte_harm_nobody() {
     let idle: Vec<_> = (0..1000).map(|_| TcpStream::connect(server.address).unwrap()).collect();
     let request =
         "POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
-    for cut in 0..=request.len() {
-        let mut stream = TcpStream::connect(server.address).unwrap();
-        stream.write_all(&request.as_bytes()[..cut]).unwrap();
+    let requests = request.repeat(2);
+    for cut in 0..=requests.len() {
+        for half_closed in [false, true] {
+            let mut client = server.client();
+            client.send(&requests[..cut]);
+            if half_closed {
+                client.stream.shutdown(Shutdown::Write).unwrap();
+                for _ in 0..cut / request.len() {
+                    assert_eq!(client.reply().text(), "3", "{cut}");
+                }
+                assert!(client.is_closed(), "{cut}");
+            }
+        }
     }
     for _ in 0..20 {
         let mut stream = TcpStream::connect(server.address).unwrap();
@@ -523,6 +653,16 @@ fn an_answer_that_cannot_be_completed_is_broken_off() {
     client.send("GET /truncated HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.try_reply(false), None);
     assert_eq!(server.client().get("/early").status, 500);
+}
+
+#[test]
+fn a_handler_may_ask_to_close_and_nothing_behind_its_answer_is_a_request() {
+    let server = Serving::start(bind(), app());
+    let mut client = server.client();
+    client.send("GET /last HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let reply = client.reply();
+    assert_eq!((reply.text(), reply.header("connection")), ("last", Some("close")));
+    assert!(client.is_closed());
 }
 
 #[test]
@@ -585,11 +725,35 @@ fn a_shutdown_closes_what_is_idle_and_answers_what_is_under_way() {
 }
 
 #[test]
+fn only_a_trusted_proxy_says_who_the_client_is_and_only_in_the_headers_that_count() {
+    let forwarded = "Forwarded: for=9.9.9.9;proto=https;host=outer";
+    let x_forwarded = "X-Forwarded-For: 8.8.8.8\r\nX-Forwarded-Host: x-outer";
+    let table = [
+        (&[][..], ProxyHeaders::XForwarded, "127.0.0.1 Http a"),
+        (&["10.0.0.0/8"], ProxyHeaders::Forwarded, "127.0.0.1 Http a"),
+        (&["127.0.0.0/8"], ProxyHeaders::XForwarded, "8.8.8.8 Http x-outer"),
+        (&["127.0.0.1"], ProxyHeaders::Forwarded, "9.9.9.9 Https outer"),
+    ];
+    for (trusted, headers, expected) in table {
+        let mut app = App::new();
+        app.get("/", |request: &Request| {
+            let client = request.remote_addr().map_or("-".to_owned(), |at| at.ip().to_string());
+            format!("{client} {:?} {}", request.scheme(), request.host().unwrap_or("-"))
+        });
+        let native = bind().trusted_proxies(trusted.iter().copied()).unwrap();
+        let server = Serving::start(native.proxy_headers(headers), app);
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{forwarded}\r\n{x_forwarded}\r\n\r\n");
+        let mut client = server.client();
+        assert_eq!(client.send(request).reply().text(), expected, "{trusted:?} {headers:?}");
+    }
+}
+
+#[test]
 fn a_unix_socket_serves_and_is_cleared_away() {
     let path = std::env::temp_dir().join(format!("bs-native-{}.socket", std::process::id()));
     let address = format!("unix:{}", path.display());
     // Left behind by a process that was killed.
-    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    drop(UnixListener::bind(&path).unwrap());
     let native = Native::bind(&address).unwrap().trusted_proxies(["unix"]).unwrap();
     let mut app = App::new();
     app.get("/", |request: &Request| format!("{:?}", request.remote_addr()));
@@ -626,6 +790,20 @@ fn a_socket_that_systemd_passes_on_is_served_and_outlives_the_server() {
 }
 
 #[test]
+fn a_unix_socket_that_systemd_passes_on_is_served_and_outlives_the_server() {
+    let path = std::env::temp_dir().join(format!("bs-passed-{}.socket", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut early = UnixStream::connect(&path).unwrap();
+    early.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let greeter = Program::greeter_handed(listener);
+    let mut text = String::new();
+    early.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert!(greeter.terminate().success());
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
 fn without_a_passed_socket_the_error_says_what_would_do() {
     // Also the second time: none is in use.
     for _ in 0..2 {
@@ -659,15 +837,15 @@ fn the_access_log_has_a_line_for_each_request_when_it_is_asked_for() {
     assert_eq!(quiet.client().get("/not-logged").status, 404);
 
     let took = |line: &String| line.rsplit_once(' ').unwrap().0.to_owned();
-    let lines: Vec<_> = access_log_of("192.0.2.7").iter().map(took).collect();
+    let lines: Vec<_> = logs_of("192.0.2.7").iter().map(took).collect();
     let expected = [
         "INFO 192.0.2.7 \"GET /logged/%22tea?hot=yes\" 200 14",
         "INFO 192.0.2.7 \"GET /logged\" 404 113",
         "INFO 192.0.2.7 \"GET /endless\" 200 -",
     ];
     assert_eq!(lines, expected);
-    assert_eq!(access_log_of("127.0.0.1 \"-\" 414").len(), 1);
-    assert_eq!(access_log_of("/not-logged").len(), 0);
+    assert_eq!(logs_of("127.0.0.1 \"-\" 414").len(), 1);
+    assert_eq!(logs_of("/not-logged").len(), 0);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The greeter as a process: over sockets, over Redis, beside another one, beside Python's.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::support::http::{Browser, exchange};
 use crate::support::process::Program;
@@ -22,6 +25,25 @@ fn a_greeter_in_memory_greets_and_ends_when_it_is_asked() {
     assert_eq!(chris.text(at, "/keys"), "name\n");
     assert_eq!(chris.get(at, "/nowhere").status, 404);
     assert!(greeter.terminate().success());
+}
+
+#[test]
+fn a_second_signal_ends_a_greeter_that_waits_for_a_client() {
+    let greeter = Program::greeter(&[], None);
+    let mut client = TcpStream::connect(greeter.address).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").unwrap();
+    // Both are served before the first signal: what came before is under way then.
+    assert_eq!(Browser::default().get(greeter.address, "/").status, 200);
+    greeter.ask_to_end();
+    while TcpStream::connect(greeter.address).is_ok() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    client.write_all(b"X: still here\r\n").unwrap();
+    // What shells report for SIGTERM; a shutdown that has come to its end is a 0.
+    assert_eq!(greeter.terminate().code(), Some(128 + 15));
+    let mut rest = Vec::new();
+    let _ = client.read_to_end(&mut rest);
+    assert!(rest.is_empty(), "{rest:?}");
 }
 
 #[test]

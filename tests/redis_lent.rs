@@ -11,6 +11,7 @@ use bottle_session::{
 use r2d2_redis::redis::{self as old, ConnectionLike};
 use r2d2_redis::{RedisConnectionManager, r2d2};
 
+use crate::faults::wait_until;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::redis_server::RedisServer;
 
@@ -25,6 +26,17 @@ fn lent() -> (RedisServer, FaultProxy, Theirs, RedisPool) {
         .build(RedisConnectionManager::new(proxy.url()).unwrap())
         .unwrap();
     let ours = RedisPool::from_r2d2_redis(theirs.clone(), RedisConfig::default()).unwrap();
+    (server, proxy, theirs, ours)
+}
+
+/// The same pool with the settings of r2d2, which tests a connection before it gives it away.
+fn lent_and_tested() -> (RedisServer, FaultProxy, Theirs, RedisPool) {
+    let (server, port) = RedisServer::start_on_port();
+    let proxy = FaultProxy::start(port);
+    let manager = RedisConnectionManager::new(proxy.url()).unwrap();
+    let theirs = r2d2::Pool::builder().max_size(1).build(manager).unwrap();
+    let config = RedisConfig::default().connect_timeout(Duration::from_millis(200));
+    let ours = RedisPool::from_r2d2_redis(theirs.clone(), config).unwrap();
     (server, proxy, theirs, ours)
 }
 
@@ -142,4 +154,25 @@ fn who_waited_in_vain_takes_nothing_from_the_application() {
         std::thread::yield_now();
     }
     assert!(!ours.connection().exists("any").unwrap());
+}
+
+#[test]
+fn a_connection_that_is_mute_while_its_pool_tests_it_holds_nobody_up() {
+    let (_server, proxy, theirs, ours) = lent_and_tested();
+    ours.connection().set("key", "value").unwrap();
+    for _ in 0..3 {
+        // The pool's PING has no time-out.
+        proxy.set(Fault::Stall);
+        let its = ours.clone();
+        let asking = std::thread::spawn(move || its.connection().get::<String>("key"));
+        wait_until("it has been answered", || asking.is_finished());
+        let error = asking.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(ours.breaker(), BreakerState::Open, "{error}");
+        proxy.set(Fault::Pass);
+        assert_eq!(recovers(&ours).get::<String>("key").unwrap(), "value");
+    }
+    // Whoever came too late to be waited for has given it back.
+    let theirs: String = old::cmd("GET").arg("key").query(&mut *theirs.get().unwrap()).unwrap();
+    assert_eq!(theirs, "value");
 }

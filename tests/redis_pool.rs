@@ -11,7 +11,7 @@ use bottle_session::{
 
 use crate::faults::wait_until;
 use crate::support::fault_proxy::{Fault, FaultProxy};
-use crate::support::logs::{collect_logs, errors_of};
+use crate::support::logs::{collect_logs, errors_of, logs_of};
 use crate::support::redis_server::RedisServer;
 
 /// A server, a proxy in front of it, and a pool that goes through the proxy.
@@ -360,6 +360,25 @@ fn what_is_wrong_with_the_configuration_is_logged_once_however_many_requests_it_
     let errors = errors_of(&address);
     assert_eq!(errors.iter().filter(|line| line.contains("NOAUTH")).count(), 1, "{errors:?}");
     assert_eq!(errors_of("/logged-once"), [""; 0]);
+}
+
+#[test]
+fn a_redis_that_drops_sessions_when_its_memory_is_full_is_warned_of_once() {
+    for (policy, warned) in [
+        ("noeviction", 0),
+        ("allkeys-lru", 1),
+        // Of these each drops keys that have an end, as all sessions have.
+        ("volatile-lru", 1),
+        ("volatile-ttl", 1),
+    ] {
+        let server = RedisServer::start(&["--maxmemory-policy", policy]);
+        let pool = pool_of(&server, 2);
+        let (mut one, mut other) = (pool.connection(), pool.connection());
+        assert!(one.exists("any").is_ok() && other.exists("any").is_ok());
+        let warnings = logs_of(server.url(0).trim_start_matches("redis+"));
+        assert_eq!(warnings.len(), warned, "{policy}: {warnings:?}");
+        assert!(warnings.iter().all(|line| line.contains(policy)), "{warnings:?}");
+    }
 }
 
 #[test]

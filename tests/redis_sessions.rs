@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bottle_session::http::Method;
 use bottle_session::{
-    App, ErrorKind, Exchange, Layout, RedisConnection, RedisPlugin, RedisPool, Request, Result,
-    Session, SessionPlugin, TestClient, named,
+    App, ErrorKind, Event, Exchange, Layout, RedisConnection, RedisPlugin, RedisPool, Request,
+    Result, Session, SessionPlugin, TestClient, named,
 };
 
 use crate::support::redis_server::{RedisServer, info};
@@ -313,6 +313,81 @@ fn operations_in_the_store_work_on_new_and_emptied_sessions_in_both_layouts() {
         text("/remove-commit-set");
         assert_eq!(text("/get/again"), "kept", "{layout:?}");
         assert_eq!(text("/get/after"), "-", "{layout:?}");
+    }
+}
+
+#[test]
+fn a_record_that_is_damaged_or_too_large_is_no_session_and_an_event_says_so() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let log = heard.clone();
+    let mut counters = None;
+    let mut fixture = Fixture::new(|plugin| {
+        let plugin = plugin.max_bytes(1000).max_fields(2).events(move |event: Event<'_>| {
+            if let Event::Damaged(why) = event {
+                log.lock().unwrap().push(why.to_string());
+            }
+        });
+        counters = Some(plugin.counters());
+        plugin
+    });
+    let too_large = "is larger than 2 fields or 1000 bytes";
+    let large = "x".repeat(1000);
+    for (number, (field, value, why)) in [
+        ("name", large.as_bytes(), too_large),
+        ("third", b"1", too_large),
+        ("name", b"\xff", "is not text"),
+        ("\0", b"2:1:1::00", "has no metadata of ours"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fixture.client.forget_cookies();
+        redis::cmd("FLUSHALL").exec(&mut fixture.redis).unwrap();
+        fixture.text("/set/name/Ada");
+        fixture.text("/set/other/1");
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut fixture.redis).unwrap();
+        let set = redis::cmd("HSET").arg(&keys[0]).arg(field).arg(value).to_owned();
+        set.exec(&mut fixture.redis).unwrap();
+        assert_eq!(fixture.text("/get/name"), "-", "{why}");
+        let heard = heard.lock().unwrap();
+        assert_eq!(heard.len(), number + 1, "{heard:?}");
+        assert!(heard[number].ends_with(why), "{heard:?}");
+        assert!(!heard[number].contains(&fixture.client.cookie("bottle.session").unwrap()));
+    }
+    assert_eq!(counters.unwrap().snapshot().damaged, 4);
+}
+
+#[test]
+fn a_remembered_session_lives_as_long_as_its_cookie_says_however_often_its_request_saves() {
+    for layout in [Layout::Default, Layout::BottleSession] {
+        let server = RedisServer::start(&[]);
+        let mut app = App::new();
+        let pool = RedisPool::open(&server.url(0)).unwrap();
+        app.install(SessionPlugin::new().pool(pool).layout(layout)).unwrap();
+        app.get("/<how>", |s: &mut Session, how: &str| -> Result<()> {
+            s.set("name", "Ada");
+            s.remember(Duration::from_secs(30 * 86_400));
+            s.commit()?;
+            match how {
+                "change" => s.set("name", "Bob"),
+                "renew" => s.regenerate(),
+                "add" => drop(s.incr("n", 1)?),
+                _ => {}
+            }
+            Ok(())
+        });
+        let client = TestClient::new(app).unwrap();
+        let mut redis = server.connect(0);
+        for how in ["once", "change", "renew", "add"] {
+            client.forget_cookies();
+            redis::cmd("FLUSHALL").exec(&mut redis).unwrap();
+            let answer = client.get(&format!("/{how}")).send();
+            let cookie = answer.set_cookies()[0];
+            assert!(cookie.contains("Max-Age=2592000"), "{layout:?} {how}: {cookie}");
+            let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).unwrap();
+            let left: i64 = redis::cmd("TTL").arg(&keys[0]).query(&mut redis).unwrap();
+            assert!(left > 29 * 86_400, "{layout:?} {how}: {left} s");
+        }
     }
 }
 

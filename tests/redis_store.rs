@@ -564,8 +564,8 @@ fn sessions_of_bottle_session_move_to_the_default_layout() {
     // What a Python request that was still on its way leaves behind does not replace it.
     let _: i64 = fixture.redis.hset(key, "name", "late").unwrap();
     assert_eq!(fields(store, &id), Some(owned(&[("b", "2"), ("name", "Chris")])));
-    let _: i64 = fixture.redis.del(key).unwrap();
 
+    // Nor does it outlive the id.
     let to = fresh_id(IdFormat::Base64Url);
     assert_eq!(save(store, &id, Action::Rotate { to: &to }, &[]).unwrap(), Saved::Stored);
     assert_eq!(fields(store, &id), None);
@@ -632,6 +632,43 @@ fn a_reply_that_no_session_has_is_not_read() {
     assert!(error.to_string().contains("which no session of this store has"), "{error}");
     proxy.set(Fault::Pass);
     assert!(load(&store, &id).unwrap().is_some());
+}
+
+#[test]
+fn a_reply_of_another_shape_closes_the_connection_although_it_has_the_sessions_mark() {
+    let (server, port) = RedisServer::start_on_port();
+    let proxy = FaultProxy::start(port);
+    let store = RedisStore::new(RedisPool::open(&proxy.url()).unwrap());
+    let id = create(&store, &[("a", "1")]);
+    let key = Load { id: &id, lifetimes: IDLE };
+    let load = |store: &RedisStore| load(store, &id).map(|record| format!("{record:?}"));
+    let save = |store: &RedisStore| {
+        save(store, &id, Action::Update, &[]).map(|saved| format!("{saved:?}"))
+    };
+    let take = |store: &RedisStore| store.take(&key, &["b"]).map(|taken| format!("{taken:?}"));
+    let add = |store: &RedisStore| store.increment(&key, "n", 1).map(|sum| sum.to_string());
+    type Act<'a> = &'a dyn Fn(&RedisStore) -> bottle_session::Result<String>;
+    let table: [(Act<'_>, &str); 8] = [
+        (&load, "$2\r\nok\r\n"),
+        (&load, "$6\r\nstored\r\n"),
+        (&load, "$2\r\nok\r\n:1\r\n"),
+        (&load, "$4\r\ngone\r\n*0\r\n"),
+        (&save, "$2\r\nok\r\n:1\r\n:1\r\n:1\r\n*0\r\n"),
+        (&take, "$2\r\nok\r\n:1\r\n"),
+        (&add, "$2\r\nok\r\n*0\r\n"),
+        (&add, "$6\r\nstored\r\n"),
+    ];
+    for (act, rest) in table {
+        assert!(act(&store).is_ok(), "{rest:?}");
+        let before = server.newest_client();
+        let count = 1 + rest.matches(['$', ':', '*']).count();
+        let reply = format!("*{count}\r\n$16\r\n{}\r\n{rest}", id.mark());
+        proxy.set(Fault::Garbage(reply.leak().as_bytes()));
+        assert_eq!(act(&store).unwrap_err().kind(), ErrorKind::Desync, "{rest:?}");
+        proxy.set(Fault::Pass);
+        assert!(act(&store).is_ok(), "{rest:?}");
+        assert_ne!(server.newest_client(), before, "{rest:?}");
+    }
 }
 
 #[test]

@@ -24,6 +24,13 @@ fn app() -> App {
     app.get("/stream", || Response::stream(repeat(b'x').take(100_000), None));
     app.get("/known", || Response::stream(repeat(b'y').take(70_000), Some(70_000)));
     app.get("/large", || vec![b'z'; 3_000_000]);
+    app.get("/overlong", || Response::stream(&b"abcdefgh"[..], Some(3)));
+    app.get("/framed", || {
+        let text = Response::text("abc").with_header("content-length", "999");
+        text.with_header("transfer-encoding", "chunked, gzip")
+    });
+    app.get("/unmodified", || (304, "text"));
+    app.get("/no-content", || (204, Response::stream(&b"text"[..], None)));
     app.get("/empty", || bottle_session::http::StatusCode::NO_CONTENT);
     app.get("/panic", || -> &'static str { panic!("on purpose") });
     app.get("/cookie", |head: &mut ResponseHead| -> Result<(), HttpError> {
@@ -121,6 +128,26 @@ macro_rules! suite {
                     assert_eq!(known.header("content-length"), Some("70000"));
                     assert_eq!(known.body, vec![b'y'; 70_000]);
                     assert_eq!(client.get("/large").body, vec![b'z'; 3_000_000]);
+                }
+            }
+
+            #[test]
+            fn an_answer_has_the_framing_of_the_server_whatever_its_handler_says() {
+                let server = serve(app());
+                let mut client = server.client();
+                let table = [
+                    ("/overlong", 200, "abc"),
+                    ("/framed", 200, "abc"),
+                    ("/unmodified", 304, ""),
+                    ("/no-content", 204, ""),
+                ];
+                for (path, status, body) in table {
+                    let reply = client.get(path);
+                    assert_eq!((reply.status, reply.text()), (status, body), "{path}");
+                    assert_eq!(reply.header("transfer-encoding"), None, "{path}");
+                    let head = format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+                    assert_eq!(client.send(head).reply_to_head().status, status, "{path}");
+                    assert_eq!(client.get("/").text(), "hello", "behind {path}");
                 }
             }
 

@@ -4,13 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use bottle_session::http::{self, HeaderMap, Method};
 use bottle_session::{
-    App, Callback, Error, ErrorKind, Event, HttpError, Load, MemoryStore, Plugin, Record, Result,
-    Route, SameSite, Save, Saved, Session, SessionPlugin, SessionStore, TestClient, abort, named,
-    redirect,
+    App, Callback, Cookie, Error, ErrorKind, Event, Exchange, HttpError, IdFormat, Layout,
+    ListenAddress, Load, MemoryStore, Plugin, Record, Request, ResponseHead, Result, Route,
+    SameSite, Save, Saved, Session, SessionId, SessionPlugin, SessionStore, TestClient, abort,
+    named, redirect,
 };
 
-use crate::support::logs::collect_logs;
+use crate::support::logs::{collect_logs, logs_of};
 
 /// A clock that a test moves.
 #[derive(Clone, Default)]
@@ -29,6 +31,7 @@ impl Clock {
 }
 
 fn client(plugin: SessionPlugin) -> TestClient {
+    // Whatever they do shows no id in any log.
     collect_logs();
     let mut app = App::new();
     app.install(plugin).unwrap();
@@ -154,6 +157,78 @@ fn the_cookie_is_what_the_options_say() {
     ];
     for (plugin, expected) in table {
         assert_eq!(set_cookie(plugin), expected);
+    }
+}
+
+#[test]
+fn the_log_says_what_the_cookie_will_be_and_warns_where_others_can_see_it() {
+    collect_logs();
+    let local = ["127.0.0.1:80", "[::1]:80"].map(|at| ListenAddress::Tcp(at.parse().unwrap()));
+    let unix = ListenAddress::Unix("/run/app.socket".into());
+    let public = ["0.0.0.0:80", "[::]:80", "192.0.2.1:80"];
+    let public = public.map(|at| ListenAddress::Tcp(at.parse().unwrap()));
+    let new = |name: &str| SessionPlugin::new().in_memory().cookie_name(name);
+    for (name, plugin, attributes, warned) in [
+        ("bare", new("logged-bare"), "(Path=/; SameSite=Lax)", true),
+        ("secure", new("logged-secure").cookie_secure(true), "SameSite=Lax; Secure)", true),
+        ("only", new("logged-only").cookie_httponly(true), "SameSite=Lax; HttpOnly)", true),
+        ("hard", new("logged-hard").hardened(), "SameSite=Lax; Secure; HttpOnly)", false),
+    ] {
+        let mut app = App::new();
+        app.install(plugin).unwrap();
+        let lines = || logs_of(&format!("logged-{name} "));
+        let start = lines();
+        assert_eq!(start.len(), 1, "{start:?}");
+        let said = start[0].starts_with("INFO ") && start[0].contains(attributes);
+        assert!(said && start[0].contains("idle limit 300s"), "{start:?}");
+        let service = app.build().unwrap();
+        local.iter().chain([&unix]).for_each(|address| service.serving(address));
+        assert_eq!(lines().len(), 1, "{name}: nobody else sees it");
+        public.iter().for_each(|address| service.serving(address));
+        let warnings = lines().iter().filter(|line| line.starts_with("WARN serving ")).count();
+        assert_eq!(warnings, if warned { public.len() } else { 0 }, "{name}");
+    }
+}
+
+#[test]
+fn no_debug_shows_an_id() {
+    let shown = Arc::new(Mutex::new(String::new()));
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    let all = shown.clone();
+    app.get(
+        "/",
+        move |s: &mut Session, request: &Request, headers: &HeaderMap, head: &mut ResponseHead| {
+            s.regenerate();
+            s.commit().unwrap();
+            let id = request.cookie(COOKIE).unwrap().into_owned();
+            head.set_cookie(Cookie::new("own", id)).unwrap();
+            *all.lock().unwrap() += &format!("{s:?} {request:?} {headers:?} {head:?}");
+            *all.lock().unwrap() += &format!("{:?} {:?}", request.cookies(), request.headers());
+        },
+    );
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    let old = client.cookie(COOKIE).unwrap();
+    let mut request = Request::new(Method::GET, "/".parse().unwrap());
+    let cookie = format!("{COOKIE}={old}").parse().unwrap();
+    request = request.with_headers(HeaderMap::from_iter([(http::header::COOKIE, cookie)]));
+    let mut exchange = [Exchange::new(request)];
+    client.service().prepare(&mut exchange);
+    client.service().run(&mut exchange[0]);
+    client.service().finish(&mut exchange);
+    let shown = format!("{} {exchange:?}", shown.lock().unwrap());
+    let [exchange] = exchange;
+    let response = exchange.into_response();
+    let new = response.headers()["set-cookie"].to_str().unwrap();
+    let new = new.split(['=', ';']).nth(1).unwrap().to_owned();
+    client.set_cookie(COOKIE, &new);
+    let again = client.get("/").send();
+    let shown = format!("{shown} {response:?} {again:?}");
+    for id in [old, new, client.cookie(COOKIE).unwrap()] {
+        assert_eq!(id.len(), 43);
+        assert!(!shown.contains(&id[..8]), "{id} in {shown}");
     }
 }
 
@@ -395,6 +470,31 @@ fn of_several_cookies_of_its_name_the_first_that_is_a_session_counts() {
 }
 
 #[test]
+fn a_session_that_cannot_be_had_is_not_replaced_by_that_of_another_cookie() {
+    let store = Counted::default();
+    let client = client(SessionPlugin::new().store(store.clone()));
+    let ids = ["Ada", "Bob"].map(|name| {
+        client.forget_cookies();
+        text(&client, &format!("/set/name/{name}"));
+        client.cookie(COOKIE).unwrap()
+    });
+    client.forget_cookies();
+    let (ada, bob, dead) = (&*ids[0], &*ids[1], &*"A".repeat(43));
+    *store.failing_load.lock().unwrap() = SessionId::parse(ada, IdFormat::Base64Url);
+    for (sent, status, name) in [
+        ([ada, bob], 503, ""),
+        ([dead, ada], 503, ""),
+        ([bob, ada], 200, "Bob"),
+        ([dead, bob], 200, "Bob"),
+    ] {
+        let cookies = format!("{COOKIE}={}; {COOKIE}={}", sent[0], sent[1]);
+        let answer = client.get("/get/name").header("cookie", &cookies).send();
+        assert_eq!(answer.status(), status, "{sent:?}");
+        assert!(status != 200 || answer.text() == name, "{sent:?}: {}", answer.text());
+    }
+}
+
+#[test]
 fn what_a_handler_set_before_it_failed_is_saved_unless_it_panicked() {
     let client = client(SessionPlugin::new().in_memory());
     for (path, status, expected) in [
@@ -477,6 +577,45 @@ fn a_late_answer_never_touches_the_new_cookie() {
         let other = slow.lock().unwrap().take().unwrap();
         assert_eq!(text(&other, "/late"), "-", "{how} {what}");
         assert_eq!(text(&client, "/late"), "-", "{how} {what}");
+    }
+}
+
+#[test]
+fn what_is_done_at_once_sends_no_cookie_that_another_request_has_made_a_dead_one() {
+    let clock = Clock::default();
+    let meanwhile = Arc::new(Mutex::new(None::<TestClient>));
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(clock.store())).unwrap();
+    app.get("/set", |s: &mut Session| s.flash("info", "message"));
+    app.get("/regenerate", |s: &mut Session| s.regenerate());
+    let others = meanwhile.clone();
+    app.get("/<what>", move |s: &mut Session, what: &str| -> Result<()> {
+        match what {
+            "commit" => s.commit()?,
+            "incr" => drop(s.incr("n", 1)?),
+            "take" => drop(s.take("none")?),
+            "claim" => drop(s.set_if_absent("claimed", "yes")?),
+            _ => drop(s.take_flashes()?),
+        }
+        if let Some(other) = others.lock().unwrap().take() {
+            assert_eq!(other.get("/regenerate").send().status(), 200);
+        }
+        Ok(())
+    });
+    let client = TestClient::new(app).unwrap();
+    for what in ["commit", "incr", "take", "claim", "flashes"] {
+        for renewed in [false, true] {
+            client.forget_cookies();
+            client.get("/set").send();
+            // Old enough that the cookie is to be sent anew.
+            clock.pass(Duration::from_secs(100));
+            let other = TestClient::of(client.service().clone());
+            other.set_cookie(COOKIE, &client.cookie(COOKIE).unwrap());
+            *meanwhile.lock().unwrap() = renewed.then_some(other);
+            let answer = client.get(&format!("/{what}")).send();
+            let cookies = usize::from(!renewed);
+            assert_eq!((answer.status(), answer.set_cookies().len()), (200, cookies), "{what}");
+        }
     }
 }
 
@@ -704,6 +843,10 @@ fn settings_that_cannot_work_are_refused_at_install() {
         (vec![new().cookie_same_site(SameSite::None)], "SameSite=None cookie only with"),
         (vec![new().cookie_lifetime(Duration::ZERO)], "a lifetime of zero"),
         (vec![new().host("redis")], "do not go with in_memory"),
+        (
+            vec![SessionPlugin::new().migrate_from(Layout::BottleSession).hardened()],
+            "migrate_from finds no former session",
+        ),
     ];
     for (plugins, expected) in table {
         let error = error(plugins);
@@ -747,6 +890,66 @@ fn a_store_that_fails_makes_nobody_anonymous() {
     assert_eq!(client.get("/get").send().status(), 500);
     *store.failing.lock().unwrap() = None;
     assert_eq!(text(&client, "/get"), "Ada");
+}
+
+#[test]
+fn what_a_commit_has_lost_no_later_one_acknowledges() {
+    let store = Counted::default();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(store.clone())).unwrap();
+    app.get("/set", |s: &mut Session| s.set("name", "Ada"));
+    app.get("/get", |s: &mut Session| s.keys().collect::<Vec<_>>().join(" "));
+    let failing = store.failing_saves.clone();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let told = heard.clone();
+    app.get("/pay/<what>", move |s: &mut Session, what: &str| {
+        match what {
+            "lost" => s.set("paid", "yes"),
+            _ => s.set("large", "x".repeat(70_000)),
+        }
+        *failing.lock().unwrap() = true;
+        let lost = s.commit();
+        // The store works again.
+        *failing.lock().unwrap() = false;
+        s.set("more", "yes");
+        let later = [s.commit(), s.incr("n", 1).map(drop), s.take("name").map(drop)];
+        let kinds = std::iter::once(lost).chain(later).map(|done| done.map_err(|e| e.kind()));
+        *told.lock().unwrap() = kinds.collect();
+        "paid"
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    for (what, status, kind) in
+        [("lost", 503, ErrorKind::Unavailable), ("refused", 500, ErrorKind::Session)]
+    {
+        let answer = client.get(&format!("/pay/{what}")).send();
+        assert_eq!((answer.status(), answer.set_cookies().len()), (status, 0), "{what}");
+        assert_eq!(*heard.lock().unwrap(), [Err(kind); 4], "{what}");
+        assert_eq!(text(&client, "/get"), "name", "{what}");
+    }
+}
+
+#[test]
+fn what_could_not_be_saved_is_for_no_cache_to_keep_whatever_the_handler_said() {
+    let store = Counted::default();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(store.clone())).unwrap();
+    app.get("/<what>", |s: &mut Session, head: &mut ResponseHead, what: &str| -> Result<()> {
+        head.set_header("cache-control", "public, max-age=3600")?;
+        match what {
+            "set" => s.set("name", "Ada"),
+            _ => s.set("large", "x".repeat(70_000)),
+        }
+        Ok(())
+    });
+    let client = TestClient::new(app).unwrap();
+    *store.failing_saves.lock().unwrap() = true;
+    for (path, status) in [("/set", 503), ("/large", 500)] {
+        let answer = client.get(path).send();
+        assert_eq!(answer.status(), status, "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+        assert_eq!(answer.header("vary"), Some("Cookie"), "{path}");
+    }
 }
 
 #[test]
@@ -812,6 +1015,7 @@ struct Counted {
     saves: Arc<AtomicU64>,
     failing: Arc<Mutex<Option<ErrorKind>>>,
     failing_saves: Arc<Mutex<bool>>,
+    failing_load: Arc<Mutex<Option<SessionId>>>,
 }
 
 impl Counted {
@@ -831,6 +1035,9 @@ impl SessionStore for Counted {
     fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.check()?;
+        if self.failing_load.lock().unwrap().as_ref() == Some(load.id) {
+            return Err(Error::new(ErrorKind::Unavailable, "told to fail"));
+        }
         self.inner.load(load)
     }
 

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use bottle_session::server::tiny_http::TinyHttp;
 use bottle_session::{
@@ -129,6 +130,20 @@ fn a_request_that_runs_at_shutdown_is_finished_and_its_session_saved() {
         assert_eq!(answer.set_cookies().len(), 1);
         serving.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn the_port_is_free_some_time_after_the_server_has_ended() {
+    let server = TinyHttp::bind("127.0.0.1:0").unwrap();
+    let ListenAddress::Tcp(address) = server.address() else { panic!("a TCP address") };
+    let shutdown = ShutdownHandle::new();
+    shutdown.shutdown();
+    server.serve(App::new().build().unwrap(), &shutdown).unwrap();
+    // Although there is still a handle to it.
+    while std::net::TcpListener::bind(address).is_err() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(format!("{shutdown:?}"), "ShutdownHandle(Graceful)");
 }
 
 #[test]

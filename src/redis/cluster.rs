@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use ::redis::{Arg, Cmd, Pipeline, ServerError, Value, cmd};
@@ -224,9 +224,21 @@ impl RedisCluster {
 
     /// Reads the map, unless it was read this short a time ago or by somebody else meanwhile. The node that
     /// somebody was sent to knows best; those that do not answer are asked last, and not all in one request.
+    ///
+    /// Where a new map is no more than a hope, or no node is known to answer, nobody waits for who reads it: that
+    /// can take as long as a node that is mute.
     fn read_map(&self, new: Duration, sent_to: Option<Node>) {
         let asked = Instant::now();
-        let mut read = locked(&self.0.reading);
+        let answers = |pool: &RedisPool| pool.breaker() == BreakerState::Closed;
+        let worth_waiting =
+            sent_to.is_some() || new.is_zero() && locked(&self.0.pools).values().any(answers);
+        let reading = match self.0.reading.try_lock() {
+            Err(TryLockError::WouldBlock) if worth_waiting => Some(locked(&self.0.reading)),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Ok(reading) => Some(reading),
+        };
+        let Some(mut read) = reading else { return };
         if read.is_some_and(|read| read > asked || read.elapsed() < new) {
             return;
         }
@@ -472,5 +484,25 @@ mod tests {
         let found_out =
             pools.values().filter(|pool| pool.breaker() != BreakerState::Closed).count();
         assert!((1..8).contains(&found_out), "{found_out}");
+    }
+
+    #[test]
+    fn nobody_waits_for_who_reads_the_map_where_no_node_answers() {
+        let [mute, _] = in_order();
+        let time = Duration::from_millis(100);
+        let config = RedisConfig::default().connect_timeout(time).operation_timeout(time);
+        let cluster = cluster(&[port(&mute)], config);
+        assert!(matches!(&read(&cluster)[..], [Err(_)]));
+        let node = ("127.0.0.1".to_owned(), port(&mute));
+        for map in [Map::default(), Map(BTreeMap::from([(SLOTS - 1, (0, node))]))] {
+            *cluster.0.map.write().unwrap() = Arc::new(map);
+            let reading = locked(&cluster.0.reading);
+            let (answer, answered) = std::sync::mpsc::channel();
+            let asking = cluster.clone();
+            std::thread::spawn(move || answer.send(read(&asking)[0].is_err()));
+            let failed = answered.recv_timeout(Duration::from_secs(60));
+            assert!(failed.expect("it waits for nobody"));
+            drop(reading);
+        }
     }
 }

@@ -9,8 +9,8 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::TcpListener;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
 use ::redis::{ServerError, Value};
@@ -42,7 +42,11 @@ impl Lent {
         if self.connection.is_some() {
             return Ok(());
         }
-        match self.pool.get_timeout(left(deadline)) {
+        let taken = match self.pool.test_on_check_out() {
+            false => self.pool.get_timeout(left(deadline)),
+            true => take_tested(&self.pool, deadline)?,
+        };
+        match taken {
             Ok(connection) => self.connection = Some(connection),
             Err(_) if self.pool.state().connections >= self.pool.max_size() => {
                 return Err(NotLent::AllInUse);
@@ -79,6 +83,27 @@ impl Lent {
             .as_ref()
             .is_none_or(|connection| old::ConnectionLike::is_open(&**connection))
     }
+}
+
+type Taken = Result<r2d2::PooledConnection<RedisConnectionManager>, r2d2::Error>;
+
+/// Takes a connection that its pool tests first, by a PING without a time-out. Where Redis is mute, it is not
+/// the request that waits for that but a thread of its own, one for each connection of the pool at most.
+fn take_tested(pool: &LentPool, deadline: Instant) -> Result<Taken, NotLent> {
+    let down = |why: String| NotLent::Down(why);
+    let (give, taken) = mpsc::sync_channel(0);
+    let theirs = pool.clone();
+    // Sooner than the deadline, so that a pool whose connections are all in use can still say so.
+    let patience = left(deadline).mul_f32(0.9);
+    let take = move || {
+        // Nobody waits any more: the connection goes back.
+        drop(give.send(theirs.get_timeout(patience)));
+    };
+    std::thread::Builder::new()
+        .name("redis-lent".to_owned())
+        .spawn(take)
+        .map_err(|error| down(error.to_string()))?;
+    taken.recv_timeout(left(deadline)).map_err(|_| down("a connection is mute".to_owned()))
 }
 
 /// Why the application's pool gave no connection.

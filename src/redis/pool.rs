@@ -637,10 +637,11 @@ fn advise(link: &mut Link, config: &RedisConfig) {
     };
     let text = String::from_utf8_lossy(&text);
     let policy = text.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
-    if let Some(policy) = policy.map(str::trim).filter(|policy| policy.starts_with("allkeys-")) {
+    // Every session has an end, so a volatile- policy has an eye on sessions above all.
+    if let Some(policy) = policy.map(str::trim).filter(|policy| *policy != "noeviction") {
         log::warn!(
-            "{config} evicts any key when its memory is full (maxmemory-policy {policy}), which logs \
-             visitors out; noeviction or a volatile- policy does not"
+            "{config} drops keys when its memory is full (maxmemory-policy {policy}), sessions among them, \
+             which logs visitors out; noeviction does not"
         );
     }
 }

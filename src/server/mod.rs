@@ -62,10 +62,12 @@ struct State {
     changed: Condvar,
 }
 
+type Listener = Arc<dyn Fn(ShutdownStage) + Send + Sync>;
+
 #[derive(Default)]
 struct Progress {
     stage: ShutdownStage,
-    listeners: Vec<Box<dyn Fn(ShutdownStage) + Send>>,
+    listeners: Vec<Listener>,
 }
 
 /// How far a shutdown has come.
@@ -110,13 +112,17 @@ impl ShutdownHandle {
     }
 
     /// Calls `listener` at each further stage, and at once if there has been one: how a server that waits
-    /// on sockets is woken.
-    pub fn on_change(&self, listener: impl Fn(ShutdownStage) + Send + 'static) {
+    /// on sockets is woken. Where two threads ask for a shutdown at the same time, it can hear of the later
+    /// stage first, and of one stage twice.
+    pub fn on_change(&self, listener: impl Fn(ShutdownStage) + Send + Sync + 'static) {
+        let listener: Listener = Arc::new(listener);
         let mut progress = self.progress();
-        if progress.stage != ShutdownStage::Running {
-            listener(progress.stage);
+        progress.listeners.push(listener.clone());
+        let stage = progress.stage;
+        drop(progress);
+        if stage != ShutdownStage::Running {
+            listener(stage);
         }
-        progress.listeners.push(Box::new(listener));
     }
 
     /// Makes SIGINT and SIGTERM ask for a shutdown; a second one ends the process at once.
@@ -134,8 +140,8 @@ impl ShutdownHandle {
                     }
                     _ => {
                         log::warn!("signal {signal} again: ending at once");
-                        handle.shutdown_now();
-                        // What shells report for a process that a signal ended.
+                        // What shells report for a process that a signal ended. Not by way of the server: an
+                        // end in good order says 0.
                         std::process::exit(128 + signal);
                     }
                 }
@@ -152,11 +158,15 @@ impl ShutdownHandle {
 
     fn advance(&self, stage: ShutdownStage) {
         let mut progress = self.progress();
-        if stage > progress.stage {
-            progress.stage = stage;
-            progress.listeners.iter().for_each(|listener| listener(stage));
-            self.0.changed.notify_all();
+        if stage <= progress.stage {
+            return;
         }
+        progress.stage = stage;
+        self.0.changed.notify_all();
+        // A listener may use the handle itself.
+        let listeners = progress.listeners.clone();
+        drop(progress);
+        listeners.iter().for_each(|listener| listener(stage));
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -211,4 +221,28 @@ pub(crate) fn run(address: &str, service: Service, shutdown: &ShutdownHandle) ->
 /// The error of an address that cannot be listened on.
 pub(crate) fn cannot_listen(address: &str, why: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Io, format!("cannot listen on {address:?}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_hear_of_each_stage_and_may_use_the_handle() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let shutdown = ShutdownHandle::new();
+        let listen = || {
+            let (handle, heard) = (shutdown.clone(), heard.clone());
+            shutdown.on_change(move |stage| heard.lock().unwrap().push((stage, handle.stage())));
+        };
+        listen();
+        shutdown.shutdown();
+        shutdown.shutdown();
+        listen();
+        shutdown.shutdown_now();
+        shutdown.shutdown();
+        use ShutdownStage::{Graceful, Immediate};
+        let (first, second) = ((Graceful, Graceful), (Immediate, Immediate));
+        assert_eq!(*heard.lock().unwrap(), [first, first, second, second]);
+    }
 }

@@ -77,8 +77,13 @@ impl Server for TinyHttp {
     fn serve(self, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
         service.serving(&self.address);
         log::info!("tiny_http listens on {} with {} workers", self.address, self.workers);
-        let (server, workers) = (self.server.clone(), self.workers);
-        shutdown.on_change(move |_| (0..workers).for_each(|_| server.unblock()));
+        // The handle may live on, and must not hold the port.
+        let (server, workers) = (Arc::downgrade(&self.server), self.workers);
+        shutdown.on_change(move |_| {
+            if let Some(server) = server.upgrade() {
+                (0..workers).for_each(|_| server.unblock());
+            }
+        });
         std::thread::scope(|scope| {
             for number in 0..self.workers {
                 let (server, service) = (&self.server, &service);

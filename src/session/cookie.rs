@@ -53,6 +53,11 @@ impl CookieSettings {
         if !self.path.starts_with('/') {
             return refused("cookie_path must start with /");
         }
+        if !self.domain.as_deref().is_none_or(is_host_name) {
+            return refused(
+                "cookie_domain must be the name of a host, such as example.org: no scheme, no port",
+            );
+        }
         if starts_with(&self.name, "__host-")
             && (!self.secure || self.path != "/" || self.domain.is_some())
         {
@@ -62,6 +67,12 @@ impl CookieSettings {
         }
         if starts_with(&self.name, "__secure-") && !self.secure {
             return refused("browsers keep a __Secure- cookie only with cookie_secure(true)");
+        }
+        let is_http = ["__http-", "__host-http-"].iter().any(|it| starts_with(&self.name, it));
+        if is_http && !(self.secure && self.http_only) {
+            return refused(
+                "browsers keep a __Http- cookie only with cookie_secure(true) and cookie_httponly(true)",
+            );
         }
         if self.same_site == SameSite::None && !self.secure {
             return refused("browsers keep a SameSite=None cookie only with cookie_secure(true)");
@@ -102,6 +113,15 @@ impl CookieSettings {
     }
 }
 
+/// Letters, digits, hyphens and underscores between dots; a dot before them means nothing (RFC 6265 section 5.2.3).
+fn is_host_name(domain: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    domain.strip_prefix('.').unwrap_or(domain).split('.').all(is_label)
+}
+
 fn starts_with(name: &str, lower_case_prefix: &str) -> bool {
     // Browsers compare the prefixes without regard to case.
     name.get(..lower_case_prefix.len())
@@ -140,6 +160,26 @@ mod tests {
             settings.check().is_ok()
         };
         assert!(change(&|_| {}));
+        for domain in ["example.org", ".example.org", "a-1.example_2.org", "localhost"] {
+            assert!(change(&|s| s.domain = Some(domain.to_owned())), "{domain}");
+        }
+        for domain in
+            ["", ".", "example.org.", "..org", "https://example.org", "example.org:443", "a,b", "é"]
+        {
+            assert!(!change(&|s| s.domain = Some(domain.to_owned())), "{domain}");
+        }
+        for (name, secure, http_only, kept) in [
+            ("__Http-id", true, true, true),
+            ("__Http-id", true, false, false),
+            ("__http-id", false, true, false),
+            ("__Host-Http-id", true, true, true),
+            ("__Host-Http-id", true, false, false),
+            ("__Host-id", true, false, true),
+        ] {
+            let settings =
+                CookieSettings { name: name.to_owned(), secure, http_only, ..Default::default() };
+            assert_eq!(settings.check().is_ok(), kept, "{name} {secure} {http_only}");
+        }
         let refused: [&dyn Fn(&mut CookieSettings); 12] = [
             &|s| s.name = String::new(),
             &|s| s.name = "a b".to_owned(),

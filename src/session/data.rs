@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::id::SessionId;
 use super::keeper::Keeper;
 use super::memory::integer;
-use super::store::{Action, Changes, Load, Record, Save, Saved, gone, not_a_number};
+use super::store::{Action, Changes, Lifetimes, Load, Record, Save, Saved, gone, not_a_number};
 use crate::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
 
@@ -120,6 +120,7 @@ pub(crate) struct Pending {
     id: SessionId,
     kind: Kind,
     changes: Changes,
+    lifetimes: Lifetimes,
     remember: Option<Duration>,
 }
 
@@ -133,7 +134,7 @@ enum Kind {
 }
 
 impl Pending {
-    pub(crate) fn save(&self, keeper: &Keeper) -> Save<'_> {
+    pub(crate) fn save(&self) -> Save<'_> {
         Save {
             id: &self.id,
             action: match &self.kind {
@@ -143,7 +144,7 @@ impl Pending {
                 Kind::Destroy => Action::Destroy,
             },
             changes: &self.changes,
-            lifetimes: keeper.lifetimes,
+            lifetimes: self.lifetimes,
             remember: self.remember,
         }
     }
@@ -368,6 +369,9 @@ impl Session {
     /// Kind [`Gone`](ErrorKind::Gone): the session was destroyed, renewed or expired since this request
     /// loaded it, and nothing was written.
     ///
+    /// After an error of another kind the changes are lost. Whatever this request then does at once in the
+    /// store is the same error, and so is its answer: none of it is acknowledged.
+    ///
     /// Once it has committed a [new id](Session::regenerate), the answer carries that id, also where it becomes
     /// an error or the handler panics: the old one is dead.
     pub fn commit(&mut self) -> Result<()> {
@@ -375,9 +379,16 @@ impl Session {
             self.unsaved.get_or_insert(error.kind());
             return Err(error);
         }
+        if let Some(error) = self.unsaved() {
+            return Err(error);
+        }
         let keeper = self.keeper.clone();
-        for pending in self.pending()? {
-            let saved = keeper.store.save(&pending.save(&keeper));
+        // A cookie that is only old can wait for the end: another request may renew the id before.
+        let stale_cookie = std::mem::take(&mut self.stale_cookie);
+        let pending = self.pending()?;
+        self.stale_cookie = stale_cookie && pending.is_empty();
+        for pending in pending {
+            let saved = keeper.store.save(&pending.save());
             if let Err(error) = self.settle(pending, saved) {
                 self.unsaved.get_or_insert(error.kind());
                 return Err(error);
@@ -444,6 +455,13 @@ impl Session {
         Ok(set)
     }
 
+    /// With its own idle limit, which not every layout has a place for.
+    fn lifetimes(&self) -> Lifetimes {
+        let mut lifetimes = self.keeper.lifetimes;
+        lifetimes.idle = self.remember.unwrap_or(lifetimes.idle);
+        lifetimes
+    }
+
     /// Whether the store has the session, once it has the changes made so far: these may have emptied it.
     fn is_stored(&mut self) -> Result<bool> {
         if self.id.is_some() {
@@ -455,9 +473,7 @@ impl Session {
     pub(super) fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
         self.commit()?;
         let id = self.id.as_ref().ok_or_else(gone)?;
-        let mut lifetimes = self.keeper.lifetimes;
-        lifetimes.idle = self.remember.unwrap_or(lifetimes.idle);
-        let done = act(&Load { id, lifetimes });
+        let done = act(&Load { id, lifetimes: self.lifetimes() });
         if let Err(error) = &done {
             if error.kind() == ErrorKind::Gone {
                 self.lost();
@@ -540,12 +556,13 @@ impl Session {
 
     /// What has to be saved, in this order. The session counts as unchanged from here on.
     pub(crate) fn pending(&mut self) -> Result<Vec<Pending>> {
-        let mut pending = Vec::new();
+        let (lifetimes, mut pending) = (self.lifetimes(), Vec::new());
         for id in std::mem::take(&mut self.ended) {
             pending.push(Pending {
                 id,
                 kind: Kind::Destroy,
                 changes: Changes::default(),
+                lifetimes,
                 remember: None,
             });
         }
@@ -565,7 +582,7 @@ impl Session {
         let remember = self.remember.filter(|_| self.remember_changed);
         self.remember_changed = false;
         self.renewed = false;
-        pending.push(Pending { id, kind, changes, remember });
+        pending.push(Pending { id, kind, changes, lifetimes, remember });
         Ok(pending)
     }
 
@@ -631,8 +648,12 @@ impl Session {
 
     /// A value that `set` refused and nobody has heard of yet.
     pub(crate) fn take_refused(&mut self) -> Option<Error> {
+        self.refused.take().or_else(|| self.unsaved())
+    }
+
+    fn unsaved(&self) -> Option<Error> {
         let text = "changes of the session could not be saved while the handler was running";
-        self.refused.take().or_else(|| self.unsaved.map(|kind| Error::new(kind, text)))
+        self.unsaved.map(|kind| Error::new(kind, text))
     }
 
     pub(crate) fn cookie_due(&self) -> CookieDue {

@@ -24,6 +24,9 @@ pub enum Event<'a> {
     UnknownId,
     /// A cookie held what cannot be an id.
     MalformedId,
+    /// A cookie named a session whose record is damaged, or larger than the caps of the store, for this reason:
+    /// it is no session, and nothing of it was read.
+    Damaged(&'a Error),
     /// A record did not carry its owner's mark; the connection was closed, the request answered 503.
     Desync,
     /// The store failed; the request that needed it was answered with an error.
@@ -41,7 +44,7 @@ pub trait Events: Send + Sync + 'static {
     fn event(&self, event: Event<'_>);
 }
 
-/// Writes lost changes at `warn`, what the store fails at `error` (once for each change of state), the
+/// Writes lost changes and damaged records at `warn`, what the store fails at `error` (once for each change of state), the
 /// rest at `debug`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogEvents;
@@ -52,6 +55,7 @@ impl Events for LogEvents {
             Event::WriteLost => log::warn!(
                 "a session ended while a request that changed it was running: its changes were not saved"
             ),
+            Event::Damaged(error) => log::warn!("{error}"),
             Event::Desync => {
                 log::error!("a reply belonged to another session: its connection was closed");
             }
@@ -127,6 +131,8 @@ counters! {
     unknown_id: Event::UnknownId,
     /// Cookies that hold no id.
     malformed_id: Event::MalformedId,
+    /// Cookies of sessions whose records are damaged or too large.
+    damaged: Event::Damaged(_),
     /// Replies that belonged to another session.
     desync: Event::Desync,
     /// Failures of the store.

@@ -274,6 +274,26 @@ mod tests {
     }
 
     #[test]
+    fn after_a_fork_and_from_time_to_time_the_numbers_are_others() {
+        let parent = IdGenerator::new();
+        parent.random().unwrap();
+        // What a fork does: the same state twice.
+        let fork = |change: &dyn Fn(&mut State)| {
+            let state = parent.state.lock().unwrap();
+            let State { generator, left, process } = state.as_ref().unwrap();
+            let mut copy = State { generator: generator.clone(), left: *left, process: *process };
+            change(&mut copy);
+            IdGenerator { state: Mutex::new(Some(copy)) }
+        };
+        let unnoticed = fork(&|_| ());
+        let (child, spent) = (fork(&|state| state.process += 1), fork(&|state| state.left = 0));
+        let number = parent.random().unwrap();
+        assert_eq!(unnoticed.random().unwrap(), number);
+        assert_ne!(child.random().unwrap(), number);
+        assert_ne!(spent.random().unwrap(), number);
+    }
+
+    #[test]
     fn neither_debug_nor_the_key_shows_the_id() {
         let id = IdGenerator::new().next(IdFormat::Base64Url).unwrap();
         assert!(!format!("{id:?}").contains(&id.expose()[..8]));

@@ -208,7 +208,8 @@ impl SessionPlugin {
     }
 
     /// Takes over the live sessions of another layout, for an app that leaves Python's bottle-session; see
-    /// [`RedisStore::migrate_from`]. The former cookie is found as long as the name is the same.
+    /// [`RedisStore::migrate_from`]. The former cookie is found as long as the name is the same, which
+    /// [`hardened`](Self::hardened) changes: these two do not go together.
     #[must_use]
     pub fn migrate_from(mut self, former: Layout) -> SessionPlugin {
         self.migrate_from = Some(former);
@@ -435,30 +436,24 @@ impl SessionPlugin {
     }
 }
 
-/// The first of these ids that is a session. An error counts only where none is: to go on without a session
-/// would log the visitor out.
+/// The first of these ids that is a session. One of which the store cannot tell whether it is keeps the later ones
+/// out: to go on with another session, or with none, would not be what the visitor has.
 fn first_found<'a>(
     ids: &'a [SessionId],
     records: &mut impl Iterator<Item = Result<Option<Record>>>,
 ) -> Result<Option<(&'a SessionId, Record)>> {
-    let (mut found, mut failed) = (None, None);
+    let mut first = Ok(None);
     for id in ids {
-        match records.next() {
-            Some(Ok(Some(record))) if found.is_none() => found = Some((id, record)),
-            Some(Ok(_)) => {}
-            Some(Err(error)) => failed = Some(error),
-            None => {
-                failed = Some(Error::new(
-                    ErrorKind::Unavailable,
-                    "the session store gave fewer answers than it was asked",
-                ));
-            }
+        let missing = || {
+            let text = "the session store gave fewer answers than it was asked";
+            Err(Error::new(ErrorKind::Unavailable, text))
+        };
+        let answer = records.next().unwrap_or_else(missing);
+        if matches!(first, Ok(None)) {
+            first = answer.map(|record| record.map(|record| (id, record)));
         }
     }
-    match (found, failed) {
-        (None, Some(error)) => Err(error),
-        (found, _) => Ok(found),
-    }
+    first
 }
 
 /// What it takes to tell a browser of its session.
@@ -545,7 +540,15 @@ impl Plugin for SessionPlugin {
         if let Some(error) = self.refused.take() {
             return Err(error);
         }
-        self.cookie = self.cookie_settings();
+        let cookie = self.cookie_settings();
+        if self.migrate_from.is_some() && cookie.name != self.cookie.name {
+            return Err(self.config_error(&format!(
+                "hardened names the cookie {:?}, under which migrate_from finds no former session; set \
+                 cookie_secure and cookie_httponly instead until all have moved",
+                cookie.name
+            )));
+        }
+        self.cookie = cookie;
         self.cookie.check()?;
         let lifetimes = self.lifetimes();
         if lifetimes.idle.is_zero() || lifetimes.absolute.is_some_and(|limit| limit.is_zero()) {
@@ -577,6 +580,12 @@ impl Plugin for SessionPlugin {
         keeper.store.on_breaker(Box::new(move |down| {
             if let Some(keeper) = told.upgrade() {
                 keeper.happened(down.map_or(Event::BreakerClosed, Event::BreakerOpened));
+            }
+        }));
+        let told = Arc::downgrade(&keeper);
+        keeper.store.on_damage(Box::new(move |why| {
+            if let Some(keeper) = told.upgrade() {
+                keeper.happened(Event::Damaged(why));
             }
         }));
         let _ = self.keeper.set(keeper);
@@ -669,7 +678,7 @@ impl Plugin for SessionPlugin {
         let saved = if pending.is_empty() {
             Vec::new()
         } else {
-            let saves: Vec<_> = pending.iter().map(|(_, pending)| pending.save(keeper)).collect();
+            let saves: Vec<_> = pending.iter().map(|(_, pending)| pending.save()).collect();
             keeper.store.save_many(&saves)
         };
         let missing = || {
@@ -693,6 +702,8 @@ impl Plugin for SessionPlugin {
                 None => teller.tell(&session, head),
             };
             if let Err(error) = done {
+                // Whatever the handler has said of the answer that it thought this would be.
+                keep_from_caches(entry.head_mut());
                 entry.replace(HttpError::from(error).into_response());
             }
         }

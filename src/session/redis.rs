@@ -3,6 +3,8 @@
 mod reply;
 mod scripts;
 
+use std::fmt;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline};
@@ -11,8 +13,8 @@ use self::reply::{Reply, Status};
 use self::scripts::{Script, Scripts};
 use super::id::{IdFormat, SessionId};
 use super::store::{
-    Action, BreakerObserver, Caps, Lifetimes, Load, Record, Save, Saved, SessionStore, gone,
-    id_taken, not_a_number,
+    Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, Record, Save, Saved,
+    SessionStore, gone, id_taken, not_a_number,
 };
 use crate::redis::{
     RedisCluster, RedisPool, Repeat, Reply as RedisReply, copy, server_error, slot,
@@ -44,6 +46,17 @@ pub struct RedisStore {
     former: Option<Layout>,
     prefix: Option<String>,
     caps: Caps,
+    damaged: Damaged,
+}
+
+/// Who hears of records that are no sessions.
+#[derive(Default)]
+struct Damaged(RwLock<Vec<Arc<DamageObserver>>>);
+
+impl fmt::Debug for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Damaged")
+    }
 }
 
 /// What the scripts are sent to.
@@ -94,7 +107,7 @@ pub enum Layout {
     /// the id as a UUID with dashes, and the hash holds the user's fields and nothing else.
     ///
     /// There is no place for more, therefore: an absolute limit is refused; a session's own idle limit counts
-    /// for the save that sets it and ends with the next request; no owner's mark is checked; the key in Redis
+    /// for the request that sets it and ends with the next one; no owner's mark is checked; the key in Redis
     /// is the id; and a session whose last field is removed is gone: a request that has emptied what it sees, and
     /// saved that at once, goes on in a new session, also where another has added a field meanwhile. Unless the
     /// cookie ends with the browser, each answer sends it, so that one that comes late can put a dead id in place of
@@ -121,7 +134,7 @@ impl RedisStore {
 
     fn over(backend: Backend) -> RedisStore {
         let (layout, former, prefix, caps) = (Layout::Default, None, None, Caps::default());
-        RedisStore { backend, layout, former, prefix, caps }
+        RedisStore { backend, layout, former, prefix, caps, damaged: Damaged::default() }
     }
 
     /// How sessions are written in Redis.
@@ -181,6 +194,7 @@ impl RedisStore {
             Action::Update => ("update", String::new()),
             Action::Rotate { to } => {
                 keys.push(self.key(to));
+                keys.extend(self.former_key(save.id));
                 ("rotate", to.mark())
             }
             Action::Destroy => {
@@ -281,15 +295,18 @@ impl RedisStore {
             return Vec::new();
         }
         let ours = |at: usize, reply: &RedisReply| match reply {
-            Ok(value) => reply::belongs(value, &expected[at].1),
+            Ok(value) => {
+                let (script, mark) = &expected[at];
+                reply::belongs(value, mark, script.answer)
+            }
             Err(_) => true,
         };
         let replies =
             self.backend.send(pipeline, repeat, self.longest_replies(pipeline.len()), ours);
         // One reply that is somebody else's means that none of them can be trusted; a foreign record
         // concerns only its own session.
-        let in_step = expected.iter().zip(&replies).all(|((_, mark), reply)| match reply {
-            Ok(Ok(value)) => reply::echoes(value, mark),
+        let in_step = expected.iter().zip(&replies).all(|((script, mark), reply)| match reply {
+            Ok(Ok(value)) => reply::echoes(value, mark, script.answer),
             _ => true,
         });
         replies
@@ -339,31 +356,28 @@ impl RedisStore {
     }
 
     fn loaded(&self, id: &SessionId, mut reply: Reply) -> Result<Option<Record>> {
-        match reply.status {
-            Status::Ok => {
-                let record = reply.record(self.layout)?;
-                if record.is_none() {
-                    log::warn!("{id:?} is no session: its record in redis is not text");
-                }
-                Ok(record)
-            }
-            Status::Gone => Ok(None),
-            Status::Damaged => {
-                log::warn!("{id:?} is no session: its record in redis has no metadata of ours");
-                Ok(None)
-            }
+        let why = match reply.status {
+            Status::Ok => match reply.record(self.layout)? {
+                Some(record) => return Ok(Some(record)),
+                None => "is not text".to_owned(),
+            },
+            Status::Gone => return Ok(None),
+            Status::Damaged => "has no metadata of ours".to_owned(),
             Status::Oversized => {
                 let Caps { fields, bytes } = self.caps;
-                log::warn!(
-                    "{id:?} is no session: its record in redis is larger than {fields} fields or \
-                     {bytes} bytes"
-                );
-                Ok(None)
+                format!("is larger than {fields} fields or {bytes} bytes")
             }
             Status::Stored | Status::Taken | Status::NotANumber | Status::Foreign => {
-                Err(reply.unexpected())
+                return Err(reply.unexpected());
             }
-        }
+        };
+        let text = format!("{id:?} is no session: its record in redis {why}");
+        let error = Error::new(ErrorKind::Session, text);
+        // Not while they are locked: what an observer does is its own affair.
+        let observers =
+            self.damaged.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        observers.iter().for_each(|observer| observer(&error));
+        Ok(None)
     }
 
     fn saved(&self, reply: Reply) -> Result<Saved> {
@@ -449,6 +463,11 @@ impl SessionStore for RedisStore {
             Backend::Pool(pool) => pool.on_breaker(observer),
             Backend::Cluster(cluster) => cluster.on_breaker(observer),
         }
+    }
+
+    fn on_damage(&self, observer: DamageObserver) {
+        let mut observers = self.damaged.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        observers.push(Arc::new(observer));
     }
 
     fn can_move(&self, from: &SessionId, to: &SessionId) -> bool {

@@ -103,6 +103,9 @@ pub enum Saved {
 /// Hears when a store stops answering, and why, and when it answers again.
 pub type BreakerObserver = Box<dyn Fn(Option<&Error>) + Send + Sync>;
 
+/// Hears of a record that is no session, and why.
+pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
+
 /// What keeps sessions. [`MemoryStore`](crate::MemoryStore) and [`RedisStore`](crate::RedisStore) are
 /// two; a third needs only the required methods.
 ///
@@ -170,6 +173,12 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Has the observer called whenever the store stops answering, with the reason, and when it answers
     /// again. A store that has no notion of that never calls it.
     fn on_breaker(&self, observer: BreakerObserver) {
+        let _ = observer;
+    }
+
+    /// Has the observer called whenever a load finds a record that is damaged, or larger than the store's caps, and
+    /// so no session. A store that keeps its records to itself never calls it.
+    fn on_damage(&self, observer: DamageObserver) {
         let _ = observer;
     }
 

@@ -18,7 +18,7 @@ impl log::Log for Collector {
         }
         let line = format!("{} {}", record.level(), record.args());
         look_for_ids(&line);
-        if record.target() == "bottle_session::access" || record.level() <= log::Level::Warn {
+        if record.level() <= log::Level::Info {
             lines().push(line);
         }
     }
@@ -72,7 +72,7 @@ fn lines() -> MutexGuard<'static, Vec<String>> {
     LINES.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Starts to look at what this process logs, and to collect the lines of access logs, warnings and errors.
+/// Starts to look at what this process logs, and to collect all but what is for debugging.
 pub fn collect_logs() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -82,7 +82,7 @@ pub fn collect_logs() {
 }
 
 /// The lines so far that contain this.
-pub fn access_log_of(part: &str) -> Vec<String> {
+pub fn logs_of(part: &str) -> Vec<String> {
     lines().iter().filter(|line| line.contains(part)).cloned().collect()
 }
 

@@ -1,7 +1,7 @@
 //! Programs of ours and of others, as processes that end with the test.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -59,7 +59,7 @@ impl Program {
     }
 
     /// The greeter on a socket that it is handed as systemd does: as file descriptor 3.
-    pub fn greeter_handed(listener: TcpListener) -> Program {
+    pub fn greeter_handed(listener: impl Into<OwnedFd>) -> Program {
         let mut command = Command::new("sh");
         let script =
             "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" --listen systemd";
@@ -68,7 +68,7 @@ impl Program {
             .arg(example("greeter"))
             .env_remove("REDIS_URL")
             .env("RUST_LOG", "off");
-        Program::start_with(command.stdin(OwnedFd::from(listener)))
+        Program::start_with(command.stdin(listener.into()))
     }
 
     /// Python's greeter of tests/interop.
@@ -103,7 +103,9 @@ impl Program {
                 "{command:?} ended before it listened; run tests/run.sh to install what it needs"
             );
             if let Some((_, rest)) = line.to_lowercase().split_once("listening on ") {
-                let port = rest.trim().rsplit(':').next().and_then(|port| port.parse().ok());
+                // A unix socket has no port.
+                let port = if rest.starts_with("unix:") { "0" } else { rest };
+                let port = port.trim().rsplit(':').next().and_then(|port| port.parse().ok());
                 break port.unwrap_or_else(|| panic!("no port: {line:?}"));
             }
         };
@@ -118,11 +120,16 @@ impl Program {
         (count("task"), count("fd"))
     }
 
-    /// Asks the process to end, as an operator does, and says how it ended.
-    pub fn terminate(mut self) -> std::process::ExitStatus {
+    /// Asks the process to end, as an operator does.
+    pub fn ask_to_end(&self) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
         assert!(sent.success());
+    }
+
+    /// Asks the process to end, and says how it ended.
+    pub fn terminate(mut self) -> std::process::ExitStatus {
+        self.ask_to_end();
         self.child.wait().expect("the process ends")
     }
 }

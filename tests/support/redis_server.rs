@@ -21,6 +21,7 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 
 impl RedisServer {
     pub fn start(options: &[&str]) -> RedisServer {
+        // Whatever talks to it shows no id in any log.
         collect_logs();
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("bs-redis-{}-{number}", std::process::id()));

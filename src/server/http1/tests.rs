@@ -280,6 +280,28 @@ fn an_answer_has_the_framing_its_client_understands() {
     assert_eq!(out, b"a\r\n0123456789\r\n0\r\n\r\n");
 }
 
+#[test]
+fn an_answer_without_a_date_gets_the_time_of_its_second() {
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+    let second = || {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        UNIX_EPOCH + Duration::from_secs(since.as_secs())
+    };
+    let written = || {
+        let answer = String::from_utf8(refusal(StatusCode::NOT_FOUND)).unwrap();
+        let date = answer.lines().find_map(|line| line.strip_prefix("date: ")).unwrap();
+        httpdate::parse_http_date(date).unwrap()
+    };
+    let first = second();
+    // Also once what was kept of an earlier one is no longer true.
+    while second() == first {
+        let (before, date, after) = (second(), written(), second());
+        assert!(before <= date && date <= after, "{before:?} {date:?} {after:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(written() > first);
+}
+
 /// What we accept, httparse accepts, with the same end, method, target and fields; and no input panics.
 #[test]
 fn mutated_heads_never_mean_something_else_to_another_parser() {

@@ -188,7 +188,7 @@ impl Connection {
             return Ok(None);
         };
         self.looked_at = 0;
-        self.consume(head.consumed);
+        consume(&mut self.input, head.consumed);
         let too_large = |length| length > self.options.max_body;
         match head.framing {
             Framing::Length(length) if too_large(length) => {
@@ -214,7 +214,7 @@ impl Connection {
         };
         if !must_stream {
             let step = gathering.decoder.decode(&self.input, &mut gathering.body, limit)?;
-            self.input.drain(..step.consumed);
+            consume(&mut self.input, step.consumed);
             // Only a chunked body can turn out to be too long; nothing else looks at one that fits the buffer.
             if gathering.body.len() as u64 > self.options.max_body {
                 return Err(Refused(StatusCode::PAYLOAD_TOO_LARGE));
@@ -276,13 +276,6 @@ impl Connection {
         Next::Handle(Incoming { exchange: Exchange::new(request), audience, stream })
     }
 
-    fn consume(&mut self, count: usize) {
-        self.input.drain(..count);
-        if self.input.is_empty() && self.input.capacity() > KEPT {
-            self.input = Vec::new();
-        }
-    }
-
     /// Takes the connection back from a handler, and says whether another request can follow: not where
     /// part of the body is still to come.
     pub(super) fn reclaim(&mut self, stream: Option<SharedBody>) -> bool {
@@ -291,6 +284,7 @@ impl Connection {
         let behind = stream.close();
         let whole = behind.is_some();
         self.input = behind.unwrap_or_default();
+        consume(&mut self.input, 0);
         whole
     }
 
@@ -377,7 +371,77 @@ impl Connection {
         match self.state {
             State::Head if self.input.is_empty() => Next::Close,
             State::Head | State::Body(_) => self.refuse(StatusCode::REQUEST_TIMEOUT, now),
-            State::Sending(_) | State::Lingering(_) | State::Handled => Next::Close,
+            // A socket says that it takes more only once much of its buffer is free (a third of it on Linux): a
+            // client that takes a little at a time is found out by trying.
+            State::Sending(_) => match self.resume(now) {
+                Next::Wait if self.is_sending() && self.deadline <= now => Next::Close,
+                next => next,
+            },
+            State::Lingering(_) | State::Handled => Next::Close,
         }
+    }
+}
+
+/// Takes what was understood off the input. What large requests needed, an idle connection must not keep.
+fn consume(input: &mut Vec<u8>, count: usize) {
+    input.drain(..count);
+    if input.is_empty() && input.capacity() > KEPT {
+        *input = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::response::Response;
+
+    const AUDIENCE: Audience =
+        Audience { version: http::Version::HTTP_11, head: false, keep_alive: true };
+
+    fn connected() -> (Connection, UnixStream) {
+        let (client, server) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let options = Arc::new(Options::default());
+        (Connection::new(Socket::Unix(server), None, options, Instant::now()), client)
+    }
+
+    #[test]
+    fn an_idle_connection_keeps_no_buffer_of_a_large_request() {
+        let (mut connection, mut client) = connected();
+        let mut scratch = vec![0; 64 * 1024];
+        for length in [10, 60_000, 100_000] {
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+            client.write_all(head.as_bytes()).unwrap();
+            client.write_all(&vec![b'x'; length]).unwrap();
+            connection.readable = true;
+            let Next::Handle(incoming) = connection.advance(&mut scratch, Instant::now()) else {
+                panic!("no request of {length} bytes");
+            };
+            assert_eq!(incoming.exchange.request().body().unwrap().len(), length);
+            assert!(connection.reclaim(incoming.stream));
+            connection.answer(Outgoing::new(Response::text("taken"), AUDIENCE));
+            assert!(connection.is_idle());
+            let kept = connection.input.capacity();
+            assert!(kept <= KEPT, "{kept} bytes kept of a body of {length}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_a_little_in_time_is_waited_for() {
+        let (mut connection, mut client) = connected();
+        let answer = Response::bytes(vec![b'x'; 4_000_000]);
+        assert!(matches!(connection.answer(Outgoing::new(answer, AUDIENCE)), Next::Wait));
+        let mut taken = vec![0; 64 * 1024];
+        for _ in 0..10 {
+            client.read_exact(&mut taken).unwrap();
+            let due = connection.deadline;
+            assert!(matches!(connection.expire(due), Next::Wait));
+            assert!(connection.deadline > due);
+        }
+        let due = connection.deadline;
+        assert!(matches!(connection.expire(due), Next::Close));
     }
 }

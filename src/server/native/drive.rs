@@ -77,6 +77,9 @@ fn prepare(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready
     for ready in ready {
         match ready {
             Ready::Pump(connection) => pumps.push(Step::Pump(connection)),
+            Ready::Handle(connection, incoming) if incoming.stream.is_some() => {
+                engine.receive(place, connection, incoming);
+            }
             Ready::Handle(connection, incoming) => {
                 let (exchange, job) = engine.begin(connection, incoming);
                 exchanges.push(exchange);

@@ -37,8 +37,8 @@ pub(super) struct Engine {
     pub(super) places: Places,
     pool: Pool,
     stage: AtomicU8,
-    /// Threads in a handler that do not drive a place.
-    blocked: AtomicUsize,
+    /// Requests that are handled while their bodies still arrive.
+    receiving: AtomicUsize,
     /// Places that still run.
     running: AtomicUsize,
     /// Up to how many places serve while their threads compute.
@@ -62,7 +62,7 @@ impl Engine {
             pool: Pool::new(options.max_threads),
             options,
             stage: AtomicU8::new(0),
-            blocked: AtomicUsize::new(0),
+            receiving: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             cores,
             places,
@@ -89,12 +89,12 @@ impl Engine {
 
     /// Whether as many handlers block as may.
     pub(super) fn all_blocked(&self) -> bool {
-        self.blocked.load(Ordering::SeqCst) >= self.options.max_threads
+        self.pool.is_full()
     }
 
     /// A thread that had lost its turn is done with what it was in.
     pub(super) fn unblocked(&self) {
-        self.blocked.fetch_sub(1, Ordering::SeqCst);
+        self.pool.let_go();
     }
 
     /// Whether something that was slow a moment ago is left to another thread.
@@ -110,11 +110,9 @@ impl Engine {
     ) {
         let (engine, place) = (self.clone(), place.clone());
         self.pool.run(Box::new(move || {
-            engine.blocked.fetch_add(1, Ordering::SeqCst);
             let since = Instant::now();
             let rest = wait(&engine);
             engine.plugins.took(since.elapsed());
-            engine.unblocked();
             place.go_on_with(rest);
         }));
     }
@@ -228,8 +226,8 @@ impl Engine {
             if beat != *seen {
                 *seen = beat;
                 worked = true;
-            } else if !self.all_blocked() || self.stage() != ShutdownStage::Running {
-                // A shutdown needs a driver for each place, whatever the limit of threads.
+            } else {
+                // Whatever the limit of threads: somebody must accept, refuse and shut down.
                 self.hand_over(place, beat);
             }
         }
@@ -237,11 +235,9 @@ impl Engine {
     }
 
     fn hand_over(self: &Arc<Engine>, place: &Arc<Place>, stuck_at: u64) {
-        // Counted first: the driver may notice at once, and be done.
-        self.blocked.fetch_add(1, Ordering::SeqCst);
-        let Some((turn, rest)) = place.hand_over(stuck_at, Instant::now()) else {
-            return self.unblocked();
-        };
+        // Counted before the driver can notice, and be done.
+        let lost = || self.pool.hold_up();
+        let Some((turn, rest)) = place.hand_over(stuck_at, Instant::now(), lost) else { return };
         self.start(place.clone(), turn);
         self.spread(place, rest);
     }
@@ -271,12 +267,7 @@ impl Engine {
         step: impl FnOnce(&Engine) -> Back + Send + 'static,
     ) {
         let (engine, place) = (self.clone(), place.clone());
-        self.pool.run(Box::new(move || {
-            engine.blocked.fetch_add(1, Ordering::SeqCst);
-            let back = step(&engine);
-            engine.unblocked();
-            place.give(back);
-        }));
+        self.pool.run(Box::new(move || place.give(step(&engine))));
     }
 
     /// Runs one prepared request to its answer, or sends more of one.
@@ -359,22 +350,63 @@ impl Engine {
         for ready in ready {
             match ready {
                 Ready::Pump(connection) => self.aside(place, |engine| engine.pump(connection)),
-                Ready::Handle(mut connection, incoming)
+                Ready::Handle(connection, incoming)
                     if self.pool.waiting() >= self.options.max_queue =>
                 {
-                    log::warn!("refused a request: all threads are busy and the queue is full");
-                    let refusal = Outgoing::refusal(StatusCode::SERVICE_UNAVAILABLE);
-                    connection.reclaim(incoming.stream);
-                    let next = connection.answer(refusal);
-                    place.work().back.push(back(connection, next));
+                    self.refuse(place, connection, incoming, "the queue for a thread is full");
                 }
-                Ready::Handle(connection, incoming) => self.aside(place, |engine| {
-                    let (mut exchange, job) = engine.begin(connection, incoming);
-                    contained(|| engine.service.prepare(std::slice::from_mut(&mut exchange)));
-                    engine.run(Step::Run(exchange, job))
-                }),
+                Ready::Handle(connection, incoming) if incoming.stream.is_some() => {
+                    self.receive(place, connection, incoming);
+                }
+                Ready::Handle(connection, incoming) => {
+                    self.aside(place, |engine| engine.handle(connection, incoming));
+                }
             }
         }
+    }
+
+    /// Handles a request whose body still arrives: whatever reads it waits for the client, and must delay
+    /// nobody else. Threads are left for those that need not wait for theirs.
+    pub(super) fn receive(
+        self: &Arc<Engine>,
+        place: &Arc<Place>,
+        connection: Box<Connection>,
+        incoming: Incoming,
+    ) {
+        let most = self.options.max_threads.div_ceil(2);
+        if self.receiving.fetch_add(1, Ordering::SeqCst) >= most {
+            self.receiving.fetch_sub(1, Ordering::SeqCst);
+            return self.refuse(place, connection, incoming, "too many bodies are arriving");
+        }
+        self.aside(place, |engine| {
+            let back = engine.handle(connection, incoming);
+            engine.receiving.fetch_sub(1, Ordering::SeqCst);
+            back
+        });
+    }
+
+    /// Takes one request through all its stages.
+    fn handle(&self, connection: Box<Connection>, incoming: Incoming) -> Back {
+        let (mut exchange, job) = self.begin(connection, incoming);
+        contained(|| self.service.prepare(std::slice::from_mut(&mut exchange)));
+        self.run(Step::Run(exchange, job))
+    }
+
+    fn refuse(
+        &self,
+        place: &Place,
+        mut connection: Box<Connection>,
+        incoming: Incoming,
+        why: &str,
+    ) {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        log::warn!("refused a request: {why}");
+        if self.options.access_log {
+            Logged::new(incoming.exchange.request()).answered(status, None);
+        }
+        connection.reclaim(incoming.stream);
+        let next = connection.answer(Outgoing::refusal(status));
+        place.work().back.push(back(connection, next));
     }
 }
 

@@ -115,7 +115,11 @@ struct Seen {
 }
 
 fn needed(seen: Seen, active: usize, cores: usize) -> usize {
-    let most = if seen.waited >= WAITING * seen.used { cores * MOST_PER_CORE } else { cores };
+    let most = if seen.waited >= WAITING * seen.used {
+        cores.saturating_mul(MOST_PER_CORE)
+    } else {
+        cores
+    };
     let crowded = seen.used >= FULL * active as f64;
     if crowded && active < most && (most > cores || seen.spare || seen.turn > LONG_TURN) {
         return (active * 2).min(most);
@@ -186,6 +190,8 @@ mod tests {
             let seen = Seen { used, waited, turn, spare };
             assert_eq!(needed(seen, active, 2), expected, "{seen:?} {active}");
         }
+        let idle = Seen { used: 0.0, waited: 0.0, turn: ms(0), spare: true };
+        assert_eq!(needed(idle, 1, usize::MAX), 1);
     }
 
     #[test]

@@ -27,7 +27,8 @@
 //! | time to finish what runs at a shutdown | [`drain_deadline`](Native::drain_deadline) | 30 s | ends |
 //!
 //! A body that is too large for memory holds a thread for as long as it arrives, however slowly the rate
-//! allows: `max_threads` bounds how many do.
+//! allows. At most half of `max_threads` do; further such requests are answered 503, and the other half is
+//! left for those that need not wait for their clients.
 //!
 //! What is malformed or ambiguous (RFC 9112) is a 400, an unknown transfer coding or CONNECT a 501, an
 //! unknown expectation a 417, another version of HTTP a 505. After each of these the connection closes.
@@ -53,7 +54,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::engine::Engine;
-use self::options::Options;
+use self::options::{Options, bounded};
 use self::places::Places;
 use self::proxy::Network;
 pub use self::proxy::ProxyHeaders;
@@ -177,7 +178,7 @@ impl Native {
     /// How long a client may take for a request's head: 10 s unless set.
     #[must_use]
     pub fn head_deadline(mut self, deadline: Duration) -> Native {
-        self.options.head_deadline = deadline;
+        self.options.head_deadline = bounded(deadline);
         self
     }
 
@@ -185,28 +186,28 @@ impl Native {
     #[must_use]
     pub fn body_rate(mut self, bytes_per_second: u64, grace: Duration) -> Native {
         self.options.body_rate = bytes_per_second;
-        self.options.body_grace = grace;
+        self.options.body_grace = bounded(grace);
         self
     }
 
     /// How long a connection may wait for its next request: 75 s unless set.
     #[must_use]
     pub fn idle_deadline(mut self, deadline: Duration) -> Native {
-        self.options.idle_deadline = deadline;
+        self.options.idle_deadline = bounded(deadline);
         self
     }
 
     /// How long a client may take nothing of an answer: 30 s unless set.
     #[must_use]
     pub fn write_deadline(mut self, deadline: Duration) -> Native {
-        self.options.write_deadline = deadline;
+        self.options.write_deadline = bounded(deadline);
         self
     }
 
     /// How long requests that run at a shutdown may go on: 30 s unless set.
     #[must_use]
     pub fn drain_deadline(mut self, deadline: Duration) -> Native {
-        self.options.drain_deadline = deadline;
+        self.options.drain_deadline = bounded(deadline);
         self
     }
 

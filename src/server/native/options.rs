@@ -5,6 +5,14 @@ use std::time::Duration;
 use super::proxy::{Network, ProxyHeaders};
 use crate::server::http1::HeadLimits;
 
+/// A century: what is added to a point in time must not overflow.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// A deadline as it is kept: `Duration::MAX` means that there is none.
+pub(super) fn bounded(deadline: Duration) -> Duration {
+    deadline.min(LONGEST)
+}
+
 /// All that can be set; [`Native`](super::Native) documents each.
 #[derive(Clone, Debug)]
 pub(super) struct Options {

@@ -56,7 +56,7 @@ pub(super) struct Work {
     /// Connections for the poller to take.
     pub(super) back: Vec<Back>,
     /// When the turn was last taken from a driver.
-    lost: Option<Instant>,
+    lost_at: Option<Instant>,
 }
 
 impl Work {
@@ -214,14 +214,20 @@ impl Place {
     ///
     /// The new driver goes on with the rest, unless this happens again at once: where two requests
     /// blocked, those behind them may block too, and each is to have a thread of its own.
-    pub(super) fn hand_over(&self, stuck_at: u64, now: Instant) -> Option<(u64, Rest)> {
+    pub(super) fn hand_over(
+        &self,
+        stuck_at: u64,
+        now: Instant,
+        lost: impl FnOnce(),
+    ) -> Option<(u64, Rest)> {
         let mut work = self.work();
         if !work.busy || self.beat() != stuck_at {
             return None;
         }
         work.turn += 1;
         work.busy = false;
-        let again = work.lost.replace(now).is_some_and(|lost| now - lost < AGAIN);
+        lost();
+        let again = work.lost_at.replace(now).is_some_and(|lost| now - lost < AGAIN);
         let rest = if again { work.take_rest() } else { Rest::default() };
         Some((work.turn, rest))
     }

@@ -1,6 +1,7 @@
 //! Threads, as many as there is to do at once and no more.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ struct Inner {
     state: Mutex<State>,
     changed: Condvar,
     max_threads: usize,
+    /// Threads in a task of the queue, and those that are held up in an urgent one.
+    limited: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -24,8 +27,6 @@ struct State {
     /// Tasks that the server itself cannot go on without: they get a thread whatever the limit.
     urgent: VecDeque<Task>,
     queue: VecDeque<Task>,
-    /// Threads that are in a task of the queue.
-    limited: usize,
     threads: usize,
     idle: usize,
     stopped: bool,
@@ -33,8 +34,12 @@ struct State {
 
 impl Pool {
     pub(super) fn new(max_threads: usize) -> Pool {
-        let state = Mutex::new(State::default());
-        Pool(Arc::new(Inner { state, changed: Condvar::new(), max_threads }))
+        Pool(Arc::new(Inner {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            max_threads,
+            limited: AtomicUsize::new(0),
+        }))
     }
 
     /// Runs the task at once, on a thread beyond the limit if need be.
@@ -49,6 +54,21 @@ impl Pool {
         let mut state = self.0.state();
         state.queue.push_back(task);
         self.staff(state);
+    }
+
+    /// Whether as many threads are in tasks of the queue, or held up, as may.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.room() == 0
+    }
+
+    /// A thread is held up in an urgent task, as by one of the queue: it counts as such.
+    pub(super) fn hold_up(&self) {
+        self.0.limited.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The current thread is held up no more; it must end its urgent task and look for another one.
+    pub(super) fn let_go(&self) {
+        self.0.limited.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Whether there is no thread at all, and so none that could begin.
@@ -71,8 +91,7 @@ impl Pool {
 
     /// Wakes or makes a thread for a task that has just come.
     fn staff(&self, mut state: MutexGuard<'_, State>) {
-        let room = self.0.max_threads.saturating_sub(state.limited);
-        let needed = state.urgent.len() + state.queue.len().min(room);
+        let needed = state.urgent.len() + state.queue.len().min(self.0.room());
         if state.idle >= needed {
             self.0.changed.notify_one();
         } else {
@@ -95,6 +114,11 @@ impl Pool {
 }
 
 impl Inner {
+    /// How many more threads may be in tasks of the queue.
+    fn room(&self) -> usize {
+        self.max_threads.saturating_sub(self.limited.load(Ordering::SeqCst))
+    }
+
     fn work(&self) {
         let mut state = self.state();
         loop {
@@ -104,14 +128,14 @@ impl Inner {
                 state = self.state();
                 continue;
             }
-            if state.limited < self.max_threads
+            if self.room() > 0
                 && let Some(task) = state.queue.pop_front()
             {
-                state.limited += 1;
+                self.limited.fetch_add(1, Ordering::SeqCst);
                 drop(state);
                 task();
                 state = self.state();
-                state.limited -= 1;
+                self.limited.fetch_sub(1, Ordering::SeqCst);
                 continue;
             }
             if state.stopped {

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -25,8 +25,25 @@ const PASSED_ON: &str = "systemd";
 /// What connections come from.
 pub(super) enum Listener {
     Tcp(TcpListener),
-    /// The path is cleared away with the socket, where the socket is ours.
-    Unix(UnixListener, Option<PathBuf>),
+    /// Its name in the file system is cleared away with it, where that is ours.
+    Unix(UnixListener, Option<Name>),
+}
+
+/// The file that a unix socket of ours is found at.
+pub(super) struct Name {
+    path: PathBuf,
+    /// Device and inode, where they could be learned.
+    file: Option<(u64, u64)>,
+}
+
+impl Name {
+    fn of(path: &Path) -> Name {
+        Name { path: path.to_owned(), file: file_at(path) }
+    }
+}
+
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    path.symlink_metadata().ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// One connection's bytes; never blocking unless a body is streamed to a handler.
@@ -94,7 +111,10 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix(_, Some(path)) = self {
+        if let Listener::Unix(_, Some(Name { path, file: Some(file) })) = self
+            // It may be a successor's by now.
+            && file_at(path) == Some(*file)
+        {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -125,7 +145,7 @@ fn passed_on() -> io::Result<Listener> {
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     let bind =
-        || UnixListener::bind(path).map(|listener| Listener::Unix(listener, Some(path.to_owned())));
+        || UnixListener::bind(path).map(|listener| Listener::Unix(listener, Some(Name::of(path))));
     match bind() {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_behind(path) => {
             std::fs::remove_file(path)?;
@@ -231,5 +251,19 @@ mod tests {
         assert!(Listener::bind(&address).is_err());
         assert!(path.exists());
         drop(first);
+    }
+
+    #[test]
+    fn a_socket_that_took_the_place_of_ours_is_kept() {
+        let path = std::env::temp_dir().join(format!("bs-succeeded-{}", std::process::id()));
+        let address = format!("unix:{}", path.display());
+        let first = Listener::bind(&address).unwrap();
+        std::fs::rename(&path, path.with_extension("old")).unwrap();
+        let second = Listener::bind(&address).unwrap();
+        drop(first);
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(second);
+        assert!(!path.exists());
+        std::fs::remove_file(path.with_extension("old")).unwrap();
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use redis::Value;
 
+use super::scripts::Answer;
 use super::{Layout, RESERVED};
 use crate::session::store::Record;
 use crate::{Error, ErrorKind, Result};
@@ -46,18 +47,26 @@ impl Status {
     }
 }
 
-/// Whether this is the reply to a request for the session with this mark.
-pub(super) fn echoes(reply: &Value, mark: &str) -> bool {
-    matches!(reply, Value::Array(items) if items.len() > 1
-        && matches!(&items[0], Value::BulkString(echo) if echo == mark.as_bytes())
-        && Status::read(&items[1]).is_some())
+/// Whether this is the whole reply to such a request for the session with this mark.
+pub(super) fn echoes(reply: &Value, mark: &str, answer: Answer) -> bool {
+    let Value::Array(items) = reply else { return false };
+    let [Value::BulkString(echo), status, rest @ ..] = items.as_slice() else { return false };
+    let is_whole = match (Status::read(status), answer, rest) {
+        (Some(Status::Ok), Answer::Record, [_, _, _, Value::Array(_)])
+        | (Some(Status::Ok), Answer::Number, [Value::Int(_) | Value::BulkString(_)])
+        | (Some(Status::Ok), Answer::Values, [Value::Array(_)])
+        | (Some(Status::Stored | Status::Taken), Answer::Saved, []) => true,
+        (Some(Status::Ok | Status::Stored | Status::Taken) | None, ..) => false,
+        (Some(_), _, rest) => rest.is_empty(),
+    };
+    echo == mark.as_bytes() && is_whole
 }
 
 /// Whether the record behind it is that session's own, too.
-pub(super) fn belongs(reply: &Value, mark: &str) -> bool {
+pub(super) fn belongs(reply: &Value, mark: &str, answer: Answer) -> bool {
     let foreign = matches!(reply, Value::Array(items)
         if items.get(1).and_then(Status::read) == Some(Status::Foreign));
-    echoes(reply, mark) && !foreign
+    echoes(reply, mark, answer) && !foreign
 }
 
 /// The error of a reply that is not the one to our request.

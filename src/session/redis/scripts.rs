@@ -21,6 +21,16 @@ pub(super) struct Scripts {
 pub(super) struct Script {
     text: String,
     hash: String,
+    pub(super) answer: Answer,
+}
+
+/// What a script answers where all is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Record,
+    Saved,
+    Number,
+    Values,
 }
 
 const ARGUMENTS: &str = include_str!("lua/arguments.lua");
@@ -43,23 +53,25 @@ impl Scripts {
     }
 
     fn new(load: &str, layout: &str) -> Scripts {
-        let on_record = |operation: &str| Script::new(&[ARGUMENTS, layout, RECORD, operation]);
+        let loading = |parts: &[&str]| Script::new(parts, Answer::Record);
+        let on_record =
+            |operation: &str, answer| Script::new(&[ARGUMENTS, layout, RECORD, operation], answer);
         Scripts {
-            load: Script::new(&[load]),
-            load_former: Script::new(&[include_str!("lua/move_former.lua"), load]),
-            save: on_record(include_str!("lua/save.lua")),
-            increment: on_record(include_str!("lua/increment.lua")),
-            take: on_record(include_str!("lua/take.lua")),
-            set_if_absent: on_record(include_str!("lua/set_if_absent.lua")),
+            load: loading(&[load]),
+            load_former: loading(&[include_str!("lua/move_former.lua"), load]),
+            save: on_record(include_str!("lua/save.lua"), Answer::Saved),
+            increment: on_record(include_str!("lua/increment.lua"), Answer::Number),
+            take: on_record(include_str!("lua/take.lua"), Answer::Values),
+            set_if_absent: on_record(include_str!("lua/set_if_absent.lua"), Answer::Number),
         }
     }
 }
 
 impl Script {
-    fn new(parts: &[&str]) -> Script {
+    fn new(parts: &[&str], answer: Answer) -> Script {
         let text = parts.concat();
         let hash = redis::Script::new(&text).get_hash().to_owned();
-        Script { text, hash }
+        Script { text, hash, answer }
     }
 
     /// The start of a call by hash, which the arguments follow.

@@ -68,7 +68,9 @@ function action.rotate()
   if target.status ~= 'gone' then return {mark, 'taken'} end
   local after = changed(record.fields)
   if too_large(after) then return {mark, 'oversized'} end
-  return failed('RENAME', KEYS[1], KEYS[2]) or write(KEYS[2], record, after, to_mark)
+  -- The old id is dead in the former layout, too, where a late request of another program may have left one.
+  return failed('RENAME', KEYS[1], KEYS[2]) or KEYS[3] and failed('UNLINK', KEYS[3])
+    or write(KEYS[2], record, after, to_mark)
 end
 
 function action.destroy()
