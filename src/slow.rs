@@ -4,12 +4,6 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What takes this long is slow.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(1);
-
-/// For how long it counts as slow then: longer than a breaker waits between its trials.
-const MEMORY: Duration = Duration::from_secs(1);
-
 /// Something that may be slow.
 #[derive(Debug, Default)]
 pub(crate) struct Slow {
@@ -25,16 +19,9 @@ impl Slow {
         until > 0 && millis_after(Duration::ZERO) < until
     }
 
-    /// It was slow, now.
-    pub(crate) fn mark(&self) {
-        self.until.store(millis_after(MEMORY), Ordering::Relaxed);
-    }
-
-    /// Takes note of how long it took.
-    pub(crate) fn took(&self, took: Duration) {
-        if took >= PATIENCE {
-            self.mark();
-        }
+    /// It was slow, now, and counts as slow for this long.
+    pub(crate) fn mark(&self, memory: Duration) {
+        self.until.store(millis_after(memory), Ordering::Relaxed);
     }
 }
 
@@ -45,16 +32,13 @@ fn millis_after(later: Duration) -> u64 {
 }
 
 #[test]
-fn what_took_long_is_slow_and_what_did_not_is_not() {
+fn what_was_slow_is_slow_for_a_while() {
     let slow = Slow::default();
     assert!(!slow.is());
-    slow.took(PATIENCE / 2);
-    assert!(!slow.is());
-    slow.took(PATIENCE);
+    slow.mark(Duration::from_secs(3600));
     assert!(slow.is());
-    slow.took(Duration::ZERO);
-    assert!(slow.is(), "one quick answer, as of an open breaker, does not make it quick");
+    slow.mark(Duration::from_millis(20));
     while slow.is() {
-        std::thread::sleep(PATIENCE);
+        std::thread::yield_now();
     }
 }

@@ -1,10 +1,9 @@
 //! The thread of a place: it takes what is ready through its stages, as long as the turn is its own.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::engine::{Engine, contained};
-use super::place::{Job, Place, Rest, Step};
+use super::place::{Doing, Job, Place, Step, Wait};
 use super::poller::Ready;
 use crate::exchange::Exchange;
 use crate::server::ShutdownStage;
@@ -66,8 +65,19 @@ fn work(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready>) 
 
 fn begin(engine: &Engine, place: &Place) {
     place.step();
-    place.work().busy = true;
+    let mut work = place.work();
+    (work.busy, work.doing) = (true, Doing::Steps);
+    drop(work);
     engine.be_watched();
+}
+
+/// Says what the driver goes on to do, as long as the turn is its own.
+fn enter(place: &Place, turn: u64, doing: Doing) {
+    let mut work = place.work();
+    if work.turn == turn {
+        work.doing = doing;
+        place.step();
+    }
 }
 
 fn prepare(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready>) -> Option<()> {
@@ -88,13 +98,12 @@ fn prepare(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready
         }
     }
     contained(|| engine.service.route(&mut exchanges));
-    let (mut waiting, mut waiting_jobs) = (Vec::new(), Vec::new());
+    let mut waiting = Vec::new();
     let mut work = place.work();
     work.pending.extend(pumps);
     for (exchange, job) in exchanges.into_iter().zip(jobs) {
         if exchange.waits() {
-            waiting.push(exchange);
-            waiting_jobs.push(job);
+            waiting.push((exchange, job));
         } else {
             // Should a plugin wait for too long, the next owner of the turn goes on with these.
             work.pending.push_back(Step::Run(exchange, job));
@@ -108,19 +117,11 @@ fn prepare(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready
         place.wake();
     }
     drop(work);
-    let acquire = move |engine: &Engine| {
-        contained(|| engine.service.acquire(&mut waiting));
-        let prepared = waiting.into_iter().zip(waiting_jobs);
-        let pending = prepared.map(|(exchange, job)| Step::Run(exchange, job)).collect();
-        Rest { pending, ..Rest::default() }
-    };
     if engine.leaves(&engine.plugins) {
-        engine.wait_aside(place, acquire);
+        engine.wait_aside(place, Wait::Acquire, waiting);
     } else {
-        place.step();
-        let since = Instant::now();
-        let rest = acquire(engine);
-        engine.plugins.took(since.elapsed());
+        enter(place, turn, Doing::Plugins);
+        let rest = engine.wait(Wait::Acquire, waiting);
         place.work().pending.extend(rest.pending);
     }
     (place.work().turn == turn).then_some(())
@@ -133,10 +134,12 @@ fn run(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
             if work.turn != turn {
                 return None;
             }
-            match work.pending.pop_front() {
-                Some(step) => step,
-                None => return Some(()),
-            }
+            let Some(step) = work.pending.pop_front() else { return Some(()) };
+            work.doing = match &step {
+                Step::Pump(_) => Doing::Steps,
+                Step::Run(exchange, _) => Doing::Handler(exchange.endpoint().cloned()),
+            };
+            step
         };
         place.step();
         match step {
@@ -155,9 +158,6 @@ fn run(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
                     continue;
                 }
                 drop(work);
-                if let Some(slow) = exchange.slow() {
-                    slow.mark();
-                }
                 let (response, job) = engine.finish_one(exchange, job);
                 let back = engine.answer(response, job);
                 place.work().back.push(back);
@@ -179,14 +179,9 @@ fn finish(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
     let mut kept = ran.is_empty() || release(engine, place, turn, ran);
     if !waiting.is_empty() {
         if engine.leaves(&engine.plugins) {
-            engine.wait_aside(place, |engine| {
-                let answered = engine.finish(waiting).into();
-                Rest { answered, ..Rest::default() }
-            });
+            engine.wait_aside(place, Wait::Release, waiting);
         } else {
-            let since = Instant::now();
             kept = release(engine, place, turn, waiting);
-            engine.plugins.took(since.elapsed());
         }
     }
     kept.then_some(())
@@ -194,7 +189,7 @@ fn finish(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
 
 /// Whether the turn is still this thread's; if not, it has sent these answers itself.
 fn release(engine: &Engine, place: &Place, turn: u64, ran: Vec<(Exchange, Job)>) -> bool {
-    place.step();
+    enter(place, turn, Doing::Plugins);
     let answered = engine.finish(ran);
     let mut work = place.work();
     if work.turn == turn {
@@ -210,6 +205,7 @@ fn release(engine: &Engine, place: &Place, turn: u64, ran: Vec<(Exchange, Job)>)
 }
 
 fn send(engine: &Engine, place: &Place, turn: u64) -> Option<()> {
+    enter(place, turn, Doing::Steps);
     loop {
         let (response, job) = {
             let mut work = place.work();

@@ -11,10 +11,10 @@ use http::StatusCode;
 use super::access::Logged;
 use super::connection::{Connection, Incoming, Next};
 use super::drive::drive;
-use super::load::Load;
+use super::load::{self, Load};
 use super::options::Options;
 use super::outgoing::Outgoing;
-use super::place::{Job, Place, Rest, Step};
+use super::place::{Doing, Job, Place, Rest, Step, Wait};
 use super::places::Places;
 use super::poller::{Back, Ready, turn_away};
 use super::pool::Pool;
@@ -22,8 +22,22 @@ use crate::exchange::Exchange;
 use crate::response::{Body, Response};
 use crate::server::ShutdownStage;
 use crate::service::Service;
-use crate::slow::{PATIENCE, Slow};
+use crate::slow::Slow;
 use crate::{Error, ErrorKind, Result};
+
+/// A driver that blocks for this long in a handler is stuck; how often the watch looks.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// One that computes is stuck after this long: another thread would have no core either. So is one in plugins:
+/// while it waits for Redis the next batch grows, and to begin that at once would make many small ones.
+const LONG_PATIENCE: Duration = Duration::from_millis(10);
+
+/// For how long a handler that blocked is left to other threads.
+const HANDLER_IS_SLOW: Duration = Duration::from_secs(1);
+
+/// For how long plugins that blocked are: longer, as to find out again holds up requests that need none, and
+/// longer than a breaker waits between its trials.
+const PLUGINS_ARE_SLOW: Duration = Duration::from_secs(5);
 
 /// After how many looks without work the watch goes to sleep.
 const QUIET_LOOKS: u32 = 20;
@@ -106,15 +120,37 @@ impl Engine {
     pub(super) fn wait_aside(
         self: &Arc<Engine>,
         place: &Arc<Place>,
-        wait: impl FnOnce(&Engine) -> Rest + Send + 'static,
+        wait: Wait,
+        batch: Vec<(Exchange, Job)>,
     ) {
+        place.line(wait).push(batch);
+        self.staff(place, wait, Instant::now());
+    }
+
+    /// Sees that a thread serves those that wait.
+    fn staff(self: &Arc<Engine>, place: &Arc<Place>, wait: Wait, now: Instant) {
+        let Some(number) = place.line(wait).understaffed(now, LONG_PATIENCE) else { return };
         let (engine, place) = (self.clone(), place.clone());
+        let next = move |place: &Place| place.line(wait).next(number, Instant::now());
         self.pool.run(Box::new(move || {
-            let since = Instant::now();
-            let rest = wait(&engine);
-            engine.plugins.took(since.elapsed());
-            place.go_on_with(rest);
+            while let Some(batch) = next(&place) {
+                place.go_on_with(engine.wait(wait, batch));
+            }
         }));
+    }
+
+    /// Waits for plugins.
+    pub(super) fn wait(&self, wait: Wait, batch: Vec<(Exchange, Job)>) -> Rest {
+        match wait {
+            Wait::Acquire => {
+                let (mut exchanges, jobs): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+                contained(|| self.service.acquire(&mut exchanges));
+                let prepared = exchanges.into_iter().zip(jobs);
+                let pending = prepared.map(|(exchange, job)| Step::Run(exchange, job)).collect();
+                Rest { pending, ..Rest::default() }
+            }
+            Wait::Release => Rest { answered: self.finish(batch).into(), ..Rest::default() },
+        }
     }
 
     /// A place has ended.
@@ -194,7 +230,7 @@ impl Engine {
                 }
             }
             let places = self.places.all();
-            quiet = if self.look(&places, &mut seen) { 0 } else { quiet + 1 };
+            quiet = if self.look(&places, &mut seen, now) { 0 } else { quiet + 1 };
             let active = self.places.active();
             if let Some(needed) = load.places_needed(&places, active, self.cores)
                 && needed != active
@@ -218,26 +254,59 @@ impl Engine {
     }
 
     /// One look; whether there was work since the last one.
-    fn look(self: &Arc<Engine>, places: &[Arc<Place>], seen: &mut Vec<u64>) -> bool {
-        seen.resize(places.len(), 0);
+    fn look(
+        self: &Arc<Engine>,
+        places: &[Arc<Place>],
+        seen: &mut Vec<(u64, Instant)>,
+        now: Instant,
+    ) -> bool {
+        seen.resize(places.len(), (0, now));
         let mut worked = false;
+        // Where no other request comes to notice that the thread of a line is held up.
+        for place in places.iter().filter(|_| !self.all_blocked()) {
+            for wait in [Wait::Acquire, Wait::Release] {
+                self.staff(place, wait, now);
+            }
+        }
         for (place, seen) in places.iter().zip(seen) {
             let beat = place.beat();
-            if beat != *seen {
-                *seen = beat;
+            if beat != seen.0 {
+                *seen = (beat, now);
                 worked = true;
             } else {
                 // Whatever the limit of threads: somebody must accept, refuse and shut down.
-                self.hand_over(place, beat);
+                self.hand_over(place, beat, now, now - seen.1);
             }
         }
         worked
     }
 
-    fn hand_over(self: &Arc<Engine>, place: &Arc<Place>, stuck_at: u64) {
+    fn hand_over(
+        self: &Arc<Engine>,
+        place: &Arc<Place>,
+        stuck_at: u64,
+        now: Instant,
+        stuck_for: Duration,
+    ) {
+        if !place.work().busy {
+            return;
+        }
+        // Another thread has no use for the time of one that computes, or waits for a core. And what plugins wait
+        // for, many requests wait for together.
+        let blocks = !load::computes(place.driver());
+        if stuck_for < LONG_PATIENCE && (!blocks || place.is_in_plugins()) {
+            return;
+        }
         // Counted before the driver can notice, and be done.
         let lost = || self.pool.hold_up();
-        let Some((turn, rest)) = place.hand_over(stuck_at, Instant::now(), lost) else { return };
+        let Some((turn, doing, rest)) = place.hand_over(stuck_at, blocks, now, lost) else {
+            return;
+        };
+        match doing {
+            Doing::Plugins => self.plugins.mark(PLUGINS_ARE_SLOW),
+            Doing::Handler(Some(endpoint)) if blocks => endpoint.slow.mark(HANDLER_IS_SLOW),
+            Doing::Handler(_) | Doing::Steps => {}
+        }
         self.start(place.clone(), turn);
         self.spread(place, rest);
     }
@@ -275,11 +344,7 @@ impl Engine {
         match step {
             Step::Pump(connection) => self.pump(connection),
             Step::Run(mut exchange, job) => {
-                let since = Instant::now();
                 contained(|| self.service.run(&mut exchange));
-                if let Some(slow) = exchange.slow() {
-                    slow.took(since.elapsed());
-                }
                 let (response, job) = self.finish_one(exchange, job);
                 self.answer(response, job)
             }

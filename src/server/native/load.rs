@@ -3,7 +3,7 @@
 //! One thread that is never idle serves small requests faster than two that wake each other up, and
 //! leaves the rest of the machine to Redis or the database. So connections are served in one place until
 //! its thread has no time left, and only then in more: as many as cores where the threads compute, and more
-//! where they spend their time waiting, for something too short to cost them their turn.
+//! where they spend their time waiting, for something too short to cost them their turn, while cores are idle.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -115,13 +115,13 @@ struct Seen {
 }
 
 fn needed(seen: Seen, active: usize, cores: usize) -> usize {
-    let most = if seen.waited >= WAITING * seen.used {
-        cores.saturating_mul(MOST_PER_CORE)
-    } else {
-        cores
-    };
+    let waits = seen.waited >= WAITING * seen.used;
+    let most = if waits { cores.saturating_mul(MOST_PER_CORE) } else { cores };
     let crowded = seen.used >= FULL * active as f64;
-    if crowded && active < most && (most > cores || seen.spare || seen.turn > LONG_TURN) {
+    // Where no core is idle, whatever the threads wait for has none to spare either: more of them than cores would
+    // only make smaller batches.
+    let some_use = seen.spare || active < cores && (waits || seen.turn > LONG_TURN);
+    if crowded && active < most && some_use {
         return (active * 2).min(most);
     }
     if active > 1 && seen.used < ROOMY * (active - 1) as f64 {
@@ -147,6 +147,20 @@ fn idle_in(stat: &str) -> Option<Duration> {
 pub(super) fn this_thread() -> Option<u32> {
     let link = std::fs::read_link("/proc/thread-self").ok()?;
     link.file_name()?.to_str()?.parse().ok()
+}
+
+/// Whether a thread of this process has a core or waits for one; it waits for something else where not, or where
+/// that is not known.
+pub(super) fn computes(thread: u32) -> bool {
+    thread != 0
+        && std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"))
+            .is_ok_and(|stat| computes_in(&stat))
+}
+
+fn computes_in(stat: &str) -> bool {
+    // Behind the name, which is in brackets and may itself have some, is the state; R is running or ready to
+    // (proc(5)).
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R'))
 }
 
 /// For how long a thread of this process has had a core or waited for one.
@@ -179,8 +193,10 @@ mod tests {
             (0.98, 0.0, ms(6), false, 1, 2),
             (1.98, 0.0, ms(6), true, 2, 2),
             (0.98, 0.9, ms(1), false, 1, 2),
-            (1.98, 1.9, ms(1), false, 2, 4),
-            (20.0, 19.0, ms(1), false, 20, 32),
+            (1.98, 1.9, ms(1), false, 2, 2),
+            (1.98, 1.9, ms(1), true, 2, 4),
+            (1.98, 1.9, ms(6), false, 2, 2),
+            (20.0, 19.0, ms(1), true, 20, 32),
             (32.0, 32.0, ms(1), true, 32, 32),
             (1.0, 0.0, ms(1), true, 2, 2),
             (0.5, 0.0, ms(1), true, 2, 1),
@@ -201,6 +217,8 @@ mod tests {
         assert_eq!((idle_in("cpu  100 x"), idle_in("intr 5")), (None, None));
         assert_eq!(ran_in("1500 500 7\n"), Some(Duration::from_nanos(2000)));
         assert_eq!((ran_in(""), ran_in("5"), ran(0)), (None, None, None));
+        assert!(computes_in("7 (worker) R) R 1 7"));
+        assert!(!computes_in("7 (worker) S 1 7") && !computes_in("") && !computes(0));
     }
 
     #[test]
@@ -209,6 +227,7 @@ mod tests {
         let thread = this_thread().unwrap();
         let before = ran(thread).unwrap();
         while ran(thread).unwrap() < before + Duration::from_millis(5) {}
+        assert!(computes(thread));
         let (since, before) = (Instant::now(), ran(thread).unwrap());
         std::thread::sleep(Duration::from_millis(50));
         assert!(ran(thread).unwrap() - before < since.elapsed() - Duration::from_millis(10));

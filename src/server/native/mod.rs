@@ -4,11 +4,12 @@
 //! the requests that are whole through [`Service::prepare`], runs their handlers and takes them through
 //! [`Service::finish`], together; those that wait for no plugin go ahead of those that do. One place serves
 //! as long as its thread has time left; then there are more, up to one for each core, and beyond where the
-//! threads wait more than they compute.
+//! threads wait more than they compute and cores are idle.
 //!
-//! A thread that stays in one handler for more than a millisecond or two loses its turn, and another one
-//! takes what it had not begun, and the poller: one slow handler delays nobody. What was slow a moment ago,
-//! a handler or a store, is left to another thread from the start.
+//! A thread that waits in one handler for more than a millisecond or two, or computes in it for ten, loses its
+//! turn, and another one takes what it had not begun, and the poller: one slow handler delays nobody. So it is
+//! with plugins that wait for a store for ten milliseconds. What was slow a moment ago, a handler or a store, is
+//! left to another thread from the start.
 //!
 //! | limit or deadline | option | default | past it |
 //! |---|---|---|---|
@@ -38,6 +39,7 @@ mod body;
 mod connection;
 mod drive;
 mod engine;
+mod line;
 mod load;
 mod options;
 mod outgoing;

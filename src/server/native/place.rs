@@ -1,9 +1,8 @@
 //! A place: one poller, its connections, and the one thread that drives it.
 //!
 //! How many there are is the business of [`load`]. The thread that drives a place polls, and runs the
-//! handlers of what is ready itself; a thread that stays in one step for more than about a millisecond loses its
-//! turn (see [`Place::hand_over`]), and another one takes the poller and
-//! what it had not begun.
+//! handlers of what is ready itself; a thread that is stuck in one step loses its turn (see
+//! [`Place::hand_over`]), and another one takes the poller and what it had not begun.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,12 +13,14 @@ use std::time::{Duration, Instant};
 use super::access::Logged;
 use super::body::SharedBody;
 use super::connection::Connection;
+use super::line::Line;
 use super::load;
 use super::options::Options;
 use super::outgoing::Audience;
 use super::poller::{Back, Poller, WAKER};
 use crate::exchange::Exchange;
 use crate::response::Response;
+use crate::service::Endpoint;
 
 /// How soon after one lost turn another one says that requests of this kind block.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -30,6 +31,8 @@ pub(super) struct Place {
     pub(super) poller: Mutex<Poller>,
     waker: mio::Waker,
     work: Mutex<Work>,
+    /// By what they wait for.
+    lines: [Mutex<Line<(Exchange, Job)>>; 2],
     /// Moves on with each step of the driver: one that does not move is stuck.
     beat: AtomicU64,
     /// About how many connections there are.
@@ -50,6 +53,7 @@ pub(super) struct Work {
     ended: bool,
     /// Whether the driver is in its steps, not at the poller.
     pub(super) busy: bool,
+    pub(super) doing: Doing,
     pub(super) pending: VecDeque<Step>,
     pub(super) ran: Vec<(Exchange, Job)>,
     pub(super) answered: VecDeque<(Response, Job)>,
@@ -72,6 +76,26 @@ impl Work {
             answered: std::mem::take(&mut self.answered),
         }
     }
+}
+
+/// For what requests wait together, on a thread that does not drive the place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// For plugins to get what their handlers ask for.
+    Acquire,
+    /// For plugins to save, before they are answered.
+    Release,
+}
+
+/// What the driver is in.
+#[derive(Default)]
+pub(super) enum Doing {
+    /// What takes no time, or a body that is sent.
+    #[default]
+    Steps,
+    /// Plugins that get or save something for many requests together.
+    Plugins,
+    Handler(Option<Arc<Endpoint>>),
 }
 
 /// What a driver had not begun when it lost its turn.
@@ -107,6 +131,7 @@ impl Place {
             poller: Mutex::new(poller),
             waker,
             work: Mutex::default(),
+            lines: Default::default(),
             beat: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             busy: AtomicU64::new(0),
@@ -127,6 +152,11 @@ impl Place {
         if let Err(error) = self.waker.wake() {
             log::error!("the poller cannot be woken: {error}");
         }
+    }
+
+    /// Whether plugins are what the driver is in.
+    pub(super) fn is_in_plugins(&self) -> bool {
+        matches!(self.work().doing, Doing::Plugins)
     }
 
     /// Says that a step begins.
@@ -210,16 +240,22 @@ impl Place {
         self.wake();
     }
 
-    /// Takes the turn from a driver that is still in the step of this beat.
+    /// The requests that wait for this on another thread.
+    pub(super) fn line(&self, wait: Wait) -> MutexGuard<'_, Line<(Exchange, Job)>> {
+        self.lines[wait as usize].lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Takes the turn from a driver that is still in the step of this beat, and says what that is.
     ///
-    /// The new driver goes on with the rest, unless this happens again at once: where two requests
-    /// blocked, those behind them may block too, and each is to have a thread of its own.
+    /// The new driver goes on with the rest, unless the driver blocks and this happens again at once: where two
+    /// requests blocked, those behind them may block too, and each is to have a thread of its own.
     pub(super) fn hand_over(
         &self,
         stuck_at: u64,
+        blocks: bool,
         now: Instant,
         lost: impl FnOnce(),
-    ) -> Option<(u64, Rest)> {
+    ) -> Option<(u64, Doing, Rest)> {
         let mut work = self.work();
         if !work.busy || self.beat() != stuck_at {
             return None;
@@ -227,8 +263,14 @@ impl Place {
         work.turn += 1;
         work.busy = false;
         lost();
-        let again = work.lost_at.replace(now).is_some_and(|lost| now - lost < AGAIN);
-        let rest = if again { work.take_rest() } else { Rest::default() };
-        Some((work.turn, rest))
+        let doing = std::mem::take(&mut work.doing);
+        let mut rest = Rest::default();
+        if blocks && !matches!(doing, Doing::Plugins) {
+            let again = work.lost_at.replace(now).is_some_and(|lost| now - lost < AGAIN);
+            if again {
+                rest = work.take_rest();
+            }
+        }
+        Some((work.turn, doing, rest))
     }
 }

@@ -37,11 +37,13 @@ const ARGUMENTS: &str = include_str!("lua/arguments.lua");
 const RECORD: &str = include_str!("lua/record.lua");
 
 static DEFAULT: LazyLock<Scripts> = LazyLock::new(|| {
-    Scripts::new(include_str!("lua/load_default.lua"), include_str!("lua/default_layout.lua"))
+    let update = include_str!("lua/update_default.lua");
+    let layout = include_str!("lua/default_layout.lua");
+    Scripts::new(include_str!("lua/load_default.lua"), layout, update)
 });
 static BOTTLE_SESSION: LazyLock<Scripts> = LazyLock::new(|| {
     let load = include_str!("lua/load_bottle_session.lua");
-    Scripts::new(load, include_str!("lua/bottle_session_layout.lua"))
+    Scripts::new(load, include_str!("lua/bottle_session_layout.lua"), "")
 });
 
 impl Scripts {
@@ -52,14 +54,16 @@ impl Scripts {
         }
     }
 
-    fn new(load: &str, layout: &str) -> Scripts {
+    fn new(load: &str, layout: &str, update: &str) -> Scripts {
         let loading = |parts: &[&str]| Script::new(parts, Answer::Record);
-        let on_record =
-            |operation: &str, answer| Script::new(&[ARGUMENTS, layout, RECORD, operation], answer);
+        let script = |shortcut: &str, operation: &str, answer| {
+            Script::new(&[shortcut, ARGUMENTS, layout, RECORD, operation], answer)
+        };
+        let on_record = |operation: &str, answer| script("", operation, answer);
         Scripts {
             load: loading(&[load]),
             load_former: loading(&[include_str!("lua/move_former.lua"), load]),
-            save: on_record(include_str!("lua/save.lua"), Answer::Saved),
+            save: script(update, include_str!("lua/save.lua"), Answer::Saved),
             increment: on_record(include_str!("lua/increment.lua"), Answer::Number),
             take: on_record(include_str!("lua/take.lua"), Answer::Values),
             set_if_absent: on_record(include_str!("lua/set_if_absent.lua"), Answer::Number),
