@@ -5,13 +5,15 @@ cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s\n' "$*"; }
 
-# Debian's packages for the tests: a Redis server, and Python for the interop test.
+# Debian's packages for the tests: a Redis server, Python for the interop test, nginx, and a browser that can be driven.
 # Where Debian keeps nginx, which plain users do not look for.
 PATH=$PATH:/usr/sbin
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v python3 >/dev/null || missing+=(python3 python3-pip)
 command -v nginx >/dev/null || missing+=(nginx-light)
+command -v chromium >/dev/null || missing+=(chromium)
+command -v chromedriver >/dev/null || missing+=(chromium-driver)
 if [ ${#missing[@]} -gt 0 ]; then
     step "Installing ${missing[*]} (Debian packages)"
     sudo=''

@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: it links once.
 
 mod app;
+mod browser;
 mod compile_messages;
 mod csrf;
 mod faults;

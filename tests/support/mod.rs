@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub mod browser;
 pub mod fault_proxy;
 pub mod http;
 pub mod logs;
