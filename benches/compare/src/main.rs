@@ -1,10 +1,10 @@
 //! `compare <server>` serves "hello" on a free port, and prints the port: `/` at once, `/sleep` after a
 //! second. `compare idle <port> <connections> <process>` makes connections to a server, asks once over each,
 //! and prints how many KiB of memory the server's process has then. `compare sessions <server> <redis>` serves
-//! sessions that are kept in that Redis.
+//! sessions that are kept in that Redis; `compare free-port` prints a port for one.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use bottle_session::server::{native::Native, tiny_http::TinyHttp};
@@ -22,6 +22,10 @@ fn main() -> Result<(), Failure> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["idle", port, connections, process] => idle(port.parse()?, connections.parse()?, process),
+        ["free-port"] => {
+            announce(TcpListener::bind(ADDRESS)?.local_addr()?.port());
+            Ok(())
+        }
         ["sessions", "native", redis] => sessions::ours(redis),
         ["sessions", "axum", redis] => sessions::axum(redis),
         ["sessions", "actix", redis] => sessions::actix(redis),
@@ -29,7 +33,7 @@ fn main() -> Result<(), Failure> {
         ["tiny_http"] => ours(TinyHttp::bind(ADDRESS)?),
         ["axum"] => axum(),
         ["actix"] => Ok(actix()?),
-        _ => Err("usage: compare [sessions] SERVER …; compare.sh shows how".into()),
+        _ => Err("usage: compare [sessions] SERVER …; compare.sh and sessions.sh show how".into()),
     }
 }
 

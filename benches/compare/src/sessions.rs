@@ -1,5 +1,5 @@
-//! Sessions in one Redis, each crate's as its documentation shows: `/login` makes one, `/` reads it, `/count`
-//! changes it.
+//! Sessions in one Redis, each crate's as its documentation shows: `/login` makes one, `/read` reads it,
+//! `/count` changes it.
 
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ pub fn ours(redis: &str) -> Result<(), Failure> {
     let mut app = App::new();
     app.install(SessionPlugin::new().url(redis).cookie_lifetime(LIFETIME))?;
     app.get("/login", |session: &mut Session| session.set("name", "Ada"));
-    app.get("/", |session: &mut Session| format!("Hello, {}", session.get("name").unwrap_or("?")));
+    app.get("/read", |session: &mut Session| {
+        format!("Hello, {}", session.get("name").unwrap_or("?"))
+    });
     app.get("/count", |session: &mut Session| {
         let count = session.parse("count").unwrap_or(0) + 1;
         session.set("count", count);
@@ -51,7 +53,7 @@ pub fn axum(redis: &str) -> Result<(), Failure> {
             SessionManagerLayer::new(RedisStore::new(pool)).with_secure(false).with_expiry(expiry);
         let app = axum::Router::new()
             .route("/login", get(login))
-            .route("/", get(read))
+            .route("/read", get(read))
             .route("/count", get(count))
             .layer(layer);
         let listener = tokio::net::TcpListener::bind(ADDRESS).await?;
@@ -90,7 +92,7 @@ pub fn actix(redis: &str) -> Result<(), Failure> {
             App::new()
                 .wrap(sessions.build())
                 .route("/login", web::get().to(login))
-                .route("/", web::get().to(read))
+                .route("/read", web::get().to(read))
                 .route("/count", web::get().to(count))
         });
         let cores = std::thread::available_parallelism()?.get();
