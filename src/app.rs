@@ -228,7 +228,8 @@ impl App {
     }
 
     /// Runs `hook` before each request finds its route. It may change the request, and with its target
-    /// the route; an `Err` of what it returns is the answer.
+    /// the route; an `Err` of what it returns is the answer. Requests that are ready together pass their hooks one
+    /// after another: what waits for long belongs into a handler or a plugin.
     ///
     /// In a [mounted](App::mount) app it runs once a request has found a route of that app, and for such
     /// requests alone. That is the way to guard a part of an app: one path can be written in many ways

@@ -30,8 +30,8 @@ impl Session {
     /// escaping in HTML.
     ///
     /// It is derived from the session's id, which [`SessionPlugin`](crate::SessionPlugin) draws from a
-    /// generator that the operating system seeds: pages that load at the same time never spoil each other's
-    /// forms, and with [`regenerate`](Session::regenerate) or [`destroy`](Session::destroy) all earlier
+    /// generator that the operating system seeds: pages of one session that load at the same time never spoil each
+    /// other's forms, and with [`regenerate`](Session::regenerate) or [`destroy`](Session::destroy) all earlier
     /// tokens are void. So call it after them. Each call masks it anew, so that it cannot be guessed from the
     /// size of compressed pages (BREACH); all of them are valid. A visitor without a session gets one, which
     /// holds the key `_csrf`.

@@ -22,9 +22,6 @@ use crate::server::http1::{BodyDecoder, Framing, Head, Parsed, Refused, parse_he
 /// How much an idle connection may keep of its buffer.
 const KEPT: usize = 1024;
 
-/// How much is read and thrown away behind a last answer.
-const LINGER_BYTES: usize = 1024 * 1024;
-
 pub(super) struct Connection {
     pub(super) socket: Arc<Socket>,
     pub(super) peer: Option<SocketAddr>,
@@ -349,7 +346,7 @@ impl Connection {
         } else {
             self.socket.close_write();
             self.input = Vec::new();
-            self.state = State::Lingering(LINGER_BYTES);
+            self.state = State::Lingering(self.options.linger_bytes);
             self.deadline = now + self.options.linger;
             self.readable = true;
         }
@@ -401,16 +398,35 @@ mod tests {
     const AUDIENCE: Audience =
         Audience { version: http::Version::HTTP_11, head: false, keep_alive: true };
 
-    fn connected() -> (Connection, UnixStream) {
+    fn connected(options: Options) -> (Connection, UnixStream) {
         let (client, server) = UnixStream::pair().unwrap();
         server.set_nonblocking(true).unwrap();
-        let options = Arc::new(Options::default());
-        (Connection::new(Socket::Unix(server), None, options, Instant::now()), client)
+        let socket = Socket::Unix(server);
+        (Connection::new(socket, None, Arc::new(options), Instant::now()), client)
+    }
+
+    #[test]
+    fn behind_a_last_answer_so_much_is_thrown_away_and_no_more() {
+        let options = Options { linger_bytes: 100, ..Options::default() };
+        let (mut connection, mut client) = connected(options);
+        let mut scratch = vec![0; 64 * 1024];
+        for (sent, waits) in
+            [(&b"not a request\r\n\r\n"[..], true), (&[b'x'; 100], true), (b"x", false)]
+        {
+            client.write_all(sent).unwrap();
+            connection.readable = true;
+            let next = connection.advance(&mut scratch, Instant::now());
+            assert_eq!(matches!(next, Next::Wait), waits, "{} bytes", sent.len());
+        }
+        drop(connection);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
 
     #[test]
     fn an_idle_connection_keeps_no_buffer_of_a_large_request() {
-        let (mut connection, mut client) = connected();
+        let (mut connection, mut client) = connected(Options::default());
         let mut scratch = vec![0; 64 * 1024];
         for length in [10, 60_000, 100_000] {
             let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
@@ -431,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_client_that_takes_a_little_in_time_is_waited_for() {
-        let (mut connection, mut client) = connected();
+        let (mut connection, mut client) = connected(Options::default());
         let answer = Response::bytes(vec![b'x'; 4_000_000]);
         assert!(matches!(connection.answer(Outgoing::new(answer, AUDIENCE)), Next::Wait));
         let mut taken = vec![0; 64 * 1024];

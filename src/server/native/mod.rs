@@ -25,6 +25,7 @@
 //! | rate of a body | [`body_rate`](Native::body_rate) | 1 KiB/s after 10 s | 408; an error for a handler that reads |
 //! | time between requests | [`idle_deadline`](Native::idle_deadline) | 75 s | closes |
 //! | time in which a client takes nothing of an answer | [`write_deadline`](Native::write_deadline) | 30 s | closes |
+//! | time and bytes that a client may still send behind a last answer | [`linger`](Native::linger) | 2 s, 1 MiB | closes |
 //! | time to finish what runs at a shutdown | [`drain_deadline`](Native::drain_deadline) | 30 s | ends |
 //!
 //! A body that is too large for memory holds a thread for as long as it arrives, however slowly the rate
@@ -203,6 +204,16 @@ impl Native {
     #[must_use]
     pub fn write_deadline(mut self, deadline: Duration) -> Native {
         self.options.write_deadline = bounded(deadline);
+        self
+    }
+
+    /// For how long, and how much of, what a client still sends behind the last answer on its connection is read
+    /// and thrown away: 2 s and 1 MiB unless set. Closing at once could destroy the answer on its way (RFC 9112
+    /// section 9.6).
+    #[must_use]
+    pub fn linger(mut self, deadline: Duration, bytes: usize) -> Native {
+        self.options.linger = bounded(deadline);
+        self.options.linger_bytes = bytes;
         self
     }
 
