@@ -1,4 +1,10 @@
 //! Two plugins: one that provides a value of its own type, one that only wraps callbacks.
+//!
+//! ```text
+//! cargo run --example own_plugin
+//! curl -i localhost:8888/
+//! curl -i localhost:8888/plain
+//! ```
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! REDIS_URL=redis://localhost:6379/0 cargo run --example visitors
+//! curl -c jar -b jar localhost:8888/visits
 //! ```
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,9 +25,12 @@ fn app(pool: RedisPool) -> Result<App> {
     app.install(RedisPlugin::new().pool(pool))?;
     app.get("/visits", |session: &mut Session, rdb: &mut RedisConnection| -> Result<String> {
         let visitor: u64 = rdb.incr("visitors", 1)?;
-        let last = session.get("visit").unwrap_or("never").to_owned();
+        let last = match session.parse::<u64>("visit") {
+            Some(then) => format!("{} seconds ago", now().saturating_sub(then)),
+            None => "never".to_owned(),
+        };
         session.set("visit", now());
-        Ok(format!("You are visitor {visitor}, your last visit was on {last}\n"))
+        Ok(format!("You are visitor {visitor}, your last visit: {last}\n"))
     });
     Ok(app)
 }

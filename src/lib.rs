@@ -56,6 +56,7 @@
 //!
 //! - `tiny_http` (default): the adapter for the tiny_http server.
 //! - `rustls`: Redis over TLS.
+//! - `r2d2_redis`: a pool of `r2d2_redis` 0.14 that the app has already.
 //! - `secure-cookies`: signed and encrypted cookies of the app's own.
 #![forbid(unsafe_code)]
 
