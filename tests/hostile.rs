@@ -453,6 +453,38 @@ fn a_plugin_that_waits_delays_no_request_of_its_batch_that_does_not_use_it() {
 }
 
 #[test]
+fn who_came_while_all_threads_were_held_up_gets_the_first_that_is_free_though_nobody_else_comes() {
+    let (acquire, release, handler) = (Gate::default(), Gate::default(), Gate::default());
+    release.open();
+    let mut app = gated(&handler);
+    app.install(Slow(acquire.clone(), release)).unwrap();
+    app.get("/held", |_: &mut Held| "held");
+    let server = Serving::start(bind().active_threads(1).max_threads(3), app);
+    let ask = |target| {
+        let mut client = server.client();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client
+    };
+    let mut held = vec![ask("/held")];
+    acquire.wait_for(1);
+    held.push(ask("/held"));
+    acquire.wait_for(2);
+    // This one waits behind the second, and then there is no other thread.
+    held.push(ask("/held"));
+    let mut last = ask("/wait");
+    handler.wait_for(1);
+    // Longer than the server looks after requests of which none gets on.
+    std::thread::sleep(SHORT);
+    handler.open();
+    assert_eq!(last.reply().text(), "passed");
+    acquire.wait_for(3);
+    acquire.open();
+    for mut client in held {
+        assert_eq!(client.reply().text(), "held");
+    }
+}
+
+#[test]
 fn while_turns_are_lost_and_connections_move_every_request_gets_its_own_answer() {
     let mut app = app();
     app.get("/for/<micros:int>/<name>", |micros: u64, name: &str| {

@@ -125,6 +125,8 @@ impl Engine {
     ) {
         place.line(wait).push(batch);
         self.staff(place, wait, Instant::now());
+        // By a thread that has lost its turn, this may happen while no driver is busy.
+        self.be_watched();
     }
 
     /// Sees that a thread serves those that wait.
@@ -243,8 +245,10 @@ impl Engine {
                 continue;
             }
             self.watch_sleeps.store(true, Ordering::SeqCst);
-            // A driver that became busy before it could see that the watch sleeps is seen here.
-            if !places.iter().any(|place| place.work().busy) {
+            // A driver that became busy before it could see that the watch sleeps is seen here, and so is what it
+            // has left in a line.
+            let awaited = |place: &Arc<Place>| place.work().busy || place.has_line();
+            if !self.places.all().iter().any(awaited) {
                 std::thread::park();
             }
             self.watch_sleeps.store(false, Ordering::SeqCst);
@@ -262,10 +266,11 @@ impl Engine {
     ) -> bool {
         seen.resize(places.len(), (0, now));
         let mut worked = false;
-        // Where no other request comes to notice that the thread of a line is held up.
-        for place in places.iter().filter(|_| !self.all_blocked()) {
-            for wait in [Wait::Acquire, Wait::Release] {
-                self.staff(place, wait, now);
+        // Where no other request comes to notice that the thread of a line is held up, or that one is free again.
+        for place in places.iter().filter(|place| place.has_line()) {
+            worked = true;
+            if !self.all_blocked() {
+                Wait::ALL.into_iter().for_each(|wait| self.staff(place, wait, now));
             }
         }
         for (place, seen) in places.iter().zip(seen) {
