@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use bottle_session::http::StatusCode;
@@ -449,6 +450,78 @@ fn a_plugin_that_waits_delays_no_request_of_its_batch_that_does_not_use_it() {
         for client in &mut held {
             assert_eq!(client.reply().text(), "held");
         }
+    }
+}
+
+/// By which thread it was acquired.
+struct AcquiredBy(ThreadId);
+
+impl Provided for AcquiredBy {}
+
+/// A plugin that computes until the second flag is up, and says so with the first.
+#[derive(Clone, Default)]
+struct Computes(Arc<(AtomicBool, AtomicBool)>);
+
+impl Plugin for Computes {
+    fn name(&self) -> &str {
+        "computes"
+    }
+
+    fn provides(&self) -> Option<Provision> {
+        Some(Provision::of::<AcquiredBy>("acquired"))
+    }
+
+    fn acquire(&self, batch: &mut Batch<'_>) {
+        self.0.0.store(true, Ordering::SeqCst);
+        while !self.0.1.load(Ordering::SeqCst) {
+            std::hint::spin_loop();
+        }
+        let thread = std::thread::current().id();
+        batch.iter_mut().for_each(|mut entry| entry.put(AcquiredBy(thread)));
+    }
+
+    fn release(&self, batch: &mut Batch<'_>) {
+        batch.iter_mut().for_each(|mut entry| assert!(entry.take::<AcquiredBy>().is_some()));
+    }
+}
+
+/// What plugins wait for, requests wait for on another thread for some seconds: that costs them more.
+#[test]
+#[cfg(target_os = "linux")]
+fn only_plugins_that_have_waited_are_left_to_another_thread() {
+    for what in ["a plugin computes", "a hook waits"] {
+        let (plugin, gate) = (Computes::default(), Gate::default());
+        let (computes, at_hook) = (plugin.clone(), gate.clone());
+        let mut app = app();
+        app.install(plugin).unwrap();
+        app.get("/hook", || "hook");
+        app.after_request(move |request, _| {
+            if request.path() == "/hook" {
+                at_hook.pass();
+            }
+        });
+        app.get("/acquired", |by: &mut AcquiredBy| {
+            (by.0 == std::thread::current().id()).to_string()
+        });
+        let server = Serving::start(bind().active_threads(1), app);
+        let mut first = server.client();
+        if what == "a hook waits" {
+            first.send("GET /hook HTTP/1.1\r\nHost: a\r\n\r\n");
+            gate.wait_for(1);
+        } else {
+            first.send("GET /acquired HTTP/1.1\r\nHost: a\r\n\r\n");
+            while !computes.0.0.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+        // Others are served, so it has lost its turn.
+        assert_eq!(server.client().get("/").text(), "hello", "{what}");
+        computes.0.1.store(true, Ordering::SeqCst);
+        gate.open();
+        assert_eq!(first.reply().status, 200, "{what}");
+        // A busy machine may take the turn from any one of them.
+        let mut client = server.client();
+        assert!((0..100).any(|_| client.get("/acquired").text() == "true"), "{what}");
     }
 }
 

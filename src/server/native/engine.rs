@@ -308,9 +308,9 @@ impl Engine {
             return;
         };
         match doing {
-            Doing::Plugins => self.plugins.mark(PLUGINS_ARE_SLOW),
+            Doing::Plugins if blocks => self.plugins.mark(PLUGINS_ARE_SLOW),
             Doing::Handler(Some(endpoint)) if blocks => endpoint.slow.mark(HANDLER_IS_SLOW),
-            Doing::Handler(_) | Doing::Steps => {}
+            Doing::Plugins | Doing::Handler(_) | Doing::Steps => {}
         }
         self.start(place.clone(), turn);
         self.spread(place, rest);

@@ -94,7 +94,7 @@ impl Wait {
 /// What the driver is in.
 #[derive(Default)]
 pub(super) enum Doing {
-    /// What takes no time, or a body that is sent.
+    /// What takes no time, hooks, or a body that is sent.
     #[default]
     Steps,
     /// Plugins that get or save something for many requests together.
