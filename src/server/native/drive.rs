@@ -64,9 +64,9 @@ fn work(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready>) 
 }
 
 fn begin(engine: &Engine, place: &Place) {
-    place.step();
     let mut work = place.work();
     (work.busy, work.doing) = (true, Doing::Steps);
+    place.step();
     drop(work);
     engine.be_watched();
 }
@@ -139,9 +139,10 @@ fn run(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
                 Step::Pump(_) => Doing::Steps,
                 Step::Run(exchange, _) => Doing::Handler(exchange.endpoint().cloned()),
             };
+            // Before the watch can look: what it sees stuck is not this step.
+            place.step();
             step
         };
-        place.step();
         match step {
             Step::Pump(connection) => {
                 let back = engine.pump(connection);
