@@ -453,6 +453,39 @@ fn a_plugin_that_waits_delays_no_request_of_its_batch_that_does_not_use_it() {
     }
 }
 
+#[test]
+fn who_has_run_waits_for_no_plugin_of_others_though_the_handlers_behind_it_wait() {
+    let (acquire, release, handler) = (Gate::default(), Gate::default(), Gate::default());
+    acquire.open();
+    let mut app = app();
+    app.install(Slow(acquire, release.clone())).unwrap();
+    app.get("/held", |_: &mut Held| "held");
+    for rule in ["/held/one", "/held/another"] {
+        let handler = handler.clone();
+        app.get(rule, move |_: &mut Held| {
+            handler.pass();
+            "held"
+        });
+    }
+    let native = bind().active_threads(1);
+    let ListenAddress::Tcp(address) = native.address() else { panic!("a TCP address") };
+    // All have asked before the server looks: it finds them together.
+    let ask = |target| {
+        let mut client = Client::new(TcpStream::connect(address).unwrap());
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client
+    };
+    let (mut plain, held) = (ask("/"), ["/held", "/held/one", "/held/another"].map(ask));
+    let _server = Serving::start(native, app);
+    handler.wait_for(2);
+    assert_eq!(plain.reply().text(), "hello");
+    handler.open();
+    release.open();
+    for mut client in held {
+        assert_eq!(client.reply().text(), "held");
+    }
+}
+
 /// By which thread it was acquired.
 struct AcquiredBy(ThreadId);
 

@@ -324,13 +324,19 @@ impl Engine {
         for (response, job) in rest.answered {
             self.aside(place, |engine| engine.answer(response, job));
         }
-        if !rest.ran.is_empty() {
+        // Those that wait for no plugin go ahead here, too.
+        let (waiting, ran): (Vec<_>, Vec<_>) =
+            rest.ran.into_iter().partition(|(exchange, _)| exchange.waits());
+        if !ran.is_empty() {
             let (engine, place) = (self.clone(), place.clone());
             self.pool.run(Box::new(move || {
-                for (response, job) in engine.finish(rest.ran) {
+                for (response, job) in engine.finish(ran) {
                     place.give(engine.answer(response, job));
                 }
             }));
+        }
+        if !waiting.is_empty() {
+            self.wait_aside(place, Wait::Release, waiting);
         }
     }
 
