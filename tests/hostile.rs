@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use bottle_session::http::StatusCode;
@@ -449,6 +450,143 @@ fn a_plugin_that_waits_delays_no_request_of_its_batch_that_does_not_use_it() {
         for client in &mut held {
             assert_eq!(client.reply().text(), "held");
         }
+    }
+}
+
+#[test]
+fn who_has_run_waits_for_no_plugin_of_others_though_the_handlers_behind_it_wait() {
+    let (acquire, release, handler) = (Gate::default(), Gate::default(), Gate::default());
+    acquire.open();
+    let mut app = app();
+    app.install(Slow(acquire, release.clone())).unwrap();
+    app.get("/held", |_: &mut Held| "held");
+    for rule in ["/held/one", "/held/another"] {
+        let handler = handler.clone();
+        app.get(rule, move |_: &mut Held| {
+            handler.pass();
+            "held"
+        });
+    }
+    let native = bind().active_threads(1);
+    let ListenAddress::Tcp(address) = native.address() else { panic!("a TCP address") };
+    // All have asked before the server looks: it finds them together.
+    let ask = |target| {
+        let mut client = Client::new(TcpStream::connect(address).unwrap());
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client
+    };
+    let (mut plain, held) = (ask("/"), ["/held", "/held/one", "/held/another"].map(ask));
+    let _server = Serving::start(native, app);
+    handler.wait_for(2);
+    assert_eq!(plain.reply().text(), "hello");
+    handler.open();
+    release.open();
+    for mut client in held {
+        assert_eq!(client.reply().text(), "held");
+    }
+}
+
+/// By which thread it was acquired.
+struct AcquiredBy(ThreadId);
+
+impl Provided for AcquiredBy {}
+
+/// A plugin that computes until the second flag is up, and says so with the first.
+#[derive(Clone, Default)]
+struct Computes(Arc<(AtomicBool, AtomicBool)>);
+
+impl Plugin for Computes {
+    fn name(&self) -> &str {
+        "computes"
+    }
+
+    fn provides(&self) -> Option<Provision> {
+        Some(Provision::of::<AcquiredBy>("acquired"))
+    }
+
+    fn acquire(&self, batch: &mut Batch<'_>) {
+        self.0.0.store(true, Ordering::SeqCst);
+        while !self.0.1.load(Ordering::SeqCst) {
+            std::hint::spin_loop();
+        }
+        let thread = std::thread::current().id();
+        batch.iter_mut().for_each(|mut entry| entry.put(AcquiredBy(thread)));
+    }
+
+    fn release(&self, batch: &mut Batch<'_>) {
+        batch.iter_mut().for_each(|mut entry| assert!(entry.take::<AcquiredBy>().is_some()));
+    }
+}
+
+/// What plugins wait for, requests wait for on another thread for some seconds: that costs them more.
+#[test]
+#[cfg(target_os = "linux")]
+fn only_plugins_that_have_waited_are_left_to_another_thread() {
+    for what in ["a plugin computes", "a hook waits"] {
+        let (plugin, gate) = (Computes::default(), Gate::default());
+        let (computes, at_hook) = (plugin.clone(), gate.clone());
+        let mut app = app();
+        app.install(plugin).unwrap();
+        app.get("/hook", || "hook");
+        app.after_request(move |request, _| {
+            if request.path() == "/hook" {
+                at_hook.pass();
+            }
+        });
+        app.get("/acquired", |by: &mut AcquiredBy| {
+            (by.0 == std::thread::current().id()).to_string()
+        });
+        let server = Serving::start(bind().active_threads(1), app);
+        let mut first = server.client();
+        if what == "a hook waits" {
+            first.send("GET /hook HTTP/1.1\r\nHost: a\r\n\r\n");
+            gate.wait_for(1);
+        } else {
+            first.send("GET /acquired HTTP/1.1\r\nHost: a\r\n\r\n");
+            while !computes.0.0.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+        // Others are served, so it has lost its turn.
+        assert_eq!(server.client().get("/").text(), "hello", "{what}");
+        computes.0.1.store(true, Ordering::SeqCst);
+        gate.open();
+        assert_eq!(first.reply().status, 200, "{what}");
+        // A busy machine may take the turn from any one of them.
+        let mut client = server.client();
+        assert!((0..100).any(|_| client.get("/acquired").text() == "true"), "{what}");
+    }
+}
+
+#[test]
+fn who_came_while_all_threads_were_held_up_gets_the_first_that_is_free_though_nobody_else_comes() {
+    let (acquire, release, handler) = (Gate::default(), Gate::default(), Gate::default());
+    release.open();
+    let mut app = gated(&handler);
+    app.install(Slow(acquire.clone(), release)).unwrap();
+    app.get("/held", |_: &mut Held| "held");
+    let server = Serving::start(bind().active_threads(1).max_threads(3), app);
+    let ask = |target| {
+        let mut client = server.client();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client
+    };
+    let mut held = vec![ask("/held")];
+    acquire.wait_for(1);
+    held.push(ask("/held"));
+    acquire.wait_for(2);
+    // This one waits behind the second, and then there is no other thread.
+    held.push(ask("/held"));
+    let mut last = ask("/wait");
+    handler.wait_for(1);
+    // Longer than the server looks after requests of which none gets on.
+    std::thread::sleep(SHORT);
+    handler.open();
+    assert_eq!(last.reply().text(), "passed");
+    acquire.wait_for(3);
+    acquire.open();
+    for mut client in held {
+        assert_eq!(client.reply().text(), "held");
     }
 }
 

@@ -64,9 +64,9 @@ fn work(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready>) 
 }
 
 fn begin(engine: &Engine, place: &Place) {
-    place.step();
     let mut work = place.work();
     (work.busy, work.doing) = (true, Doing::Steps);
+    place.step();
     drop(work);
     engine.be_watched();
 }
@@ -139,9 +139,10 @@ fn run(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
                 Step::Pump(_) => Doing::Steps,
                 Step::Run(exchange, _) => Doing::Handler(exchange.endpoint().cloned()),
             };
+            // Before the watch can look: what it sees stuck is not this step.
+            place.step();
             step
         };
-        place.step();
         match step {
             Step::Pump(connection) => {
                 let back = engine.pump(connection);
@@ -176,20 +177,26 @@ fn finish(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
     };
     // As in `prepare`: those that wait for no plugin go ahead.
     let waiting: Vec<_> = ran.extract_if(.., |(exchange, _)| exchange.waits()).collect();
-    let mut kept = ran.is_empty() || release(engine, place, turn, ran);
+    let mut kept = ran.is_empty() || release(engine, place, turn, Doing::Steps, ran);
     if !waiting.is_empty() {
         if engine.leaves(&engine.plugins) {
             engine.wait_aside(place, Wait::Release, waiting);
         } else {
-            kept = release(engine, place, turn, waiting);
+            kept = release(engine, place, turn, Doing::Plugins, waiting);
         }
     }
     kept.then_some(())
 }
 
 /// Whether the turn is still this thread's; if not, it has sent these answers itself.
-fn release(engine: &Engine, place: &Place, turn: u64, ran: Vec<(Exchange, Job)>) -> bool {
-    enter(place, turn, Doing::Plugins);
+fn release(
+    engine: &Engine,
+    place: &Place,
+    turn: u64,
+    doing: Doing,
+    ran: Vec<(Exchange, Job)>,
+) -> bool {
+    enter(place, turn, doing);
     let answered = engine.finish(ran);
     let mut work = place.work();
     if work.turn == turn {

@@ -125,6 +125,8 @@ impl Engine {
     ) {
         place.line(wait).push(batch);
         self.staff(place, wait, Instant::now());
+        // By a thread that has lost its turn, this may happen while no driver is busy.
+        self.be_watched();
     }
 
     /// Sees that a thread serves those that wait.
@@ -243,8 +245,10 @@ impl Engine {
                 continue;
             }
             self.watch_sleeps.store(true, Ordering::SeqCst);
-            // A driver that became busy before it could see that the watch sleeps is seen here.
-            if !places.iter().any(|place| place.work().busy) {
+            // A driver that became busy before it could see that the watch sleeps is seen here, and so is what it
+            // has left in a line.
+            let awaited = |place: &Arc<Place>| place.work().busy || place.has_line();
+            if !self.places.all().iter().any(awaited) {
                 std::thread::park();
             }
             self.watch_sleeps.store(false, Ordering::SeqCst);
@@ -262,10 +266,11 @@ impl Engine {
     ) -> bool {
         seen.resize(places.len(), (0, now));
         let mut worked = false;
-        // Where no other request comes to notice that the thread of a line is held up.
-        for place in places.iter().filter(|_| !self.all_blocked()) {
-            for wait in [Wait::Acquire, Wait::Release] {
-                self.staff(place, wait, now);
+        // Where no other request comes to notice that the thread of a line is held up, or that one is free again.
+        for place in places.iter().filter(|place| place.has_line()) {
+            worked = true;
+            if !self.all_blocked() {
+                Wait::ALL.into_iter().for_each(|wait| self.staff(place, wait, now));
             }
         }
         for (place, seen) in places.iter().zip(seen) {
@@ -303,9 +308,9 @@ impl Engine {
             return;
         };
         match doing {
-            Doing::Plugins => self.plugins.mark(PLUGINS_ARE_SLOW),
+            Doing::Plugins if blocks => self.plugins.mark(PLUGINS_ARE_SLOW),
             Doing::Handler(Some(endpoint)) if blocks => endpoint.slow.mark(HANDLER_IS_SLOW),
-            Doing::Handler(_) | Doing::Steps => {}
+            Doing::Plugins | Doing::Handler(_) | Doing::Steps => {}
         }
         self.start(place.clone(), turn);
         self.spread(place, rest);
@@ -319,13 +324,19 @@ impl Engine {
         for (response, job) in rest.answered {
             self.aside(place, |engine| engine.answer(response, job));
         }
-        if !rest.ran.is_empty() {
+        // Those that wait for no plugin go ahead here, too.
+        let (waiting, ran): (Vec<_>, Vec<_>) =
+            rest.ran.into_iter().partition(|(exchange, _)| exchange.waits());
+        if !ran.is_empty() {
             let (engine, place) = (self.clone(), place.clone());
             self.pool.run(Box::new(move || {
-                for (response, job) in engine.finish(rest.ran) {
+                for (response, job) in engine.finish(ran) {
                     place.give(engine.answer(response, job));
                 }
             }));
+        }
+        if !waiting.is_empty() {
+            self.wait_aside(place, Wait::Release, waiting);
         }
     }
 

@@ -21,6 +21,10 @@ impl<T> Line<T> {
         self.queue.extend(batch);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// The number of a thread to start where these need one: none serves, or the one that does has been at its
     /// batch for too long.
     pub(super) fn understaffed(&mut self, now: Instant, patience: Duration) -> Option<u64> {

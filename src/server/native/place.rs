@@ -87,10 +87,14 @@ pub(super) enum Wait {
     Release,
 }
 
+impl Wait {
+    pub(super) const ALL: [Wait; 2] = [Wait::Acquire, Wait::Release];
+}
+
 /// What the driver is in.
 #[derive(Default)]
 pub(super) enum Doing {
-    /// What takes no time, or a body that is sent.
+    /// What takes no time, hooks, or a body that is sent.
     #[default]
     Steps,
     /// Plugins that get or save something for many requests together.
@@ -243,6 +247,11 @@ impl Place {
     /// The requests that wait for this on another thread.
     pub(super) fn line(&self, wait: Wait) -> MutexGuard<'_, Line<(Exchange, Job)>> {
         self.lines[wait as usize].lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Whether any wait for a thread to begin with them.
+    pub(super) fn has_line(&self) -> bool {
+        Wait::ALL.into_iter().any(|wait| !self.line(wait).is_empty())
     }
 
     /// Takes the turn from a driver that is still in the step of this beat, and says what that is.
