@@ -129,16 +129,20 @@ impl fmt::Display for Error {
     }
 }
 
-/// Shows the kind, the text and the cause: `main` prints this when it returns the error.
+/// Shows the text, and the causes that it does not tell: `main` prints this when it returns the error.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")?;
+        let mut text = self.to_string();
         let mut source = std::error::Error::source(self);
         while let Some(cause) = source {
-            write!(f, ": {cause}")?;
+            let said = cause.to_string();
+            if !text.contains(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
             source = cause.source();
         }
-        Ok(())
+        f.write_str(&text)
     }
 }
 
@@ -178,5 +182,8 @@ mod tests {
     fn the_debug_text_ends_with_the_cause() {
         let error = Error::new(ErrorKind::Io, "cannot listen").with_source("in use");
         assert_eq!(format!("{error:?}"), "cannot listen: in use");
+        let told =
+            Error::new(ErrorKind::Io, "cannot listen: in use; stop it").with_source("in use");
+        assert_eq!(format!("{told:?}"), "cannot listen: in use; stop it");
     }
 }

@@ -331,7 +331,7 @@ pub(crate) struct LoggedBefore;
 
 impl fmt::Display for LoggedBefore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("logged when it began")
+        f.write_str("an error in the log tells when it began")
     }
 }
 

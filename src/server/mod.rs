@@ -214,18 +214,46 @@ pub(crate) fn run(address: &str, service: Service, shutdown: &ShutdownHandle) ->
     #[cfg(not(any(unix, feature = "tiny_http")))]
     {
         let _ = (service, shutdown);
-        Err(cannot_listen(address, "this build has no server; enable feature tiny_http"))
+        let none = "this build has no server; enable feature tiny_http";
+        Err(cannot_listen(address, std::io::Error::new(std::io::ErrorKind::Unsupported, none)))
     }
 }
 
 /// The error of an address that cannot be listened on.
-pub(crate) fn cannot_listen(address: &str, why: impl fmt::Display) -> Error {
-    Error::new(ErrorKind::Io, format!("cannot listen on {address:?}: {why}"))
+pub(crate) fn cannot_listen(address: &str, why: std::io::Error) -> Error {
+    use std::io::ErrorKind::{AddrInUse, InvalidInput, PermissionDenied};
+    let would_do = match why.kind() {
+        AddrInUse => {
+            "; another program listens there: stop it, or take another port (0 takes any free one)"
+        }
+        PermissionDenied => "; ports below 1024 and some folders are for privileged users",
+        InvalidInput => "; an address is like 127.0.0.1:8888, or unix:/run/app.socket",
+        _ => "",
+    };
+    let text = format!("cannot listen on {address:?}: {why}{would_do}");
+    Error::new(ErrorKind::Io, text).with_source(why)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_listened_on_says_what_would_do() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = taken.local_addr().unwrap().to_string();
+        for (address, would_do) in [
+            (taken.as_str(), "another program listens there"),
+            ("8888", "an address is like 127.0.0.1:8888"),
+            ("127.0.0.1:80000", "an address is like 127.0.0.1:8888"),
+        ] {
+            let Err(error) = bind(address) else { panic!("{address} is bound") };
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("cannot listen on {address:?}: ")), "{text}");
+            assert!(text.contains(would_do), "{text}");
+            assert_eq!(format!("{error:?}"), text, "the cause is said once");
+        }
+    }
 
     #[test]
     fn listeners_hear_of_each_stage_and_may_use_the_handle() {

@@ -44,12 +44,10 @@ pub struct TinyHttp {
 impl TinyHttp {
     /// Listens on an address such as `127.0.0.1:8888`; port 0 takes any free one.
     pub fn bind(address: &str) -> Result<TinyHttp> {
-        let resolved: Vec<_> = address
-            .to_socket_addrs()
-            .map_err(|error| cannot_listen(address, &error).with_source(error))?
-            .collect();
+        let resolved: Vec<_> =
+            address.to_socket_addrs().map_err(|error| cannot_listen(address, error))?.collect();
         let listener = std::net::TcpListener::bind(resolved.as_slice())
-            .map_err(|error| cannot_listen(address, &error).with_source(error))?;
+            .map_err(|error| cannot_listen(address, error))?;
         TinyHttp::from_listener(listener)
     }
 

@@ -56,7 +56,7 @@ impl Listener {
     /// Listens on `host:port`, or on a unix socket where the address is `unix:` and a path, or takes the
     /// socket that systemd passed on.
     pub(super) fn bind(address: &str) -> Result<Listener> {
-        let failed = |error: io::Error| cannot_listen(address, &error).with_source(error);
+        let failed = |error: io::Error| cannot_listen(address, error);
         if address == PASSED_ON {
             return passed_on().map_err(failed);
         }
