@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ::redis::{RedisError, ServerError};
 
-use crate::service::LoggedBefore;
+use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind};
 
 /// Whether the server's error is a state that passes: the same request may work later.

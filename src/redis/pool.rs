@@ -15,7 +15,7 @@ use super::connection::RedisConnection;
 use super::errors::{TooLarge, disguised};
 use super::link::{Link, Reply, SHORT};
 use super::wire::Trust;
-use crate::service::LoggedBefore;
+use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
 /// After this long without use a connection is asked whether it still stands: servers and firewalls close

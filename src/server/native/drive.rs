@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::engine::{Engine, contained};
 use super::place::{Doing, Job, Place, Step, Wait};
 use super::poller::Ready;
-use crate::exchange::Exchange;
+use crate::pipeline::exchange::Exchange;
 use crate::server::ShutdownStage;
 
 /// Drives a place as long as the turn is this thread's.

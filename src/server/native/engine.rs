@@ -18,11 +18,11 @@ use super::place::{Doing, Job, Place, Rest, Step, Wait};
 use super::places::Places;
 use super::poller::{Back, Ready, turn_away};
 use super::pool::Pool;
-use crate::exchange::Exchange;
-use crate::response::{Body, Response};
+use crate::message::response::{Body, Response};
+use crate::pipeline::exchange::Exchange;
+use crate::pipeline::service::Service;
+use crate::pipeline::slow::Slow;
 use crate::server::ShutdownStage;
-use crate::service::Service;
-use crate::slow::Slow;
 use crate::{Error, ErrorKind, Result};
 
 /// A driver that blocks for this long in a handler is stuck; how often the watch looks.

@@ -64,7 +64,7 @@ pub use self::proxy::ProxyHeaders;
 use self::socket::Listener;
 use super::{ListenAddress, Server, ShutdownHandle};
 use crate::Result;
-use crate::service::Service;
+use crate::pipeline::service::Service;
 
 /// The default server; see the [module](self) for how it works and for its limits.
 ///

@@ -18,9 +18,9 @@ use super::load;
 use super::options::Options;
 use super::outgoing::Audience;
 use super::poller::{Back, Poller, WAKER};
-use crate::exchange::Exchange;
-use crate::response::Response;
-use crate::service::Endpoint;
+use crate::message::response::Response;
+use crate::pipeline::exchange::Exchange;
+use crate::pipeline::service::Endpoint;
 
 /// How soon after one lost turn another one says that requests of this kind block.
 const AGAIN: Duration = Duration::from_millis(20);

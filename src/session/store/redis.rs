@@ -11,14 +11,14 @@ use redis::{Cmd, Pipeline};
 
 use self::reply::{Reply, Status};
 use self::scripts::{Script, Scripts};
-use super::id::{IdFormat, SessionId};
-use super::store::{
+use super::contract::{
     Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, Record, Save, Saved,
     SessionStore, gone, id_taken, not_a_number,
 };
 use crate::redis::{
     RedisCluster, RedisPool, Repeat, Reply as RedisReply, copy, server_error, slot,
 };
+use crate::session::id::{IdFormat, SessionId};
 use crate::{Error, ErrorKind, Result};
 
 /// What no key of the user begins with, so that the default layout has a place for its own field.

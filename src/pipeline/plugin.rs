@@ -42,9 +42,9 @@ use std::sync::Arc;
 use http::{Extensions, Method};
 
 use crate::Result;
-use crate::exchange::Exchange;
-use crate::request::Request;
-use crate::response::{Response, ResponseHead};
+use crate::message::request::Request;
+use crate::message::response::{Response, ResponseHead};
+use crate::pipeline::exchange::Exchange;
 
 /// A value that a plugin can provide and a handler can ask for as `&mut T` or `Option<&mut T>`.
 #[diagnostic::on_unimplemented(

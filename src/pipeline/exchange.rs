@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use http::Method;
 
-use crate::plugin::{Provided, Route};
-use crate::request::Request;
-use crate::response::{Response, ResponseHead};
-use crate::router::Captures;
-use crate::service::{Endpoint, Urls};
-use crate::slow::Slow;
+use crate::message::request::Request;
+use crate::message::response::{Response, ResponseHead};
+use crate::pipeline::plugin::{Provided, Route};
+use crate::pipeline::service::{Endpoint, Urls};
+use crate::pipeline::slow::Slow;
+use crate::routing::Captures;
 
 /// One request on its way through a [`Service`](crate::Service), with all that belongs to it.
 ///

@@ -9,14 +9,14 @@ use std::sync::{Arc, LazyLock};
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 
-use crate::exchange::Exchange;
 use crate::handler::Fits;
-use crate::plugin::{Batch, Callback, Plugin, Route, Stage};
-use crate::request::Request;
-use crate::response::{HttpError, IntoResponse, Response, escape_html};
-use crate::router::{Found, Router, Rule};
+use crate::message::request::Request;
+use crate::message::response::{HttpError, IntoResponse, Response, escape_html};
+use crate::pipeline::exchange::Exchange;
+use crate::pipeline::plugin::{Batch, Callback, Plugin, Route, Stage};
+use crate::pipeline::slow::Slow;
+use crate::routing::{Found, Router, Rule};
 use crate::server::ListenAddress;
-use crate::slow::Slow;
 use crate::{Error, ErrorKind, Result};
 
 /// A built app, ready to answer requests. Clones share it.
@@ -175,7 +175,7 @@ impl Service {
             let response = not_allowed(request.method(), &self.0.router.methods());
             return exchange.answer(response);
         }
-        let fits = |target: &Target, captures: &crate::router::Captures| {
+        let fits = |target: &Target, captures: &crate::routing::Captures| {
             target.fits.iter().all(|(index, fits)| captures.get(*index).is_none_or(fits))
         };
         match self.0.router.find(request.method(), request.path(), fits) {

@@ -1,0 +1,8 @@
+//! How requests travel: an exchange, the plugins that act on it, and the three stages of a service.
+
+pub(crate) mod exchange;
+pub mod plugin;
+pub(crate) mod service;
+// Only servers with threads of their own ask.
+#[cfg_attr(not(unix), allow(dead_code))]
+pub(crate) mod slow;
