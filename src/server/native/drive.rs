@@ -102,7 +102,7 @@ fn prepare(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64, ready: Vec<Ready
     let mut work = place.work();
     work.pending.extend(pumps);
     for (exchange, job) in exchanges.into_iter().zip(jobs) {
-        if exchange.waits() {
+        if exchange.waits_at_all() {
             waiting.push((exchange, job));
         } else {
             // Should a plugin wait for too long, the next owner of the turn goes on with these.
@@ -176,7 +176,7 @@ fn finish(engine: &Arc<Engine>, place: &Arc<Place>, turn: u64) -> Option<()> {
         std::mem::take(&mut work.ran)
     };
     // As in `prepare`: those that wait for no plugin go ahead.
-    let waiting: Vec<_> = ran.extract_if(.., |(exchange, _)| exchange.waits()).collect();
+    let waiting: Vec<_> = ran.extract_if(.., |(exchange, _)| exchange.waits_at_all()).collect();
     let mut kept = ran.is_empty() || release(engine, place, turn, Doing::Steps, ran);
     if !waiting.is_empty() {
         if engine.leaves(&engine.plugins) {

@@ -146,7 +146,7 @@ impl Engine {
         match wait {
             Wait::Acquire => {
                 let (mut exchanges, jobs): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-                contained(|| self.service.acquire(&mut exchanges));
+                contained(|| self.service.acquire_all(&mut exchanges));
                 let prepared = exchanges.into_iter().zip(jobs);
                 let pending = prepared.map(|(exchange, job)| Step::Run(exchange, job)).collect();
                 Rest { pending, ..Rest::default() }
@@ -326,7 +326,7 @@ impl Engine {
         }
         // Those that wait for no plugin go ahead here, too.
         let (waiting, ran): (Vec<_>, Vec<_>) =
-            rest.ran.into_iter().partition(|(exchange, _)| exchange.waits());
+            rest.ran.into_iter().partition(|(exchange, _)| exchange.waits_at_all());
         if !ran.is_empty() {
             let (engine, place) = (self.clone(), place.clone());
             self.pool.run(Box::new(move || {
