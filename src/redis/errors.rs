@@ -65,6 +65,20 @@ pub(crate) fn server_error(error: &ServerError) -> Error {
     Error::new(kind(Some(error.code())), text)
 }
 
+/// The code of an error line, such as `READONLY`.
+pub(super) fn code(line: &[u8]) -> &str {
+    let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+    std::str::from_utf8(&line[..end]).unwrap_or_default()
+}
+
+/// The error of a command that Redis refused with this line.
+pub(crate) fn refusal(line: &[u8]) -> Error {
+    let code = code(line);
+    let text = format!("Redis: {}", String::from_utf8_lossy(line));
+    let text = unquoted(&text).trim_end().to_owned() + what_would_do(Some(code));
+    Error::new(kind(Some(code)), text)
+}
+
 /// The same error for one more session of a batch: its text has the causes, as these can be in one error alone.
 pub(crate) fn copy(error: &Error) -> Error {
     match std::error::Error::source(error) {

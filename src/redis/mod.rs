@@ -1,5 +1,6 @@
 //! Redis: a pool of synchronous connections, and the plugin that lends them to handlers.
 
+mod batch;
 mod breaker;
 mod cluster;
 mod config;
@@ -20,7 +21,7 @@ pub use cluster::RedisCluster;
 pub(crate) use cluster::slot;
 pub use config::RedisConfig;
 pub use connection::RedisConnection;
-pub(crate) use errors::{copy, server_error};
+pub(crate) use errors::{copy, refusal, server_error};
 pub(crate) use link::Reply;
 pub use plugin::RedisPlugin;
 pub use pool::RedisPool;

@@ -52,6 +52,11 @@ impl std::fmt::Debug for Replies<'_> {
 }
 
 impl<'a> Replies<'a> {
+    /// So many replies, which are whole.
+    pub(crate) fn of(bytes: &'a [u8], count: usize) -> Replies<'a> {
+        Replies { bytes, left: count }
+    }
+
     /// How many are left.
     pub fn len(&self) -> usize {
         self.left
@@ -277,4 +282,37 @@ fn decimal(mut value: u64, negative: bool, text: &mut [u8; 20]) -> &[u8] {
         text[at] = b'-';
     }
     &text[at..]
+}
+
+/// Replies that another client has parsed, as they came over the wire.
+#[cfg(feature = "r2d2_redis")]
+pub(super) fn encoded(replies: &[super::link::Reply]) -> Vec<u8> {
+    fn push(out: &mut Vec<u8>, value: &redis::Value) {
+        use redis::Value;
+        match value {
+            Value::Nil => out.extend_from_slice(b"$-1\r\n"),
+            Value::Int(number) => out.extend_from_slice(format!(":{number}\r\n").as_bytes()),
+            Value::BulkString(bytes) => push_bulk(out, bytes),
+            Value::SimpleString(text) => out.extend_from_slice(format!("+{text}\r\n").as_bytes()),
+            Value::Okay => out.extend_from_slice(b"+OK\r\n"),
+            Value::Array(items) => {
+                push_header(out, b'*', items.len());
+                items.iter().for_each(|item| push(out, item));
+            }
+            // Nothing else comes from a server of protocol 2.
+            _ => out.extend_from_slice(b"-ERR a reply of another protocol\r\n"),
+        }
+    }
+    let mut out = Vec::new();
+    for reply in replies {
+        match reply {
+            Ok(value) => push(&mut out, value),
+            Err(error) => {
+                let line = format!("-{} {}", error.code(), error.details().unwrap_or_default());
+                out.extend_from_slice(line.trim_end().as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+    out
 }
