@@ -12,7 +12,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use super::breaker::{Breaker, BreakerState};
 use super::config::{Address, RedisConfig};
 use super::connection::RedisConnection;
-use super::errors::{TooLarge, disguised};
+use super::errors::{TooLarge, disguised, is_demoted};
 use super::link::{Link, Reply, SHORT};
 use super::wire::Trust;
 use crate::pipeline::service::LoggedBefore;
@@ -409,7 +409,7 @@ impl Own {
 
 /// Whether the server is a replica: the master is somewhere else now.
 fn demoted(replies: &[Reply]) -> bool {
-    replies.iter().any(|reply| reply.as_ref().is_err_and(|error| error.code() == "READONLY"))
+    replies.iter().any(|reply| reply.as_ref().is_err_and(is_demoted))
 }
 
 /// Until when the parts of one operation may take, a repetition included.
