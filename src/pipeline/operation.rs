@@ -108,7 +108,7 @@ impl Remote {
 
     /// Whether both are one service.
     pub(crate) fn is(&self, other: &Remote) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        self.0.identity() == other.0.identity()
     }
 }
 
@@ -120,6 +120,9 @@ impl fmt::Debug for Remote {
 
 /// How operations reach a remote service.
 pub(crate) trait Carrier: Send + Sync {
+    /// What tells this service from others.
+    fn identity(&self) -> usize;
+
     /// Carries them out on this thread, which may block.
     fn run(&self, operations: &mut [&mut dyn Operation]);
 

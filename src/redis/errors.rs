@@ -59,11 +59,7 @@ pub(super) fn connecting(error: &RedisError) -> ErrorKind {
 
 /// The error of a command that Redis refused.
 pub(crate) fn server_error(error: &ServerError) -> Error {
-    let line = line(error.code(), error.details());
-    let (code, details) = from_script(&line);
-    let text = format!("Redis: {code} {details}");
-    let text = unquoted(&text).trim_end().to_owned() + what_would_do(Some(code));
-    Error::new(kind(Some(code)), text)
+    refusal(line(error.code(), error.details()).as_bytes())
 }
 
 /// Whether the server says that it is a replica: the master is somewhere else now.
@@ -128,16 +124,16 @@ fn before_position(text: &str) -> &str {
     }
 }
 
-/// The code of an error line, such as `READONLY`.
+/// The code of an error line, such as `READONLY`, where a script met it, too.
 pub(super) fn code(line: &[u8]) -> &str {
-    let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
-    std::str::from_utf8(&line[..end]).unwrap_or_default()
+    std::str::from_utf8(line).map_or("", |line| from_script(line).0)
 }
 
 /// The error of a command that Redis refused with this line.
 pub(crate) fn refusal(line: &[u8]) -> Error {
-    let code = code(line);
-    let text = format!("Redis: {}", String::from_utf8_lossy(line));
+    let line = String::from_utf8_lossy(line);
+    let (code, details) = from_script(&line);
+    let text = format!("Redis: {code} {details}");
     let text = unquoted(&text).trim_end().to_owned() + what_would_do(Some(code));
     Error::new(kind(Some(code)), text)
 }

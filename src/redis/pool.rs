@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use ::redis::{ErrorKind as RedisErrorKind, Pipeline, RedisError, RedisResult, Value};
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use super::batch::{Batch, Manner, Received, hand_over};
 use super::breaker::{Breaker, BreakerState};
 use super::config::{Address, RedisConfig};
 use super::connection::RedisConnection;
-use super::errors::{TooLarge, disguised, is_demoted};
+use super::errors::{TooLarge, copy, disguised, is_demoted};
 use super::link::{Link, Reply, SHORT};
 use super::wire::Trust;
+use crate::pipeline::operation::{Answer, Carrier, Operation, Progress, Remote};
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
@@ -258,6 +260,86 @@ impl RedisPool {
         })
     }
 
+    /// The Redis of this pool as a remote service that carries out [operations](crate::Operation).
+    pub fn remote(&self) -> Remote {
+        Remote(Arc::new(self.clone()))
+    }
+
+    /// Carries out one round of each operation, in one pipeline. Those that are not over are in `again`, those whose
+    /// reply `redirects` takes from them (it is about something else than they asked) are nobody's.
+    pub(super) fn round<'o>(
+        &self,
+        mut operations: Vec<&'o mut dyn Operation>,
+        manner: Manner,
+        mut redirects: impl FnMut(&mut Option<&'o mut dyn Operation>, Answer<'_>),
+    ) -> Vec<&'o mut dyn Operation> {
+        let shared = &self.0.shared;
+        let timings = Timings::starting_now(&shared.config);
+        for attempt in 1.. {
+            let mut link = match self.checkout_before(&timings) {
+                Ok(link) => link,
+                Err(error) => {
+                    operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
+                    return Vec::new();
+                }
+            };
+            let mut batch = Batch::new(manner);
+            let now = link.now();
+            operations.iter_mut().for_each(|op| batch.push(&mut **op, now, manner.one_key));
+            batch.seal();
+            let reused = link.used;
+            let carried =
+                link.carry(&mut batch, timings.reply_by(&shared.config), shared.config.max_reply);
+            let (bytes, received) = match carried {
+                Ok(carried) => carried,
+                Err(error) => {
+                    let (error, may_repeat) = match shared.failure(&error, reused) {
+                        Failure::Stale(error) => (error, attempt == 1),
+                        Failure::Other(error) => (error, false),
+                    };
+                    let mut left = Vec::new();
+                    for (number, operation) in operations.into_iter().enumerate() {
+                        match may_repeat && batch.is_repeatable(number) {
+                            true => left.push(operation),
+                            false => operation.fail(copy(&error)),
+                        }
+                    }
+                    operations = left;
+                    if operations.is_empty() {
+                        return operations;
+                    }
+                    continue;
+                }
+            };
+            shared.answered();
+            if batch.is_replica() {
+                shared.leave(&mut link);
+            }
+            let clock = match received {
+                Received::InStep(clock) => clock.now(Instant::now()),
+                Received::Refused(error) => {
+                    operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
+                    return Vec::new();
+                }
+                Received::Incomplete => unreachable!("a link reads whole replies"),
+            };
+            let mut again = Vec::new();
+            for (number, operation) in operations.into_iter().enumerate() {
+                let answer = batch.answer(number, &bytes, clock);
+                let mut operation = Some(operation);
+                redirects(&mut operation, answer);
+                let Some(operation) = operation else { continue };
+                match hand_over(operation, answer) {
+                    Progress::Done => {}
+                    Progress::Again => again.push(operation),
+                    Progress::OutOfStep => link.dirty = true,
+                }
+            }
+            return again;
+        }
+        operations
+    }
+
     /// A connection that nothing has gone wrong with.
     pub(super) fn checkout(&self) -> Result<r2d2::PooledConnection<Manager>> {
         self.checkout_before(&Timings::starting_now(&self.0.shared.config))
@@ -381,6 +463,20 @@ impl RedisPool {
         }
         match shared.failure(&error, reused) {
             Failure::Stale(failure) | Failure::Other(failure) => Err(disguised(failure, timed_out)),
+        }
+    }
+}
+
+impl Carrier for RedisPool {
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
+    fn run(&self, operations: &mut [&mut dyn Operation]) {
+        let mut left: Vec<&mut dyn Operation> =
+            operations.iter_mut().map(|operation| &mut **operation).collect();
+        while !left.is_empty() {
+            left = self.round(left, Manner::default(), |_, _| ());
         }
     }
 }
