@@ -143,6 +143,9 @@ pub(crate) trait Channel: Send {
     /// Takes operations over. They are sent with the next [`drive`](Channel::drive).
     fn submit(&mut self, ticket: usize, waiting: Box<dyn Waiting>, now: Instant);
 
+    /// Hears what its socket is ready for.
+    fn ready(&mut self, readable: bool, writable: bool);
+
     /// Goes on as far as it can: connects, sends, receives, and gives up what is past its deadline. Operations that
     /// are over are in `done`.
     fn drive(&mut self, now: Instant, done: &mut Vec<(usize, Box<dyn Waiting>)>);

@@ -91,10 +91,18 @@ impl Link {
         }
     }
 
-    /// Whether the pool keeps it for the next operation.
-    pub(super) fn is_kept(&self) -> bool {
-        let ours = matches!(self.line, Line::Own { .. });
-        ours && !self.dirty && !self.tainted
+    /// Whether the pool keeps it for the next operation. One of the application's own pool goes back there, if it is
+    /// fit for that.
+    pub(super) fn is_kept(&mut self) -> bool {
+        let fit = !self.dirty && !self.tainted;
+        match &mut self.line {
+            Line::Own { .. } => fit,
+            #[cfg(feature = "r2d2_redis")]
+            Line::Lent(lent) => {
+                lent.fit = fit;
+                false
+            }
+        }
     }
 
     fn introduce(&mut self, config: &RedisConfig, deadline: Instant) -> RedisResult<()> {
@@ -199,6 +207,22 @@ impl Link {
         Ok((bytes, received))
     }
 
+    /// The connection for an event loop, which does not wait for it.
+    #[cfg(unix)]
+    pub(super) fn into_channel(self) -> crate::Result<super::channel::Connected> {
+        let (clock, generation) = (self.clock, self.generation);
+        let mut wire = match self.line {
+            Line::Own { wire, .. } => wire,
+            #[cfg(feature = "r2d2_redis")]
+            Line::Lent(_) => {
+                let text = "a connection of an r2d2_redis pool is not an event loop's";
+                return Err(crate::Error::new(crate::ErrorKind::Redis, text));
+            }
+        };
+        wire.set_nonblocking(true)?;
+        Ok(super::channel::Connected::new(wire, clock, generation))
+    }
+
     /// The time by the server's clock, as far as it is known.
     pub(super) fn now(&self) -> SystemTime {
         self.clock.map_or_else(SystemTime::now, |clock| clock.now(Instant::now()))
@@ -217,16 +241,6 @@ impl Link {
     pub(super) fn ask(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<Value> {
         let replies = self.exchange(&command.get_packed_command(), 1, deadline, SHORT)?;
         Ok(replies.into_iter().next().ok_or_else(no_reply)??)
-    }
-}
-
-#[cfg(feature = "r2d2_redis")]
-impl Drop for Link {
-    fn drop(&mut self) {
-        let fit = !self.dirty && !self.tainted;
-        if let Line::Lent(lent) = &mut self.line {
-            lent.fit = fit;
-        }
     }
 }
 
@@ -322,6 +336,12 @@ fn stays_out(error: &ServerError) -> bool {
 
 fn is_full(error: &ServerError) -> bool {
     error.details().is_some_and(|text| text.contains("max number of clients"))
+}
+
+/// The error of bytes that nobody asked for.
+#[cfg(unix)]
+pub(super) fn unasked() -> RedisError {
+    no_reply()
 }
 
 fn no_reply() -> RedisError {

@@ -2,6 +2,8 @@
 
 mod batch;
 mod breaker;
+#[cfg(unix)]
+mod channel;
 mod cluster;
 mod config;
 mod connection;

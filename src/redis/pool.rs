@@ -11,12 +11,16 @@ use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::batch::{Batch, Manner, Received, hand_over};
 use super::breaker::{Breaker, BreakerState};
+#[cfg(unix)]
+use super::channel::RedisChannel;
 use super::config::{Address, RedisConfig};
 use super::connection::RedisConnection;
 use super::errors::{TooLarge, copy, disguised, is_demoted};
 use super::link::{Link, Reply, SHORT};
 use super::wire::Trust;
 use crate::pipeline::operation::{Answer, Carrier, Operation, Progress, Remote};
+#[cfg(unix)]
+use crate::pipeline::operation::{Channel, Wake};
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
@@ -32,6 +36,9 @@ const RETRY_WITHIN: Duration = Duration::from_millis(400);
 
 /// As many new connections in a row that are closed on us mean that Redis is down.
 const DROPS: u32 = 3;
+
+/// How often connecting is tried, one attempt right after the other, where it is refused.
+const ATTEMPTS: u32 = 3;
 
 /// A time-out that is longer is as good as this one, which a clock can be set to.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -68,11 +75,11 @@ struct Own {
 }
 
 /// What the pool and its manager both know.
-struct Shared {
-    config: RedisConfig,
+pub(super) struct Shared {
+    pub(super) config: RedisConfig,
     way: Way,
     trust: Trust,
-    breaker: Breaker,
+    pub(super) breaker: Breaker,
     /// Goes up when a connection was lost, so that the others are asked whether they still stand.
     generation: AtomicU64,
     /// Connections of an older generation than this are closed without asking: one that was asked did not
@@ -108,7 +115,7 @@ pub(crate) enum Repeat {
 }
 
 /// Why a round trip failed.
-enum Failure {
+pub(super) enum Failure {
     /// The connection was closed before anything was answered: a reused one had gone stale.
     Stale(Error),
     /// Anything else.
@@ -472,6 +479,16 @@ impl Carrier for RedisPool {
         Arc::as_ptr(&self.0).addr()
     }
 
+    #[cfg(unix)]
+    fn channel(&self, wake: Wake) -> Option<Box<dyn Channel>> {
+        match self.0.shared.way {
+            Way::Network => Some(Box::new(RedisChannel::new(self.0.shared.clone(), wake))),
+            // Where Redis is, only that pool knows.
+            #[cfg(feature = "r2d2_redis")]
+            Way::Lent(_) => None,
+        }
+    }
+
     fn run(&self, operations: &mut [&mut dyn Operation]) {
         let mut left: Vec<&mut dyn Operation> =
             operations.iter_mut().map(|operation| &mut **operation).collect();
@@ -525,6 +542,11 @@ impl Timings {
     }
 }
 
+/// Whether connecting failed at once, by the network's or the other side's doing.
+fn is_refusal(error: &RedisError) -> bool {
+    error.is_io_error() && !error.is_timeout() && TooLarge::of(error).is_none()
+}
+
 /// Whether an error is a reply of the server, read whole, so that the connection is as good as before.
 pub(super) fn is_reply(error: &RedisError) -> bool {
     matches!(error.kind(), RedisErrorKind::Server(_) | RedisErrorKind::Extension)
@@ -555,7 +577,7 @@ impl Shared {
     }
 
     /// What a failed round trip means.
-    fn failure(&self, error: &RedisError, reused: bool) -> Failure {
+    pub(super) fn failure(&self, error: &RedisError, reused: bool) -> Failure {
         let failure = self.lost(error);
         if TooLarge::of(error).is_some() {
             self.answered();
@@ -573,7 +595,7 @@ impl Shared {
     }
 
     /// Redis answered.
-    fn answered(&self) {
+    pub(super) fn answered(&self) {
         if self.drops.load(Ordering::Relaxed) != 0 {
             self.drops.store(0, Ordering::Release);
         }
@@ -583,7 +605,7 @@ impl Shared {
     }
 
     /// Redis does not answer.
-    fn down(&self, why: &Error) {
+    pub(super) fn down(&self, why: &Error) {
         if self.breaker.failed(Instant::now(), why) {
             self.tell(Some(why));
         }
@@ -604,9 +626,17 @@ impl Shared {
     /// Gives up this connection and all that were made before it: a new one may lead to another server.
     fn leave(&self, link: &mut Link) {
         link.dirty = true;
-        let generation = link.generation + 1;
-        self.generation.fetch_max(generation, Ordering::AcqRel);
-        self.condemned.fetch_max(generation, Ordering::AcqRel);
+        self.condemn(link.generation);
+    }
+
+    /// Gives up all connections of this generation and of former ones.
+    pub(super) fn condemn(&self, generation: u64) {
+        self.generation.fetch_max(generation + 1, Ordering::AcqRel);
+        self.condemned.fetch_max(generation + 1, Ordering::AcqRel);
+    }
+
+    pub(super) fn is_condemned(&self, generation: u64) -> bool {
+        generation < self.condemned.load(Ordering::Acquire)
     }
 
     /// Whether a connection can be used. A look at the socket shows what the kernel knows: that the server
@@ -615,8 +645,7 @@ impl Shared {
     /// costs.
     fn stands(&self, link: &mut Link, timings: &Timings) -> bool {
         // Dirty before its first use: the advice that we asked for did not come in time.
-        let condemned = link.generation < self.condemned.load(Ordering::Acquire);
-        if link.dirty || condemned || !link.is_quiet() {
+        if link.dirty || self.is_condemned(link.generation) || !link.is_quiet() {
             return false;
         }
         let generation = self.generation.load(Ordering::Acquire);
@@ -628,8 +657,7 @@ impl Shared {
         let answered = link.exchange(&ping, 1, deadline, SHORT).is_ok();
         link.generation = generation;
         if !answered {
-            self.condemned.fetch_max(generation + 1, Ordering::AcqRel);
-            self.generation.fetch_max(generation + 1, Ordering::AcqRel);
+            self.condemn(generation);
         }
         answered
     }
@@ -645,10 +673,48 @@ impl Shared {
                 return Ok(Link::lent(super::lent::Lent::of(pool), generation));
             }
         }
-        match &config.address {
+        let connect = || match &config.address {
             Address::Sentinel(sentinel) => sentinel.connect(config, trust, generation, deadline),
             address => Link::connect(config, address, trust, generation, deadline),
+        };
+        // One that is refused or cut is no proof that Redis is down; several in a row are.
+        let mut connected = connect();
+        for _ in 1..ATTEMPTS {
+            match &connected {
+                Err(error) if is_refusal(error) && Instant::now() < deadline => {
+                    connected = connect();
+                }
+                _ => break,
+            }
         }
+        connected
+    }
+
+    /// Makes a connection, and takes note of how that went.
+    fn open(&self) -> Result<Link> {
+        match self.connect() {
+            Ok(mut link) => {
+                self.refuse(None);
+                if matches!(self.way, Way::Network) {
+                    self.advised.call_once(|| advise(&mut link, &self.config));
+                }
+                Ok(link)
+            }
+            Err(error) => {
+                let kind = super::errors::connecting(&error);
+                self.refuse(Some((kind, error.to_string())));
+                Err(Error::new(kind, error.to_string()))
+            }
+        }
+    }
+
+    /// Makes a connection for an event loop.
+    #[cfg(unix)]
+    pub(super) fn connect_channel(&self) -> Result<super::channel::Connected> {
+        let link = self.open().map_err(|error| {
+            Error::new(error.kind(), format!("{}: {error}", self.config)).with_source(LoggedBefore)
+        })?;
+        link.into_channel()
     }
 
     /// Busy is not down. A trial of the breaker's is over, undecided.
@@ -693,21 +759,7 @@ impl r2d2::ManageConnection for Manager {
     type Error = Error;
 
     fn connect(&self) -> Result<Link> {
-        let shared = &self.shared;
-        match shared.connect() {
-            Ok(mut link) => {
-                shared.refuse(None);
-                if matches!(shared.way, Way::Network) {
-                    shared.advised.call_once(|| advise(&mut link, &shared.config));
-                }
-                Ok(link)
-            }
-            Err(error) => {
-                let kind = super::errors::connecting(&error);
-                shared.refuse(Some((kind, error.to_string())));
-                Err(Error::new(kind, error.to_string()))
-            }
-        }
+        self.shared.open()
     }
 
     /// Never asked by r2d2: [`Shared::stands`] knows the deadline.
