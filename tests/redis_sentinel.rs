@@ -1,13 +1,13 @@
 //! A master, a replica and a sentinel: sessions go where the master is.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use bottle_session::{ErrorKind, RedisConfig, RedisPool};
 
 use crate::faults::wait_until;
-use crate::support::redis_server::RedisServer;
+use crate::support::redis_server::{RedisServer, start_program};
 use crate::support::visitors::Site;
 
 struct SentinelServer {
@@ -30,12 +30,7 @@ impl SentinelServer {
         );
         let file = folder.join("sentinel.conf");
         std::fs::write(&file, settings).unwrap();
-        let process = Command::new("redis-server")
-            .arg(file)
-            .arg("--sentinel")
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
+        let process = start_program(|command| command.arg(file).arg("--sentinel"));
         let server = SentinelServer { process, folder, port };
         wait_until("the sentinel listens", || server.ask("PING", &[]).is_ok());
         server
