@@ -270,6 +270,20 @@ fn killed_and_started_again() {
     stage.play("killed and started again", kill, many_failures, |redis, _| redis.start_again());
 }
 
+#[test]
+fn killed_and_slow_to_load_its_data() {
+    // Microseconds for each command that the visitors left; others are answered after each thousand.
+    let options = ["--appendonly", "yes", "--appendfsync", "always", "--key-load-delay", "100"];
+    let mut stage = stage_with(&options, POOL);
+    let kill = |redis: &mut RedisServer, _: &FaultProxy| {
+        redis.kill();
+        redis.begin_again();
+        wait_until("it says LOADING", || redis.is_loading());
+    };
+    stage.play("killed and slow to load its data", kill, |_, _| true, |redis, _| redis.wait());
+    assert!(stage.site.seen.unavailable.load(Ordering::Relaxed) > 0);
+}
+
 /// Sends commands to the server itself, past the proxy.
 fn tell(redis: &RedisServer, commands: &[&[&str]]) {
     let mut connection = redis.connect(0);

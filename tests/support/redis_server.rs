@@ -53,11 +53,17 @@ impl RedisServer {
 
     /// Starts the process again after [`kill`](RedisServer::kill), with the data that it wrote down.
     pub fn start_again(&mut self) {
-        self.process = launch(&self.folder, &self.options);
+        self.begin_again();
         self.wait();
     }
 
-    fn wait(&mut self) {
+    /// The same without waiting until it serves: first it loads the data.
+    pub fn begin_again(&mut self) {
+        self.process = launch(&self.folder, &self.options);
+    }
+
+    /// Waits until it serves.
+    pub fn wait(&mut self) {
         while self.try_connect(0).is_err() {
             let ended = self.process.try_wait().expect("our own process");
             assert!(ended.is_none(), "the server does not start with {:?}", self.options);
@@ -127,6 +133,11 @@ impl RedisServer {
     /// A connection to a server that has no time even for PING.
     pub fn connect_while_busy(&self) -> redis::Connection {
         redis::Client::open(self.url(0)).unwrap().get_connection().expect("the server listens")
+    }
+
+    /// Whether it has no time for others while it loads its data.
+    pub fn is_loading(&self) -> bool {
+        self.try_connect(0).is_err_and(|error| error.code() == Some("LOADING"))
     }
 
     /// The number that the server gave to the newest client over TCP.
