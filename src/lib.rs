@@ -61,26 +61,14 @@
 #![forbid(unsafe_code)]
 
 mod app;
-mod build;
-mod cookies;
 mod error;
-mod exchange;
-mod forms;
 mod handler;
-pub mod plugin;
+mod message;
+mod pipeline;
 mod redis;
-mod request;
-mod response;
-mod router;
-#[cfg(feature = "secure-cookies")]
-mod secure_cookies;
+mod routing;
 pub mod server;
-mod service;
 mod session;
-// Only servers with threads of their own ask.
-#[cfg_attr(not(unix), allow(dead_code))]
-mod slow;
-mod static_files;
 pub mod testing;
 
 /// The `redis` crate that [`RedisConnection`] works with.
@@ -88,42 +76,47 @@ pub use ::redis as redis_crate;
 pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
 #[cfg(feature = "secure-cookies")]
 pub use cookie::Key;
-pub use cookies::{Cookie, RequestCookies, SameSite};
 pub use error::{Error, ErrorKind, Result};
-pub use exchange::Exchange;
-pub use forms::{FormData, UploadedFile};
 pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
-pub use plugin::{Batch, Callback, Entry, Installed, Plugin, Provided, Provision, Route};
-pub use redis::{BreakerState, RedisCluster, RedisConfig, RedisConnection, RedisPlugin, RedisPool};
-pub use request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
-pub use response::{
+pub use message::cookies::{Cookie, RequestCookies, SameSite};
+pub use message::forms::{FormData, UploadedFile};
+pub use message::request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
+pub use message::response::{
     Body, Html, HttpError, IntoResponse, Json, Redirect, Response, ResponseHead, abort,
     escape_html, redirect,
 };
-pub use router::Filter;
+pub use message::static_file::{StaticFile, static_file};
+pub use pipeline::exchange::Exchange;
+pub use pipeline::operation::{Answer, Operation, Progress, Remote, Round};
+pub use pipeline::plugin;
+pub use pipeline::plugin::{Batch, Callback, Entry, Installed, Plugin, Provided, Provision, Route};
+pub use pipeline::service::{Service, Urls};
+pub use redis::{
+    BreakerState, RedisCluster, RedisConfig, RedisConnection, RedisPlugin, RedisPool, RedisReply,
+    Replies,
+};
+pub use routing::Filter;
 pub use server::{ListenAddress, Server, ShutdownHandle};
-pub use service::{Service, Urls};
 pub use session::SessionPlugin;
 pub use session::csrf::CsrfPlugin;
 pub use session::data::Session;
 pub use session::events::{Counters, Counts, Event, Events, LogEvents};
 pub use session::flash::Flash;
 pub use session::id::{IdFormat, SessionId};
-pub use session::memory::MemoryStore;
-pub use session::redis::{Layout, RedisStore};
+pub use session::store::memory::MemoryStore;
+pub use session::store::redis::{Layout, RedisStore};
 pub use session::store::{
     Action, BreakerObserver, Changes, DamageObserver, Lifetimes, Load, Record, Save, Saved,
     SessionStore,
 };
-pub use static_files::{StaticFile, static_file};
 pub use testing::TestClient;
 
 #[doc(hidden)]
 pub mod __private {
     pub use crate::handler::Named;
-    pub use crate::router::{Captures, Filter, Filters, Found, Router, Rule};
+    pub use crate::routing::{Captures, Filter, Filters, Found, Router, Rule};
 }
 
 /// The README's programs, compiled and run.

@@ -5,11 +5,11 @@ use std::any::Any;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::binder::Binder;
-use crate::exchange::Exchange;
-use crate::plugin::Provided;
-use crate::request::Request;
-use crate::response::{HttpError, ResponseHead};
-use crate::service::Urls;
+use crate::message::request::Request;
+use crate::message::response::{HttpError, ResponseHead};
+use crate::pipeline::exchange::Exchange;
+use crate::pipeline::plugin::Provided;
+use crate::pipeline::service::Urls;
 
 /// What a handler can ask for.
 ///

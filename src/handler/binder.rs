@@ -3,7 +3,7 @@
 use std::any::{TypeId, type_name};
 
 use super::argument::Argument;
-use crate::plugin::{Ask, Provided};
+use crate::pipeline::plugin::{Ask, Provided};
 use crate::{Error, ErrorKind};
 
 /// A plugin as the binder sees it.

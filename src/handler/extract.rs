@@ -7,10 +7,10 @@ use serde::de::DeserializeOwned;
 
 use super::argument::Argument;
 use super::binder::Binder;
-use crate::exchange::Exchange;
-use crate::forms::check_urlencoded;
-use crate::request::Request;
-use crate::response::{HttpError, Json};
+use crate::message::forms::check_urlencoded;
+use crate::message::request::Request;
+use crate::message::response::{HttpError, Json};
+use crate::pipeline::exchange::Exchange;
 
 /// The query, deserialized: `|Query(page): Query<Page>|`. One that does not fit answers 400.
 #[derive(Clone, Debug)]

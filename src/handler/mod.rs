@@ -16,9 +16,9 @@ pub use binder::Binder;
 pub(crate) use binder::{Fits, Provider, Wildcards};
 pub use extract::{Form, Query, Wildcard};
 
-use crate::exchange::Exchange;
-use crate::plugin::Callback;
-use crate::response::{IntoResponse, Response};
+use crate::message::response::{IntoResponse, Response};
+use crate::pipeline::exchange::Exchange;
+use crate::pipeline::plugin::Callback;
 
 /// What can be registered for a route: closures and functions of up to eight [arguments](Argument), and
 /// [`named!`](crate::named) ones.

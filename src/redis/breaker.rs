@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::service::LoggedBefore;
+use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
 /// How long everything fails at once before one operation may try again.

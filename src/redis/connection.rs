@@ -8,7 +8,7 @@ use super::errors::disguised;
 use super::link::Reply;
 use super::pool::{Manager, RedisPool};
 use crate::Result;
-use crate::plugin::Provided;
+use crate::pipeline::plugin::Provided;
 
 /// A connection to Redis, for the app's own data: a handler's `&mut RedisConnection` argument, provided by
 /// [`RedisPlugin`](crate::RedisPlugin).

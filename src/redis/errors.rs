@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ::redis::{RedisError, ServerError};
 
-use crate::service::LoggedBefore;
+use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind};
 
 /// Whether the server's error is a state that passes: the same request may work later.
@@ -59,11 +59,7 @@ pub(super) fn connecting(error: &RedisError) -> ErrorKind {
 
 /// The error of a command that Redis refused.
 pub(crate) fn server_error(error: &ServerError) -> Error {
-    let line = line(error.code(), error.details());
-    let (code, details) = from_script(&line);
-    let text = format!("Redis: {code} {details}");
-    let text = unquoted(&text).trim_end().to_owned() + what_would_do(Some(code));
-    Error::new(kind(Some(code)), text)
+    refusal(line(error.code(), error.details()).as_bytes())
 }
 
 /// Whether the server says that it is a replica: the master is somewhere else now.
@@ -126,6 +122,20 @@ fn before_position(text: &str) -> &str {
         Some((before, position)) if position.contains("on @user_script:") => before,
         _ => text,
     }
+}
+
+/// The code of an error line, such as `READONLY`, where a script met it, too.
+pub(super) fn code(line: &[u8]) -> &str {
+    std::str::from_utf8(line).map_or("", |line| from_script(line).0)
+}
+
+/// The error of a command that Redis refused with this line.
+pub(crate) fn refusal(line: &[u8]) -> Error {
+    let line = String::from_utf8_lossy(line);
+    let (code, details) = from_script(&line);
+    let text = format!("Redis: {code} {details}");
+    let text = unquoted(&text).trim_end().to_owned() + what_would_do(Some(code));
+    Error::new(kind(Some(code)), text)
 }
 
 /// The same error for one more session of a batch: its text has the causes, as these can be in one error alone.

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use crate::service::Service;
+use crate::pipeline::service::Service;
 use crate::{Error, ErrorKind, Result};
 
 /// A server: it listens from the moment it exists, and serves until it is told to stop.

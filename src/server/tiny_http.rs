@@ -22,9 +22,9 @@ use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri, Version};
 
 use super::{ListenAddress, Server, ShutdownHandle, ShutdownStage, cannot_listen};
-use crate::request::{Request, RequestBody};
-use crate::response::{Body, HttpError, IntoResponse, Response};
-use crate::service::Service;
+use crate::message::request::{Request, RequestBody};
+use crate::message::response::{Body, HttpError, IntoResponse, Response};
+use crate::pipeline::service::Service;
 use crate::{Error, ErrorKind, Result};
 
 /// The longest body that a request may announce: 1 GiB. What a handler reads has its own, smaller limit;

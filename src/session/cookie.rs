@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::cookies::{Cookie, SameSite, set_cookie_value};
+use crate::message::cookies::{Cookie, SameSite, set_cookie_value};
 use crate::{Error, ErrorKind, Result};
 
 #[derive(Clone, Debug)]

@@ -6,10 +6,10 @@ use url::{Origin, Url};
 
 use super::data::Session;
 use super::id::{decode_base64url, encode_base64url};
-use crate::exchange::Exchange;
-use crate::plugin::{Callback, Installed, Plugin, Route};
-use crate::request::{Request, Scheme};
-use crate::response::{HttpError, IntoResponse};
+use crate::message::request::{Request, Scheme};
+use crate::message::response::{HttpError, IntoResponse};
+use crate::pipeline::exchange::Exchange;
+use crate::pipeline::plugin::{Callback, Installed, Plugin, Route};
 use crate::{Error, ErrorKind, Result};
 
 /// The header in which a script sends the token.

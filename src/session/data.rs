@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::id::SessionId;
 use super::keeper::Keeper;
-use super::memory::integer;
+use super::store::memory::integer;
 use super::store::{Action, Changes, Lifetimes, Load, Record, Save, Saved, gone, not_a_number};
-use crate::plugin::Provided;
+use crate::pipeline::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
 
 /// A visitor's session: text under keys, kept between requests.

@@ -7,8 +7,6 @@ pub(crate) mod events;
 pub(crate) mod flash;
 pub(crate) mod id;
 mod keeper;
-pub(crate) mod memory;
-pub(crate) mod redis;
 pub(crate) mod store;
 
 use std::fmt;
@@ -24,13 +22,13 @@ use self::data::{CookieDue, Owed, Session};
 use self::events::{Counters, Event, Events, LogEvents};
 use self::id::{IdGenerator, SessionId};
 use self::keeper::Keeper;
-use self::memory::MemoryStore;
-use self::redis::{Layout, RedisStore};
+use self::store::memory::MemoryStore;
+use self::store::redis::{Layout, RedisStore};
 use self::store::{Caps, Lifetimes, Load, Record, SessionStore};
-use crate::cookies::{Cookie, SameSite};
-use crate::plugin::{Batch, Callback, Entry, Installed, Plugin, Provision, Route};
+use crate::message::cookies::{Cookie, SameSite};
+use crate::message::response::{HttpError, IntoResponse, ResponseHead};
+use crate::pipeline::plugin::{Batch, Callback, Entry, Installed, Plugin, Provision, Route};
 use crate::redis::{RedisConfig, RedisPool};
-use crate::response::{HttpError, IntoResponse, ResponseHead};
 use crate::server::ListenAddress;
 use crate::{Error, ErrorKind, Result};
 

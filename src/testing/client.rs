@@ -12,9 +12,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
-use crate::request::{Request, RequestBody};
-use crate::response::{Body, Response};
-use crate::service::Service;
+use crate::message::request::{Request, RequestBody};
+use crate::message::response::{Body, Response};
+use crate::pipeline::service::Service;
 use crate::{Error, ErrorKind, Result};
 
 /// A client that talks to an app in this process, and keeps its cookies from one request to the next.

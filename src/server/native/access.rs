@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use crate::request::Request;
+use crate::message::request::Request;
 
 const TARGET: &str = "bottle_session::access";
 

@@ -15,8 +15,8 @@ use super::options::Options;
 use super::outgoing::{Audience, Outgoing, Sent};
 use super::proxy;
 use super::socket::Socket;
-use crate::exchange::Exchange;
-use crate::request::{Request, RequestBody};
+use crate::message::request::{Request, RequestBody};
+use crate::pipeline::exchange::Exchange;
 use crate::server::http1::{BodyDecoder, Framing, Head, Parsed, Refused, parse_head};
 
 /// How much an idle connection may keep of its buffer.
@@ -393,7 +393,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::response::Response;
+    use crate::message::response::Response;
 
     const AUDIENCE: Audience =
         Audience { version: http::Version::HTTP_11, head: false, keep_alive: true };

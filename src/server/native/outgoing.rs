@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{StatusCode, Version};
 
 use super::socket::Socket;
-use crate::response::{Body, Response};
+use crate::message::response::{Body, Response};
 use crate::server::http1::{ChunkEnd, Delivery, push_chunk, refusal, write_head};
 
 /// Bodies up to this size are copied behind the head: one write is cheaper than two.

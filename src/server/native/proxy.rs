@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::{self, HeaderMap, HeaderValue};
 
 use super::options::Options;
-use crate::request::{Request, Scheme};
+use crate::message::request::{Request, Scheme};
 use crate::server::http1::{is_authority, is_token};
 use crate::{Error, ErrorKind, Result};
 

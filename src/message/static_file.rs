@@ -9,8 +9,8 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::request::Request;
-use crate::response::{HttpError, IntoResponse, Response};
+use crate::message::request::Request;
+use crate::message::response::{HttpError, IntoResponse, Response};
 use crate::{Error, ErrorKind};
 
 /// A file below `root` as a reply.

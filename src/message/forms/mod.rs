@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header;
 
-use crate::request::Request;
-use crate::response::HttpError;
+use crate::message::request::Request;
+use crate::message::response::HttpError;
 use crate::{Error, Result};
 
 /// A form: its fields and files, in the order sent. See [`Request::form`].

@@ -7,11 +7,11 @@ use http::Method;
 
 use crate::app::{App, Draft, InstalledPlugin, Mount, compatible};
 use crate::handler::{Binder, Fits, Provider, Wildcards};
-use crate::plugin::{Ask, Plugin, Route};
-use crate::request::DEFAULT_BODY_LIMIT;
-use crate::router::{Filters, Prefix, Router, Rule};
-use crate::service::{Endpoint, Inner, Scope, Service, Target, Urls};
-use crate::slow::Slow;
+use crate::message::request::DEFAULT_BODY_LIMIT;
+use crate::pipeline::plugin::{Ask, Plugin, Route};
+use crate::pipeline::service::{Endpoint, Inner, Scope, Service, Target, Urls};
+use crate::pipeline::slow::Slow;
+use crate::routing::{Filters, Prefix, Router, Rule};
 use crate::{Error, ErrorKind, Result};
 
 /// The service of an app, or all that cannot work.

@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
-use crate::cookies::set_cookie_value;
+use crate::message::cookies::set_cookie_value;
 use crate::{Error, ErrorKind, Result};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::id::SessionId;
-use super::store::{
+use super::contract::{
     Action, Caps, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore, gone, id_taken,
     not_a_number,
 };
+use crate::session::id::SessionId;
 use crate::{Error, ErrorKind, Result};
 
 /// Threads that want different sessions seldom wait for each other.
@@ -456,7 +456,7 @@ fn size(fields: &BTreeMap<String, String>) -> usize {
 }
 
 /// Reads an integer as Redis does: no plus sign, no leading zeros, so that both stores agree on what is one.
-pub(super) fn integer(text: &str) -> Option<i64> {
+pub(crate) fn integer(text: &str) -> Option<i64> {
     text.parse().ok().filter(|number: &i64| number.to_string() == text)
 }
 

@@ -12,9 +12,9 @@ use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Method, StatusCode, Version};
 use serde::de::DeserializeOwned;
 
-use crate::cookies::RequestCookies;
-use crate::forms::{FormData, NoForm};
-use crate::response::{HttpError, abort, asked_for};
+use crate::message::cookies::RequestCookies;
+use crate::message::forms::{FormData, NoForm};
+use crate::message::response::{HttpError, abort, asked_for};
 use crate::{Error, ErrorKind, Result};
 
 /// How much of a body is read into memory unless the app or the route says otherwise: 1 MiB.

@@ -1,18 +1,19 @@
 //! The app: routes, plugins, hooks, error pages, mounted apps.
 
+mod build;
+
 use std::panic::Location;
 use std::sync::Arc;
 
 use http::{Extensions, Method, StatusCode};
 
-use crate::build;
 use crate::handler::{Binder, Handler, Signature};
-use crate::plugin::{Callback, Installed, Plugin, Provision};
-use crate::request::Request;
-use crate::response::{HttpError, IntoResponse, Response};
-use crate::router::{Filter, Filters, Prefix};
+use crate::message::request::Request;
+use crate::message::response::{HttpError, IntoResponse, Response};
+use crate::pipeline::plugin::{Callback, Installed, Plugin, Provision};
+use crate::pipeline::service::{Scope, Service, Urls};
+use crate::routing::{Filter, Filters, Prefix};
 use crate::server::{self, ShutdownHandle};
-use crate::service::{Scope, Service, Urls};
 use crate::{Error, ErrorKind, Result};
 
 type Bind = Box<dyn FnOnce(&mut Binder<'_>) -> Callback + Send>;

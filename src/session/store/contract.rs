@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::id::{IdFormat, SessionId};
+use crate::session::id::{IdFormat, SessionId};
 use crate::{Error, ErrorKind, Result};
 
 /// How long a session lives. The store's clock decides, never the cookie's.
