@@ -76,6 +76,9 @@ impl Stage {
         wait_until("everybody is served again", || site.everybody_is_served());
         let recovery = over.elapsed();
         site.seen.assert_right(scenario);
+        let settings = ["NOAUTH", "WRONGTYPE", "wrong password"].contains(&scenario);
+        let failed = site.seen.failed.load(Ordering::Relaxed);
+        assert!(settings || failed == 0, "{scenario}: {failed} answers 500, and it passes");
         assert_eq!(site.pool.breaker(), BreakerState::Closed);
         // Also those that were given up.
         wait_until("no connection is left over", || clients(&site.pool) <= POOL as usize);
