@@ -14,6 +14,8 @@ mod link;
 mod plugin;
 mod pool;
 mod resp;
+#[cfg(test)]
+mod scripted;
 mod sentinel;
 mod stream;
 mod wire;
