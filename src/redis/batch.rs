@@ -27,7 +27,6 @@ struct Part {
     start: usize,
     end: usize,
     repeatable: bool,
-    bytes: usize,
 }
 
 /// A pipeline: the bytes to send, and how far its replies have come.
@@ -96,7 +95,6 @@ impl Batch {
 
     /// Writes an operation's request.
     pub(super) fn push(&mut self, operation: &mut dyn Operation, clock: SystemTime, one_key: bool) {
-        let before = self.bytes.len();
         let mut round = Round::new(&mut self.bytes, clock, one_key);
         if self.asking {
             round.command(&[b"ASKING"]);
@@ -104,8 +102,7 @@ impl Batch {
         operation.request(&mut round);
         let Round { replies, repeatable, limit, .. } = round;
         self.limit = self.limit.saturating_add(limit);
-        let bytes = self.bytes.len() - before;
-        self.parts.push(Part { replies, start: 0, end: 0, repeatable, bytes });
+        self.parts.push(Part { replies, start: 0, end: 0, repeatable });
     }
 
     /// Ends the pipeline. Nothing is pushed behind this.
@@ -129,11 +126,6 @@ impl Batch {
     /// Whether this operation's request may be sent once more.
     pub(super) fn is_repeatable(&self, operation: usize) -> bool {
         self.parts[operation].repeatable
-    }
-
-    /// How many bytes this operation's request has.
-    pub(super) fn request_len(&self, operation: usize) -> usize {
-        self.parts[operation].bytes
     }
 
     /// How many bytes the whole reply has, once it is there.
