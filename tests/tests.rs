@@ -9,6 +9,7 @@ mod flash;
 mod forms;
 mod hostile;
 mod nginx;
+mod pending;
 mod processes;
 mod readme;
 mod redis_cluster;

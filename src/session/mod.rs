@@ -1,12 +1,12 @@
 //! Sessions: the plugin and its options.
 
+mod context;
 pub(crate) mod cookie;
 pub(crate) mod csrf;
 pub(crate) mod data;
 pub(crate) mod events;
 pub(crate) mod flash;
 pub(crate) mod id;
-mod context;
 pub(crate) mod store;
 
 use std::fmt;

@@ -257,7 +257,8 @@ pub trait PipelinedStore {
     fn remote(&self) -> &Remote;
 
     /// Loads these sessions, which are the cookies of one request. It ends with one answer for each, in this order.
-    fn load_operation(&self, batch: &[Load<'_>]) -> Box<dyn StoreOperation<Result<Option<Record>>>>;
+    fn load_operation(&self, batch: &[Load<'_>])
+    -> Box<dyn StoreOperation<Result<Option<Record>>>>;
 
     /// Saves these sessions, which are those of one request, in this order. It ends with one answer for each.
     fn save_operation(&self, batch: &[Save<'_>]) -> Box<dyn StoreOperation<Result<Saved>>>;

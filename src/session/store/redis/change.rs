@@ -378,7 +378,9 @@ impl ChangeStep {
             // It is there under the new id: who but this move could have brought it there?
             Some(Reply::Nil) => Ok(match (self.has_proof(), results.next()) {
                 (true, Some(Reply::Array(mut own))) => match own.next() {
-                    Some(Reply::Bulk(proof)) if to.created(proof).is_ok() => State::Over(Ok(STORED)),
+                    Some(Reply::Bulk(proof)) if to.created(proof).is_ok() => {
+                        State::Over(Ok(STORED))
+                    }
                     _ => self.gone(),
                 },
                 (false, Some(Reply::Integer(1))) => State::Over(Ok(STORED)),
@@ -472,9 +474,10 @@ impl ChangeStep {
     fn done(&self, answer: Option<Reply<'_>>) -> Result<Done, Unfit> {
         match (&self.values.operation, answer) {
             (None, _) => Ok(STORED),
-            (Some(Atomic::Increment(..) | Atomic::SetIfAbsent(..)), Some(Reply::Integer(number))) => {
-                Ok(Done::Number(number))
-            }
+            (
+                Some(Atomic::Increment(..) | Atomic::SetIfAbsent(..)),
+                Some(Reply::Integer(number)),
+            ) => Ok(Done::Number(number)),
             (Some(Atomic::Take(names)), None) if names.is_empty() => Ok(Done::Values(Vec::new())),
             (Some(Atomic::Take(names)), Some(Reply::Array(values)))
                 if values.len() == names.len() =>
