@@ -231,7 +231,10 @@ fn plugins_that_block_and_plugins_that_wait_go_together_on_one_request() {
             if !sleeper_first {
                 app.install(Sleeper).unwrap();
             }
-            app.get("/", named!(|waits: &mut Ticket, slept: &mut Ticket| waits.0.min(slept.0).to_string()));
+            app.get(
+                "/",
+                named!(|waits: &mut Ticket, slept: &mut Ticket| waits.0.min(slept.0).to_string()),
+            );
             app.get("/one", named!(|waits: &mut Ticket| (waits.0 > 0).to_string()));
             app
         };
@@ -364,7 +367,10 @@ fn a_password_that_changes_while_the_app_runs_is_asked_for_at_each_connect() {
             redis::cmd("AUTH").arg(old).exec(&mut admin).unwrap();
         }
         redis::cmd("CONFIG").arg(&["SET", "requirepass", new]).exec(&mut admin).unwrap();
-        redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec(&mut admin).unwrap();
+        redis::cmd("CLIENT")
+            .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .exec(&mut admin)
+            .unwrap();
     };
     require("", "first");
     let told = password.clone();

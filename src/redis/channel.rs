@@ -64,7 +64,9 @@ pub(super) struct Connected {
     pub(super) generation: u64,
     out: Vec<u8>,
     sent: usize,
+    /// What has been received and not understood is the first `filled` bytes; the rest is room.
     received: Vec<u8>,
+    filled: usize,
     /// Whether the socket may have more to read, or take more.
     readable: bool,
     writable: bool,
@@ -97,6 +99,7 @@ impl Connected {
             out: Vec::new(),
             sent: 0,
             received: Vec::new(),
+            filled: 0,
             readable: true,
             writable: true,
             used: false,
@@ -134,15 +137,19 @@ impl Connected {
     /// Receives what is there.
     fn receive(&mut self) -> std::io::Result<()> {
         while self.readable {
-            let filled = self.received.len();
-            self.received.resize(filled + READ, 0);
-            let read = self.wire.read(&mut self.received[filled..]);
-            self.received.truncate(filled + *read.as_ref().unwrap_or(&0));
-            match read {
+            if self.received.len() < self.filled + READ / 2 {
+                self.received.resize(self.filled + READ, 0);
+            }
+            let room = &mut self.received[self.filled..];
+            let size = room.len();
+            match self.wire.read(room) {
                 Ok(0) => return Err(IoErrorKind::UnexpectedEof.into()),
                 // A read that does not fill the buffer has emptied the socket; what TLS has decrypted comes record by
                 // record.
-                Ok(count) => self.readable = count == READ || self.wire.is_tls(),
+                Ok(count) => {
+                    self.filled += count;
+                    self.readable = count == size || self.wire.is_tls();
+                }
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == IoErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -215,7 +222,7 @@ impl RedisChannel {
         let mut in_step = true;
         loop {
             let State::Connected(connected) = &mut self.state else { return Ok(()) };
-            let received = &connected.received[start..];
+            let received = &connected.received[start..connected.filled];
             if received.is_empty() {
                 break;
             }
@@ -260,9 +267,10 @@ impl RedisChannel {
             start += batch.received_len();
         }
         if let State::Connected(connected) = &mut self.state {
-            connected.received.drain(..start);
-            if connected.received.is_empty() {
-                connected.received.shrink_to(READ);
+            connected.received.copy_within(start..connected.filled, 0);
+            connected.filled -= start;
+            if connected.filled == 0 && connected.received.len() > READ {
+                connected.received = Vec::new();
             }
         }
         if in_step { Ok(()) } else { Err(unasked()) }

@@ -177,11 +177,7 @@ impl MemoryStore {
     }
 
     /// Lets `act` work on the fields of one live session, and starts its idle limit anew.
-    fn operate<T>(
-        &self,
-        load: &Load<'_>,
-        act: impl FnOnce(&mut Fields) -> Result<T>,
-    ) -> Result<T> {
+    fn operate<T>(&self, load: &Load<'_>, act: impl FnOnce(&mut Fields) -> Result<T>) -> Result<T> {
         let (mut shard, now) = self.shard(load.id);
         let kept = shard.live(load.id, &load.lifetimes, now, &self.held).ok_or_else(gone)?;
         let answer = act(&mut kept.fields)?;
