@@ -154,6 +154,10 @@ impl Batch {
         now: Instant,
     ) -> Result<Received, Broken> {
         while self.part < self.parts.len() {
+            if self.parts[self.part].replies == 0 {
+                self.part += 1;
+                continue;
+            }
             let Some(reply) = self.next(received, max)? else { return Ok(Received::Incomplete) };
             let part = &mut self.parts[self.part];
             if self.seen == 0 {

@@ -28,4 +28,5 @@ pub(crate) use link::Reply;
 pub use plugin::RedisPlugin;
 pub use pool::RedisPool;
 pub(crate) use pool::Repeat;
+pub(crate) use resp::Words;
 pub use resp::{Replies, Reply as RedisReply};

@@ -247,11 +247,47 @@ impl Command<'_> {
     }
 
     pub(crate) fn number(&mut self, number: i64) {
-        let mut text = [0; 20];
-        let text = decimal(number.unsigned_abs(), number < 0, &mut text);
-        push_bulk(self.out, text);
+        push_number(self.out, number);
         self.left = self.left.saturating_sub(1);
     }
+
+    pub(crate) fn words(&mut self, words: &Words) {
+        self.out.extend_from_slice(&words.bytes);
+        self.left = self.left.saturating_sub(words.count);
+    }
+}
+
+/// Words for a command, encoded before it is known where they go.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Words {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Words {
+    pub(crate) fn push(&mut self, word: &[u8]) {
+        push_bulk(&mut self.bytes, word);
+        self.count += 1;
+    }
+
+    pub(crate) fn push_number(&mut self, number: i64) {
+        push_number(&mut self.bytes, number);
+        self.count += 1;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The words.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        Replies::of(&self.bytes, self.count).filter_map(Reply::bulk)
+    }
+}
+
+fn push_number(out: &mut Vec<u8>, number: i64) {
+    let mut text = [0; 20];
+    push_bulk(out, decimal(number.unsigned_abs(), number < 0, &mut text));
 }
 
 fn push_bulk(out: &mut Vec<u8>, word: &[u8]) {
