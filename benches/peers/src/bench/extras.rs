@@ -1,6 +1,6 @@
 //! What does not fit into cells.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -19,6 +19,7 @@ const VERY_FAR: u32 = 10_000;
 const READERS: usize = 64;
 const SLEEPERS: usize = 100;
 const IDLE: usize = 10_000;
+const RECORDS: usize = 1000;
 /// A database that no cell uses.
 const DATABASE: usize = 30;
 
@@ -35,6 +36,7 @@ pub fn run(bench: &mut Bench) -> Result<Vec<Table>, Failure> {
             Extra::Sleeping => sleeping(bench)?,
             Extra::Idle => idle(bench)?,
             Extra::Record => record(bench)?,
+            Extra::Commands => commands(bench)?,
         };
         tables.extend((!table.rows.is_empty()).then_some(table));
     }
@@ -166,14 +168,107 @@ fn record(bench: &mut Bench) -> Result<Table, Failure> {
             continue;
         }
         for running in bench.start(&[server], bench.redis.port)? {
-            Client::new(running.port).create("Ada")?;
-            let bytes = bench.redis.bytes(DATABASE)?;
-            rows.push(vec![server.to_string(), bytes.to_string()]);
+            let mut client = Client::new(running.port);
+            // Until the buffers of connections are as large as they become.
+            for _ in 0..RECORDS / 10 {
+                client.create("Ada")?;
+            }
+            let (bytes, keys) = (bench.redis.bytes()?, bench.redis.keys(DATABASE)?);
+            for _ in 0..RECORDS {
+                client.create("Ada")?;
+            }
+            let keys = bench.redis.keys(DATABASE)? - keys;
+            let bytes = bench.redis.bytes()?.saturating_sub(bytes);
+            rows.push(vec![
+                server.to_string(),
+                bench.redis.bytes_of_a_key(DATABASE)?.to_string(),
+                format!("{:.0}", bytes as f64 / RECORDS as f64),
+                digits(keys as f64 / RECORDS as f64),
+            ]);
         }
     }
+    let title = format!(
+        "Bytes of Redis for a session with one short value: the key by itself (MEMORY USAGE), and all that grows with \
+         {RECORDS} more sessions, tables of keys and lifetimes included:"
+    );
+    let head = ["server", "MEMORY USAGE", "all", "keys"];
+    Ok(Table { title, head: head.map(str::to_owned).to_vec(), rows })
+}
+
+/// What one request of each kind sends to Redis, as MONITOR shows it.
+fn commands(bench: &mut Bench) -> Result<Table, Failure> {
+    let mut rows = Vec::new();
+    for server in bench.options.servers.clone() {
+        if server == Server::Memory {
+            continue;
+        }
+        for running in bench.start(&[server], bench.redis.port)? {
+            let mut client = Client::new(running.port);
+            // The first requests open connections.
+            let cookie = client.create("Ada")?;
+            for path in ["/read", "/change"] {
+                client.text(path, &cookie)?;
+            }
+            let mut monitor = Monitor::start(bench.redis.port)?;
+            for path in ["/plain", "/create/Ada", "/read", "/change"] {
+                let cookie = if path == "/read" || path == "/change" { &cookie } else { "" };
+                let answer = client.get(path, cookie)?;
+                let mut sent = monitor.commands()?;
+                if sent.is_empty() {
+                    sent.push("nothing".to_owned());
+                }
+                let cookie = if answer.cookie.is_empty() { "" } else { "yes" };
+                rows.push(vec![
+                    server.to_string(),
+                    path.to_owned(),
+                    sent.join("; "),
+                    cookie.to_owned(),
+                ]);
+            }
+        }
+    }
+    let head = ["server", "request", "sent to Redis", "sets a cookie"];
     Ok(Table {
-        title: "Bytes of Redis for a session with one short value (MEMORY USAGE):".to_owned(),
-        head: ["server", "bytes"].map(str::to_owned).to_vec(),
+        title: "What one request sends to Redis (MONITOR):".to_owned(),
+        head: head.map(str::to_owned).to_vec(),
         rows,
     })
+}
+
+struct Monitor(BufReader<TcpStream>);
+
+impl Monitor {
+    fn start(redis: u16) -> Result<Monitor, Failure> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, redis))?;
+        stream.write_all(b"MONITOR\r\n")?;
+        // How long nothing must come until all has come.
+        stream.set_read_timeout(Some(Duration::from_millis(300)))?;
+        let mut monitor = Monitor(BufReader::new(stream));
+        monitor.commands()?;
+        Ok(monitor)
+    }
+
+    /// What has been sent since the last call.
+    fn commands(&mut self) -> Result<Vec<String>, Failure> {
+        let mut commands = Vec::new();
+        loop {
+            let mut line = String::new();
+            match self.0.read_line(&mut line) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(commands),
+                done => done?,
+            };
+            // +1764421860.1 [30 127.0.0.1:1] "GET" "key"; what a script calls is from lua.
+            if let Some((from, command)) = line.trim_end().split_once("] ") {
+                let from = if from.ends_with("lua") { "(script) " } else { "" };
+                commands.push(format!("{from}{}", shown(command)));
+            }
+        }
+    }
+}
+
+/// The command and what it is about, without the values that differ each time.
+fn shown(command: &str) -> String {
+    let words = command.split("\" \"").map(|word| word.trim_matches('"'));
+    let words = words.map(|word| if word.len() > 24 { "…" } else { word });
+    words.collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }

@@ -53,17 +53,18 @@ impl Redis {
         cmd("FLUSHDB").arg("SYNC").exec(&mut self.connection)
     }
 
-    /// The bytes that all keys of a database take.
-    pub fn bytes(&mut self, database: usize) -> RedisResult<u64> {
+    /// The bytes that a key of a database takes by itself.
+    pub fn bytes_of_a_key(&mut self, database: usize) -> RedisResult<u64> {
         cmd("SELECT").arg(database).exec(&mut self.connection)?;
-        let keys: Vec<Vec<u8>> = cmd("KEYS").arg("*").query(&mut self.connection)?;
-        let mut sum = 0;
-        for key in keys {
-            let mut usage = cmd("MEMORY");
-            usage.arg("USAGE").arg(key).arg("SAMPLES").arg(0);
-            sum += usage.query::<u64>(&mut self.connection)?;
-        }
-        Ok(sum)
+        let key: Vec<u8> = cmd("RANDOMKEY").query(&mut self.connection)?;
+        cmd("MEMORY").arg("USAGE").arg(key).query(&mut self.connection)
+    }
+
+    /// The bytes that it has in use for everything.
+    pub fn bytes(&mut self) -> Result<u64, Failure> {
+        let text: String = cmd("INFO").arg("memory").query(&mut self.connection)?;
+        let used = text.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        Ok(used.ok_or("Redis does not say how much memory it uses")?.parse()?)
     }
 }
 

@@ -41,17 +41,12 @@ impl Running {
                 command
             }
             Server::Flask | Server::Bottle => {
-                // As the documentation of gunicorn recommends.
+                // Two workers for each core and one more, as gunicorn's documentation recommends. Workers with
+                // threads keep connections open; its default ones need a proxy in front that does.
                 let workers = 2 * thread::available_parallelism()?.get() + 1;
                 let mut command = Command::new("python3");
-                command.args([
-                    "-m",
-                    "gunicorn",
-                    "--workers",
-                    &workers.to_string(),
-                    "--bind",
-                    &address,
-                ]);
+                command.args(["-m", "gunicorn", "--worker-class", "gthread", "--threads", "4"]);
+                command.args(["--workers", &workers.to_string(), "--bind", &address]);
                 command.args(["--chdir", &format!("{SOURCES}/python")]);
                 command.arg(format!("{server}_peer:app"));
                 command.env("PYTHONPATH", format!("{FOLDER}/python"));
