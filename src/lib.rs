@@ -89,10 +89,14 @@ pub use message::response::{
 };
 pub use message::static_file::{StaticFile, static_file};
 pub use pipeline::exchange::Exchange;
+pub use pipeline::operation::{Answer, Operation, Progress, Remote, Round};
 pub use pipeline::plugin;
 pub use pipeline::plugin::{Batch, Callback, Entry, Installed, Plugin, Provided, Provision, Route};
 pub use pipeline::service::{Service, Urls};
-pub use redis::{BreakerState, RedisCluster, RedisConfig, RedisConnection, RedisPlugin, RedisPool};
+pub use redis::{
+    BreakerState, RedisCluster, RedisConfig, RedisConnection, RedisPlugin, RedisPool, RedisReply,
+    Replies,
+};
 pub use routing::Filter;
 pub use server::{ListenAddress, Server, ShutdownHandle};
 pub use session::SessionPlugin;

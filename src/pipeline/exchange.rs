@@ -7,6 +7,7 @@ use http::Method;
 
 use crate::message::request::Request;
 use crate::message::response::{Response, ResponseHead};
+use crate::pipeline::operation::Pending;
 use crate::pipeline::plugin::{Provided, Route};
 use crate::pipeline::service::{Endpoint, Urls};
 use crate::pipeline::slow::Slow;
@@ -30,6 +31,34 @@ struct Inner {
     /// The head as it was before the handler borrowed it.
     head_before: Option<ResponseHead>,
     urls: Option<Arc<Urls>>,
+    position: Position,
+    /// What it waits for before it can go on.
+    pending: Option<Pending>,
+}
+
+/// How far an exchange has come through the stages of the plugins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// The plugin of this slot is the next to acquire.
+    Acquiring(usize),
+    /// The handler is next.
+    Acquired,
+    /// The plugins of the slots below this one are still to release, the last one first.
+    Releasing(usize),
+    /// Nothing is left but to finish the answer.
+    Released,
+}
+
+/// What keeps an exchange from going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(unix), allow(dead_code))]
+pub(crate) enum Waits {
+    /// Nothing: its handler can run, or its answer be sent.
+    Nothing,
+    /// An operation at a remote service.
+    Operation,
+    /// A plugin that may block: it needs a thread.
+    Thread,
 }
 
 impl Exchange {
@@ -46,6 +75,8 @@ impl Exchange {
             head: ResponseHead::default(),
             head_before: None,
             urls: None,
+            position: Position::Acquiring(0),
+            pending: None,
         }))
     }
 
@@ -95,12 +126,42 @@ impl Exchange {
         self.0.response = Some(response);
     }
 
-    /// Whether it may have to wait for a plugin that acquires what its route asks for, or releases what it
-    /// holds. A server that lets the others of a batch go ahead keeps a slow Redis from routes that do not
-    /// use it.
-    pub fn waits(&self) -> bool {
-        let asks = self.route().is_some_and(Route::asks_anything);
-        (asks && self.0.response.is_none()) || self.0.slots.iter().any(Option::is_some)
+    pub(crate) fn position(&self) -> Position {
+        self.0.position
+    }
+
+    pub(crate) fn move_to(&mut self, position: Position) {
+        self.0.position = position;
+    }
+
+    pub(crate) fn pending(&mut self) -> Option<&mut Pending> {
+        self.0.pending.as_mut()
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.0.pending.is_some()
+    }
+
+    pub(crate) fn take_pending(&mut self) -> Option<Pending> {
+        self.0.pending.take()
+    }
+
+    pub(crate) fn wait_for(&mut self, pending: Pending) {
+        self.0.pending = Some(pending);
+    }
+
+    /// What keeps it from going on, once a stage has been taken as far as it goes without blocking.
+    pub(crate) fn waits(&self) -> Waits {
+        match self.0.position {
+            _ if self.0.pending.is_some() => Waits::Operation,
+            Position::Acquiring(_) | Position::Releasing(_) => Waits::Thread,
+            Position::Acquired | Position::Released => Waits::Nothing,
+        }
+    }
+
+    /// Whether plugins have something to release.
+    pub(crate) fn holds_anything(&self) -> bool {
+        self.0.slots.iter().any(Option::is_some)
     }
 
     /// The method that the client sent, whatever a hook made of it.
@@ -184,6 +245,7 @@ impl Exchange {
 
     /// Drops all that plugins provided, unsaved: what a panic leaves behind is not to be trusted.
     pub(crate) fn drop_provided(&mut self) {
+        self.0.pending = None;
         self.0.slots.iter_mut().for_each(|slot| *slot = None);
     }
 

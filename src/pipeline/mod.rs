@@ -1,6 +1,7 @@
 //! How requests travel: an exchange, the plugins that act on it, and the three stages of a service.
 
 pub(crate) mod exchange;
+pub(crate) mod operation;
 pub mod plugin;
 pub(crate) mod service;
 // Only servers with threads of their own ask.

@@ -44,7 +44,8 @@ use http::{Extensions, Method};
 use crate::Result;
 use crate::message::request::Request;
 use crate::message::response::{Response, ResponseHead};
-use crate::pipeline::exchange::Exchange;
+use crate::pipeline::exchange::{Exchange, Position};
+use crate::pipeline::operation::{Operation, Pending, Remote, Then};
 
 /// A value that a plugin can provide and a handler can ask for as `&mut T` or `Option<&mut T>`.
 #[diagnostic::on_unimplemented(
@@ -143,14 +144,25 @@ pub trait Plugin: Send + Sync + 'static {
         callback
     }
 
+    /// Whether [`acquire`](Plugin::acquire) or [`release`](Plugin::release) may block: wait for a network, a disk, or
+    /// a lock that is held for long. True unless a plugin says otherwise: the native server then runs both on threads
+    /// that may block. Where they never block, its event loops run them, which is cheaper.
+    fn may_block(&self) -> bool {
+        true
+    }
+
     /// Puts the provided value into each exchange of the batch, before the handlers run. The batch holds
     /// exactly those whose routes ask for the keyword and that have no answer yet.
+    ///
+    /// An entry may also be left [pending](Entry::wait) on an operation at a remote service; the value is put when that
+    /// is over, and the other exchanges of the batch go on.
     fn acquire(&self, batch: &mut Batch<'_>) {
         let _ = batch;
     }
 
     /// Takes the values back, after the handlers and before any byte of an answer leaves. The batch holds
-    /// exactly the exchanges that still hold a value of this plugin.
+    /// exactly the exchanges that still hold a value of this plugin. As in `acquire`, an entry may be left
+    /// [pending](Entry::wait): its answer waits for that.
     fn release(&self, batch: &mut Batch<'_>) {
         let _ = batch;
     }
@@ -276,26 +288,37 @@ pub(crate) enum Stage {
     Release,
 }
 
+impl Stage {
+    /// Whether the plugin of this slot is the next one for the exchange, and has something to do for it.
+    pub(crate) fn concerns(self, exchange: &Exchange, slot: usize) -> bool {
+        match (self, exchange.position()) {
+            _ if exchange.is_pending() => false,
+            (Stage::Acquire, Position::Acquiring(next)) => {
+                next <= slot
+                    && exchange.asks(slot)
+                    && !exchange.holds(slot)
+                    && exchange.response().is_none()
+            }
+            (Stage::Release, Position::Releasing(below)) => slot < below && exchange.holds(slot),
+            _ => false,
+        }
+    }
+}
+
 impl Batch<'_> {
     /// The exchanges that this stage of this plugin concerns, in the order of their arrival.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = Entry<'_>> {
         let (slot, stage) = (self.slot, self.stage);
         self.exchanges.iter_mut().filter_map(move |exchange| {
-            let concerns = match stage {
-                Stage::Acquire => {
-                    exchange.asks(slot) && !exchange.holds(slot) && exchange.response().is_none()
-                }
-                Stage::Release => exchange.holds(slot),
-            };
-            concerns.then_some(Entry { exchange, slot })
+            stage.concerns(exchange, slot).then_some(Entry { exchange, slot })
         })
     }
 }
 
 /// One exchange of a batch, as the plugin may touch it.
 pub struct Entry<'a> {
-    exchange: &'a mut Exchange,
-    slot: usize,
+    pub(crate) exchange: &'a mut Exchange,
+    pub(crate) slot: usize,
 }
 
 impl Entry<'_> {
@@ -348,6 +371,20 @@ impl Entry<'_> {
         if !self.is_optional() {
             self.exchange.answer(response);
         }
+    }
+
+    /// Leaves the exchange pending until this operation is over; `then` goes on with it, as the stage would have.
+    ///
+    /// No thread waits: the native server's event loops carry the operation. Once a stage, an exchange waits for one
+    /// operation at a time; `then` may leave it pending on another one.
+    pub fn wait<O: Operation>(
+        &mut self,
+        remote: &Remote,
+        operation: O,
+        then: impl FnOnce(O, &mut Entry<'_>) + Send + 'static,
+    ) {
+        let waiting = Box::new(Then { operation, then });
+        self.exchange.wait_for(Pending { slot: self.slot, remote: remote.clone(), waiting });
     }
 
     /// The answer that the handler gave.

@@ -12,8 +12,9 @@ use http::{Method, StatusCode};
 use crate::handler::Fits;
 use crate::message::request::Request;
 use crate::message::response::{HttpError, IntoResponse, Response, escape_html};
-use crate::pipeline::exchange::Exchange;
-use crate::pipeline::plugin::{Batch, Callback, Plugin, Route, Stage};
+use crate::pipeline::exchange::{Exchange, Position};
+use crate::pipeline::operation::{Operation, Pending, Waiting};
+use crate::pipeline::plugin::{Batch, Callback, Entry, Plugin, Route, Stage};
 use crate::pipeline::slow::Slow;
 use crate::routing::{Found, Router, Rule};
 use crate::server::ListenAddress;
@@ -70,6 +71,14 @@ pub(crate) struct Scope {
 
 const ROOT: usize = 0;
 
+/// Whether a stage may run plugins that block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(unix), allow(dead_code))]
+pub(crate) enum Blocking {
+    Allowed,
+    Forbidden,
+}
+
 impl Service {
     pub(crate) fn new(inner: Inner) -> Service {
         Service(Arc::new(inner))
@@ -84,27 +93,96 @@ impl Service {
         exchange.into_response()
     }
 
-    /// The first stage: each request finds its route, then the plugins acquire what the routes ask for.
+    /// The first stage: each request finds its route, then the plugins acquire what the routes ask for. Waits for
+    /// what the plugins wait for.
     pub fn prepare(&self, batch: &mut [Exchange]) {
         self.route(batch);
-        self.acquire(batch);
+        self.acquire_all(batch);
     }
 
-    /// The first half of [`prepare`](Service::prepare): each request finds its route, which waits for
-    /// nobody. Those that [wait](Exchange::waits) for no plugin are prepared then.
-    pub fn route(&self, batch: &mut [Exchange]) {
+    /// The plugins acquire what the routes ask for. Waits for what the plugins wait for.
+    pub(crate) fn acquire_all(&self, batch: &mut [Exchange]) {
+        self.acquire(batch, Blocking::Allowed);
+        while self.carry_out(batch) {
+            self.acquire(batch, Blocking::Allowed);
+        }
+    }
+
+    /// Each request finds its route, which waits for nobody.
+    pub(crate) fn route(&self, batch: &mut [Exchange]) {
         for exchange in batch.iter_mut() {
             guarded(exchange, |exchange| self.find_route(exchange));
         }
     }
 
-    /// The second half of [`prepare`](Service::prepare): plugins acquire what the routes ask for, which
-    /// may wait for Redis.
-    pub fn acquire(&self, batch: &mut [Exchange]) {
+    /// The plugins acquire what the routes ask for. Each exchange goes as far as it can: until it has all, until it
+    /// waits for an operation, or until it needs a thread that may block.
+    pub(crate) fn acquire(&self, batch: &mut [Exchange], blocking: Blocking) {
         for (slot, plugin) in self.0.plugins.iter().enumerate() {
-            if batch.iter().any(|exchange| exchange.asks(slot) && exchange.response().is_none()) {
-                self.stage(batch, slot, Stage::Acquire, |batch| plugin.acquire(batch));
+            if !batch.iter().any(|exchange| Stage::Acquire.concerns(exchange, slot)) {
+                continue;
             }
+            if blocking == Blocking::Forbidden && plugin.may_block() {
+                // They stay in front of this slot.
+                return self.acquire_others(batch, slot);
+            }
+            self.stage(batch, slot, Stage::Acquire, |batch| plugin.acquire(batch));
+        }
+        batch.iter_mut().for_each(|exchange| self.acquired(exchange));
+    }
+
+    fn acquired(&self, exchange: &mut Exchange) {
+        if !exchange.is_pending() {
+            exchange.move_to(Position::Acquired);
+        }
+    }
+
+    /// Goes on with those that the plugin of this slot, which may block, is not the next one for.
+    fn acquire_others(&self, batch: &mut [Exchange], slot: usize) {
+        // One by one: a plugin that blocks is the exception, and its requests go to a thread together.
+        for exchange in batch.iter_mut() {
+            if Stage::Acquire.concerns(exchange, slot) {
+                exchange.move_to(Position::Acquiring(slot));
+            } else if matches!(exchange.position(), Position::Acquiring(next) if next <= slot)
+                && !exchange.is_pending()
+            {
+                exchange.move_to(Position::Acquiring(slot + 1));
+                self.acquire(std::slice::from_mut(exchange), Blocking::Forbidden);
+            }
+        }
+    }
+
+    /// Carries out the operations that exchanges of the batch wait for, and says whether there were any.
+    fn carry_out(&self, batch: &mut [Exchange]) -> bool {
+        let mut any = false;
+        while let Some(remote) =
+            batch.iter_mut().find_map(|exchange| Some(exchange.pending()?.remote.clone()))
+        {
+            any = true;
+            let mut waiting = Vec::with_capacity(batch.len());
+            for exchange in batch.iter_mut() {
+                if exchange.pending().is_some_and(|pending| pending.remote.is(&remote))
+                    && let Some(pending) = exchange.take_pending()
+                {
+                    waiting.push((exchange, pending));
+                }
+            }
+            let operations = waiting.iter_mut().map(|(_, pending)| &mut *pending.waiting);
+            let mut operations: Vec<_> =
+                operations.map(|waiting| waiting as &mut dyn Operation).collect();
+            remote.run(&mut operations);
+            for (exchange, Pending { slot, waiting, .. }) in waiting {
+                self.conclude(exchange, slot, waiting);
+            }
+        }
+        any
+    }
+
+    /// Goes on with an exchange whose operation is over.
+    pub(crate) fn conclude(&self, exchange: &mut Exchange, slot: usize, waiting: Box<dyn Waiting>) {
+        let finish = || waiting.finish(&mut Entry { exchange: &mut *exchange, slot });
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(finish)) {
+            self.distrust(exchange, slot, panic.as_ref());
         }
     }
 
@@ -121,29 +199,74 @@ impl Service {
         });
     }
 
-    /// The last stage, before any byte of an answer leaves: the plugins release, the error pages dress
-    /// what is an error, hooks see the answer, headers and cookies are put onto it.
+    /// The last stage, before any byte of an answer leaves: the plugins release, the error pages render
+    /// what is an error, hooks see the answer, headers and cookies are put onto it. Waits for what the plugins wait for.
     pub fn finish(&self, batch: &mut [Exchange]) {
-        for (slot, plugin) in self.0.plugins.iter().enumerate().rev() {
-            if batch.iter().any(|exchange| exchange.holds(slot)) {
-                self.stage(batch, slot, Stage::Release, |batch| plugin.release(batch));
-            }
+        self.release_all(batch);
+        batch.iter_mut().for_each(|exchange| self.complete(exchange));
+    }
+
+    /// The plugins release what the exchanges hold. Waits for what the plugins wait for.
+    pub(crate) fn release_all(&self, batch: &mut [Exchange]) {
+        self.release(batch, Blocking::Allowed);
+        while self.carry_out(batch) {
+            self.release(batch, Blocking::Allowed);
         }
+    }
+
+    /// The plugins release what the exchanges hold. Each exchange goes as far as it can: until nothing is left to
+    /// release, until it waits for an operation, or until it needs a thread that may block.
+    pub(crate) fn release(&self, batch: &mut [Exchange], blocking: Blocking) {
+        let slots = self.0.plugins.len();
         for exchange in batch.iter_mut() {
-            let answer = exchange.take_response().unwrap_or_else(|| {
-                HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
-                    .with_source("nothing answered the request")
-                    .into_response()
-            });
-            let scope = exchange.route().map_or(ROOT, |route| route.scope);
-            let mut answer = self.dress(answer, exchange.request(), scope);
-            self.after(exchange.request(), &mut answer, scope);
-            exchange.take_head().attach(&mut answer);
-            if exchange.client_method() == Method::HEAD {
-                answer.discard_body();
+            if matches!(exchange.position(), Position::Acquiring(_) | Position::Acquired) {
+                exchange.move_to(Position::Releasing(slots));
             }
-            exchange.answer(answer);
         }
+        for (slot, plugin) in self.0.plugins.iter().enumerate().rev() {
+            if !batch.iter().any(|exchange| Stage::Release.concerns(exchange, slot)) {
+                continue;
+            }
+            if blocking == Blocking::Forbidden && plugin.may_block() {
+                // They stay behind this slot.
+                return self.release_others(batch, slot);
+            }
+            self.stage(batch, slot, Stage::Release, |batch| plugin.release(batch));
+        }
+        for exchange in batch.iter_mut().filter(|exchange| !exchange.is_pending()) {
+            exchange.move_to(Position::Released);
+        }
+    }
+
+    /// Goes on with those that the plugin of this slot, which may block, is not the next one for.
+    fn release_others(&self, batch: &mut [Exchange], slot: usize) {
+        for exchange in batch.iter_mut() {
+            if Stage::Release.concerns(exchange, slot) {
+                exchange.move_to(Position::Releasing(slot + 1));
+            } else if matches!(exchange.position(), Position::Releasing(below) if below > slot)
+                && !exchange.is_pending()
+            {
+                exchange.move_to(Position::Releasing(slot));
+                self.release(std::slice::from_mut(exchange), Blocking::Forbidden);
+            }
+        }
+    }
+
+    /// Completes the answer of an exchange that plugins are done with.
+    pub(crate) fn complete(&self, exchange: &mut Exchange) {
+        let answer = exchange.take_response().unwrap_or_else(|| {
+            HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
+                .with_source("nothing answered the request")
+                .into_response()
+        });
+        let scope = exchange.route().map_or(ROOT, |route| route.scope);
+        let mut answer = self.dress(answer, exchange.request(), scope);
+        self.after(exchange.request(), &mut answer, scope);
+        exchange.take_head().attach(&mut answer);
+        if exchange.client_method() == Method::HEAD {
+            answer.discard_body();
+        }
+        exchange.answer(answer);
     }
 
     /// Addresses of the named routes.
@@ -227,17 +350,37 @@ impl Service {
         stage: Stage,
         run: impl FnOnce(&mut Batch<'_>),
     ) {
-        let mut batch = Batch { exchanges, slot, stage };
-        let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&mut batch))) else { return };
-        let name = self.0.plugins[slot].name();
-        let error = panicked(&format!("plugin {name:?}"), panic.as_ref());
-        // Which of the exchanges it had done with is unknown: none of them is to be trusted.
-        for exchange in batch.exchanges.iter_mut().filter(|exchange| exchange.asks(slot)) {
-            exchange.drop_provided();
-            let answer =
-                HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(error.clone());
-            exchange.answer(answer.into_response());
+        // Only the first of them that it concerns is known without looking again: whom it may have touched when it
+        // panics is decided before it runs.
+        let mut batch = Batch { exchanges: &mut *exchanges, slot, stage };
+        let done = catch_unwind(AssertUnwindSafe(|| run(&mut batch)));
+        for exchange in exchanges.iter_mut() {
+            let was_concerned = match (stage, exchange.position()) {
+                (Stage::Acquire, Position::Acquiring(next)) => next <= slot && exchange.asks(slot),
+                (Stage::Release, Position::Releasing(below)) => slot < below && exchange.asks(slot),
+                _ => false,
+            };
+            if !was_concerned {
+                continue;
+            }
+            if exchange.pending().is_none_or(|pending| pending.slot == slot) {
+                exchange.move_to(match stage {
+                    Stage::Acquire => Position::Acquiring(slot + 1),
+                    Stage::Release => Position::Releasing(slot),
+                });
+                if let Err(panic) = &done {
+                    self.distrust(exchange, slot, panic.as_ref());
+                }
+            }
         }
+    }
+
+    /// A plugin has panicked. Which of its exchanges it had done with is unknown: none of them is to be trusted.
+    fn distrust(&self, exchange: &mut Exchange, slot: usize, panic: &(dyn Any + Send)) {
+        let error = panicked(&format!("plugin {:?}", self.0.plugins[slot].name()), panic);
+        exchange.drop_provided();
+        let answer = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(error);
+        exchange.answer(answer.into_response());
     }
 
     /// Gives an error its page: the innermost app's page for the status, its page for any, then those of

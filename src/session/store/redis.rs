@@ -77,7 +77,14 @@ impl Backend {
         ours: impl Fn(usize, &RedisReply) -> bool,
     ) -> Vec<Result<RedisReply>> {
         let pool = match self {
-            Backend::Cluster(cluster) => return cluster.send_each(pipeline, repeat, limit, ours),
+            Backend::Cluster(cluster) => {
+                let mut calls: Vec<Call> =
+                    pipeline.cmd_iter().map(|command| Call::new(command, repeat)).collect();
+                let mut operations: Vec<&mut dyn crate::pipeline::operation::Operation> =
+                    calls.iter_mut().map(|call| call as _).collect();
+                cluster.remote().run(&mut operations);
+                return calls.into_iter().map(|call| call.reply).collect();
+            }
             Backend::Pool(pool) => pool,
         };
         let all = |replies: &[RedisReply]| replies.iter().enumerate().all(|(at, r)| ours(at, r));
@@ -91,6 +98,51 @@ impl Backend {
                 failed
             }
         }
+    }
+}
+
+/// One call of a script as an operation.
+struct Call {
+    packed: Vec<u8>,
+    key: Vec<u8>,
+    repeat: Repeat,
+    reply: Result<RedisReply>,
+}
+
+impl Call {
+    fn new(command: &Cmd, repeat: Repeat) -> Call {
+        let key = match command.args_iter().nth(3) {
+            Some(redis::Arg::Simple(key)) => key.to_vec(),
+            _ => Vec::new(),
+        };
+        Call { packed: command.get_packed_command(), key, repeat, reply: Err(reply::desync()) }
+    }
+}
+
+impl crate::pipeline::operation::Operation for Call {
+    fn request(&mut self, round: &mut crate::pipeline::operation::Round<'_>) {
+        round.out.extend_from_slice(&self.packed);
+        round.replies += 1;
+        round.for_key(&self.key);
+        if self.repeat == Repeat::Idempotent {
+            round.repeatable();
+        }
+    }
+
+    fn answer(
+        &mut self,
+        answer: crate::pipeline::operation::Answer<'_>,
+    ) -> crate::pipeline::operation::Progress {
+        self.reply = match redis::parse_redis_value(answer.bytes) {
+            Ok(redis::Value::ServerError(error)) => Ok(Err(error)),
+            Ok(value) => Ok(Ok(value)),
+            Err(_) => Err(reply::desync()),
+        };
+        crate::pipeline::operation::Progress::Done
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.reply = Err(error);
     }
 }
 

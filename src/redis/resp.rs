@@ -1,0 +1,354 @@
+//! RESP2, the protocol of Redis: commands to bytes, bytes to replies, without a socket.
+//!
+//! Whole replies are found in what has arrived by [`end_of`], and read where they lie by [`Replies`]: no byte of a
+//! session is copied before it is known to be one.
+
+use crate::pipeline::operation::{Answer, Round};
+
+/// Replies inside replies, at most: nothing that is asked for here goes deeper than three.
+const DEPTH: usize = 8;
+
+/// More than any single string or array of Redis has (`proto-max-bulk-len` is 512 MiB).
+const LONGEST: u64 = 1 << 32;
+
+/// A reply of Redis, where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// A status such as `OK` or `QUEUED`.
+    Status(&'a [u8]),
+    /// The server's refusal: a code such as `READONLY`, and words.
+    Error(&'a [u8]),
+    /// A number.
+    Integer(i64),
+    /// Bytes.
+    Bulk(&'a [u8]),
+    /// Nothing: no such key or field.
+    Nil,
+    /// Several replies.
+    Array(Replies<'a>),
+}
+
+impl<'a> Reply<'a> {
+    /// The bytes, where it is some.
+    pub fn bulk(self) -> Option<&'a [u8]> {
+        match self {
+            Reply::Bulk(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+/// Replies that follow each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Replies<'a> {
+    bytes: &'a [u8],
+    left: usize,
+}
+
+impl std::fmt::Debug for Replies<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} replies", self.left)
+    }
+}
+
+impl<'a> Replies<'a> {
+    /// So many replies, which are whole.
+    pub(crate) fn of(bytes: &'a [u8], count: usize) -> Replies<'a> {
+        Replies { bytes, left: count }
+    }
+
+    /// How many are left.
+    pub fn len(&self) -> usize {
+        self.left
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The bytes of those that are left, as they came.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+impl<'a> Iterator for Replies<'a> {
+    type Item = Reply<'a>;
+
+    fn next(&mut self) -> Option<Reply<'a>> {
+        if self.left == 0 {
+            return None;
+        }
+        let (reply, rest) = read(self.bytes, self.left == 1)?;
+        self.bytes = rest;
+        self.left -= 1;
+        Some(reply)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<'a> Answer<'a> {
+    /// The replies, one for each command.
+    pub fn replies(&self) -> Replies<'a> {
+        Replies { bytes: self.bytes, left: self.replies }
+    }
+}
+
+/// What is no reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Garbage;
+
+/// How many bytes the first reply in these has; `None` where it is not whole yet.
+pub(crate) fn end_of(bytes: &[u8]) -> Result<Option<usize>, Garbage> {
+    end_from(bytes, 0, DEPTH)
+}
+
+fn end_from(bytes: &[u8], at: usize, depth: usize) -> Result<Option<usize>, Garbage> {
+    let Some(&kind) = bytes.get(at) else { return Ok(None) };
+    if !matches!(kind, b'+' | b'-' | b':' | b'$' | b'*') {
+        return Err(Garbage);
+    }
+    let Some((line, after)) = line(bytes, at + 1)? else { return Ok(None) };
+    match kind {
+        b'+' | b'-' => Ok(Some(after)),
+        b':' => integer(line).map(|_| Some(after)),
+        b'$' => {
+            let Some(length) = length(line)? else { return Ok(Some(after)) };
+            let end = after + length;
+            match bytes.get(end..end + 2) {
+                Some(b"\r\n") => Ok(Some(end + 2)),
+                Some(_) => Err(Garbage),
+                None => Ok(None),
+            }
+        }
+        _ => {
+            let mut end = after;
+            let count = length(line)?.unwrap_or(0);
+            if depth == 0 {
+                return Err(Garbage);
+            }
+            for _ in 0..count {
+                match end_from(bytes, end, depth - 1)? {
+                    Some(next) => end = next,
+                    None => return Ok(None),
+                }
+            }
+            Ok(Some(end))
+        }
+    }
+}
+
+/// Reads the first of these replies, which are whole. Where it is the last one, all of them are its own.
+fn read(bytes: &[u8], is_last: bool) -> Option<(Reply<'_>, &[u8])> {
+    let (line, after) = line(bytes, 1).ok()??;
+    let rest = &bytes[after..];
+    Some(match bytes[0] {
+        b'+' => (Reply::Status(line), rest),
+        b'-' => (Reply::Error(line), rest),
+        b':' => (Reply::Integer(integer(line).ok()?), rest),
+        b'$' => match length(line).ok()? {
+            Some(length) => (Reply::Bulk(rest.get(..length)?), rest.get(length + 2..)?),
+            None => (Reply::Nil, rest),
+        },
+        b'*' => match length(line).ok()? {
+            Some(left) => {
+                let whole = if is_last { bytes.len() } else { end_of(bytes).ok()?? };
+                (Reply::Array(Replies { bytes: &bytes[after..whole], left }), &bytes[whole..])
+            }
+            None => (Reply::Nil, rest),
+        },
+        _ => return None,
+    })
+}
+
+/// The line that begins here, and where the next one does.
+fn line(bytes: &[u8], at: usize) -> Result<Option<(&[u8], usize)>, Garbage> {
+    let Some(rest) = bytes.get(at..) else { return Ok(None) };
+    let Some(length) = memchr::memchr(b'\r', rest) else { return Ok(None) };
+    match rest.get(length + 1) {
+        Some(b'\n') => Ok(Some((&rest[..length], at + length + 2))),
+        Some(_) => Err(Garbage),
+        None => Ok(None),
+    }
+}
+
+fn integer(line: &[u8]) -> Result<i64, Garbage> {
+    std::str::from_utf8(line).ok().and_then(|text| text.parse().ok()).ok_or(Garbage)
+}
+
+/// A length; `None` for that of nothing, which is -1.
+fn length(line: &[u8]) -> Result<Option<usize>, Garbage> {
+    if line == b"-1" {
+        return Ok(None);
+    }
+    let mut value = 0u64;
+    if line.is_empty() || line.len() > 10 {
+        return Err(Garbage);
+    }
+    for byte in line {
+        match byte {
+            b'0'..=b'9' => value = value * 10 + u64::from(byte - b'0'),
+            _ => return Err(Garbage),
+        }
+    }
+    match value < LONGEST {
+        true => Ok(Some(value as usize)),
+        false => Err(Garbage),
+    }
+}
+
+impl Round<'_> {
+    /// Writes one command, to which one reply is expected.
+    pub fn command(&mut self, words: &[&[u8]]) {
+        self.command_of(words.len(), |command| {
+            words.iter().for_each(|word| command.word(word));
+        });
+    }
+
+    /// Writes one command of so many words.
+    pub(crate) fn command_of(&mut self, words: usize, write: impl FnOnce(&mut Command<'_>)) {
+        push_header(self.out, b'*', words);
+        let mut command = Command { out: self.out, left: words };
+        write(&mut command);
+        debug_assert_eq!(command.left, 0, "as many words as were announced");
+        self.replies += 1;
+    }
+
+    /// Says which key the request is for: a cluster finds the node by it.
+    pub fn for_key(&mut self, key: &[u8]) {
+        if self.one_key {
+            self.key = Some(key.to_vec());
+        }
+    }
+}
+
+/// One command, word for word.
+pub(crate) struct Command<'a> {
+    out: &'a mut Vec<u8>,
+    left: usize,
+}
+
+impl Command<'_> {
+    pub(crate) fn word(&mut self, word: &[u8]) {
+        push_bulk(self.out, word);
+        self.left = self.left.saturating_sub(1);
+    }
+
+    /// A word that is made of these pieces.
+    pub(crate) fn word_of(&mut self, pieces: &[&[u8]]) {
+        push_header(self.out, b'$', pieces.iter().map(|piece| piece.len()).sum());
+        pieces.iter().for_each(|piece| self.out.extend_from_slice(piece));
+        self.out.extend_from_slice(b"\r\n");
+        self.left = self.left.saturating_sub(1);
+    }
+
+    pub(crate) fn number(&mut self, number: i64) {
+        push_number(self.out, number);
+        self.left = self.left.saturating_sub(1);
+    }
+
+    pub(crate) fn words(&mut self, words: &Words) {
+        self.out.extend_from_slice(&words.bytes);
+        self.left = self.left.saturating_sub(words.count);
+    }
+}
+
+/// Words for a command, encoded before it is known where they go.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Words {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Words {
+    pub(crate) fn push(&mut self, word: &[u8]) {
+        push_bulk(&mut self.bytes, word);
+        self.count += 1;
+    }
+
+    pub(crate) fn push_number(&mut self, number: i64) {
+        push_number(&mut self.bytes, number);
+        self.count += 1;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The words.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        Replies::of(&self.bytes, self.count).filter_map(Reply::bulk)
+    }
+}
+
+fn push_number(out: &mut Vec<u8>, number: i64) {
+    let mut text = [0; 20];
+    push_bulk(out, decimal(number.unsigned_abs(), number < 0, &mut text));
+}
+
+fn push_bulk(out: &mut Vec<u8>, word: &[u8]) {
+    push_header(out, b'$', word.len());
+    out.extend_from_slice(word);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_header(out: &mut Vec<u8>, kind: u8, length: usize) {
+    let mut text = [0; 20];
+    out.push(kind);
+    out.extend_from_slice(decimal(length as u64, false, &mut text));
+    out.extend_from_slice(b"\r\n");
+}
+
+fn decimal(mut value: u64, negative: bool, text: &mut [u8; 20]) -> &[u8] {
+    let mut at = text.len();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    if negative {
+        at -= 1;
+        text[at] = b'-';
+    }
+    &text[at..]
+}
+
+/// Replies that another client has parsed, as they came over the wire.
+#[cfg(feature = "r2d2_redis")]
+pub(super) fn encoded(replies: &[super::link::Reply]) -> Vec<u8> {
+    fn push(out: &mut Vec<u8>, value: &redis::Value) {
+        use redis::Value;
+        match value {
+            Value::Nil => out.extend_from_slice(b"$-1\r\n"),
+            Value::Int(number) => out.extend_from_slice(format!(":{number}\r\n").as_bytes()),
+            Value::BulkString(bytes) => push_bulk(out, bytes),
+            Value::SimpleString(text) => out.extend_from_slice(format!("+{text}\r\n").as_bytes()),
+            Value::Okay => out.extend_from_slice(b"+OK\r\n"),
+            Value::Array(items) => {
+                push_header(out, b'*', items.len());
+                items.iter().for_each(|item| push(out, item));
+            }
+            // Nothing else comes from a server of protocol 2.
+            _ => out.extend_from_slice(b"-ERR a reply of another protocol\r\n"),
+        }
+    }
+    let mut out = Vec::new();
+    for reply in replies {
+        match reply {
+            Ok(value) => push(&mut out, value),
+            Err(error) => {
+                let line = format!("-{} {}", error.code(), error.details().unwrap_or_default());
+                out.extend_from_slice(line.trim_end().as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+    out
+}
