@@ -34,7 +34,7 @@ const LOOK_UP: Duration = Duration::from_millis(10);
 /// Twice the longest pause between two attempts to connect.
 const RETRY_WITHIN: Duration = Duration::from_millis(400);
 
-/// As many new connections in a row that are closed on us mean that Redis is down.
+/// As many new connections in a row that are closed on us, or send garbage, mean that Redis is down.
 const DROPS: u32 = 3;
 
 /// How often connecting is tried, one attempt right after the other, where it is refused.
@@ -89,7 +89,7 @@ pub(super) struct Shared {
     refusals: AtomicU64,
     /// Why it failed last.
     refusal: Mutex<Option<(ErrorKind, String)>>,
-    /// New connections that were closed on us since the last reply.
+    /// New connections that were closed on us, and those that sent garbage, since the last reply.
     drops: AtomicU32,
     advised: Once,
     observers: RwLock<Vec<Observer>>,
@@ -231,6 +231,11 @@ impl RedisPool {
     /// the pool with its first command, until it is given back or dropped.
     pub fn connection(&self) -> RedisConnection {
         RedisConnection::new(self.clone())
+    }
+
+    #[cfg(all(test, unix))]
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
     }
 
     pub(super) fn config(&self) -> &RedisConfig {
@@ -585,10 +590,15 @@ impl Shared {
         }
         self.generation.fetch_add(1, Ordering::AcqRel);
         let dropped = !error.is_timeout() && error.is_connection_dropped();
-        if dropped && (reused || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < DROPS) {
-            // It may be no more than one connection that was closed: the next one tells.
+        let garbled = matches!(error.kind(), RedisErrorKind::Parse);
+        let is_one_of_few = || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < DROPS;
+        if (dropped && reused) || ((dropped || garbled) && is_one_of_few()) {
+            // It may be no more than one connection that was closed or out of step: the next one tells.
             self.breaker.undecided(Instant::now());
-            return Failure::Stale(failure);
+            return match dropped {
+                true => Failure::Stale(failure),
+                false => Failure::Other(failure),
+            };
         }
         self.down(&failure);
         Failure::Other(failure)
