@@ -25,7 +25,8 @@
 //! | rate of a body | [`body_rate`](Native::body_rate) | 1 KiB/s after 10 s | 408; an error for a handler that reads |
 //! | time between requests | [`idle_deadline`](Native::idle_deadline) | 75 s | closes |
 //! | time in which a client takes nothing of an answer | [`write_deadline`](Native::write_deadline) | 30 s | closes |
-//! | time and bytes that a client may still send behind a last answer | [`linger`](Native::linger) | 2 s, 1 MiB | closes |
+//! | time for a client behind a last answer | [`linger`](Native::linger) | 2 s | closes |
+//! | bytes that a client may still send behind a last answer | [`linger`](Native::linger) | 1 MiB | are not read |
 //! | time to finish what runs at a shutdown | [`drain_deadline`](Native::drain_deadline) | 30 s | ends |
 //!
 //! A body that is too large for memory holds a thread for as long as it arrives, however slowly the rate
@@ -207,9 +208,10 @@ impl Native {
         self
     }
 
-    /// For how long, and how much of, what a client still sends behind the last answer on its connection is read
-    /// and thrown away: 2 s and 1 MiB unless set. Closing at once could destroy the answer on its way (RFC 9112
-    /// section 9.6).
+    /// How long a client may still send behind the last answer on its connection, and how much of that is read and
+    /// thrown away: 2 s and 1 MiB unless set. Closing at once could destroy the answer on its way (RFC 9112 section
+    /// 9.6), so where more comes it waits unread, and the connection is closed when the client has gone or the time
+    /// is over; at once where a quarter of [`max_connections`](Native::max_connections), or 1,024, wait so.
     #[must_use]
     pub fn linger(mut self, deadline: Duration, bytes: usize) -> Native {
         self.options.linger = bounded(deadline);
