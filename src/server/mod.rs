@@ -1,6 +1,7 @@
 //! Servers: what carries requests to a [`Service`] and answers back.
 
-#[cfg(unix)]
+#[cfg(any(unix, feature = "tiny_http"))]
+#[cfg_attr(not(unix), allow(dead_code))]
 mod http1;
 #[cfg(unix)]
 pub mod native;
