@@ -8,7 +8,7 @@ use bottle_session::{
     App, CsrfPlugin, Request, Response, Server, Session, SessionPlugin, ShutdownHandle,
 };
 
-use crate::support::proxies::{Proxy, folder, nginx_of_the_readme};
+use crate::support::proxies::{Proxy, folder, nginx_of_the_readme, runs_as_root};
 use crate::support::serving::Serving;
 
 fn app() -> App {
@@ -37,16 +37,40 @@ fn app() -> App {
 }
 
 #[test]
+fn a_unix_socket_is_not_for_users_who_are_not_of_its_group() {
+    if !runs_as_root() {
+        // Only root can start somebody else's processes; the mode itself is tested with the socket.
+        return;
+    }
+    let folder = folder("others");
+    let address = format!("unix:{}", folder.join("app.socket").display());
+    let server = Native::bind(&address).unwrap();
+    let (service, shutdown) = (app().build().unwrap(), ShutdownHandle::new());
+    std::thread::scope(|scope| {
+        scope.spawn(|| server.serve(service, &shutdown).unwrap());
+        let stop = Stop(&shutdown);
+        let lines = nginx_of_the_readme(&folder.join("app.socket"));
+        let nginx = Proxy::nginx_as(folder, Some("www-data"), &lines);
+        assert_eq!(nginx.client().get("/who").status, 502);
+        assert!(nginx.log().contains("Permission denied"), "{}", nginx.log());
+        drop(stop);
+    });
+}
+
+#[test]
 fn behind_nginx_sessions_work_and_only_nginx_is_believed() {
     let folder = folder("nginx");
     let socket = folder.join("app.socket");
-    let address = format!("unix:{}", socket.display());
+    // As Debian's nginx does; as plain user nobody can start one for another user.
+    let user = runs_as_root().then_some("www-data");
+    let group = user.map_or(String::new(), |group| format!("?group={group}"));
+    let address = format!("unix:{}{group}", socket.display());
     let server = Native::bind(&address).unwrap().trusted_proxies(["unix"]).unwrap();
     let (service, shutdown) = (app().build().unwrap(), ShutdownHandle::new());
     std::thread::scope(|scope| {
         scope.spawn(|| server.serve(service, &shutdown).unwrap());
         let stop = Stop(&shutdown);
-        let nginx = Proxy::nginx(folder, &nginx_of_the_readme(&socket));
+        let nginx = Proxy::nginx_as(folder, user, &nginx_of_the_readme(&socket));
         let mut client = nginx.client();
 
         // What a client makes up about itself, nginx replaces.

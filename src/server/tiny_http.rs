@@ -29,7 +29,9 @@ use std::time::{Duration, Instant};
 use http::{StatusCode, header};
 
 use super::http1::{Framing, Head, HeadLimits, Parsed, Refused, parse_head};
-use super::{ListenAddress, Server, ShutdownHandle, ShutdownStage, cannot_listen};
+use super::{
+    ListenAddress, Server, ShutdownHandle, ShutdownStage, cannot_listen, canonical, elsewhere,
+};
 use crate::message::request::{Request, RequestBody};
 use crate::message::response::{Body, Response};
 use crate::pipeline::service::Service;
@@ -53,6 +55,7 @@ const DEFAULT_WORKERS: usize = 16;
 pub struct TinyHttp {
     server: Arc<::tiny_http::Server>,
     address: ListenAddress,
+    elsewhere: String,
     workers: usize,
 }
 
@@ -63,7 +66,9 @@ impl TinyHttp {
             address.to_socket_addrs().map_err(|error| cannot_listen(address, error))?.collect();
         let listener = std::net::TcpListener::bind(resolved.as_slice())
             .map_err(|error| cannot_listen(address, error))?;
-        TinyHttp::from_listener(listener)
+        let mut bound = TinyHttp::from_listener(listener)?;
+        bound.elsewhere = elsewhere(address, &bound.address);
+        Ok(bound)
     }
 
     /// Serves a listener that is bound already.
@@ -71,7 +76,8 @@ impl TinyHttp {
         let address = ListenAddress::Tcp(listener.local_addr()?);
         let server = ::tiny_http::Server::from_listener(listener, None)
             .map_err(|error| Error::new(ErrorKind::Io, format!("tiny_http: {error}")))?;
-        Ok(TinyHttp { server: Arc::new(server), address, workers: DEFAULT_WORKERS })
+        let (server, elsewhere) = (Arc::new(server), String::new());
+        Ok(TinyHttp { server, address, elsewhere, workers: DEFAULT_WORKERS })
     }
 
     /// How many threads run handlers: 16 unless set; at least one.
@@ -89,7 +95,8 @@ impl Server for TinyHttp {
 
     fn serve(self, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
         service.serving(&self.address);
-        log::info!("tiny_http listens on {} with {} workers", self.address, self.workers);
+        let (address, elsewhere) = (&self.address, &self.elsewhere);
+        log::info!("tiny_http listens on {address}{elsewhere} with {} workers", self.workers);
         // The handle may live on, and must not hold the port.
         let (server, workers) = (Arc::downgrade(&self.server), self.workers);
         shutdown.on_change(move |_| {
@@ -201,7 +208,7 @@ impl Serving<'_> {
             .with_headers(head.headers)
             .with_version(head.version);
         if let Some(address) = incoming.remote_addr() {
-            request = request.with_remote_addr(*address);
+            request = request.with_remote_addr(canonical(*address));
         }
         let shared = SharedBody::of(incoming);
         let reader = Box::new(shared.clone());

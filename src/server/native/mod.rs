@@ -63,7 +63,7 @@ use self::places::Places;
 use self::proxy::Network;
 pub use self::proxy::ProxyHeaders;
 use self::socket::Listener;
-use super::{ListenAddress, Server, ShutdownHandle};
+use super::{ListenAddress, Server, ShutdownHandle, elsewhere};
 use crate::Result;
 use crate::pipeline::service::Service;
 
@@ -84,6 +84,7 @@ use crate::pipeline::service::Service;
 pub struct Native {
     listener: Listener,
     address: ListenAddress,
+    elsewhere: String,
     options: Options,
     places: usize,
 }
@@ -92,8 +93,15 @@ impl Native {
     /// Listens on an address such as `127.0.0.1:8888` (port 0 takes any free one), on a unix socket
     /// (`unix:/run/app.socket`), or on the first socket that systemd passed on (`systemd`; socket
     /// activation, sd_listen_fds(3)).
+    ///
+    /// Of a unix socket, behind a `?`, `group` and `mode` say who may connect:
+    /// `unix:/run/app.socket?group=www-data` for an nginx that runs as `www-data`, where the app's user is a member
+    /// of that group. Unless set, the group is the process's and the mode `660`. One that lets everybody connect is
+    /// refused.
     pub fn bind(address: &str) -> Result<Native> {
-        Native::new(Listener::bind(address)?)
+        let mut native = Native::new(Listener::bind(address)?)?;
+        native.elsewhere = elsewhere(address, &native.address);
+        Ok(native)
     }
 
     /// Serves a listener that is bound already.
@@ -110,7 +118,8 @@ impl Native {
         listener.set_nonblocking()?;
         let address = listener.address()?;
         let places = std::thread::available_parallelism().map_or(2, usize::from);
-        Ok(Native { listener, address, options: Options::default(), places })
+        let (elsewhere, options) = (String::new(), Options::default());
+        Ok(Native { listener, address, elsewhere, options, places })
     }
 
     /// How many threads compute at the same time: as many as cores unless set; at least one. It is one
@@ -265,7 +274,8 @@ impl Server for Native {
         service.serving(&self.address);
         let options = Arc::new(self.options);
         let places = Places::new(options.clone(), self.listener)?;
-        log::info!("listens on {} with up to {} active threads", self.address, self.places);
+        let (address, elsewhere) = (&self.address, &self.elsewhere);
+        log::info!("listens on {address}{elsewhere} with up to {} active threads", self.places);
         let engine = Arc::new(Engine::new(service, options, places, self.places));
         let weak = Arc::downgrade(&engine);
         shutdown.on_change(move |stage| {
