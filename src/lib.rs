@@ -108,8 +108,8 @@ pub use session::id::{IdFormat, SessionId};
 pub use session::store::memory::MemoryStore;
 pub use session::store::redis::{Layout, RedisStore};
 pub use session::store::{
-    Action, BreakerObserver, Changes, DamageObserver, Lifetimes, Load, Record, Save, Saved,
-    SessionStore,
+    Action, BreakerObserver, Caps, Changes, DamageObserver, Fields, Lifetimes, Load,
+    PipelinedStore, Record, Save, Saved, SessionStore, StoreOperation,
 };
 pub use testing::TestClient;
 

@@ -20,6 +20,7 @@ mod redis_sessions;
 mod redis_store;
 #[cfg(feature = "rustls")]
 mod redis_tls;
+mod redis_versions;
 mod servers;
 mod session_batches;
 mod sessions;

@@ -202,11 +202,16 @@ impl Service {
     /// The last stage, before any byte of an answer leaves: the plugins release, the error pages render
     /// what is an error, hooks see the answer, headers and cookies are put onto it. Waits for what the plugins wait for.
     pub fn finish(&self, batch: &mut [Exchange]) {
+        self.release_all(batch);
+        batch.iter_mut().for_each(|exchange| self.complete(exchange));
+    }
+
+    /// The plugins release what the exchanges hold. Waits for what the plugins wait for.
+    pub(crate) fn release_all(&self, batch: &mut [Exchange]) {
         self.release(batch, Blocking::Allowed);
         while self.carry_out(batch) {
             self.release(batch, Blocking::Allowed);
         }
-        batch.iter_mut().for_each(|exchange| self.complete(exchange));
     }
 
     /// The plugins release what the exchanges hold. Each exchange goes as far as it can: until nothing is left to

@@ -34,7 +34,7 @@ pub(super) struct Lent {
 
 impl Lent {
     pub(super) fn of(pool: &LentPool) -> Lent {
-        Lent { pool: pool.clone(), connection: None, fit: true }
+        Lent { pool: pool.clone(), connection: None, fit: false }
     }
 
     /// Takes a connection before the deadline, unless it has one.

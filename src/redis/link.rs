@@ -1,15 +1,17 @@
 //! One connection to one server, and what is known of it.
 
 use std::io::{Read, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use ::redis::{
     Cmd, ErrorKind as RedisErrorKind, Parser, Pipeline, RedisError, RedisResult, ServerError, Value,
 };
 
+use super::batch::{Batch, Broken, Received};
 use super::config::{Address, RedisConfig};
 use super::errors::TooLarge;
 use super::wire::{Trust, Wire};
+use crate::pipeline::operation::RemoteClock;
 
 /// What the server says to one command: a value, or its refusal.
 pub(crate) type Reply = std::result::Result<Value, ServerError>;
@@ -38,6 +40,8 @@ pub(super) struct Link {
     pub(super) generation: u64,
     /// The process that made it.
     pub(super) process: u32,
+    /// The server's clock, once it has told the time.
+    clock: Option<RemoteClock>,
 }
 
 /// What it goes over.
@@ -75,13 +79,30 @@ impl Link {
 
     fn over(line: Line, generation: u64) -> Link {
         let (last_used, process) = (Instant::now(), std::process::id());
-        Link { line, dirty: false, tainted: false, used: false, last_used, generation, process }
+        Link {
+            line,
+            dirty: false,
+            tainted: false,
+            used: false,
+            last_used,
+            generation,
+            process,
+            clock: None,
+        }
     }
 
-    /// Whether the pool keeps it for the next operation.
-    pub(super) fn is_kept(&self) -> bool {
-        let ours = matches!(self.line, Line::Own { .. });
-        ours && !self.dirty && !self.tainted
+    /// Whether the pool keeps it for the next operation. One of the application's own pool goes back there, if it is
+    /// fit for that.
+    pub(super) fn is_kept(&mut self) -> bool {
+        let fit = !self.dirty && !self.tainted;
+        match &mut self.line {
+            Line::Own { .. } => fit,
+            #[cfg(feature = "r2d2_redis")]
+            Line::Lent(lent) => {
+                lent.fit = fit;
+                false
+            }
+        }
     }
 
     fn introduce(&mut self, config: &RedisConfig, deadline: Instant) -> RedisResult<()> {
@@ -97,10 +118,20 @@ impl Link {
         greeting.cmd("CLIENT").arg("SETNAME").arg("bottle-session");
         // Not known before Redis 7.2.
         greeting.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg("bottle-session");
+        // For the first operations, which come before the first pipeline has told it.
+        greeting.cmd("TIME");
         let (packed, count) = (greeting.get_packed_pipeline(), greeting.len());
         let replies = self.exchange(&packed, count, deadline, SHORT)?;
         for (number, reply) in replies.into_iter().enumerate() {
             match reply {
+                Ok(time) if number + 1 == count => {
+                    let time: Result<(u64, u32), _> = ::redis::from_redis_value(time);
+                    let said = time.ok().and_then(|(seconds, micros)| {
+                        SystemTime::UNIX_EPOCH
+                            .checked_add(Duration::new(seconds, micros.min(999_999) * 1000))
+                    });
+                    self.clock = said.map(|said| RemoteClock::new(said, Instant::now()));
+                }
                 Ok(_) => {}
                 Err(error) if number < needed || stays_out(&error) => return Err(error.into()),
                 Err(_) => {}
@@ -143,6 +174,60 @@ impl Link {
         }
     }
 
+    /// Sends a pipeline and reads its replies before the deadline, of so many bytes at most. The connection counts
+    /// as dirty from before the first byte until the replies are known to be in step.
+    pub(super) fn carry(
+        &mut self,
+        batch: &mut Batch,
+        deadline: Instant,
+        max: usize,
+    ) -> RedisResult<(Vec<u8>, Received)> {
+        self.dirty = true;
+        let (bytes, received) = match &mut self.line {
+            Line::Own { wire, .. } => {
+                wire.until(deadline);
+                wire.write_all(&batch.bytes)?;
+                wire.flush()?;
+                read_replies(wire, batch, max)?
+            }
+            #[cfg(feature = "r2d2_redis")]
+            Line::Lent(lent) => {
+                let replies = lent.exchange(&batch.bytes, batch.replies(), deadline)?;
+                let bytes = super::resp::encoded(&replies);
+                let received = batch.receive(&bytes, max, Instant::now()).map_err(broken)?;
+                (bytes, received)
+            }
+        };
+        if let Received::InStep(clock) = &received {
+            self.clock = Some(*clock);
+        }
+        self.used = true;
+        self.last_used = Instant::now();
+        self.dirty = false;
+        Ok((bytes, received))
+    }
+
+    /// The connection for an event loop, which does not wait for it.
+    #[cfg(unix)]
+    pub(super) fn into_channel(self) -> crate::Result<super::channel::Connected> {
+        let (clock, generation) = (self.clock, self.generation);
+        let mut wire = match self.line {
+            Line::Own { wire, .. } => wire,
+            #[cfg(feature = "r2d2_redis")]
+            Line::Lent(_) => {
+                let text = "a connection of an r2d2_redis pool is not an event loop's";
+                return Err(crate::Error::new(crate::ErrorKind::Redis, text));
+            }
+        };
+        wire.set_nonblocking(true)?;
+        Ok(super::channel::Connected::new(wire, clock, generation))
+    }
+
+    /// The time by the server's clock, as far as it is known.
+    pub(super) fn now(&self) -> SystemTime {
+        self.clock.map_or_else(SystemTime::now, |clock| clock.now(Instant::now()))
+    }
+
     /// Whether, as far as this side knows, the connection stands and nothing unasked has come.
     pub(super) fn is_quiet(&mut self) -> bool {
         match &mut self.line {
@@ -159,13 +244,36 @@ impl Link {
     }
 }
 
-#[cfg(feature = "r2d2_redis")]
-impl Drop for Link {
-    fn drop(&mut self) {
-        let fit = !self.dirty && !self.tainted;
-        if let Line::Lent(lent) = &mut self.line {
-            lent.fit = fit;
+/// Reads until the replies to the whole pipeline are there, and sees that there is nothing else.
+fn read_replies(
+    wire: &mut Wire,
+    batch: &mut Batch,
+    max: usize,
+) -> RedisResult<(Vec<u8>, Received)> {
+    let mut bytes = Vec::with_capacity(1024);
+    loop {
+        let filled = bytes.len();
+        bytes.resize((filled + 4096).max(bytes.capacity()), 0);
+        let read = wire.read(&mut bytes[filled..]);
+        bytes.truncate(filled + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => drop(read?),
         }
+        match batch.receive(&bytes, max, Instant::now()).map_err(broken)? {
+            Received::Incomplete => {}
+            _ if bytes.len() > batch.received_len() => return Err(no_reply()),
+            received => return Ok((bytes, received)),
+        }
+    }
+}
+
+/// The error of replies that are not to the pipeline.
+pub(super) fn broken(broken: Broken) -> RedisError {
+    match broken {
+        Broken::Garbage => no_reply(),
+        Broken::TooLarge(limit) => std::io::Error::other(TooLarge(limit)).into(),
     }
 }
 
@@ -228,6 +336,12 @@ fn stays_out(error: &ServerError) -> bool {
 
 fn is_full(error: &ServerError) -> bool {
     error.details().is_some_and(|text| text.contains("max number of clients"))
+}
+
+/// The error of bytes that nobody asked for.
+#[cfg(unix)]
+pub(super) fn unasked() -> RedisError {
+    no_reply()
 }
 
 fn no_reply() -> RedisError {

@@ -1,6 +1,9 @@
 //! Redis: a pool of synchronous connections, and the plugin that lends them to handlers.
 
+mod batch;
 mod breaker;
+#[cfg(unix)]
+mod channel;
 mod cluster;
 mod config;
 mod connection;
@@ -11,6 +14,8 @@ mod link;
 mod plugin;
 mod pool;
 mod resp;
+#[cfg(test)]
+mod scripted;
 mod sentinel;
 mod stream;
 mod wire;
@@ -20,9 +25,8 @@ pub use cluster::RedisCluster;
 pub(crate) use cluster::slot;
 pub use config::RedisConfig;
 pub use connection::RedisConnection;
-pub(crate) use errors::{copy, server_error};
-pub(crate) use link::Reply;
+pub(crate) use errors::{copy, refusal};
 pub use plugin::RedisPlugin;
 pub use pool::RedisPool;
-pub(crate) use pool::Repeat;
+pub(crate) use resp::Words;
 pub use resp::{Replies, Reply as RedisReply};

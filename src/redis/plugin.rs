@@ -112,6 +112,11 @@ impl Plugin for RedisPlugin {
         })
     }
 
+    /// A connection is taken with the handler's first command.
+    fn may_block(&self) -> bool {
+        false
+    }
+
     fn acquire(&self, batch: &mut Batch<'_>) {
         if let Some(pool) = &self.pool {
             for mut entry in batch.iter_mut() {

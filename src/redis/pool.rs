@@ -9,12 +9,18 @@ use std::time::{Duration, Instant};
 use ::redis::{ErrorKind as RedisErrorKind, Pipeline, RedisError, RedisResult, Value};
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use super::batch::{Batch, Manner, Received, hand_over};
 use super::breaker::{Breaker, BreakerState};
+#[cfg(unix)]
+use super::channel::RedisChannel;
 use super::config::{Address, RedisConfig};
 use super::connection::RedisConnection;
-use super::errors::{TooLarge, disguised};
+use super::errors::{TooLarge, copy, disguised, is_demoted};
 use super::link::{Link, Reply, SHORT};
 use super::wire::Trust;
+use crate::pipeline::operation::{Answer, Carrier, Operation, Progress, Remote};
+#[cfg(unix)]
+use crate::pipeline::operation::{Channel, Wake};
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
@@ -28,8 +34,11 @@ const LOOK_UP: Duration = Duration::from_millis(10);
 /// Twice the longest pause between two attempts to connect.
 const RETRY_WITHIN: Duration = Duration::from_millis(400);
 
-/// As many new connections in a row that are closed on us mean that Redis is down.
+/// As many new connections in a row that are closed on us, or send garbage, mean that Redis is down.
 const DROPS: u32 = 3;
+
+/// How often connecting is tried, one attempt right after the other, where it is refused.
+const ATTEMPTS: u32 = 3;
 
 /// A time-out that is longer is as good as this one, which a clock can be set to.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -66,11 +75,11 @@ struct Own {
 }
 
 /// What the pool and its manager both know.
-struct Shared {
-    config: RedisConfig,
+pub(super) struct Shared {
+    pub(super) config: RedisConfig,
     way: Way,
     trust: Trust,
-    breaker: Breaker,
+    pub(super) breaker: Breaker,
     /// Goes up when a connection was lost, so that the others are asked whether they still stand.
     generation: AtomicU64,
     /// Connections of an older generation than this are closed without asking: one that was asked did not
@@ -80,7 +89,7 @@ struct Shared {
     refusals: AtomicU64,
     /// Why it failed last.
     refusal: Mutex<Option<(ErrorKind, String)>>,
-    /// New connections that were closed on us since the last reply.
+    /// New connections that were closed on us, and those that sent garbage, since the last reply.
     drops: AtomicU32,
     advised: Once,
     observers: RwLock<Vec<Observer>>,
@@ -106,7 +115,7 @@ pub(crate) enum Repeat {
 }
 
 /// Why a round trip failed.
-enum Failure {
+pub(super) enum Failure {
     /// The connection was closed before anything was answered: a reused one had gone stale.
     Stale(Error),
     /// Anything else.
@@ -224,6 +233,11 @@ impl RedisPool {
         RedisConnection::new(self.clone())
     }
 
+    #[cfg(all(test, unix))]
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
     pub(super) fn config(&self) -> &RedisConfig {
         &self.0.shared.config
     }
@@ -256,6 +270,86 @@ impl RedisPool {
         done.map_err(|failure| match failure {
             Failure::Stale(error) | Failure::Other(error) => error,
         })
+    }
+
+    /// The Redis of this pool as a remote service that carries out [operations](crate::Operation).
+    pub fn remote(&self) -> Remote {
+        Remote(Arc::new(self.clone()))
+    }
+
+    /// Carries out one round of each operation, in one pipeline. Those that are not over are in `again`, those whose
+    /// reply `redirects` takes from them (it is about something else than they asked) are nobody's.
+    pub(super) fn round<'o>(
+        &self,
+        mut operations: Vec<&'o mut dyn Operation>,
+        manner: Manner,
+        mut redirects: impl FnMut(&mut Option<&'o mut dyn Operation>, Answer<'_>),
+    ) -> Vec<&'o mut dyn Operation> {
+        let shared = &self.0.shared;
+        let timings = Timings::starting_now(&shared.config);
+        for attempt in 1.. {
+            let mut link = match self.checkout_before(&timings) {
+                Ok(link) => link,
+                Err(error) => {
+                    operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
+                    return Vec::new();
+                }
+            };
+            let mut batch = Batch::new(manner);
+            let now = link.now();
+            operations.iter_mut().for_each(|op| batch.push(&mut **op, now, manner.one_key));
+            batch.seal();
+            let reused = link.used;
+            let carried =
+                link.carry(&mut batch, timings.reply_by(&shared.config), shared.config.max_reply);
+            let (bytes, received) = match carried {
+                Ok(carried) => carried,
+                Err(error) => {
+                    let (error, may_repeat) = match shared.failure(&error, reused) {
+                        Failure::Stale(error) => (error, attempt == 1),
+                        Failure::Other(error) => (error, false),
+                    };
+                    let mut left = Vec::new();
+                    for (number, operation) in operations.into_iter().enumerate() {
+                        match may_repeat && batch.is_repeatable(number) {
+                            true => left.push(operation),
+                            false => operation.fail(copy(&error)),
+                        }
+                    }
+                    operations = left;
+                    if operations.is_empty() {
+                        return operations;
+                    }
+                    continue;
+                }
+            };
+            shared.answered();
+            if batch.is_replica() {
+                shared.leave(&mut link);
+            }
+            let clock = match received {
+                Received::InStep(clock) => clock.now(Instant::now()),
+                Received::Refused(error) => {
+                    operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
+                    return Vec::new();
+                }
+                Received::Incomplete => unreachable!("a link reads whole replies"),
+            };
+            let mut again = Vec::new();
+            for (number, operation) in operations.into_iter().enumerate() {
+                let answer = batch.answer(number, &bytes, clock);
+                let mut operation = Some(operation);
+                redirects(&mut operation, answer);
+                let Some(operation) = operation else { continue };
+                match hand_over(operation, answer) {
+                    Progress::Done => {}
+                    Progress::Again => again.push(operation),
+                    Progress::OutOfStep => link.dirty = true,
+                }
+            }
+            return again;
+        }
+        operations
     }
 
     /// A connection that nothing has gone wrong with.
@@ -385,6 +479,30 @@ impl RedisPool {
     }
 }
 
+impl Carrier for RedisPool {
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
+    #[cfg(unix)]
+    fn channel(&self, wake: Wake) -> Option<Box<dyn Channel>> {
+        match self.0.shared.way {
+            Way::Network => Some(Box::new(RedisChannel::new(self.0.shared.clone(), wake))),
+            // Where Redis is, only that pool knows.
+            #[cfg(feature = "r2d2_redis")]
+            Way::Lent(_) => None,
+        }
+    }
+
+    fn run(&self, operations: &mut [&mut dyn Operation]) {
+        let mut left: Vec<&mut dyn Operation> =
+            operations.iter_mut().map(|operation| &mut **operation).collect();
+        while !left.is_empty() {
+            left = self.round(left, Manner::default(), |_, _| ());
+        }
+    }
+}
+
 impl Own {
     fn new(shared: &Arc<Shared>) -> Own {
         // Threads of its own: a server that accepts and never answers must not hold up another pool.
@@ -409,7 +527,7 @@ impl Own {
 
 /// Whether the server is a replica: the master is somewhere else now.
 fn demoted(replies: &[Reply]) -> bool {
-    replies.iter().any(|reply| reply.as_ref().is_err_and(|error| error.code() == "READONLY"))
+    replies.iter().any(|reply| reply.as_ref().is_err_and(is_demoted))
 }
 
 /// Until when the parts of one operation may take, a repetition included.
@@ -427,6 +545,11 @@ impl Timings {
     fn reply_by(&self, config: &RedisConfig) -> Instant {
         self.replied.min(Instant::now() + config.operation_timeout)
     }
+}
+
+/// Whether connecting failed at once, by the network's or the other side's doing.
+fn is_refusal(error: &RedisError) -> bool {
+    error.is_io_error() && !error.is_timeout() && TooLarge::of(error).is_none()
 }
 
 /// Whether an error is a reply of the server, read whole, so that the connection is as good as before.
@@ -459,7 +582,7 @@ impl Shared {
     }
 
     /// What a failed round trip means.
-    fn failure(&self, error: &RedisError, reused: bool) -> Failure {
+    pub(super) fn failure(&self, error: &RedisError, reused: bool) -> Failure {
         let failure = self.lost(error);
         if TooLarge::of(error).is_some() {
             self.answered();
@@ -467,17 +590,22 @@ impl Shared {
         }
         self.generation.fetch_add(1, Ordering::AcqRel);
         let dropped = !error.is_timeout() && error.is_connection_dropped();
-        if dropped && (reused || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < DROPS) {
-            // It may be no more than one connection that was closed: the next one tells.
+        let garbled = matches!(error.kind(), RedisErrorKind::Parse);
+        let is_one_of_few = || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < DROPS;
+        if (dropped && reused) || ((dropped || garbled) && is_one_of_few()) {
+            // It may be no more than one connection that was closed or out of step: the next one tells.
             self.breaker.undecided(Instant::now());
-            return Failure::Stale(failure);
+            return match dropped {
+                true => Failure::Stale(failure),
+                false => Failure::Other(failure),
+            };
         }
         self.down(&failure);
         Failure::Other(failure)
     }
 
     /// Redis answered.
-    fn answered(&self) {
+    pub(super) fn answered(&self) {
         if self.drops.load(Ordering::Relaxed) != 0 {
             self.drops.store(0, Ordering::Release);
         }
@@ -487,7 +615,7 @@ impl Shared {
     }
 
     /// Redis does not answer.
-    fn down(&self, why: &Error) {
+    pub(super) fn down(&self, why: &Error) {
         if self.breaker.failed(Instant::now(), why) {
             self.tell(Some(why));
         }
@@ -508,9 +636,17 @@ impl Shared {
     /// Gives up this connection and all that were made before it: a new one may lead to another server.
     fn leave(&self, link: &mut Link) {
         link.dirty = true;
-        let generation = link.generation + 1;
-        self.generation.fetch_max(generation, Ordering::AcqRel);
-        self.condemned.fetch_max(generation, Ordering::AcqRel);
+        self.condemn(link.generation);
+    }
+
+    /// Gives up all connections of this generation and of former ones.
+    pub(super) fn condemn(&self, generation: u64) {
+        self.generation.fetch_max(generation + 1, Ordering::AcqRel);
+        self.condemned.fetch_max(generation + 1, Ordering::AcqRel);
+    }
+
+    pub(super) fn is_condemned(&self, generation: u64) -> bool {
+        generation < self.condemned.load(Ordering::Acquire)
     }
 
     /// Whether a connection can be used. A look at the socket shows what the kernel knows: that the server
@@ -519,8 +655,7 @@ impl Shared {
     /// costs.
     fn stands(&self, link: &mut Link, timings: &Timings) -> bool {
         // Dirty before its first use: the advice that we asked for did not come in time.
-        let condemned = link.generation < self.condemned.load(Ordering::Acquire);
-        if link.dirty || condemned || !link.is_quiet() {
+        if link.dirty || self.is_condemned(link.generation) || !link.is_quiet() {
             return false;
         }
         let generation = self.generation.load(Ordering::Acquire);
@@ -532,8 +667,7 @@ impl Shared {
         let answered = link.exchange(&ping, 1, deadline, SHORT).is_ok();
         link.generation = generation;
         if !answered {
-            self.condemned.fetch_max(generation + 1, Ordering::AcqRel);
-            self.generation.fetch_max(generation + 1, Ordering::AcqRel);
+            self.condemn(generation);
         }
         answered
     }
@@ -549,10 +683,48 @@ impl Shared {
                 return Ok(Link::lent(super::lent::Lent::of(pool), generation));
             }
         }
-        match &config.address {
+        let connect = || match &config.address {
             Address::Sentinel(sentinel) => sentinel.connect(config, trust, generation, deadline),
             address => Link::connect(config, address, trust, generation, deadline),
+        };
+        // One that is refused or cut is no proof that Redis is down; several in a row are.
+        let mut connected = connect();
+        for _ in 1..ATTEMPTS {
+            match &connected {
+                Err(error) if is_refusal(error) && Instant::now() < deadline => {
+                    connected = connect();
+                }
+                _ => break,
+            }
         }
+        connected
+    }
+
+    /// Makes a connection, and takes note of how that went.
+    fn open(&self) -> Result<Link> {
+        match self.connect() {
+            Ok(mut link) => {
+                self.refuse(None);
+                if matches!(self.way, Way::Network) {
+                    self.advised.call_once(|| advise(&mut link, &self.config));
+                }
+                Ok(link)
+            }
+            Err(error) => {
+                let kind = super::errors::connecting(&error);
+                self.refuse(Some((kind, error.to_string())));
+                Err(Error::new(kind, error.to_string()))
+            }
+        }
+    }
+
+    /// Makes a connection for an event loop.
+    #[cfg(unix)]
+    pub(super) fn connect_channel(&self) -> Result<super::channel::Connected> {
+        let link = self.open().map_err(|error| {
+            Error::new(error.kind(), format!("{}: {error}", self.config)).with_source(LoggedBefore)
+        })?;
+        link.into_channel()
     }
 
     /// Busy is not down. A trial of the breaker's is over, undecided.
@@ -597,21 +769,7 @@ impl r2d2::ManageConnection for Manager {
     type Error = Error;
 
     fn connect(&self) -> Result<Link> {
-        let shared = &self.shared;
-        match shared.connect() {
-            Ok(mut link) => {
-                shared.refuse(None);
-                if matches!(shared.way, Way::Network) {
-                    shared.advised.call_once(|| advise(&mut link, &shared.config));
-                }
-                Ok(link)
-            }
-            Err(error) => {
-                let kind = super::errors::connecting(&error);
-                shared.refuse(Some((kind, error.to_string())));
-                Err(Error::new(kind, error.to_string()))
-            }
-        }
+        self.shared.open()
     }
 
     /// Never asked by r2d2: [`Shared::stands`] knows the deadline.

@@ -112,11 +112,33 @@ impl Wire {
         self.set_nonblocking(false).is_ok() && waits
     }
 
-    fn set_nonblocking(&mut self, nonblocking: bool) -> Result<()> {
+    pub(super) fn set_nonblocking(&mut self, nonblocking: bool) -> Result<()> {
         match self {
             Wire::Bare(stream) => stream.set_nonblocking(nonblocking),
             #[cfg(feature = "rustls")]
             Wire::Tls(wire) => wire.sock.set_nonblocking(nonblocking),
+        }
+    }
+
+    /// Ends it, as a server does that has enough.
+    #[cfg(all(test, unix))]
+    pub(super) fn shut_down(&self) {
+        if let Wire::Bare(stream) = self {
+            stream.shut_down();
+        }
+    }
+
+    #[cfg(unix)]
+    pub(super) fn is_tls(&self) -> bool {
+        !matches!(self, Wire::Bare(_))
+    }
+
+    #[cfg(unix)]
+    pub(super) fn fd(&self) -> std::os::fd::RawFd {
+        match self {
+            Wire::Bare(stream) => stream.fd(),
+            #[cfg(feature = "rustls")]
+            Wire::Tls(wire) => wire.sock.fd(),
         }
     }
 

@@ -60,7 +60,12 @@ impl SessionId {
 
     /// SHA-256 of the id in hexadecimal: a store's key that opens no session if it leaks.
     pub fn key(&self) -> String {
-        hex(&Sha256::digest(self.secret()))
+        hex(&self.digest())
+    }
+
+    /// SHA-256 of the id.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.secret()).into()
     }
 
     /// The owner's mark: a second digest, kept inside the record. A record whose mark is not that of the
@@ -170,12 +175,16 @@ fn decode_hex(text: &[u8], bytes: &mut [u8]) -> Option<()> {
 }
 
 pub(super) fn encode_base64url(bytes: &[u8; 32]) -> String {
-    let mut text = String::with_capacity(43);
-    for chunk in bytes.chunks(3) {
+    base64url(bytes).map(char::from).iter().collect()
+}
+
+pub(crate) fn base64url(bytes: &[u8; 32]) -> [u8; 43] {
+    let mut text = [0; 43];
+    for (chunk, text) in bytes.chunks(3).zip(text.chunks_mut(4)) {
         let group = chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte))
             << (8 * (3 - chunk.len()));
-        for place in 0..=chunk.len() {
-            text.push(BASE64URL[(group >> (18 - 6 * place) & 63) as usize] as char);
+        for (place, character) in text.iter_mut().enumerate() {
+            *character = BASE64URL[(group >> (18 - 6 * place) & 63) as usize];
         }
     }
     text

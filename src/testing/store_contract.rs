@@ -122,7 +122,8 @@ macro_rules! __store_contract_clauses {
             an_empty_session_is_kept
             a_creation_never_overwrites
             a_session_ends_after_its_idle_limit
-            a_load_and_a_save_start_the_idle_limit_anew
+            a_load_does_not_start_the_idle_limit_anew
+            a_save_starts_the_idle_limit_anew
             a_failed_load_brings_nothing_back
             nothing_goes_past_the_absolute_limit
             a_shortened_absolute_limit_holds_at_once

@@ -1,15 +1,16 @@
 //! The server for the open internet: blocking handlers, idle connections that cost no thread.
 //!
-//! Connections are in *places*. The thread of a place polls them, reads what is ready without blocking, takes
-//! the requests that are whole through [`Service::prepare`], runs their handlers and takes them through
-//! [`Service::finish`], together; those that wait for no plugin go ahead of those that do. One place serves
-//! as long as its thread has time left; then there are more, up to one for each core, and beyond where the
-//! threads wait more than they compute and cores are idle.
+//! Each *event loop* has connections and one worker, which polls them, reads what is ready without blocking, takes
+//! the requests that are whole through their stages, and runs their handlers. One loop serves as long as its worker has
+//! time left; then there are more, up to one for each core.
 //!
-//! A thread that waits in one handler for more than a millisecond or two, or computes in it for ten, loses its
-//! turn, and another one takes what it had not begun, and the poller: one slow handler delays nobody. So it is
-//! with plugins that wait for a store for ten milliseconds. What was slow a moment ago, a handler or a store, is
-//! left to another thread from the start.
+//! No loop waits for a store. Where a plugin leaves a request [pending](crate::plugin::Entry::wait) on an operation, the
+//! loop sends it over a connection of its own, one pipeline for all that one turn made ready, and goes on; the
+//! replies are one more event. Plugins that [may block](crate::Plugin::may_block) run on other threads.
+//!
+//! A worker that waits in one handler for more than a millisecond or two, or computes in it for ten, loses the loop:
+//! another one takes the poller and what was not started, so that one slow handler delays nobody. A handler that
+//! blocked a moment ago is left to another thread from the start.
 //!
 //! | limit or deadline | option | default | past it |
 //! |---|---|---|---|
@@ -37,20 +38,19 @@
 //! unknown expectation a 417, another version of HTTP a 505. After each of these the connection closes.
 
 mod access;
+mod autoscaler;
 mod body;
 mod connection;
-mod drive;
 mod engine;
-mod line;
-mod load;
+mod event_loop;
+mod event_loops;
 mod options;
 mod outgoing;
-mod place;
-mod places;
 mod poller;
-mod pool;
 mod proxy;
+mod run_loop;
 mod socket;
+mod threads;
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -58,8 +58,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::engine::Engine;
+use self::event_loops::EventLoops;
 use self::options::{Options, bounded};
-use self::places::Places;
 use self::proxy::Network;
 pub use self::proxy::ProxyHeaders;
 use self::socket::Listener;
@@ -86,7 +86,7 @@ pub struct Native {
     address: ListenAddress,
     elsewhere: String,
     options: Options,
-    places: usize,
+    event_loops: usize,
 }
 
 impl Native {
@@ -117,16 +117,16 @@ impl Native {
     fn new(listener: Listener) -> Result<Native> {
         listener.set_nonblocking()?;
         let address = listener.address()?;
-        let places = std::thread::available_parallelism().map_or(2, usize::from);
+        let event_loops = std::thread::available_parallelism().map_or(2, usize::from);
         let (elsewhere, options) = (String::new(), Options::default());
-        Ok(Native { listener, address, elsewhere, options, places })
+        Ok(Native { listener, address, elsewhere, options, event_loops })
     }
 
     /// How many threads compute at the same time: as many as cores unless set; at least one. It is one
     /// until that one has no time left and a core stands idle.
     #[must_use]
     pub fn active_threads(mut self, count: usize) -> Native {
-        self.places = count.max(1);
+        self.event_loops = count.max(1);
         self
     }
 
@@ -273,10 +273,10 @@ impl Server for Native {
     fn serve(self, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
         service.serving(&self.address);
         let options = Arc::new(self.options);
-        let places = Places::new(options.clone(), self.listener)?;
+        let event_loops = EventLoops::new(options.clone(), self.listener)?;
         let (address, elsewhere) = (&self.address, &self.elsewhere);
-        log::info!("listens on {address}{elsewhere} with up to {} active threads", self.places);
-        let engine = Arc::new(Engine::new(service, options, places, self.places));
+        log::info!("listens on {address}{elsewhere} with up to {} event loops", self.event_loops);
+        let engine = Arc::new(Engine::new(service, options, event_loops, self.event_loops));
         let weak = Arc::downgrade(&engine);
         shutdown.on_change(move |stage| {
             if let Some(engine) = weak.upgrade() {

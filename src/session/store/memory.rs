@@ -12,6 +12,7 @@ use super::contract::{
     Action, Caps, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore, gone, id_taken,
     not_a_number,
 };
+use super::fields::Fields;
 use crate::session::id::SessionId;
 use crate::{Error, ErrorKind, Result};
 
@@ -55,7 +56,7 @@ struct Shard {
 type Due = (SystemTime, u64);
 
 struct Kept {
-    fields: BTreeMap<String, String>,
+    fields: Fields,
     created: SystemTime,
     saved: SystemTime,
     remember: Option<Duration>,
@@ -114,7 +115,7 @@ impl MemoryStore {
     }
 
     fn create(&self, save: &Save<'_>) -> Result<Saved> {
-        let fields = applied(&BTreeMap::new(), save.changes, &self.caps)?;
+        let fields = applied(&Fields::new(), save.changes, &self.caps)?;
         self.reserve()?;
         let (mut shard, now) = self.shard(save.id);
         if let Some(kept) = shard.live(save.id, &save.lifetimes, now, &self.held) {
@@ -176,14 +177,11 @@ impl MemoryStore {
     }
 
     /// Lets `act` work on the fields of one live session, and starts its idle limit anew.
-    fn operate<T>(
-        &self,
-        load: &Load<'_>,
-        act: impl FnOnce(&mut BTreeMap<String, String>) -> Result<T>,
-    ) -> Result<T> {
+    fn operate<T>(&self, load: &Load<'_>, act: impl FnOnce(&mut Fields) -> Result<T>) -> Result<T> {
         let (mut shard, now) = self.shard(load.id);
         let kept = shard.live(load.id, &load.lifetimes, now, &self.held).ok_or_else(gone)?;
         let answer = act(&mut kept.fields)?;
+        kept.saved = now;
         shard.touch(load.id, &load.lifetimes, now);
         Ok(answer)
     }
@@ -257,14 +255,12 @@ impl SessionStore for MemoryStore {
         let Some(kept) = shard.live(load.id, &load.lifetimes, now, &self.held) else {
             return Ok(None);
         };
-        let record = Record {
-            fields: kept.fields.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        Ok(Some(Record {
+            fields: kept.fields.clone(),
             created: Some(kept.created),
             saved_ago: Some(now.duration_since(kept.saved).unwrap_or_default()),
             remember: kept.remember,
-        };
-        shard.touch(load.id, &load.lifetimes, now);
-        Ok(Some(record))
+        }))
     }
 
     fn save(&self, save: &Save<'_>) -> Result<Saved> {
@@ -278,7 +274,7 @@ impl SessionStore for MemoryStore {
 
     fn increment(&self, load: &Load<'_>, key: &str, by: i64) -> Result<i64> {
         self.operate(load, |fields| {
-            let held = fields.get(key).map_or(Some(0), |text| integer(text));
+            let held = fields.get(key).map_or(Some(0), integer);
             let sum =
                 held.and_then(|held| held.checked_add(by)).ok_or_else(|| not_a_number(key))?;
             put(fields, key, &sum.to_string(), &self.caps)?;
@@ -298,6 +294,15 @@ impl SessionStore for MemoryStore {
             }
             Ok(absent)
         })
+    }
+
+    /// A lock is held for as long as it takes to copy a session.
+    fn may_block(&self) -> bool {
+        false
+    }
+
+    fn caps(&self) -> Caps {
+        self.caps
     }
 }
 
@@ -380,18 +385,12 @@ impl Kept {
     }
 
     fn past_absolute(&self, lifetimes: &Lifetimes, now: SystemTime) -> bool {
-        self.absolute_end(lifetimes).is_some_and(|end| end <= now)
+        lifetimes.absolute_end(self.created).is_some_and(|end| end <= now)
     }
 
-    fn absolute_end(&self, lifetimes: &Lifetimes) -> Option<SystemTime> {
-        self.created.checked_add(lifetimes.absolute?)
-    }
-
-    /// When it ends if it is used now and never again.
+    /// When it ends if it is saved now and never again.
     fn end(&self, lifetimes: &Lifetimes, now: SystemTime) -> Option<SystemTime> {
-        let idle = now.checked_add(self.remember.unwrap_or(lifetimes.idle));
-        let absolute = self.absolute_end(lifetimes);
-        idle.into_iter().chain(absolute).min()
+        lifetimes.end(self.remember, self.created, now)
     }
 }
 
@@ -425,34 +424,26 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 /// The fields after the changes, or an error if they would be too many or too large.
-fn applied(
-    fields: &BTreeMap<String, String>,
-    changes: &Changes,
-    caps: &Caps,
-) -> Result<BTreeMap<String, String>> {
-    let mut fields = if changes.cleared { BTreeMap::new() } else { fields.clone() };
+fn applied(fields: &Fields, changes: &Changes, caps: &Caps) -> Result<Fields> {
+    let mut fields = if changes.cleared { Fields::new() } else { fields.clone() };
     for (key, value) in &changes.fields {
         match value {
-            Some(value) => fields.insert(key.clone(), value.clone()),
-            None => fields.remove(key),
-        };
+            Some(value) => fields.insert(key, value),
+            None => drop(fields.remove(key)),
+        }
     }
-    caps.check(fields.len(), size(&fields))?;
-    Ok(fields)
+    caps.check(fields.len(), fields.bytes())?;
+    Ok(fields.compact())
 }
 
-fn put(fields: &mut BTreeMap<String, String>, key: &str, value: &str, caps: &Caps) -> Result<()> {
+fn put(fields: &mut Fields, key: &str, value: &str, caps: &Caps) -> Result<()> {
     let (count, freed) = match fields.get(key) {
         Some(old) => (fields.len(), key.len() + old.len()),
         None => (fields.len() + 1, 0),
     };
-    caps.check(count, size(fields) - freed + key.len() + value.len())?;
-    fields.insert(key.to_owned(), value.to_owned());
+    caps.check(count, fields.bytes() - freed + key.len() + value.len())?;
+    fields.insert(key, value);
     Ok(())
-}
-
-fn size(fields: &BTreeMap<String, String>) -> usize {
-    fields.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 /// Reads an integer as Redis does: no plus sign, no leading zeros, so that both stores agree on what is one.

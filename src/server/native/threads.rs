@@ -12,13 +12,13 @@ pub(super) type Task = Box<dyn FnOnce() + Send>;
 
 /// Runs tasks on threads that are made on demand and end when they are not needed.
 #[derive(Clone)]
-pub(super) struct Pool(Arc<Inner>);
+pub(super) struct Threads(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
     changed: Condvar,
     max_threads: usize,
-    /// Threads in a task of the queue, and those that are held up in an urgent one.
+    /// Threads in a task of the queue, and those that are blocked in an urgent one.
     limited: AtomicUsize,
 }
 
@@ -32,9 +32,9 @@ struct State {
     stopped: bool,
 }
 
-impl Pool {
-    pub(super) fn new(max_threads: usize) -> Pool {
-        Pool(Arc::new(Inner {
+impl Threads {
+    pub(super) fn new(max_threads: usize) -> Threads {
+        Threads(Arc::new(Inner {
             state: Mutex::default(),
             changed: Condvar::new(),
             max_threads,
@@ -46,28 +46,28 @@ impl Pool {
     pub(super) fn run_now(&self, task: Task) {
         let mut state = self.0.state();
         state.urgent.push_back(task);
-        self.staff(state);
+        self.start_worker(state);
     }
 
     /// Runs the task once a thread is free.
     pub(super) fn run(&self, task: Task) {
         let mut state = self.0.state();
         state.queue.push_back(task);
-        self.staff(state);
+        self.start_worker(state);
     }
 
-    /// Whether as many threads are in tasks of the queue, or held up, as may.
+    /// Whether as many threads are in tasks of the queue, or blocked, as may.
     pub(super) fn is_full(&self) -> bool {
         self.0.room() == 0
     }
 
-    /// A thread is held up in an urgent task, as by one of the queue: it counts as such.
-    pub(super) fn hold_up(&self) {
+    /// A thread is blocked in an urgent task, as by one of the queue: it counts as such.
+    pub(super) fn blocked(&self) {
         self.0.limited.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The current thread is held up no more; it must end its urgent task and look for another one.
-    pub(super) fn let_go(&self) {
+    /// The current thread is blocked no more; it must end its urgent task and look for another one.
+    pub(super) fn unblocked(&self) {
         self.0.limited.fetch_sub(1, Ordering::SeqCst);
     }
 
@@ -90,7 +90,7 @@ impl Pool {
     }
 
     /// Wakes or makes a thread for a task that has just come.
-    fn staff(&self, mut state: MutexGuard<'_, State>) {
+    fn start_worker(&self, mut state: MutexGuard<'_, State>) {
         let needed = state.urgent.len() + state.queue.len().min(self.0.room());
         if state.idle >= needed {
             self.0.changed.notify_one();
@@ -166,13 +166,13 @@ mod tests {
 
     #[test]
     fn blocked_tasks_do_not_keep_others_waiting_until_the_limit_which_the_server_itself_passes() {
-        let pool = Pool::new(3);
+        let threads = Threads::new(3);
         let (done, results) = mpsc::channel();
         let mut release = Vec::new();
         for number in 0..4 {
             let (let_go, gate) = mpsc::channel::<()>();
             let done = done.clone();
-            pool.run(Box::new(move || {
+            threads.run(Box::new(move || {
                 done.send((number, "started")).unwrap();
                 let _ = gate.recv();
             }));
@@ -180,13 +180,13 @@ mod tests {
         }
         let mut started: Vec<_> = (0..3).map(|_| results.recv().unwrap().0).collect();
         started.sort_unstable();
-        assert_eq!((started, pool.waiting()), (vec![0, 1, 2], 1));
+        assert_eq!((started, threads.waiting()), (vec![0, 1, 2], 1));
         let urgent = done.clone();
-        pool.run_now(Box::new(move || urgent.send((9, "urgent")).unwrap()));
+        threads.run_now(Box::new(move || urgent.send((9, "urgent")).unwrap()));
         assert_eq!(results.recv().unwrap().0, 9);
         drop(release.remove(0));
         assert_eq!(results.recv().unwrap().0, 3);
         drop(release);
-        pool.stop();
+        threads.stop();
     }
 }
