@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: it links once.
 
 mod app;
+mod architecture;
 mod browser;
 mod compile_messages;
 mod csrf;
