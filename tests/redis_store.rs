@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bottle_session::{
-    Action, Changes, ErrorKind, IdFormat, Layout, Lifetimes, Load, RedisPool, RedisStore, Save,
-    Saved, SessionId, SessionStore,
+    Action, Changes, ErrorKind, IdFormat, Layout, Lifetimes, Load, RedisConfig, RedisPool,
+    RedisStore, Save, Saved, SessionId, SessionStore,
 };
 use redis::{Commands, Connection};
 
@@ -57,7 +57,9 @@ impl Fixture {
         let commands = self.info("commandstats").into_iter().filter_map(|(name, value)| {
             let name = name.strip_prefix("cmdstat_")?.to_owned();
             let calls = value.strip_prefix("calls=")?.split(',').next()?.parse().ok()?;
-            (!["info", "config|resetstat"].contains(&name.as_str())).then_some((name, calls))
+            // Redis 7 counts the part of a command of its own.
+            let ours = ["info", "config", "config|resetstat"].contains(&name.as_str());
+            (!ours).then_some((name, calls))
         });
         (trips, commands.collect())
     }
@@ -648,7 +650,9 @@ fn a_reply_that_no_session_has_is_not_read() {
 fn a_reply_of_another_shape_closes_the_connection_although_it_has_the_sessions_mark() {
     let (server, port) = RedisServer::start_on_port();
     let proxy = FaultProxy::start(port);
-    let store = RedisStore::new(RedisPool::open(&proxy.url()).unwrap());
+    // One connection: another that was just being made would get the reply as well.
+    let config = RedisConfig::from_url(&proxy.url()).unwrap().pool_size(1);
+    let store = RedisStore::new(RedisPool::new(config).unwrap());
     let id = create(&store, &[("a", "1")]);
     let key = Load { id: &id, lifetimes: IDLE };
     let load = |store: &RedisStore| load(store, &id).map(|record| format!("{record:?}"));
@@ -689,6 +693,8 @@ fn an_error_of_redis_shows_no_key() {
         RedisStore::new(RedisPool::open(&server.url(0)).unwrap()).layout(Layout::BottleSession);
     let id = fresh_id(IdFormat::Uuid);
     let error = load(&store, &id).unwrap_err();
-    assert!(error.to_string().contains("unknown command 'EVALSHA'"), "{error}");
+    // Quoted in one way or another.
+    let text = error.to_string().replace('`', "'");
+    assert!(text.contains("unknown command 'EVALSHA'"), "{error}");
     assert!(!format!("{error} {error:?}").contains(&id.expose_uuid()), "{error:?}");
 }

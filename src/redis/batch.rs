@@ -27,7 +27,6 @@ struct Part {
     start: usize,
     end: usize,
     repeatable: bool,
-    bytes: usize,
 }
 
 /// A pipeline: the bytes to send, and how far its replies have come.
@@ -96,7 +95,6 @@ impl Batch {
 
     /// Writes an operation's request.
     pub(super) fn push(&mut self, operation: &mut dyn Operation, clock: SystemTime, one_key: bool) {
-        let before = self.bytes.len();
         let mut round = Round::new(&mut self.bytes, clock, one_key);
         if self.asking {
             round.command(&[b"ASKING"]);
@@ -104,8 +102,7 @@ impl Batch {
         operation.request(&mut round);
         let Round { replies, repeatable, limit, .. } = round;
         self.limit = self.limit.saturating_add(limit);
-        let bytes = self.bytes.len() - before;
-        self.parts.push(Part { replies, start: 0, end: 0, repeatable, bytes });
+        self.parts.push(Part { replies, start: 0, end: 0, repeatable });
     }
 
     /// Ends the pipeline. Nothing is pushed behind this.
@@ -129,11 +126,6 @@ impl Batch {
     /// Whether this operation's request may be sent once more.
     pub(super) fn is_repeatable(&self, operation: usize) -> bool {
         self.parts[operation].repeatable
-    }
-
-    /// How many bytes this operation's request has.
-    pub(super) fn request_len(&self, operation: usize) -> usize {
-        self.parts[operation].bytes
     }
 
     /// How many bytes the whole reply has, once it is there.
@@ -266,5 +258,119 @@ impl Nonce {
 
     fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scripted::Ask;
+    use super::*;
+
+    fn batch(operations: &mut [Ask], manner: Manner) -> Batch {
+        let mut batch = Batch::new(manner);
+        for operation in operations {
+            batch.push(operation, SystemTime::UNIX_EPOCH, manner.one_key);
+        }
+        batch.seal();
+        batch
+    }
+
+    fn nonce(batch: &Batch) -> String {
+        String::from_utf8(batch.nonce.as_bytes().to_vec()).unwrap()
+    }
+
+    const TIME: &str = "*2\r\n$10\r\n1764421000\r\n$6\r\n250000\r\n";
+
+    /// What becomes of these bytes; `NONCE` in them stands for the batch's.
+    fn received(replies: &str, asking: bool) -> (String, Vec<String>) {
+        let mut operations = [Ask::new("HGETALL a", true), Ask::new("GET b", false)];
+        let mut batch = batch(&mut operations, Manner { one_key: asking, asking });
+        let bytes = replies.replace("NONCE", &nonce(&batch));
+        // However the bytes come in, the result is the same.
+        let now = Instant::now();
+        for end in 0..bytes.len() {
+            match batch.receive(&bytes.as_bytes()[..end], usize::MAX, now) {
+                Ok(Received::Incomplete) => {}
+                Ok(_) => return ("complete too soon".to_owned(), Vec::new()),
+                Err(broken) => return (format!("{broken:?}"), Vec::new()),
+            }
+        }
+        match batch.receive(bytes.as_bytes(), usize::MAX, now) {
+            Err(broken) => (format!("{broken:?}"), Vec::new()),
+            Ok(Received::Incomplete) => ("incomplete".to_owned(), Vec::new()),
+            Ok(Received::Refused(error)) => (error.to_string(), Vec::new()),
+            Ok(Received::InStep(clock)) => {
+                let since = clock.now(now).duration_since(SystemTime::UNIX_EPOCH).unwrap();
+                assert_eq!(since, Duration::from_millis(1_764_421_000_250));
+                for (number, operation) in operations.iter_mut().enumerate() {
+                    hand_over(operation, batch.answer(number, bytes.as_bytes(), clock.now(now)));
+                }
+                let replies = operations.map(|operation| operation.reply.unwrap().unwrap());
+                (format!("in step, {} left", bytes.len() - batch.received_len()), replies.into())
+            }
+        }
+    }
+
+    #[test]
+    fn no_reply_is_believed_before_the_nonce_is_in_its_place() {
+        let echo = "$32\r\nNONCE\r\n";
+        let other = "$32\r\n00000000000000000000000000000000\r\n";
+        let noauth = "-NOAUTH Authentication required.\r\n";
+        let good = ["*0\r\n".to_owned(), "$-1\r\n".to_owned()];
+        let table: [(String, &str, &[String]); 8] = [
+            (format!("*0\r\n$-1\r\n{TIME}{echo}"), "in step, 0 left", &good),
+            // One reply of somebody before us.
+            (format!("$1\r\nx\r\n*0\r\n$-1\r\n{TIME}{echo}"), "Garbage", &[]),
+            // One reply too few.
+            (format!("*0\r\n{TIME}{echo}"), "incomplete", &[]),
+            // The end of another pipeline.
+            (format!("*0\r\n$-1\r\n{TIME}{other}"), "Garbage", &[]),
+            // Inside a transaction that somebody left open.
+            ("+QUEUED\r\n".repeat(4), "Garbage", &[]),
+            (noauth.repeat(4), "Redis: NOAUTH Authentication required.", &[]),
+            (
+                format!("*0\r\n$-1\r\n-NOPERM no permissions to run the 'time' command\r\n{echo}"),
+                "Redis: NOPERM no permissions to run the 'time' command",
+                &[],
+            ),
+            ("HTTP/1.1 400 Bad Request\r\n\r\n".to_owned(), "Garbage", &[]),
+        ];
+        for (replies, expected, answers) in table {
+            let (outcome, got) = received(&replies, false);
+            assert!(outcome.starts_with(expected), "{replies:?}: {outcome}");
+            assert_eq!(got, answers, "{replies:?}");
+        }
+        let asked = format!("+OK\r\n*0\r\n+OK\r\n$-1\r\n{TIME}{echo}");
+        assert_eq!(received(&asked, true), ("in step, 0 left".to_owned(), good.to_vec()));
+    }
+
+    #[test]
+    fn each_pipeline_has_a_nonce_of_its_own() {
+        let one = batch(&mut [], Manner::default());
+        let another = batch(&mut [], Manner::default());
+        assert_ne!(nonce(&one), nonce(&another));
+    }
+
+    #[test]
+    fn replies_past_the_limit_are_not_read_to_their_end() {
+        struct Small(Ask);
+        impl Operation for Small {
+            fn request(&mut self, round: &mut Round<'_>) {
+                self.0.request(round);
+                round.at_most(10);
+            }
+            fn answer(&mut self, answer: Answer<'_>) -> Progress {
+                self.0.answer(answer)
+            }
+            fn fail(&mut self, error: Error) {
+                self.0.fail(error);
+            }
+        }
+        let mut batch = Batch::new(Manner::default());
+        batch.push(&mut Small(Ask::new("GET a", true)), SystemTime::UNIX_EPOCH, false);
+        batch.seal();
+        let start = format!("${}\r\n{}", 1 << 30, "x".repeat(10 + OVERHEAD));
+        let broken = batch.receive(start.as_bytes(), usize::MAX, Instant::now());
+        assert!(matches!(broken, Err(Broken::TooLarge(limit)) if limit == 10 + OVERHEAD));
     }
 }

@@ -64,7 +64,9 @@ pub(super) struct Connected {
     pub(super) generation: u64,
     out: Vec<u8>,
     sent: usize,
+    /// What has been received and not understood is the first `filled` bytes; the rest is room.
     received: Vec<u8>,
+    filled: usize,
     /// Whether the socket may have more to read, or take more.
     readable: bool,
     writable: bool,
@@ -97,6 +99,7 @@ impl Connected {
             out: Vec::new(),
             sent: 0,
             received: Vec::new(),
+            filled: 0,
             readable: true,
             writable: true,
             used: false,
@@ -134,15 +137,19 @@ impl Connected {
     /// Receives what is there.
     fn receive(&mut self) -> std::io::Result<()> {
         while self.readable {
-            let filled = self.received.len();
-            self.received.resize(filled + READ, 0);
-            let read = self.wire.read(&mut self.received[filled..]);
-            self.received.truncate(filled + *read.as_ref().unwrap_or(&0));
-            match read {
+            if self.received.len() < self.filled + READ / 2 {
+                self.received.resize(self.filled + READ, 0);
+            }
+            let room = &mut self.received[self.filled..];
+            let size = room.len();
+            match self.wire.read(room) {
                 Ok(0) => return Err(IoErrorKind::UnexpectedEof.into()),
                 // A read that does not fill the buffer has emptied the socket; what TLS has decrypted comes record by
                 // record.
-                Ok(count) => self.readable = count == READ || self.wire.is_tls(),
+                Ok(count) => {
+                    self.filled += count;
+                    self.readable = count == size || self.wire.is_tls();
+                }
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == IoErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -215,7 +222,7 @@ impl RedisChannel {
         let mut in_step = true;
         loop {
             let State::Connected(connected) = &mut self.state else { return Ok(()) };
-            let received = &connected.received[start..];
+            let received = &connected.received[start..connected.filled];
             if received.is_empty() {
                 break;
             }
@@ -260,9 +267,10 @@ impl RedisChannel {
             start += batch.received_len();
         }
         if let State::Connected(connected) = &mut self.state {
-            connected.received.drain(..start);
-            if connected.received.is_empty() {
-                connected.received.shrink_to(READ);
+            connected.received.copy_within(start..connected.filled, 0);
+            connected.filled -= start;
+            if connected.filled == 0 && connected.received.len() > READ {
+                connected.received = Vec::new();
             }
         }
         if in_step { Ok(()) } else { Err(unasked()) }
@@ -438,5 +446,189 @@ impl Channel for RedisChannel {
             State::Connected(connected) => Some((connected.wire.fd(), self.number)),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::breaker::BreakerState;
+    use super::super::config::RedisConfig;
+    use super::super::pool::RedisPool;
+    use super::super::scripted::{Ask, Does, answers, serve};
+    use super::*;
+    use crate::pipeline::operation::{Answer, Operation, Round};
+    use crate::pipeline::plugin::Entry;
+
+    /// An operation that tells its outcome.
+    struct Told(Ask, std::sync::mpsc::Sender<std::result::Result<String, Error>>);
+
+    impl Operation for Told {
+        fn request(&mut self, round: &mut Round<'_>) {
+            self.0.request(round);
+        }
+        fn answer(&mut self, answer: Answer<'_>) -> Progress {
+            self.0.answer(answer)
+        }
+        fn fail(&mut self, error: Error) {
+            self.0.fail(error);
+        }
+    }
+
+    impl Waiting for Told {
+        fn finish(self: Box<Self>, _: &mut Entry<'_>) {}
+    }
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            let _ = self.1.send(self.0.reply.take().expect("an outcome"));
+        }
+    }
+
+    struct Stage {
+        pool: RedisPool,
+        channel: RedisChannel,
+        done: Done,
+    }
+
+    fn stage(answer: impl Fn(&[String]) -> Does + Send + Sync + 'static) -> Stage {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        serve(listener, answer);
+        at(port)
+    }
+
+    fn at(port: u16) -> Stage {
+        let config = RedisConfig::default()
+            .host("127.0.0.1")
+            .port(port)
+            .operation_timeout(Duration::from_millis(300));
+        let pool = RedisPool::new(config).unwrap();
+        let channel = RedisChannel::new(pool.shared().clone(), Arc::new(|| ()));
+        Stage { pool, channel, done: Vec::new() }
+    }
+
+    impl Stage {
+        /// Submits these commands in one turn and drives the channel until all are over.
+        fn ask(&mut self, commands: &[(&str, bool)]) -> Vec<std::result::Result<String, String>> {
+            let outcomes: Vec<_> = commands
+                .iter()
+                .enumerate()
+                .map(|(ticket, (words, repeatable))| {
+                    let (tell, told) = std::sync::mpsc::channel();
+                    let waiting = Box::new(Told(Ask::new(words, *repeatable), tell));
+                    self.channel.submit(ticket, waiting, Instant::now());
+                    told
+                })
+                .collect();
+            let mut over = 0;
+            while over < commands.len() {
+                self.channel.ready(true, true);
+                self.channel.drive(Instant::now(), &mut self.done);
+                over += self.done.len();
+                self.done.clear();
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            let outcome = |told: std::sync::mpsc::Receiver<_>| told.recv().unwrap();
+            outcomes
+                .into_iter()
+                .map(|told| outcome(told).map_err(|error: Error| error.to_string()))
+                .collect()
+        }
+    }
+
+    #[test]
+    fn what_one_turn_submits_is_answered_in_order() {
+        let mut stage = stage(|words| answers(&format!("+{}\r\n", words[1])));
+        let commands: Vec<String> = (0..500).map(|number| format!("GET {number}")).collect();
+        let commands: Vec<_> = commands.iter().map(|command| (command.as_str(), true)).collect();
+        for _ in 0..3 {
+            for (number, reply) in stage.ask(&commands).into_iter().enumerate() {
+                assert_eq!(reply, Ok(format!("+{number}\r\n")));
+            }
+        }
+        assert_eq!(stage.channel.number, 1, "one connection");
+        assert_eq!((stage.channel.operations, stage.channel.bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_was_in_flight_on_a_connection_that_is_cut_is_sent_once_more_if_it_may_be() {
+        let cuts = Arc::new(AtomicUsize::new(0));
+        let left = cuts.clone();
+        let mut stage = stage(move |words| {
+            let cut = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+            match cut {
+                Ok(_) => Does::Closes,
+                Err(_) => answers(&format!("+{}\r\n", words[1])),
+            }
+        });
+        assert_eq!(stage.ask(&[("GET a", true)]), [Ok("+a\r\n".to_owned())]);
+        cuts.store(1, Ordering::SeqCst);
+        let outcome = stage.ask(&[("GET a", true), ("SET b", false)]);
+        assert_eq!(outcome[0], Ok("+a\r\n".to_owned()));
+        let error = outcome[1].as_ref().unwrap_err();
+        assert!(error.contains("end of file") || error.contains("reset"), "{error}");
+        // Twice in a row is once too often for the operation, and no proof that Redis is down.
+        cuts.store(2, Ordering::SeqCst);
+        assert!(stage.ask(&[("GET a", true)])[0].is_err());
+        assert_eq!(stage.pool.breaker(), BreakerState::Closed);
+        assert_eq!(stage.ask(&[("GET a", true)]), [Ok("+a\r\n".to_owned())]);
+    }
+
+    #[test]
+    fn what_timed_out_is_not_sent_again_and_opens_the_breaker() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let mut stage = stage(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Does::Hangs
+        });
+        let error = stage.ask(&[("GET a", true)])[0].clone().unwrap_err();
+        assert!(error.contains("no reply within 300ms"), "{error}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        assert_eq!(stage.pool.breaker(), BreakerState::Open);
+        // While it is open, others fail at once, and nothing is asked.
+        let error = stage.ask(&[("GET a", true)])[0].clone().unwrap_err();
+        assert!(error.contains("failing at once"), "{error}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn replies_that_nobody_asked_for_close_the_connection() {
+        let mut stage = stage(|words| match words[0].as_str() {
+            "TWICE" => answers("+one\r\n+two\r\n"),
+            _ => answers("+fine\r\n"),
+        });
+        assert!(stage.ask(&[("TWICE", true)])[0].is_err());
+        assert_eq!(stage.ask(&[("GET a", true)]), [Ok("+fine\r\n".to_owned())]);
+        assert!(stage.channel.number > 1, "a new connection");
+    }
+
+    #[test]
+    fn nobody_there_fails_all_that_wait_and_opens_the_breaker() {
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut stage = at(gone);
+        for outcome in stage.ask(&[("GET a", true), ("SET b", false)]) {
+            assert!(outcome.unwrap_err().contains("refused"));
+        }
+        assert_eq!(stage.pool.breaker(), BreakerState::Open);
+    }
+
+    #[test]
+    fn a_server_that_closes_an_idle_connection_fails_nobody() {
+        let mut stage = stage(|words| match words[0].as_str() {
+            "LAST" => Does::Answers(b"+bye\r\n".to_vec()),
+            _ => answers("+fine\r\n"),
+        });
+        assert_eq!(stage.ask(&[("LAST", false)]), [Ok("+bye\r\n".to_owned())]);
+        let State::Connected(connected) = &mut stage.channel.state else { panic!("connected") };
+        // As if the server had closed it.
+        connected.wire.shut_down();
+        stage.channel.ready(true, true);
+        stage.channel.drive(Instant::now(), &mut stage.done);
+        assert!(stage.channel.socket().is_none());
+        assert_eq!(stage.ask(&[("SET a", false)]), [Ok("+fine\r\n".to_owned())]);
     }
 }

@@ -5,14 +5,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
-use ::redis::{Pipeline, Value};
+use ::redis::Value;
 
 use super::batch::Manner;
 use super::breaker::BreakerState;
 use super::config::RedisConfig;
 use super::errors::copy;
-use super::link::Reply as Parsed;
-use super::pool::{RedisPool, Repeat};
+use super::pool::RedisPool;
 use super::resp::Reply;
 use crate::pipeline::operation::{Answer, Carrier, Operation, Remote, Round};
 use crate::{Error, ErrorKind, Result};
@@ -333,11 +332,7 @@ fn target(line: &str, node: &Node) -> Option<Node> {
 }
 
 fn ask_for_slots(node: &Node, pool: &RedisPool) -> Option<Map> {
-    let mut question = Pipeline::new();
-    question.cmd("CLUSTER").arg("SLOTS");
-    let slots = |replies: &[Parsed]| matches!(replies, [Ok(Value::Array(_)) | Err(_)]);
-    let replies = pool.send_checked(&question, Repeat::Idempotent, usize::MAX, slots);
-    read_slots(replies.ok()?.into_iter().next()?.ok()?, node)
+    read_slots(pool.ask(::redis::cmd("CLUSTER").arg("SLOTS")).ok()?, node)
 }
 
 /// The reply to `CLUSTER SLOTS`: first and last slot, the master, its replicas.
@@ -394,9 +389,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::net::TcpListener;
 
+    use super::super::scripted::{self, Ask, answers};
     use super::*;
 
     #[test]
@@ -436,10 +431,10 @@ mod tests {
         RedisCluster::new(nodes.iter().map(String::as_str), config).unwrap()
     }
 
-    fn read(cluster: &RedisCluster) -> Vec<Result<Reply>> {
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("EVALSHA").arg("hash").arg(1).arg("key");
-        cluster.send_each(&pipeline, Repeat::Idempotent, usize::MAX, |_, _| true)
+    fn read(cluster: &RedisCluster) -> Result<String> {
+        let mut ask = Ask::new("HGETALL key", true);
+        cluster.remote().run(&mut [&mut ask]);
+        ask.reply.unwrap()
     }
 
     /// Two listeners, that of the lower port first: nodes are asked in this order.
@@ -451,17 +446,9 @@ mod tests {
 
     /// A node that answers CLUSTER SLOTS and every other command with these words.
     fn serve(listener: TcpListener, slots: &'static str, other: &'static str) {
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (mut stream, mut parser) = (stream.unwrap(), ::redis::Parser::new());
-                std::thread::spawn(move || {
-                    while let Ok(command) = parser.parse_value(&mut stream) {
-                        let asked = format!("{command:?}").contains("SLOTS");
-                        let answer = if asked { slots } else { other };
-                        stream.write_all(answer.as_bytes()).unwrap();
-                    }
-                });
-            }
+        scripted::serve(listener, move |words| match words[0].as_str() {
+            "CLUSTER" => answers(slots),
+            _ => answers(other),
         });
     }
 
@@ -471,8 +458,7 @@ mod tests {
         let ports = [port(&away), port(&there)];
         serve(away, "*0\r\n", "+OK\r\n");
         serve(there, all_slots_at(ports[1]), "+here\r\n");
-        let replies = read(&cluster(&ports, RedisConfig::default()));
-        assert!(matches!(&replies[..], [Ok(Ok(Value::SimpleString(text)))] if text == "here"));
+        assert_eq!(read(&cluster(&ports, RedisConfig::default())).unwrap(), "+here\r\n");
     }
 
     #[test]
@@ -482,8 +468,7 @@ mod tests {
         let moved = format!("-MOVED 1 :{}\r\n", ports[1]).leak();
         serve(stale, all_slots_at(ports[0]), moved);
         serve(there, all_slots_at(ports[1]), "+here\r\n");
-        let replies = read(&cluster(&ports, RedisConfig::default()));
-        assert!(matches!(&replies[..], [Ok(Ok(_))]), "{replies:?}");
+        assert_eq!(read(&cluster(&ports, RedisConfig::default())).unwrap(), "+here\r\n");
     }
 
     #[test]
@@ -493,7 +478,7 @@ mod tests {
         serve(one, all_slots_at(port), "+here\r\n");
         let cluster = cluster(&[port], RedisConfig::default());
         cluster.pool(&("127.0.0.1".to_owned(), 1)).unwrap();
-        assert!(read(&cluster)[0].is_ok());
+        assert!(read(&cluster).is_ok());
         assert_eq!(locked(&cluster.0.pools).len(), 1);
     }
 
@@ -504,7 +489,7 @@ mod tests {
         let time = Duration::from_millis(100);
         let config = RedisConfig::default().connect_timeout(time).operation_timeout(time);
         let cluster = cluster(&mute.each_ref().map(port), config);
-        assert!(matches!(&read(&cluster)[..], [Err(_)]));
+        assert!(read(&cluster).is_err());
         let pools = locked(&cluster.0.pools);
         let found_out =
             pools.values().filter(|pool| pool.breaker() != BreakerState::Closed).count();
@@ -517,14 +502,14 @@ mod tests {
         let time = Duration::from_millis(100);
         let config = RedisConfig::default().connect_timeout(time).operation_timeout(time);
         let cluster = cluster(&[port(&mute)], config);
-        assert!(matches!(&read(&cluster)[..], [Err(_)]));
+        assert!(read(&cluster).is_err());
         let node = ("127.0.0.1".to_owned(), port(&mute));
         for map in [Map::default(), Map(BTreeMap::from([(SLOTS - 1, (0, node))]))] {
             *cluster.0.map.write().unwrap() = Arc::new(map);
             let reading = locked(&cluster.0.reading);
             let (answer, answered) = std::sync::mpsc::channel();
             let asking = cluster.clone();
-            std::thread::spawn(move || answer.send(read(&asking)[0].is_err()));
+            std::thread::spawn(move || answer.send(read(&asking).is_err()));
             let failed = answered.recv_timeout(Duration::from_secs(60));
             assert!(failed.expect("it waits for nobody"));
             drop(reading);

@@ -57,11 +57,6 @@ pub(super) fn connecting(error: &RedisError) -> ErrorKind {
     }
 }
 
-/// The error of a command that Redis refused.
-pub(crate) fn server_error(error: &ServerError) -> Error {
-    refusal(line(error.code(), error.details()).as_bytes())
-}
-
 /// Whether the server says that it is a replica: the master is somewhere else now.
 pub(super) fn is_demoted(error: &ServerError) -> bool {
     from_script(&line(error.code(), error.details())).0 == "READONLY"

@@ -9,7 +9,7 @@ use ::redis::{
 
 use super::batch::{Batch, Broken, Received};
 use super::config::{Address, RedisConfig};
-use super::errors::TooLarge;
+use super::errors::{TooLarge, disguised};
 use super::wire::{Trust, Wire};
 use crate::pipeline::operation::RemoteClock;
 
@@ -107,8 +107,9 @@ impl Link {
 
     fn introduce(&mut self, config: &RedisConfig, deadline: Instant) -> RedisResult<()> {
         let mut greeting = Pipeline::new();
-        if let Some(password) = &config.password {
-            greeting.cmd("AUTH").arg(config.username.as_ref()).arg(password);
+        let (user, password) = config.who().map_err(|error| disguised(error, false))?;
+        if let Some(password) = password {
+            greeting.cmd("AUTH").arg(user).arg(password);
         }
         if config.db != 0 {
             greeting.cmd("SELECT").arg(config.db);

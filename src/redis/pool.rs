@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, RwLock};
 use std::time::{Duration, Instant};
 
-use ::redis::{ErrorKind as RedisErrorKind, Pipeline, RedisError, RedisResult, Value};
+use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value};
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::batch::{Batch, Manner, Received, hand_over};
@@ -34,7 +34,7 @@ const LOOK_UP: Duration = Duration::from_millis(10);
 /// Twice the longest pause between two attempts to connect.
 const RETRY_WITHIN: Duration = Duration::from_millis(400);
 
-/// As many new connections in a row that are closed on us mean that Redis is down.
+/// As many new connections in a row that are closed on us, or send garbage, mean that Redis is down.
 const DROPS: u32 = 3;
 
 /// How often connecting is tried, one attempt right after the other, where it is refused.
@@ -89,7 +89,7 @@ pub(super) struct Shared {
     refusals: AtomicU64,
     /// Why it failed last.
     refusal: Mutex<Option<(ErrorKind, String)>>,
-    /// New connections that were closed on us since the last reply.
+    /// New connections that were closed on us, and those that sent garbage, since the last reply.
     drops: AtomicU32,
     advised: Once,
     observers: RwLock<Vec<Observer>>,
@@ -104,15 +104,6 @@ enum Way {
 
 /// Hears when Redis stops answering, and why, and when it answers again.
 type Observer = Arc<dyn Fn(Option<&Error>) + Send + Sync>;
-
-/// Whether an operation may be sent a second time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// Twice is as good as once.
-    Idempotent,
-    /// It may have been done although its reply was lost.
-    Never,
-}
 
 /// Why a round trip failed.
 pub(super) enum Failure {
@@ -233,38 +224,34 @@ impl RedisPool {
         RedisConnection::new(self.clone())
     }
 
+    #[cfg(all(test, unix))]
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
     pub(super) fn config(&self) -> &RedisConfig {
         &self.0.shared.config
     }
 
-    /// Sends commands and reads a reply for each, in one round trip, within the operation's deadline, and no
-    /// more than `limit` bytes. A command's own error concerns no other command. Where `check` finds that the replies are not to these
-    /// commands, the connection is closed.
-    pub(crate) fn send_checked(
-        &self,
-        pipeline: &Pipeline,
-        repeat: Repeat,
-        limit: usize,
-        check: impl Fn(&[Reply]) -> bool,
-    ) -> Result<Vec<Reply>> {
-        let packed = pipeline.get_packed_pipeline();
-        let limit = limit.min(self.0.shared.config.max_reply);
-        let timings = Timings::starting_now(&self.0.shared.config);
+    /// Asks the server something about itself: one command, which may be sent twice.
+    pub(super) fn ask(&self, command: &::redis::Cmd) -> Result<Value> {
+        let (config, packed) = (&self.0.shared.config, command.get_packed_command());
+        let timings = Timings::starting_now(config);
         let once = || -> std::result::Result<_, Failure> {
             let mut link = self.checkout_before(&timings).map_err(Failure::Other)?;
-            let replies = self.round_trip(&mut link, &packed, pipeline.len(), &timings, limit)?;
-            if !check(&replies) {
-                link.dirty = true;
-            }
-            Ok(replies)
+            self.round_trip(&mut link, &packed, 1, &timings, config.max_reply)
         };
         let done = match once() {
-            Err(Failure::Stale(_)) if repeat == Repeat::Idempotent => once(),
+            Err(Failure::Stale(_)) => once(),
             done => done,
         };
-        done.map_err(|failure| match failure {
+        let replies = done.map_err(|failure| match failure {
             Failure::Stale(error) | Failure::Other(error) => error,
-        })
+        })?;
+        let reply = replies.into_iter().next().ok_or_else(|| {
+            Error::new(ErrorKind::Redis, format!("{config}: no reply to a command"))
+        })?;
+        Ok(reply.map_err(RedisError::from)?)
     }
 
     /// The Redis of this pool as a remote service that carries out [operations](crate::Operation).
@@ -585,10 +572,15 @@ impl Shared {
         }
         self.generation.fetch_add(1, Ordering::AcqRel);
         let dropped = !error.is_timeout() && error.is_connection_dropped();
-        if dropped && (reused || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < DROPS) {
-            // It may be no more than one connection that was closed: the next one tells.
+        let garbled = matches!(error.kind(), RedisErrorKind::Parse);
+        let is_one_of_few = || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < DROPS;
+        if (dropped && reused) || ((dropped || garbled) && is_one_of_few()) {
+            // It may be no more than one connection that was closed or out of step: the next one tells.
             self.breaker.undecided(Instant::now());
-            return Failure::Stale(failure);
+            return match dropped {
+                true => Failure::Stale(failure),
+                false => Failure::Other(failure),
+            };
         }
         self.down(&failure);
         Failure::Other(failure)

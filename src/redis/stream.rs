@@ -61,6 +61,13 @@ impl Stream {
         }
     }
 
+    #[cfg(all(test, unix))]
+    pub(super) fn shut_down(&self) {
+        if let Socket::Tcp(stream) = &self.socket {
+            stream.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+    }
+
     #[cfg(unix)]
     pub(super) fn fd(&self) -> std::os::fd::RawFd {
         use std::os::fd::AsRawFd;

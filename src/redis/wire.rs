@@ -120,6 +120,14 @@ impl Wire {
         }
     }
 
+    /// Ends it, as a server does that has enough.
+    #[cfg(all(test, unix))]
+    pub(super) fn shut_down(&self) {
+        if let Wire::Bare(stream) = self {
+            stream.shut_down();
+        }
+    }
+
     #[cfg(unix)]
     pub(super) fn is_tls(&self) -> bool {
         !matches!(self, Wire::Bare(_))

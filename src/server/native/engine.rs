@@ -368,7 +368,8 @@ impl Engine {
         let most = self.options.max_threads.div_ceil(2);
         if self.receiving.fetch_add(1, Ordering::SeqCst) >= most {
             self.receiving.fetch_sub(1, Ordering::SeqCst);
-            return self.refuse(event_loop, connection, incoming, "too many bodies are arriving");
+            let in_flight = self.begin(connection, incoming);
+            return self.refuse(event_loop, in_flight, "too many bodies are arriving");
         }
         let (engine, event_loop) = (self.clone(), event_loop.clone());
         self.threads.run(Box::new(move || {
@@ -384,19 +385,16 @@ impl Engine {
         }));
     }
 
-    pub(super) fn refuse(
-        &self,
-        event_loop: &EventLoop,
-        mut connection: Box<Connection>,
-        incoming: Incoming,
-        why: &str,
-    ) {
+    /// Answers a request 503 and closes its connection.
+    pub(super) fn refuse(&self, event_loop: &EventLoop, (exchange, job): InFlight, why: &str) {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         log::warn!("refused a request: {why}");
-        if self.options.access_log {
-            Logged::new(incoming.exchange.request()).answered(status, None);
+        contained(|| drop(exchange));
+        if let Some(logged) = job.logged {
+            logged.answered(status, None);
         }
-        connection.reclaim(incoming.stream);
+        let mut connection = job.connection;
+        connection.reclaim(job.stream);
         let next = connection.answer(Outgoing::refusal(status));
         event_loop.work().returned.push(returned(connection, next));
     }

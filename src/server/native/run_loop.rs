@@ -110,9 +110,6 @@ fn prepare(
     for ready in ready {
         match ready {
             Ready::Pump(connection) => pumps.push(Task::Pump(connection)),
-            Ready::Handle(connection, incoming) if engine.is_crowded() => {
-                engine.refuse(event_loop, connection, incoming, "the queue for a thread is full");
-            }
             Ready::Handle(connection, incoming) if incoming.stream.is_some() => {
                 engine.receive(event_loop, connection, incoming);
             }
@@ -198,6 +195,9 @@ fn run_tasks(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64) -> O
             task
         };
         match task {
+            Task::Run(in_flight) if engine.is_crowded() => {
+                engine.refuse(event_loop, in_flight, "the queue for a thread is full");
+            }
             task if engine.all_blocked() || should_offload(&task) => {
                 engine.offload(event_loop, task);
             }

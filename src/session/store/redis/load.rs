@@ -135,8 +135,7 @@ impl Step for LoadStep {
     }
 
     fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
-        let state = std::mem::replace(&mut self.state, State::Over(Err(desync())));
-        self.state = match state {
+        self.state = match std::mem::replace(&mut self.state, State::Reading) {
             State::Reading => {
                 let layout = self.settings.layout;
                 let read = self.read(replies.next(), layout, now)?;
