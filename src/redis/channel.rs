@@ -14,11 +14,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ::redis::RedisError;
 
-use super::batch::{Batch, Manner, Received, hand_over};
+use super::batch::{Batch, Manner, Received, deliver};
+use super::connection::{broken, unasked};
 use super::errors::copy;
-use super::link::{broken, unasked};
 use super::pool::{Failure, Shared};
-use super::wire::Wire;
+use super::transport::Transport;
 use crate::pipeline::operation::{Channel, Progress, RemoteClock, Waiting, Wake};
 use crate::{Error, ErrorKind, Result};
 
@@ -59,7 +59,7 @@ enum State {
 
 /// A connection that has been made and introduced.
 pub(super) struct Connected {
-    pub(super) wire: Wire,
+    pub(super) transport: Transport,
     pub(super) clock: Option<RemoteClock>,
     pub(super) generation: u64,
     out: Vec<u8>,
@@ -91,9 +91,13 @@ struct Flight {
 type Done = Vec<(usize, Box<dyn Waiting>)>;
 
 impl Connected {
-    pub(super) fn new(wire: Wire, clock: Option<RemoteClock>, generation: u64) -> Connected {
+    pub(super) fn new(
+        transport: Transport,
+        clock: Option<RemoteClock>,
+        generation: u64,
+    ) -> Connected {
         Connected {
-            wire,
+            transport,
             clock,
             generation,
             out: Vec::new(),
@@ -113,7 +117,7 @@ impl Connected {
     /// Sends what the socket takes.
     fn send(&mut self) -> std::io::Result<()> {
         while self.writable && self.sent < self.out.len() {
-            match self.wire.write(&self.out[self.sent..]) {
+            match self.transport.write(&self.out[self.sent..]) {
                 Ok(0) => return Err(IoErrorKind::WriteZero.into()),
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => self.writable = false,
@@ -127,7 +131,7 @@ impl Connected {
             self.sent = 0;
         }
         // TLS may hold some of it back.
-        match self.wire.flush() {
+        match self.transport.flush() {
             Err(error) if error.kind() == IoErrorKind::WouldBlock => self.writable = false,
             flushed => flushed?,
         }
@@ -142,13 +146,13 @@ impl Connected {
             }
             let room = &mut self.received[self.filled..];
             let size = room.len();
-            match self.wire.read(room) {
+            match self.transport.read(room) {
                 Ok(0) => return Err(IoErrorKind::UnexpectedEof.into()),
                 // A read that does not fill the buffer has emptied the socket; what TLS has decrypted comes record by
                 // record.
                 Ok(count) => {
                     self.filled += count;
-                    self.readable = count == size || self.wire.is_tls();
+                    self.readable = count == size || self.transport.is_tls();
                 }
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == IoErrorKind::Interrupted => {}
@@ -248,7 +252,7 @@ impl RedisChannel {
                 let progress = match &clock {
                     Ok(clock) => {
                         let answer = batch.answer(number, received, *clock);
-                        hand_over(&mut *queued.waiting, answer)
+                        deliver(&mut *queued.waiting, answer)
                     }
                     Err(error) => {
                         queued.waiting.fail(copy(error));
@@ -443,7 +447,7 @@ impl Channel for RedisChannel {
 
     fn socket(&self) -> Option<(RawFd, u64)> {
         match &self.state {
-            State::Connected(connected) => Some((connected.wire.fd(), self.number)),
+            State::Connected(connected) => Some((connected.transport.fd(), self.number)),
             _ => None,
         }
     }
@@ -625,7 +629,7 @@ mod tests {
         assert_eq!(stage.ask(&[("LAST", false)]), [Ok("+bye\r\n".to_owned())]);
         let State::Connected(connected) = &mut stage.channel.state else { panic!("connected") };
         // As if the server had closed it.
-        connected.wire.shut_down();
+        connected.transport.shut_down();
         stage.channel.ready(true, true);
         stage.channel.drive(Instant::now(), &mut stage.done);
         assert!(stage.channel.socket().is_none());
