@@ -17,7 +17,7 @@ use ::redis::RedisError;
 use super::batch::{Batch, Manner, Received, deliver};
 use super::connection::{broken, unasked};
 use super::errors::copy;
-use super::pool::{Failure, Shared};
+use super::pool::{DOUBTFUL_AFTER, Failure, Shared};
 use super::transport::Transport;
 use crate::pipeline::operation::{Channel, Progress, RemoteClock, Waiting, Wake};
 use crate::{Error, ErrorKind, Result};
@@ -70,8 +70,9 @@ pub(super) struct Connected {
     /// Whether the socket may have more to read, or take more.
     readable: bool,
     writable: bool,
-    /// Whether anything has been answered over it.
+    /// Whether anything has been answered over it, and when that was the last time.
     used: bool,
+    answered: Instant,
 }
 
 struct Queued {
@@ -107,6 +108,7 @@ impl Connected {
             readable: true,
             writable: true,
             used: false,
+            answered: Instant::now(),
         }
     }
 
@@ -178,14 +180,19 @@ impl RedisChannel {
         }
     }
 
-    /// Until when an operation that was submitted then may wait to be sent.
+    /// How long an operation may wait to be sent.
     fn patience(&self) -> Duration {
         let config = &self.shared.config;
-        config.connect_timeout.saturating_add(config.operation_timeout)
+        match self.state {
+            State::Connected(_) => config.operation_timeout,
+            State::Disconnected | State::Connecting(_) => {
+                config.connect_timeout.saturating_add(config.operation_timeout)
+            }
+        }
     }
 
     /// Takes note of a connection that has come about, or has not.
-    fn connect(&mut self, done: &mut Done) {
+    fn connect(&mut self, now: Instant, done: &mut Done) {
         let State::Connecting(connecting) = &self.state else { return };
         let connected = match connecting.try_recv() {
             Err(TryRecvError::Empty) => return,
@@ -198,6 +205,8 @@ impl RedisChannel {
             Ok(connected) => {
                 self.number += 1;
                 self.entered = true;
+                // Connecting has a deadline of its own.
+                self.queue.iter_mut().for_each(|queued| queued.since = now);
                 self.state = State::Connected(Box::new(connected));
             }
             Err(error) => {
@@ -240,7 +249,7 @@ impl RedisChannel {
                 }
                 Received::Refused(error) => Err(error),
             };
-            connected.used = true;
+            (connected.used, connected.answered) = (true, now);
             let Some(Flight { batch, operations, .. }) = self.in_flight.pop_front() else { break };
             self.operations -= operations.len();
             self.bytes -= batch.bytes.len();
@@ -330,11 +339,15 @@ impl RedisChannel {
         if self.queue.is_empty() {
             return;
         }
-        if let State::Connected(connected) = &self.state
-            && self.in_flight.is_empty()
-            && self.shared.is_condemned(connected.generation)
-        {
-            self.state = State::Disconnected;
+        if let State::Connected(connected) = &self.state {
+            let condemned = self.shared.is_condemned(connected.generation);
+            let doubtful = connected.answered + DOUBTFUL_AFTER <= now;
+            match self.in_flight.is_empty() {
+                true if condemned || doubtful => self.state = State::Disconnected,
+                // What is in flight is still answered.
+                false if condemned => return,
+                _ => {}
+            }
         }
         if !matches!(self.state, State::Connecting(_)) {
             // While one pipeline tries, others fail at once.
@@ -433,7 +446,7 @@ impl Channel for RedisChannel {
     }
 
     fn drive(&mut self, now: Instant, done: &mut Done) {
-        self.connect(done);
+        self.connect(now, done);
         self.exchange(now, done);
         self.expire(now, done);
         self.start(now, done);
@@ -501,14 +514,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         serve(listener, answer);
-        at(port)
+        at(port, Duration::from_secs(60))
     }
 
-    fn at(port: u16) -> Stage {
+    fn at(port: u16, operation_timeout: Duration) -> Stage {
         let config = RedisConfig::default()
             .host("127.0.0.1")
             .port(port)
-            .operation_timeout(Duration::from_millis(300));
+            .connect_timeout(Duration::from_secs(60))
+            .operation_timeout(operation_timeout);
         let pool = RedisPool::new(config).unwrap();
         let channel = RedisChannel::new(pool.shared().clone(), Arc::new(|| ()));
         Stage { pool, channel, done: Vec::new() }
@@ -585,10 +599,13 @@ mod tests {
     fn what_timed_out_is_not_sent_again_and_opens_the_breaker() {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = asked.clone();
-        let mut stage = stage(move |_| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        serve(listener, move |_| {
             count.fetch_add(1, Ordering::SeqCst);
             Does::Hangs
         });
+        let mut stage = at(port, Duration::from_millis(300));
         let error = stage.ask(&[("GET a", true)])[0].clone().unwrap_err();
         assert!(error.contains("no reply within 300ms"), "{error}");
         assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -613,7 +630,7 @@ mod tests {
     #[test]
     fn nobody_there_fails_all_that_wait_and_opens_the_breaker() {
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut stage = at(gone);
+        let mut stage = at(gone, Duration::from_secs(60));
         for outcome in stage.ask(&[("GET a", true), ("SET b", false)]) {
             assert!(outcome.unwrap_err().contains("refused"));
         }
@@ -634,5 +651,54 @@ mod tests {
         stage.channel.drive(Instant::now(), &mut stage.done);
         assert!(stage.channel.socket().is_none());
         assert_eq!(stage.ask(&[("SET a", false)]), [Ok("+fine\r\n".to_owned())]);
+    }
+
+    #[test]
+    fn a_connection_that_may_be_dead_or_leads_to_a_replica_is_replaced() {
+        let mut stage = stage(|words| match words[0].as_str() {
+            "WRITE" => answers("-READONLY You can't write against a read only replica.\r\n"),
+            _ => answers("+fine\r\n"),
+        });
+        assert_eq!(stage.ask(&[("GET a", true)]), [Ok("+fine\r\n".to_owned())]);
+        let State::Connected(connected) = &mut stage.channel.state else { panic!("connected") };
+        connected.answered -= DOUBTFUL_AFTER;
+        assert_eq!(stage.ask(&[("SET a", false)]), [Ok("+fine\r\n".to_owned())]);
+        assert_eq!(stage.channel.number, 2);
+        let outcome = stage.ask(&[("WRITE a", false), ("GET a", true)]);
+        assert!(outcome[0].as_ref().unwrap().starts_with("-READONLY"));
+        assert_eq!(stage.ask(&[("GET a", true)]), [Ok("+fine\r\n".to_owned())]);
+        assert_eq!(stage.channel.number, 3);
+    }
+
+    #[test]
+    fn what_is_past_the_room_in_flight_waits_in_order() {
+        let (let_go, gate) = std::sync::mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new(gate);
+        let mut stage = stage(move |words| {
+            if words[0] == "HOLD" {
+                gate.lock().unwrap().recv().unwrap();
+            }
+            answers(&format!("+{}\r\n", words[1]))
+        });
+        assert_eq!(stage.ask(&[("GET a", true)]), [Ok("+a\r\n".to_owned())]);
+        let (tell, told) = std::sync::mpsc::channel();
+        for ticket in 0..2 * IN_FLIGHT {
+            let words = if ticket == 0 { "HOLD 0".to_owned() } else { format!("GET {ticket}") };
+            let waiting = Box::new(Told(Ask::new(&words, true), tell.clone()));
+            stage.channel.submit(ticket, waiting, Instant::now());
+        }
+        stage.channel.drive(Instant::now(), &mut stage.done);
+        assert!((IN_FLIGHT..IN_FLIGHT + BATCH).contains(&stage.channel.operations));
+        assert!(stage.channel.queue.len() >= IN_FLIGHT - BATCH);
+        let_go.send(()).unwrap();
+        while stage.done.len() < 2 * IN_FLIGHT {
+            stage.channel.ready(true, true);
+            stage.channel.drive(Instant::now(), &mut stage.done);
+            std::thread::yield_now();
+        }
+        assert!(stage.done.iter().map(|done| done.0).eq(0..2 * IN_FLIGHT));
+        stage.done.clear();
+        drop(tell);
+        assert!(told.iter().enumerate().all(|(n, reply)| reply.unwrap() == format!("+{n}\r\n")));
     }
 }

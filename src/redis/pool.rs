@@ -24,9 +24,9 @@ use crate::pipeline::operation::{Channel, Wake};
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
-/// After this long without use a connection is asked whether it still stands: servers and firewalls close
-/// idle ones.
-const DOUBTFUL_AFTER: Duration = Duration::from_secs(30);
+/// After this long without use a connection may be dead without a sign: servers and firewalls close idle ones. The
+/// pool asks, an event loop makes a new one.
+pub(super) const DOUBTFUL_AFTER: Duration = Duration::from_secs(30);
 
 /// How often somebody who waits for a connection looks up: r2d2 wakes nobody when connecting fails.
 const LOOK_UP: Duration = Duration::from_millis(10);
