@@ -19,6 +19,7 @@ mod scripted;
 mod sentinel;
 mod stream;
 mod transport;
+mod upstream;
 
 pub use breaker::BreakerState;
 pub use cluster::RedisCluster;
