@@ -145,9 +145,9 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 /// - An unknown, expired or damaged session is no session: `load` answers `Ok(None)`. An error means that
 ///   the store itself failed: [`Unavailable`](crate::ErrorKind::Unavailable) where another try later can
 ///   help (the client gets a 503), any other kind where it cannot (a 500).
-/// - A save starts the idle limit anew, and so does each of the three operations; a load changes nothing, unless the
-///   store cannot say [when the session was last saved](Record::saved_ago). A record lives a tenth
-///   [longer](Lifetimes::kept_for) than the idle limit says.
+/// - A save starts the idle limit anew, and so does each of the three operations. A load changes nothing, and a record
+///   lives a tenth [longer](Lifetimes::kept_for) than the idle limit says; only in a store that cannot say
+///   [when a session was last saved](Record::saved_ago) a load starts the idle limit anew.
 /// - Nothing goes past the absolute limit, after which the session is unknown.
 /// - A save writes the changed fields and no others: two saves of different fields both survive.
 /// - Keys and values are any text, except that no key begins with NUL: stores may keep their own fields there.

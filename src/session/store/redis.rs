@@ -9,6 +9,7 @@ mod transaction;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use self::change::{Atomic, ChangeStep, Done};
 use self::load::LoadStep;
@@ -213,6 +214,14 @@ impl Settings {
             (layout, Some(prefix)) if layout == self.layout => prefix,
             (Layout::Default, _) => "bottle.session:",
             (Layout::BottleSession, _) => "session:",
+        }
+    }
+
+    /// How long a record with this idle limit is kept. In bottle-session's layout each load starts it anew, as in Python.
+    fn kept_for(&self, idle: Duration) -> Duration {
+        match self.layout {
+            Layout::Default => Lifetimes { idle, absolute: None }.kept_for(None),
+            Layout::BottleSession => idle,
         }
     }
 

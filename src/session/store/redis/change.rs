@@ -194,7 +194,7 @@ impl ChangeStep {
 
     /// How long the record is kept from now on, in milliseconds.
     fn kept_for(&self, created: Option<u64>, now: u64) -> u64 {
-        let kept = record::milliseconds(self.lifetimes.kept_for(Some(self.idle)));
+        let kept = record::milliseconds(self.settings.kept_for(self.idle));
         let Some(absolute) = self.lifetimes.absolute.map(record::milliseconds) else { return kept };
         // Where that is not known, now is the latest that it can be.
         let end = created.unwrap_or(now).saturating_add(absolute);
