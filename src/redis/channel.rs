@@ -243,9 +243,9 @@ impl RedisChannel {
             let Some(flight) = self.in_flight.front_mut() else { return Err(unasked()) };
             let clock = match flight.batch.receive(received, max, now).map_err(broken)? {
                 Received::Incomplete => break,
-                Received::InStep(clock) => {
-                    connected.clock = Some(clock);
-                    Ok(clock.now(now))
+                Received::InStep(told) => {
+                    connected.clock = told.or(connected.clock);
+                    Ok(connected.now(now))
                 }
                 Received::Refused(error) => Err(error),
             };
@@ -398,7 +398,7 @@ impl RedisChannel {
             batch.push(&mut *queued.waiting, clock, false);
             operations.push(queued);
         }
-        batch.seal();
+        batch.seal(connected.clock, now);
         connected.out.extend_from_slice(&batch.bytes);
         self.operations += operations.len();
         self.bytes += batch.bytes.len();

@@ -227,7 +227,7 @@ impl RedisPool {
             let mut batch = Batch::new(manner);
             let now = connection.now();
             operations.iter_mut().for_each(|op| batch.push(&mut **op, now, manner.one_key));
-            batch.seal();
+            batch.seal(connection.clock(), Instant::now());
             let reused = connection.used;
             let carried = connection.carry(
                 &mut batch,
@@ -260,7 +260,7 @@ impl RedisPool {
                 upstream.discard(&mut connection);
             }
             let clock = match received {
-                Received::InStep(clock) => clock.now(Instant::now()),
+                Received::InStep(_) => connection.now(),
                 Received::Refused(error) => {
                     operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
                     return Vec::new();
