@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::plugin::Entry;
 use crate::Error;
@@ -207,6 +207,11 @@ pub(crate) struct RemoteClock {
 impl RemoteClock {
     pub(crate) fn new(said: SystemTime, at: Instant) -> RemoteClock {
         RemoteClock { said, at }
+    }
+
+    /// How long ago it was told.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.at)
     }
 
     pub(crate) fn now(&self, now: Instant) -> SystemTime {

@@ -312,9 +312,9 @@ fn decimal(mut value: u64, negative: bool, text: &mut [u8; 20]) -> &[u8] {
     &text[at..]
 }
 
-/// Replies that another client has parsed, as they came over the wire.
+/// Replies that another client has parsed, as they came over the transport.
 #[cfg(feature = "r2d2_redis")]
-pub(super) fn encoded(replies: &[super::link::Reply]) -> Vec<u8> {
+pub(super) fn encoded(replies: &[super::connection::Reply]) -> Vec<u8> {
     fn push(out: &mut Vec<u8>, value: &redis::Value) {
         use redis::Value;
         match value {

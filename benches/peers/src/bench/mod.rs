@@ -207,7 +207,12 @@ impl Bench {
         });
         let after = used_at_rest(running, &mut self.redis)?;
 
-        let (figures, asked) = (figures?, asked.map_err(|_| "the checker panicked")??);
+        let asked = asked.map_err(|_| "the checker panicked")?;
+        let (figures, asked) = match (figures, asked) {
+            (Ok(figures), Ok(asked)) => (figures, asked),
+            (Err(load), Err(checker)) => return Err(format!("{load}; beside it: {checker}").into()),
+            (Err(failure), _) | (_, Err(failure)) => return Err(failure),
+        };
         checker.after()?;
         if in_sessions {
             check::names(running)?;

@@ -60,11 +60,17 @@ impl Redis {
         cmd("MEMORY").arg("USAGE").arg(key).query(&mut self.connection)
     }
 
-    /// The bytes that it has in use for everything.
+    /// The bytes that it has in use for all but its clients, whose buffers come and go.
     pub fn bytes(&mut self) -> Result<u64, Failure> {
         let text: String = cmd("INFO").arg("memory").query(&mut self.connection)?;
-        let used = text.lines().find_map(|line| line.strip_prefix("used_memory:"));
-        Ok(used.ok_or("Redis does not say how much memory it uses")?.parse()?)
+        let field = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.and_then(|value| value.parse::<u64>().ok())
+        };
+        match (field("used_memory"), field("mem_clients_normal")) {
+            (Some(used), Some(clients)) => Ok(used - clients),
+            _ => Err("Redis does not say how much memory it uses".into()),
+        }
     }
 }
 

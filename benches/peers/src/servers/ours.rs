@@ -13,6 +13,7 @@ pub fn serve_from_memory(address: &str) -> Result<(), Failure> {
 }
 
 fn serve_with(address: &str, sessions: SessionPlugin) -> Result<(), Failure> {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let mut app = App::new();
     app.install(sessions.cookie_lifetime(LIFETIME))?;
     app.get("/plain", || "hello");
