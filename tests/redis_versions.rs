@@ -7,9 +7,10 @@ use std::process::Command;
 use crate::support::redis_server::PROGRAM;
 
 /// The store's contract, the failover, and the faults that a server tells of. `tests/run.sh --long` runs all faults.
-const TESTS: [&str; 14] = [
+const TESTS: [&str; 15] = [
     "stores::redis_",
     "redis_store::",
+    "redis_permissions::",
     "redis_sentinel::",
     "redis_cluster::",
     "faults::a_replica_that_refuses_writes",

@@ -16,6 +16,7 @@ mod readme;
 mod redis_cluster;
 #[cfg(feature = "r2d2_redis")]
 mod redis_lent;
+mod redis_permissions;
 mod redis_pool;
 mod redis_sentinel;
 mod redis_sessions;

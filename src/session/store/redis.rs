@@ -58,7 +58,7 @@ const MOVE: &str = include_str!("redis/lua/move.lua");
 /// The keys of the [prefix](RedisStore::key_prefix), and these commands, some of which only scripts use:
 ///
 /// ```text
-/// ACL SETUSER app on >secret ~bottle.session:* resetchannels -@all
+/// ACL SETUSER app on >secret ~bottle.session:* -@all
 ///     +ping +time +echo +multi +exec
 ///     +hgetall +hset +hdel +hmget +pexpire +unlink +renamenx +eval
 ///     +hget +hkeys +hexists +exists +rename +hincrby +hsetnx
@@ -424,18 +424,23 @@ fn newer() -> Error {
     )
 }
 
-/// The error of what Redis refused. Where it does not let us use a command, that is a matter of its settings.
+/// The error of what Redis refused.
 fn refused(line: &[u8]) -> Error {
-    let (error, text) = (refusal(line), String::from_utf8_lossy(line));
-    let unknown = text.contains("nknown command") || text.contains("nknown Redis command");
-    if !unknown && !error.to_string().starts_with("Redis: NOPERM") {
+    explained(refusal(line))
+}
+
+/// Where Redis does not let us use a command, that is a matter of its settings.
+fn explained(error: Error) -> Error {
+    let text = error.to_string();
+    let unknown = ["unknown command", "Unknown Redis command", "Unknown command"];
+    if !unknown.iter().any(|unknown| text.contains(unknown)) && !text.starts_with("Redis: NOPERM") {
         return error;
     }
     Error::new(
         ErrorKind::Config,
         format!(
-            "{error}; sessions need the commands that the documentation of RedisStore lists: allow them \
-             (ACL), and under their own names (rename-command)"
+            "{text}; sessions need the commands that the documentation of RedisStore lists: allow them (ACL), \
+             and under their own names (rename-command)"
         ),
     )
 }

@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use smallvec::SmallVec;
 
-use super::desync;
 use super::record::Unfit;
+use super::{desync, explained};
 use crate::Error;
 use crate::pipeline::operation::{Answer, Operation, Progress, Round};
 use crate::redis::{Replies, copy};
@@ -105,6 +105,7 @@ impl<S: Step> Operation for Steps<S> {
     }
 
     fn fail(&mut self, error: Error) {
+        let error = explained(error);
         self.open().for_each(|step| step.fail(copy(&error)));
     }
 }

@@ -259,6 +259,11 @@ fn what_redis_says_to_an_update_decides_what_the_answer_is() {
             error(ErrorKind::Unavailable, "READONLY"),
         ),
         (
+            format!("{queued}-EXECABORT Transaction discarded because of: OOM command\r\n"),
+            Done,
+            error(ErrorKind::Unavailable, "Redis: OOM command"),
+        ),
+        (
             format!("{queued}*3\r\n-WRONGTYPE of a list\r\n-WRONGTYPE of a list\r\n:1\r\n"),
             Done,
             error(ErrorKind::Config, "WRONGTYPE"),

@@ -140,8 +140,12 @@ pub(super) fn read<'a>(replies: &mut Replies<'a>, queued: usize) -> Result<Outco
         }
     }
     match (replies.next(), refused) {
-        // EXECABORT says no more than that the reason came before.
-        (Some(Reply::Error(line)), refused) => Ok(Outcome::Refused(refused.unwrap_or(line))),
+        // EXECABORT says no more than that the reason came before, or behind these words.
+        (Some(Reply::Error(line)), refused) => {
+            let line =
+                line.strip_prefix(b"EXECABORT Transaction discarded because of: ").unwrap_or(line);
+            Ok(Outcome::Refused(refused.unwrap_or(line)))
+        }
         (Some(Reply::Array(results)), None) if results.len() == queued => {
             Ok(Outcome::Done(results))
         }
