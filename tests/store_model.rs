@@ -166,9 +166,8 @@ impl Model {
     ) -> Result<T, ErrorKind> {
         let session = self.live.get_mut(&id).ok_or(ErrorKind::Gone)?;
         let answer = act(&mut session.fields);
-        if answer.is_ok() || self.keeps_times {
-            session.saved = self.now;
-            self.touch(id, None);
+        if session.fields.is_empty() && !self.keeps_empty {
+            self.live.remove(&id);
         }
         answer
     }
