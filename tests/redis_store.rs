@@ -58,8 +58,8 @@ impl Fixture {
         let commands = self.info("commandstats").into_iter().filter_map(|(name, value)| {
             let name = name.strip_prefix("cmdstat_")?.to_owned();
             let calls = value.strip_prefix("calls=")?.split(',').next()?.parse().ok()?;
-            // Redis 7 counts the part of a command of its own.
-            let ours = ["info", "config", "config|resetstat"].contains(&name.as_str());
+            // Redis 7 counts the part of a command of its own. The time is asked for once a second.
+            let ours = ["info", "config", "config|resetstat", "time"].contains(&name.as_str());
             (!ours).then_some((name, calls))
         });
         (trips, commands.collect())
@@ -104,7 +104,7 @@ fn a_load_is_one_round_trip() {
     });
     assert_eq!(trips, 1);
     // It writes nothing.
-    assert_eq!(used, commands(&[("hgetall", 1), ("time", 1), ("echo", 1)]));
+    assert_eq!(used, commands(&[("hgetall", 1), ("echo", 1)]));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_save_is_one_round_trip() {
     });
     assert_eq!(trips, 1);
     let transaction = [("multi", 1), ("hset", 1), ("hmget", 1), ("pexpire", 1), ("exec", 1)];
-    let expected = [&transaction[..], &[("time", 1), ("echo", 1)]].concat();
+    let expected = [&transaction[..], &[("echo", 1)]].concat();
     assert_eq!(used, commands(&expected));
 }
 
