@@ -2,7 +2,7 @@
 //!
 //! An operation does no I/O. It writes a request, reads the reply, and says whether it is done or needs another
 //! round trip. Whoever carries it owns the connection: the event loops of [`server::native`](crate::server::native)
-//! send what one turn made ready as one write and take the requests further when the replies are there; a thread that
+//! send what one iteration made ready as one write and take the requests further when the replies are there; a thread that
 //! may block (a test, another server, [`Session::commit`](crate::Session::commit)) does the same over a pool.
 
 use std::fmt;

@@ -1,6 +1,6 @@
 //! The connection to Redis that an event loop owns: pipelined, and never waited for.
 //!
-//! What one turn of the loop submitted goes out as one pipeline; several are in flight at once. A thread of its own
+//! What one iteration of the loop submitted goes out as one pipeline; several are in flight at once. A thread of its own
 //! connects, as names, sentinels and TLS handshakes block. A connection that errs, stalls or is out of step is closed:
 //! operations that were in flight are sent once more on a new one where they may be repeated, the others fail. What
 //! timed out is never repeated.
