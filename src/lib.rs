@@ -139,6 +139,7 @@ pub use testing::TestClient;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::handler::Named;
+    pub use crate::redis::count_strings;
     pub use crate::routing::{Captures, Filter, Filters, Found, Router, Rule};
 }
 
