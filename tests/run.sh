@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
 # Runs everything there is to check. Installs what the tests need where it is missing, and says so.
-# With --long also what takes more than minutes: all tests that start Redis, faults included, on every server.
+# With --long also what takes more than minutes: all tests that start Redis, faults included, on every server; and the
+# tests against real proxies with as many requests as are claimed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "$*" in
     '') long='' ;;
-    --long) long=yes ;;
+    --long)
+        long=yes
+        export BOTTLE_SESSION_LONG=1
+        ;;
     *)
         echo "usage: tests/run.sh [--long]" >&2
         exit 2
@@ -14,13 +18,15 @@ esac
 
 step() { printf '\n== %s\n' "$*"; }
 
-# Debian's packages for the tests: a Redis server, Python for the interop test, nginx, and a browser that can be driven.
-# Where Debian keeps nginx, which plain users do not look for.
+# Debian's packages for the tests: a Redis server, Python for the interop test, proxies, and a browser that can be driven.
+# Where Debian keeps them, which plain users do not look for.
 PATH=$PATH:/usr/sbin
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v python3 >/dev/null || missing+=(python3 python3-pip)
 command -v nginx >/dev/null || missing+=(nginx-light)
+command -v haproxy >/dev/null || missing+=(haproxy)
+command -v apache2 >/dev/null || missing+=(apache2)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 if [ ${#missing[@]} -gt 0 ]; then

@@ -201,6 +201,26 @@ fn length(line: &[u8]) -> Result<Option<usize>, Garbage> {
     }
 }
 
+/// Finds so many replies at the start of these bytes, reads them, and counts the strings in them: what a load does, for
+/// the benchmark of this module.
+#[doc(hidden)]
+pub fn count_strings(bytes: &[u8], replies: usize) -> Option<usize> {
+    let mut end = 0;
+    for _ in 0..replies {
+        end += end_of(&bytes[end..]).ok()??;
+    }
+    Some(strings_in(Replies::of(&bytes[..end], replies)))
+}
+
+fn strings_in(replies: Replies<'_>) -> usize {
+    let count = |reply| match reply {
+        Reply::Bulk(_) => 1,
+        Reply::Array(replies) => strings_in(replies),
+        _ => 0,
+    };
+    replies.map(count).sum()
+}
+
 impl Round<'_> {
     /// Writes one command, to which one reply is expected.
     pub fn command(&mut self, words: &[&[u8]]) {
@@ -235,14 +255,6 @@ pub(crate) struct Command<'a> {
 impl Command<'_> {
     pub(crate) fn word(&mut self, word: &[u8]) {
         push_bulk(self.out, word);
-        self.left = self.left.saturating_sub(1);
-    }
-
-    /// A word that is made of these pieces.
-    pub(crate) fn word_of(&mut self, pieces: &[&[u8]]) {
-        push_header(self.out, b'$', pieces.iter().map(|piece| piece.len()).sum());
-        pieces.iter().for_each(|piece| self.out.extend_from_slice(piece));
-        self.out.extend_from_slice(b"\r\n");
         self.left = self.left.saturating_sub(1);
     }
 
@@ -320,9 +332,9 @@ fn decimal(mut value: u64, negative: bool, text: &mut [u8; 20]) -> &[u8] {
     &text[at..]
 }
 
-/// Replies that another client has parsed, as they came over the wire.
+/// Replies that another client has parsed, as they came over the transport.
 #[cfg(feature = "r2d2_redis")]
-pub(super) fn encoded(replies: &[super::link::Reply]) -> Vec<u8> {
+pub(super) fn encoded(replies: &[super::connection::Reply]) -> Vec<u8> {
     fn push(out: &mut Vec<u8>, value: &redis::Value) {
         use redis::Value;
         match value {
@@ -435,7 +447,7 @@ mod tests {
         round.command(&[b"HGETALL", b"key"]);
         round.command_of(3, |command| {
             command.word(b"X");
-            command.word_of(&[b"bottle.", b"session:", b""]);
+            command.word(b"bottle.session:");
             command.number(-1200);
         });
         round.for_key(b"key");

@@ -172,7 +172,9 @@ impl SessionContext {
         let head = entry.head_mut();
         let written = match outcome {
             // Before the cookie: a failed save must not hand out an id.
-            Err(error) => self.write_pending_cookie(&session.pending_cookie(), head).and(Err(error)),
+            Err(error) => {
+                self.write_pending_cookie(&session.pending_cookie(), head).and(Err(error))
+            }
             Ok(()) => self.write_cookies(&session, head),
         };
         if let Err(error) = written {

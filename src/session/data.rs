@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::id::SessionId;
 use super::context::SessionContext;
+use super::id::SessionId;
 use super::store::memory::integer;
 use super::store::{
     Action, Changes, Fields, Lifetimes, Load, Record, Save, Saved, gone, not_a_number,

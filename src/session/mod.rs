@@ -1,12 +1,12 @@
 //! Sessions: the plugin and its options.
 
+mod context;
 pub(crate) mod cookie;
 pub(crate) mod csrf;
 pub(crate) mod data;
 pub(crate) mod events;
 pub(crate) mod flash;
 pub(crate) mod id;
-mod context;
 pub(crate) mod store;
 
 use std::fmt;
@@ -24,10 +24,10 @@ use self::id::IdGenerator;
 use self::store::memory::MemoryStore;
 use self::store::redis::{Layout, RedisStore};
 use self::store::{Caps, Lifetimes, PipelinedStore, SessionStore};
+use crate::message::address::ListenAddress;
 use crate::message::cookies::SameSite;
 use crate::pipeline::plugin::{Batch, Callback, Installed, Plugin, Provision, Route};
 use crate::redis::{RedisConfig, RedisPool};
-use crate::server::ListenAddress;
 use crate::{Error, ErrorKind, Result};
 
 /// How long the store keeps a session whose cookie ends with the browser: 7 days, as in bottle-session.

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::record::{self, Found, Key, SHORT_REPLY, Unfit};
 use super::steps::{Request, Step};
-use super::transaction::{self, Outcome, Transaction};
+use super::transaction::{self, Call, Outcome, Transaction};
 use super::{Layout, MOVE, Settings, desync, foreign, newer, refused};
 use crate::pipeline::operation::Round;
 use crate::redis::{RedisReply as Reply, Replies};
@@ -113,18 +113,19 @@ impl Step for LoadStep {
                 let now = record::milliseconds_since_1970(round.now());
                 let (proof, idle) = (self.key.proof(now), self.lifetimes.idle);
                 let saved = record::saved(now, idle);
-                let ends = record::milliseconds(self.lifetimes.kept_for(None));
+                let ends = record::milliseconds(self.settings.kept_for(idle));
                 let mut transaction = Transaction::begin(round);
                 let keys: [&[u8]; 2] = [&self.key.name, &former.name];
                 transaction.script(MOVE, &keys, &[&proof, saved.as_bytes()], &[]);
                 transaction.command(&[b"HGETALL", &self.key.name]);
-                *queued = transaction.end(&self.key.name, ends);
+                transaction.call(&self.key.name, &Call::expiry(ends));
+                *queued = transaction.commit();
             }
             (State::Looking, Some(former)) => round.command(&[b"HGETALL", &former.name]),
             _ => {
                 round.command(&[b"HGETALL", &self.key.name]);
                 if self.settings.layout == Layout::BottleSession {
-                    let ends = record::milliseconds(self.lifetimes.kept_for(None)).to_string();
+                    let ends = record::milliseconds(self.lifetimes.idle).to_string();
                     round.command(&[b"PEXPIRE", &self.key.name, ends.as_bytes()]);
                     longest_reply += SHORT_REPLY;
                 }
@@ -134,8 +135,7 @@ impl Step for LoadStep {
     }
 
     fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
-        let state = std::mem::replace(&mut self.state, State::Over(Err(desync())));
-        self.state = match state {
+        self.state = match std::mem::replace(&mut self.state, State::Reading) {
             State::Reading => {
                 let layout = self.settings.layout;
                 let read = self.read(replies.next(), layout, now)?;

@@ -146,12 +146,12 @@ pub(super) fn read(
             // Nothing, or what a late save has left.
             None => false,
             Some(proof) => {
-                let created = UNIX_EPOCH + Duration::from_millis(key.created(proof)?);
-                record.created = Some(created);
+                let created = key.created(proof)?;
+                record.created = UNIX_EPOCH.checked_add(Duration::from_millis(created));
                 record.remember = remember.and_then(number).map(Duration::from_millis);
                 record.saved_ago = Some(age(saved, record.remember.unwrap_or(lifetimes.idle), now));
-                let ended = lifetimes.absolute_end(created).is_some_and(|end| end <= now);
-                !ended && record.saved_ago < Some(lifetimes.kept_for(record.remember))
+                record.saved_ago < Some(lifetimes.kept_for(record.remember))
+                    && !is_past_absolute(lifetimes, created, now)
             }
         },
     };
@@ -171,9 +171,17 @@ pub(super) fn read(
     Ok(Found { record: Some(record), left_out })
 }
 
+/// Whether a session that was created then has reached its absolute limit.
+pub(super) fn is_past_absolute(lifetimes: &Lifetimes, created: u64, now: SystemTime) -> bool {
+    let end = |limit| created.saturating_add(milliseconds(limit));
+    lifetimes.absolute.is_some_and(|limit| end(limit) <= milliseconds_since_1970(now))
+}
+
 /// How long ago a session was saved. Where it was saved with another idle limit than it has, as it can be if it was
-/// remembered at the same moment, its record ends too early or too late until it is saved anew: as long ago as counts.
+/// remembered at the same moment, its record ends too early or too late until it is saved anew, which it is once a tenth of the limit
+/// has passed.
 fn age(saved: Option<&[u8]>, idle: Duration, now: SystemTime) -> Duration {
+    let due = idle / 10;
     let times = saved.and_then(|saved| {
         let dot = saved.iter().position(|byte| *byte == b'.')?;
         Some((number(&saved[..dot])?, number(&saved[dot + 1..])?))
@@ -181,9 +189,9 @@ fn age(saved: Option<&[u8]>, idle: Duration, now: SystemTime) -> Duration {
     match times {
         Some((at, for_idle)) => {
             let ago = Duration::from_millis(milliseconds_since_1970(now).saturating_sub(at));
-            if for_idle == milliseconds(idle) { ago } else { ago.max(idle) }
+            if for_idle == milliseconds(idle) { ago } else { ago.max(due) }
         }
-        None => idle,
+        None => due,
     }
 }
 
