@@ -10,6 +10,7 @@ mod forms;
 mod hostile;
 mod nginx;
 mod processes;
+mod production;
 mod readme;
 mod redis_cluster;
 #[cfg(feature = "r2d2_redis")]

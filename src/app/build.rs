@@ -180,7 +180,7 @@ impl Building {
                 let text = format!("two routes are named {name:?}; a name leads to one route");
                 self.errors.push(Error::new(ErrorKind::Route, text).at(route.location));
             }
-            self.urls.rules.insert(name.clone(), rules.clone());
+            rules.iter().for_each(|rule| self.urls.add(name, rule.clone()));
         }
         for (number, rule) in rules.into_iter().enumerate() {
             let methods: Vec<Option<Method>> = match route.methods.as_slice() {

@@ -348,7 +348,7 @@ impl App {
             for rule in &draft.rules {
                 let rule =
                     prefix.rule(rule, &self.filters).map_err(|error| error.at(draft.location))?;
-                urls.rules.entry(name.clone()).or_default().push(rule);
+                urls.add(name, rule);
             }
         }
         self.mounts.iter().try_for_each(|mount| {

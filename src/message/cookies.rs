@@ -108,6 +108,32 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
     Ok(value)
 }
 
+/// The `Set-Cookie` value with its path below this one, where that is not so already. `None` where there is nothing to
+/// change: browsers keep a `__Host-` cookie only with `/`, and find a path themselves where none is said.
+pub(crate) fn set_cookie_below(prefix: &str, value: &HeaderValue) -> Option<HeaderValue> {
+    let text = std::str::from_utf8(value.as_bytes()).ok()?;
+    if text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("__host-")) {
+        return None;
+    }
+    let is_path = |attribute: &&str| {
+        attribute.split_once('=').is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("path"))
+    };
+    // The last one counts (RFC 6265 section 5.3).
+    let attribute = text.split(';').skip(1).filter(is_path).last()?;
+    let path = attribute.split_once('=')?.1.trim();
+    let below =
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if below || !path.starts_with('/') {
+        return None;
+    }
+    let at = attribute.as_ptr().addr() - text.as_ptr().addr();
+    let behind = &text[at + attribute.len()..];
+    let placed = format!("{} Path={prefix}{}{behind}", &text[..at], path.trim_end_matches('/'));
+    let mut placed = HeaderValue::from_str(&placed).ok()?;
+    placed.set_sensitive(value.is_sensitive());
+    Some(placed)
+}
+
 /// RFC 9110 section 5.6.2, but for the percent sign, which other readers decode.
 fn is_token(name: &str) -> bool {
     !name.is_empty()
@@ -184,6 +210,27 @@ mod tests {
         let cookies = cookies(&["a=\"x y\"; b=%C3%A9; c=%FF", "d=1"]);
         for (name, value) in [("a", "x y"), ("b", "é"), ("c", "%FF"), ("d", "1")] {
             assert_eq!(cookies.get(name).as_deref(), Some(value));
+        }
+    }
+
+    #[test]
+    fn the_path_of_a_cookie_is_put_below_that_of_the_app() {
+        for (cookie, expected) in [
+            ("a=1; Path=/", Some("a=1; Path=/shop")),
+            ("a=1; path=/cart/; Secure", Some("a=1; Path=/shop/cart; Secure")),
+            ("a=1;Path=/x;Path = /y", Some("a=1;Path=/x; Path=/shop/y")),
+            ("a=/x; Path=/shopping", Some("a=/x; Path=/shop/shopping")),
+            ("a=1; Path=/shop", None),
+            ("a=1; Path=/shop/cart", None),
+            ("a=1; HttpOnly", None),
+            ("path=/; Secure", None),
+            ("a=1; Path=", None),
+            ("__Host-a=1; Path=/; Secure", None),
+            ("__HOST-a=1; Path=/; Secure", None),
+            ("__Secure-a=1; Path=/; Secure", Some("__Secure-a=1; Path=/shop; Secure")),
+        ] {
+            let placed = set_cookie_below("/shop", &HeaderValue::from_static(cookie));
+            assert_eq!(placed.as_ref().map(|value| value.to_str().unwrap()), expected, "{cookie}");
         }
     }
 

@@ -10,6 +10,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 
 use crate::handler::Fits;
+use crate::message::cookies::set_cookie_below;
 use crate::message::request::Request;
 use crate::message::response::{HttpError, IntoResponse, Response, escape_html};
 use crate::pipeline::exchange::{Exchange, Position};
@@ -263,6 +264,7 @@ impl Service {
         let mut answer = self.dress(answer, exchange.request(), scope);
         self.after(exchange.request(), &mut answer, scope);
         exchange.take_head().attach(&mut answer);
+        place_cookies(&mut answer, exchange.request().prefix());
         if exchange.client_method() == Method::HEAD {
             answer.discard_body();
         }
@@ -287,7 +289,10 @@ impl Service {
     }
 
     fn find_route(&self, exchange: &mut Exchange) {
-        exchange.set_urls(self.0.urls.clone());
+        exchange.set_urls(match exchange.request().prefix() {
+            "" => self.0.urls.clone(),
+            prefix => Arc::new(self.0.urls.below(prefix)),
+        });
         exchange.request_mut().set_body_limit(self.0.body_limit);
         if let Some(response) = self.before(ROOT, exchange) {
             return exchange.answer(response);
@@ -457,6 +462,20 @@ fn panicked(who: &str, panic: &(dyn Any + Send)) -> String {
     format!("{who} panicked: {text}")
 }
 
+/// Puts the paths of an answer's cookies below the path that visitors find the app at.
+fn place_cookies(answer: &mut Response, prefix: &str) {
+    if prefix.is_empty() {
+        return;
+    }
+    if let header::Entry::Occupied(mut cookies) = answer.headers_mut().entry(header::SET_COOKIE) {
+        for cookie in cookies.iter_mut() {
+            if let Some(placed) = set_cookie_below(prefix, cookie) {
+                *cookie = placed;
+            }
+        }
+    }
+}
+
 fn not_allowed(method: &Method, allowed: &[Method]) -> Response {
     let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
     let value = HeaderValue::from_str(&list).unwrap_or(HeaderValue::from_static(""));
@@ -512,9 +531,10 @@ fn plain_page(error: &HttpError) -> Response {
 }
 
 /// Addresses of named routes: a handler's `&Urls` argument.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Urls {
-    pub(crate) rules: HashMap<String, Vec<Rule>>,
+    rules: Arc<HashMap<String, Vec<Rule>>>,
+    prefix: String,
 }
 
 impl Urls {
@@ -523,8 +543,19 @@ impl Urls {
         &NONE
     }
 
+    /// Adds a rule of the route of this name.
+    pub(crate) fn add(&mut self, name: &str, rule: Rule) {
+        Arc::make_mut(&mut self.rules).entry(name.to_owned()).or_default().push(rule);
+    }
+
+    /// The same addresses, for visitors who find the app below this path.
+    pub(crate) fn below(&self, prefix: &str) -> Urls {
+        Urls { rules: self.rules.clone(), prefix: prefix.to_owned() }
+    }
+
     /// The address of the route of this name: its first rule that takes the given wildcards, each value
-    /// percent-encoded. Arguments that are no wildcards become the query, as in Bottle's `get_url`.
+    /// percent-encoded. Arguments that are no wildcards become the query, as in Bottle's `get_url`. Where a trusted
+    /// proxy said below which path the app is ([`Request::prefix`]), it begins with that.
     pub fn build(&self, name: &str, arguments: &[(&str, &str)]) -> Result<String> {
         let rules = self.rules.get(name).ok_or_else(|| {
             let mut known: Vec<_> = self.rules.keys().map(String::as_str).collect();
@@ -538,7 +569,7 @@ impl Urls {
             .filter(|rule| rule.wildcards().all(|w| arguments.iter().any(|given| given.0 == w)))
             .max_by_key(|rule| rule.wildcards().count());
         match fitting.or(rules.first()) {
-            Some(rule) => rule.build(arguments),
+            Some(rule) => Ok(format!("{}{}", self.prefix, rule.build(arguments)?)),
             None => Err(Error::new(ErrorKind::Route, format!("route {name:?} has no rule"))),
         }
     }

@@ -247,8 +247,8 @@ impl Native {
         Ok(self)
     }
 
-    /// The headers in which trusted proxies say who the client is: `X-Forwarded-For`, `-Proto` and `-Host`
-    /// unless set.
+    /// The headers in which trusted proxies say who the client is: `X-Forwarded-For`, `-Proto`, `-Host` and
+    /// `-Prefix` unless set.
     #[must_use]
     pub fn proxy_headers(mut self, headers: ProxyHeaders) -> Native {
         self.options.proxy_headers = headers;
