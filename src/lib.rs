@@ -63,6 +63,7 @@
 mod app;
 mod error;
 mod handler;
+mod logging;
 mod message;
 mod pipeline;
 mod redis;

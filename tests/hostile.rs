@@ -362,7 +362,7 @@ fn a_panic_outside_of_handlers_costs_one_answer_and_no_thread_and_no_connection(
 
 #[test]
 fn out_of_file_descriptors_accepting_pauses_and_resumes() {
-    let greeter = Program::greeter_with_few_files(40);
+    let (greeter, _log) = Program::greeter_with_few_files(40);
     let connect = || TcpStream::connect(greeter.address).unwrap();
     let mut first = Client::new(connect());
     assert_eq!(first.get("/").status, 200);

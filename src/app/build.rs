@@ -7,6 +7,7 @@ use http::Method;
 
 use crate::app::{App, Draft, InstalledPlugin, Mount, compatible};
 use crate::handler::{Binder, Fits, Provider, Wildcards};
+use crate::logging::Recurring;
 use crate::message::request::DEFAULT_BODY_LIMIT;
 use crate::pipeline::plugin::{Ask, Plugin, Route};
 use crate::pipeline::service::{Endpoint, Inner, Scope, Service, Target, Urls};
@@ -35,6 +36,7 @@ pub(crate) fn service(app: App) -> Result<Service> {
         plugins: building.plugins,
         scopes: building.scopes,
         urls: Arc::new(building.urls),
+        unavailable: Recurring::default(),
         body_limit,
     }))
 }

@@ -10,6 +10,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 
 use crate::handler::Fits;
+use crate::logging::{OneLine, Recurring};
 use crate::message::cookies::set_cookie_below;
 use crate::message::request::Request;
 use crate::message::response::{HttpError, IntoResponse, Response, escape_html};
@@ -38,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) scopes: Vec<Scope>,
     pub(crate) urls: Arc<Urls>,
     pub(crate) body_limit: u64,
+    /// What is answered 503, by its cause.
+    pub(crate) unavailable: Recurring,
 }
 
 /// What a rule leads to.
@@ -392,7 +395,7 @@ impl Service {
     /// the apps around it, then the built-in one.
     fn dress(&self, mut response: Response, request: &Request, scope: usize) -> Response {
         let Some(error) = response.take_error() else { return response };
-        log_error(&error, request);
+        self.log_error(&error, request);
         let page = self
             .scopes_outwards(scope)
             .find_map(|scope| scope.pages.get(&error.status()).or(scope.any_page.as_ref()));
@@ -410,6 +413,27 @@ impl Service {
         }
         made.headers_mut().extend(error.headers().clone());
         made
+    }
+
+    fn log_error(&self, error: &HttpError, request: &Request) {
+        let (mut text, mut logged) = (String::new(), false);
+        let mut cause = error.cause().map(|cause| cause as &(dyn std::error::Error + 'static));
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&OneLine(error).to_string());
+            logged |= error.is::<LoggedBefore>();
+            cause = error.source();
+        }
+        let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
+        let line = || format!("{method} {path} answers {status}{text}");
+        if logged || error.status() == StatusCode::SERVICE_UNAVAILABLE {
+            // Thousands a second where a store is down.
+            self.0.unavailable.happened(log::Level::Warn, &format!("{status}{text}"), line);
+        } else if error.status().is_server_error() {
+            log::error!("{}", line());
+        } else {
+            log::debug!("{}", line());
+        }
     }
 
     fn after(&self, request: &Request, response: &mut Response, scope: usize) {
@@ -459,7 +483,7 @@ fn panicked(who: &str, panic: &(dyn Any + Send)) -> String {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
-    format!("{who} panicked: {text}")
+    format!("{who} panicked: {}", OneLine(text))
 }
 
 /// Puts the paths of an answer's cookies below the path that visitors find the app at.
@@ -498,25 +522,6 @@ impl fmt::Display for LoggedBefore {
 }
 
 impl std::error::Error for LoggedBefore {}
-
-fn log_error(error: &HttpError, request: &Request) {
-    let (mut text, mut logged) = (String::new(), false);
-    let mut cause = error.cause().map(|cause| cause as &(dyn std::error::Error + 'static));
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        logged |= error.is::<LoggedBefore>();
-        cause = error.source();
-    }
-    let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
-    if logged || error.status() == StatusCode::SERVICE_UNAVAILABLE {
-        log::warn!("{method} {path} answers {status}{text}");
-    } else if error.status().is_server_error() {
-        log::error!("{method} {path} answers {status}{text}");
-    } else {
-        log::debug!("{method} {path} answers {status}{text}");
-    }
-}
 
 fn plain_page(error: &HttpError) -> Response {
     let status = error.status();

@@ -18,6 +18,7 @@ use super::outgoing::Outgoing;
 use super::poller::{Returned, turn_away};
 use super::run_loop;
 use super::threads::Threads;
+use crate::logging::Recurring;
 use crate::message::response::{Body, Response};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::service::Service;
@@ -54,6 +55,8 @@ pub(super) struct Engine {
     cores: usize,
     monitor: Thread,
     monitor_sleeps: AtomicBool,
+    /// Requests refused for want of threads.
+    refused: Recurring,
 }
 
 impl Engine {
@@ -75,6 +78,7 @@ impl Engine {
             event_loops,
             monitor: std::thread::current(),
             monitor_sleeps: AtomicBool::new(false),
+            refused: Recurring::default(),
         }
     }
 
@@ -388,7 +392,8 @@ impl Engine {
     /// Answers a request 503 and closes its connection.
     pub(super) fn refuse(&self, event_loop: &EventLoop, (exchange, job): InFlight, why: &str) {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        log::warn!("refused a request: {why}");
+        let line = || format!("refused a request: {why}");
+        self.refused.happened(log::Level::Warn, why, line);
         contained(|| drop(exchange));
         if let Some(logged) = job.logged {
             logged.answered(status, None);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{StatusCode, Version};
 
 use super::socket::Socket;
+use crate::logging::OneLine;
 use crate::message::response::{Body, Response};
 use crate::server::http1::{ChunkEnd, Delivery, push_chunk, refusal, write_head};
 
@@ -188,7 +189,7 @@ fn read(reader: &mut Box<dyn Read + Send>, buffer: &mut [u8]) -> io::Result<usiz
         match read.unwrap_or_else(|_| Err(io::Error::other("the body of an answer panicked"))) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
-                log::error!("an answer breaks off: {error}");
+                log::error!("an answer breaks off: {}", OneLine(&error));
                 return Err(error);
             }
             Ok(count) if count > buffer.len() => {

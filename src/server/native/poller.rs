@@ -13,6 +13,7 @@ use super::connection::{Connection, Incoming, Next};
 use super::event_loop::InFlight;
 use super::options::Options;
 use super::socket::{Listener, Socket};
+use crate::logging::Recurring;
 use crate::pipeline::operation::{Channel, Pending, Remote, Waiting, Wake};
 use crate::server::http1::refusal;
 
@@ -39,6 +40,8 @@ pub(super) struct Poller {
     listener: Option<Listener>,
     closing: bool,
     accept_at: Option<Instant>,
+    /// Why accepting paused: out of file descriptors, twenty times a second.
+    paused: Recurring,
     scratch: Vec<u8>,
     next_scan: Instant,
     options: Arc<Options>,
@@ -109,6 +112,7 @@ impl Poller {
             listener: None,
             closing: false,
             accept_at: None,
+            paused: Recurring::default(),
             scratch: vec![0; 64 * 1024],
             next_scan: Instant::now(),
             options,
@@ -400,7 +404,8 @@ impl Poller {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    log::error!("accepting pauses: {error}");
+                    let line = || format!("accepting pauses: {error}");
+                    self.paused.happened(log::Level::Error, &error.to_string(), line);
                     self.accept_at = Some(now + ACCEPT_PAUSE);
                     return;
                 }
