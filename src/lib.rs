@@ -81,6 +81,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
+pub use message::address::ListenAddress;
 pub use message::cookies::{Cookie, RequestCookies, SameSite};
 pub use message::forms::{FormData, UploadedFile};
 pub use message::request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
@@ -99,7 +100,7 @@ pub use redis::{
     Replies,
 };
 pub use routing::Filter;
-pub use server::{ListenAddress, Server, ShutdownHandle};
+pub use server::{Server, ShutdownHandle};
 pub use session::SessionPlugin;
 pub use session::csrf::CsrfPlugin;
 pub use session::data::Session;

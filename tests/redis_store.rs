@@ -134,6 +134,7 @@ fn a_batch_is_one_round_trip() {
         changes: &changes,
         lifetimes: IDLE,
         remember: None,
+        created: None,
     };
     let saves: Vec<_> = ids.iter().map(update).collect();
     let (trips, used) = fixture.count(|store| {
@@ -178,8 +179,14 @@ fn the_ttl_is_what_the_lifetimes_say() {
     ] {
         let mut fixture = Fixture::new();
         let (id, changes) = (fresh_id(IdFormat::Base64Url), set(&[("a", "1")]));
-        let save =
-            |id, action, remember| Save { id, action, changes: &changes, lifetimes, remember };
+        let save = |id, action, remember| Save {
+            id,
+            action,
+            changes: &changes,
+            lifetimes,
+            remember,
+            created: None,
+        };
         fixture.store.save(&save(&id, Action::Create, remember)).unwrap();
         is_about(fixture.ttl(), seconds);
         let key = fixture.key();
@@ -387,6 +394,7 @@ fn no_users_key_reaches_the_metadata() {
         changes: &changes,
         lifetimes: IDLE,
         remember: None,
+        created: None,
     };
     let changes = set(&[("b", "2")]);
     let good = Save { changes: &changes, ..bad.clone() };
@@ -423,7 +431,8 @@ fn a_session_may_have_very_many_fields() {
         fields: (0..9_999).map(|at| (format!("f{at}"), value.map(str::to_owned))).collect(),
     };
     let save = |action: Action<'_>, changes: &Changes| {
-        let save = Save { id: &id, action, changes, lifetimes: IDLE, remember: None };
+        let save =
+            Save { id: &id, action, changes, lifetimes: IDLE, remember: None, created: None };
         assert_eq!(fixture.store.save(&save).unwrap(), Saved::Stored);
     };
     save(Action::Create, &many(Some("1")));
@@ -445,6 +454,7 @@ fn forgotten_scripts_are_given_again_and_the_batch_keeps_its_order() {
         changes: if action == Action::Destroy { &none } else { &changes },
         lifetimes: IDLE,
         remember: None,
+        created: None,
     };
     let batch = [
         save(&ids[0], Action::Update),
@@ -493,6 +503,7 @@ fn where_redis_refuses_to_write_people_still_read() {
             changes: &changes,
             lifetimes: IDLE,
             remember: None,
+            created: None,
         };
         let load = Load { id: &id, lifetimes: IDLE };
         for error in [

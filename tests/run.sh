@@ -96,9 +96,10 @@ fuzz=(--manifest-path tests/fuzz/Cargo.toml)
 cargo fmt "${fuzz[@]}" -- --check
 cargo clippy "${fuzz[@]}" --locked --release --target-dir target/fuzz -- -D warnings
 cargo run "${fuzz[@]}" --locked --release --target-dir target/fuzz
-step "The comparison with other servers: it compiles"
-cargo fmt --manifest-path benches/compare/Cargo.toml -- --check
-cargo clippy --manifest-path benches/compare/Cargo.toml --locked --target-dir target/compare -- -D warnings
+step "The benchmark of the peers: it compiles"
+peers=(--manifest-path benches/peers/Cargo.toml)
+cargo fmt "${peers[@]}" -- --check
+cargo clippy "${peers[@]}" --locked --target-dir target/peers -- -D warnings
 step "Tests of the features that are off by default"
 cargo clippy --all-targets --features secure-cookies -- -D warnings
 cargo test --features secure-cookies --lib secure_cookies

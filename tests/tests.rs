@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: it links once.
 
 mod app;
+mod architecture;
 mod browser;
 mod compile_messages;
 mod csrf;
@@ -9,6 +10,7 @@ mod flash;
 mod forms;
 mod hostile;
 mod nginx;
+mod pending;
 mod processes;
 mod production;
 mod readme;

@@ -13,7 +13,7 @@ mod extract;
 
 pub use argument::Argument;
 pub use binder::Binder;
-pub(crate) use binder::{Fits, Provider, Wildcards};
+pub(crate) use binder::{Provider, Wildcards};
 pub use extract::{Form, Query, Wildcard};
 
 use crate::message::response::{IntoResponse, Response};

@@ -9,8 +9,8 @@ use std::sync::{Arc, LazyLock};
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 
-use crate::handler::Fits;
 use crate::logging::{OneLine, Recurring};
+use crate::message::address::ListenAddress;
 use crate::message::cookies::set_cookie_below;
 use crate::message::request::Request;
 use crate::message::response::{HttpError, IntoResponse, Response, escape_html};
@@ -18,8 +18,8 @@ use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::operation::{Operation, Pending, Waiting};
 use crate::pipeline::plugin::{Batch, Callback, Entry, Plugin, Route, Stage};
 use crate::pipeline::slow::Slow;
+use crate::routing::Accepts;
 use crate::routing::{Found, Router, Rule};
-use crate::server::ListenAddress;
 use crate::{Error, ErrorKind, Result};
 
 /// A built app, ready to answer requests. Clones share it.
@@ -48,7 +48,7 @@ pub(crate) struct Target {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) rule: usize,
     /// Which captures must fit which arguments.
-    pub(crate) fits: Vec<(usize, Fits)>,
+    pub(crate) fits: Vec<(usize, Accepts)>,
 }
 
 /// A route and what is to run when it is met.

@@ -223,7 +223,7 @@ impl Batch {
 }
 
 /// Hands a reply to its operation. A panic there fails the operation and no other one.
-pub(super) fn hand_over(operation: &mut dyn Operation, answer: Answer<'_>) -> Progress {
+pub(super) fn deliver(operation: &mut dyn Operation, answer: Answer<'_>) -> Progress {
     let answered = std::panic::AssertUnwindSafe(|| operation.answer(answer));
     std::panic::catch_unwind(answered).unwrap_or_else(|_| {
         operation.fail(Error::new(crate::ErrorKind::Redis, "reading a reply of Redis panicked"));
@@ -303,7 +303,7 @@ mod tests {
                 let since = clock.now(now).duration_since(SystemTime::UNIX_EPOCH).unwrap();
                 assert_eq!(since, Duration::from_millis(1_764_421_000_250));
                 for (number, operation) in operations.iter_mut().enumerate() {
-                    hand_over(operation, batch.answer(number, bytes.as_bytes(), clock.now(now)));
+                    deliver(operation, batch.answer(number, bytes.as_bytes(), clock.now(now)));
                 }
                 let replies = operations.map(|operation| operation.reply.unwrap().unwrap());
                 (format!("in step, {} left", bytes.len() - batch.received_len()), replies.into())

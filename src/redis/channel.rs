@@ -14,11 +14,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ::redis::RedisError;
 
-use super::batch::{Batch, Manner, Received, hand_over};
+use super::batch::{Batch, Manner, Received, deliver};
+use super::connection::{broken, unasked};
 use super::errors::copy;
-use super::link::{broken, unasked};
-use super::pool::{Failure, Shared};
-use super::wire::Wire;
+use super::pool::{DOUBTFUL_AFTER, Failure, Shared};
+use super::transport::Transport;
 use crate::pipeline::operation::{Channel, Progress, RemoteClock, Waiting, Wake};
 use crate::{Error, ErrorKind, Result};
 
@@ -59,17 +59,20 @@ enum State {
 
 /// A connection that has been made and introduced.
 pub(super) struct Connected {
-    pub(super) wire: Wire,
+    pub(super) transport: Transport,
     pub(super) clock: Option<RemoteClock>,
     pub(super) generation: u64,
     out: Vec<u8>,
     sent: usize,
+    /// What has been received and not understood is the first `filled` bytes; the rest is room.
     received: Vec<u8>,
+    filled: usize,
     /// Whether the socket may have more to read, or take more.
     readable: bool,
     writable: bool,
-    /// Whether anything has been answered over it.
+    /// Whether anything has been answered over it, and when that was the last time.
     used: bool,
+    answered: Instant,
 }
 
 struct Queued {
@@ -89,17 +92,23 @@ struct Flight {
 type Done = Vec<(usize, Box<dyn Waiting>)>;
 
 impl Connected {
-    pub(super) fn new(wire: Wire, clock: Option<RemoteClock>, generation: u64) -> Connected {
+    pub(super) fn new(
+        transport: Transport,
+        clock: Option<RemoteClock>,
+        generation: u64,
+    ) -> Connected {
         Connected {
-            wire,
+            transport,
             clock,
             generation,
             out: Vec::new(),
             sent: 0,
             received: Vec::new(),
+            filled: 0,
             readable: true,
             writable: true,
             used: false,
+            answered: Instant::now(),
         }
     }
 
@@ -110,7 +119,7 @@ impl Connected {
     /// Sends what the socket takes.
     fn send(&mut self) -> std::io::Result<()> {
         while self.writable && self.sent < self.out.len() {
-            match self.wire.write(&self.out[self.sent..]) {
+            match self.transport.write(&self.out[self.sent..]) {
                 Ok(0) => return Err(IoErrorKind::WriteZero.into()),
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => self.writable = false,
@@ -124,7 +133,7 @@ impl Connected {
             self.sent = 0;
         }
         // TLS may hold some of it back.
-        match self.wire.flush() {
+        match self.transport.flush() {
             Err(error) if error.kind() == IoErrorKind::WouldBlock => self.writable = false,
             flushed => flushed?,
         }
@@ -134,15 +143,19 @@ impl Connected {
     /// Receives what is there.
     fn receive(&mut self) -> std::io::Result<()> {
         while self.readable {
-            let filled = self.received.len();
-            self.received.resize(filled + READ, 0);
-            let read = self.wire.read(&mut self.received[filled..]);
-            self.received.truncate(filled + *read.as_ref().unwrap_or(&0));
-            match read {
+            if self.received.len() < self.filled + READ / 2 {
+                self.received.resize(self.filled + READ, 0);
+            }
+            let room = &mut self.received[self.filled..];
+            let size = room.len();
+            match self.transport.read(room) {
                 Ok(0) => return Err(IoErrorKind::UnexpectedEof.into()),
                 // A read that does not fill the buffer has emptied the socket; what TLS has decrypted comes record by
                 // record.
-                Ok(count) => self.readable = count == READ || self.wire.is_tls(),
+                Ok(count) => {
+                    self.filled += count;
+                    self.readable = count == size || self.transport.is_tls();
+                }
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == IoErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -167,14 +180,19 @@ impl RedisChannel {
         }
     }
 
-    /// Until when an operation that was submitted then may wait to be sent.
+    /// How long an operation may wait to be sent.
     fn patience(&self) -> Duration {
         let config = &self.shared.config;
-        config.connect_timeout.saturating_add(config.operation_timeout)
+        match self.state {
+            State::Connected(_) => config.operation_timeout,
+            State::Disconnected | State::Connecting(_) => {
+                config.connect_timeout.saturating_add(config.operation_timeout)
+            }
+        }
     }
 
     /// Takes note of a connection that has come about, or has not.
-    fn connect(&mut self, done: &mut Done) {
+    fn connect(&mut self, now: Instant, done: &mut Done) {
         let State::Connecting(connecting) = &self.state else { return };
         let connected = match connecting.try_recv() {
             Err(TryRecvError::Empty) => return,
@@ -187,6 +205,8 @@ impl RedisChannel {
             Ok(connected) => {
                 self.number += 1;
                 self.entered = true;
+                // Connecting has a deadline of its own.
+                self.queue.iter_mut().for_each(|queued| queued.since = now);
                 self.state = State::Connected(Box::new(connected));
             }
             Err(error) => {
@@ -215,7 +235,7 @@ impl RedisChannel {
         let mut in_step = true;
         loop {
             let State::Connected(connected) = &mut self.state else { return Ok(()) };
-            let received = &connected.received[start..];
+            let received = &connected.received[start..connected.filled];
             if received.is_empty() {
                 break;
             }
@@ -229,7 +249,7 @@ impl RedisChannel {
                 }
                 Received::Refused(error) => Err(error),
             };
-            connected.used = true;
+            (connected.used, connected.answered) = (true, now);
             let Some(Flight { batch, operations, .. }) = self.in_flight.pop_front() else { break };
             self.operations -= operations.len();
             self.bytes -= batch.bytes.len();
@@ -241,7 +261,7 @@ impl RedisChannel {
                 let progress = match &clock {
                     Ok(clock) => {
                         let answer = batch.answer(number, received, *clock);
-                        hand_over(&mut *queued.waiting, answer)
+                        deliver(&mut *queued.waiting, answer)
                     }
                     Err(error) => {
                         queued.waiting.fail(copy(error));
@@ -260,9 +280,10 @@ impl RedisChannel {
             start += batch.received_len();
         }
         if let State::Connected(connected) = &mut self.state {
-            connected.received.drain(..start);
-            if connected.received.is_empty() {
-                connected.received.shrink_to(READ);
+            connected.received.copy_within(start..connected.filled, 0);
+            connected.filled -= start;
+            if connected.filled == 0 && connected.received.len() > READ {
+                connected.received = Vec::new();
             }
         }
         if in_step { Ok(()) } else { Err(unasked()) }
@@ -318,11 +339,15 @@ impl RedisChannel {
         if self.queue.is_empty() {
             return;
         }
-        if let State::Connected(connected) = &self.state
-            && self.in_flight.is_empty()
-            && self.shared.is_condemned(connected.generation)
-        {
-            self.state = State::Disconnected;
+        if let State::Connected(connected) = &self.state {
+            let condemned = self.shared.is_condemned(connected.generation);
+            let doubtful = connected.answered + DOUBTFUL_AFTER <= now;
+            match self.in_flight.is_empty() {
+                true if condemned || doubtful => self.state = State::Disconnected,
+                // What is in flight is still answered.
+                false if condemned => return,
+                _ => {}
+            }
         }
         if !matches!(self.state, State::Connecting(_)) {
             // While one pipeline tries, others fail at once.
@@ -421,7 +446,7 @@ impl Channel for RedisChannel {
     }
 
     fn drive(&mut self, now: Instant, done: &mut Done) {
-        self.connect(done);
+        self.connect(now, done);
         self.exchange(now, done);
         self.expire(now, done);
         self.start(now, done);
@@ -435,7 +460,7 @@ impl Channel for RedisChannel {
 
     fn socket(&self) -> Option<(RawFd, u64)> {
         match &self.state {
-            State::Connected(connected) => Some((connected.wire.fd(), self.number)),
+            State::Connected(connected) => Some((connected.transport.fd(), self.number)),
             _ => None,
         }
     }
@@ -489,14 +514,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         serve(listener, answer);
-        at(port)
+        at(port, Duration::from_secs(60))
     }
 
-    fn at(port: u16) -> Stage {
+    fn at(port: u16, operation_timeout: Duration) -> Stage {
         let config = RedisConfig::default()
             .host("127.0.0.1")
             .port(port)
-            .operation_timeout(Duration::from_millis(300));
+            .connect_timeout(Duration::from_secs(60))
+            .operation_timeout(operation_timeout);
         let pool = RedisPool::new(config).unwrap();
         let channel = RedisChannel::new(pool.shared().clone(), Arc::new(|| ()));
         Stage { pool, channel, done: Vec::new() }
@@ -573,10 +599,13 @@ mod tests {
     fn what_timed_out_is_not_sent_again_and_opens_the_breaker() {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = asked.clone();
-        let mut stage = stage(move |_| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        serve(listener, move |_| {
             count.fetch_add(1, Ordering::SeqCst);
             Does::Hangs
         });
+        let mut stage = at(port, Duration::from_millis(300));
         let error = stage.ask(&[("GET a", true)])[0].clone().unwrap_err();
         assert!(error.contains("no reply within 300ms"), "{error}");
         assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -601,7 +630,7 @@ mod tests {
     #[test]
     fn nobody_there_fails_all_that_wait_and_opens_the_breaker() {
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut stage = at(gone);
+        let mut stage = at(gone, Duration::from_secs(60));
         for outcome in stage.ask(&[("GET a", true), ("SET b", false)]) {
             assert!(outcome.unwrap_err().contains("refused"));
         }
@@ -617,10 +646,59 @@ mod tests {
         assert_eq!(stage.ask(&[("LAST", false)]), [Ok("+bye\r\n".to_owned())]);
         let State::Connected(connected) = &mut stage.channel.state else { panic!("connected") };
         // As if the server had closed it.
-        connected.wire.shut_down();
+        connected.transport.shut_down();
         stage.channel.ready(true, true);
         stage.channel.drive(Instant::now(), &mut stage.done);
         assert!(stage.channel.socket().is_none());
         assert_eq!(stage.ask(&[("SET a", false)]), [Ok("+fine\r\n".to_owned())]);
+    }
+
+    #[test]
+    fn a_connection_that_may_be_dead_or_leads_to_a_replica_is_replaced() {
+        let mut stage = stage(|words| match words[0].as_str() {
+            "WRITE" => answers("-READONLY You can't write against a read only replica.\r\n"),
+            _ => answers("+fine\r\n"),
+        });
+        assert_eq!(stage.ask(&[("GET a", true)]), [Ok("+fine\r\n".to_owned())]);
+        let State::Connected(connected) = &mut stage.channel.state else { panic!("connected") };
+        connected.answered -= DOUBTFUL_AFTER;
+        assert_eq!(stage.ask(&[("SET a", false)]), [Ok("+fine\r\n".to_owned())]);
+        assert_eq!(stage.channel.number, 2);
+        let outcome = stage.ask(&[("WRITE a", false), ("GET a", true)]);
+        assert!(outcome[0].as_ref().unwrap().starts_with("-READONLY"));
+        assert_eq!(stage.ask(&[("GET a", true)]), [Ok("+fine\r\n".to_owned())]);
+        assert_eq!(stage.channel.number, 3);
+    }
+
+    #[test]
+    fn what_is_past_the_room_in_flight_waits_in_order() {
+        let (let_go, gate) = std::sync::mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new(gate);
+        let mut stage = stage(move |words| {
+            if words[0] == "HOLD" {
+                gate.lock().unwrap().recv().unwrap();
+            }
+            answers(&format!("+{}\r\n", words[1]))
+        });
+        assert_eq!(stage.ask(&[("GET a", true)]), [Ok("+a\r\n".to_owned())]);
+        let (tell, told) = std::sync::mpsc::channel();
+        for ticket in 0..2 * IN_FLIGHT {
+            let words = if ticket == 0 { "HOLD 0".to_owned() } else { format!("GET {ticket}") };
+            let waiting = Box::new(Told(Ask::new(&words, true), tell.clone()));
+            stage.channel.submit(ticket, waiting, Instant::now());
+        }
+        stage.channel.drive(Instant::now(), &mut stage.done);
+        assert!((IN_FLIGHT..IN_FLIGHT + BATCH).contains(&stage.channel.operations));
+        assert!(stage.channel.queue.len() >= IN_FLIGHT - BATCH);
+        let_go.send(()).unwrap();
+        while stage.done.len() < 2 * IN_FLIGHT {
+            stage.channel.ready(true, true);
+            stage.channel.drive(Instant::now(), &mut stage.done);
+            std::thread::yield_now();
+        }
+        assert!(stage.done.iter().map(|done| done.0).eq(0..2 * IN_FLIGHT));
+        stage.done.clear();
+        drop(tell);
+        assert!(told.iter().enumerate().all(|(n, reply)| reply.unwrap() == format!("+{n}\r\n")));
     }
 }

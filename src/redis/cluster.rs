@@ -5,14 +5,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
-use ::redis::{Pipeline, Value};
+use ::redis::Value;
 
 use super::batch::Manner;
 use super::breaker::BreakerState;
 use super::config::RedisConfig;
 use super::errors::copy;
-use super::link::Reply as Parsed;
-use super::pool::{RedisPool, Repeat};
+use super::pool::RedisPool;
 use super::resp::Reply;
 use crate::pipeline::operation::{Answer, Carrier, Operation, Remote, Round};
 use crate::{Error, ErrorKind, Result};
@@ -333,11 +332,7 @@ fn target(line: &str, node: &Node) -> Option<Node> {
 }
 
 fn ask_for_slots(node: &Node, pool: &RedisPool) -> Option<Map> {
-    let mut question = Pipeline::new();
-    question.cmd("CLUSTER").arg("SLOTS");
-    let slots = |replies: &[Parsed]| matches!(replies, [Ok(Value::Array(_)) | Err(_)]);
-    let replies = pool.send_checked(&question, Repeat::Idempotent, usize::MAX, slots);
-    read_slots(replies.ok()?.into_iter().next()?.ok()?, node)
+    read_slots(pool.ask(::redis::cmd("CLUSTER").arg("SLOTS")).ok()?, node)
 }
 
 /// The reply to `CLUSTER SLOTS`: first and last slot, the master, its replicas.

@@ -164,7 +164,7 @@ fn what_would_do(code: Option<&str>) -> &'static str {
 }
 
 /// The pool's error as one of the `redis` crate, which its traits ask for. It comes back as what it was.
-pub(super) fn disguised(error: Error, timed_out: bool) -> RedisError {
+pub(super) fn as_redis_error(error: Error, timed_out: bool) -> RedisError {
     let kind = match timed_out {
         true => std::io::ErrorKind::TimedOut,
         false => std::io::ErrorKind::NotConnected,

@@ -5,12 +5,12 @@ mod breaker;
 #[cfg(unix)]
 mod channel;
 mod cluster;
+mod commands;
 mod config;
 mod connection;
 mod errors;
 #[cfg(feature = "r2d2_redis")]
-mod lent;
-mod link;
+mod external;
 mod plugin;
 mod pool;
 mod resp;
@@ -18,13 +18,13 @@ mod resp;
 mod scripted;
 mod sentinel;
 mod stream;
-mod wire;
+mod transport;
 
 pub use breaker::BreakerState;
 pub use cluster::RedisCluster;
 pub(crate) use cluster::slot;
+pub use commands::RedisConnection;
 pub use config::RedisConfig;
-pub use connection::RedisConnection;
 pub(crate) use errors::{copy, refusal};
 pub use plugin::RedisPlugin;
 pub use pool::RedisPool;

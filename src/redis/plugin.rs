@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use super::commands::RedisConnection;
 use super::config::RedisConfig;
-use super::connection::RedisConnection;
 use super::pool::RedisPool;
 use crate::pipeline::plugin::{Batch, Callback, Installed, Plugin, Provision, Route};
 use crate::{Error, ErrorKind, Result};

@@ -6,27 +6,27 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, RwLock};
 use std::time::{Duration, Instant};
 
-use ::redis::{ErrorKind as RedisErrorKind, Pipeline, RedisError, RedisResult, Value};
+use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value};
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use super::batch::{Batch, Manner, Received, hand_over};
+use super::batch::{Batch, Manner, Received, deliver};
 use super::breaker::{Breaker, BreakerState};
 #[cfg(unix)]
 use super::channel::RedisChannel;
+use super::commands::RedisConnection;
 use super::config::{Address, RedisConfig};
-use super::connection::RedisConnection;
-use super::errors::{TooLarge, copy, disguised, is_demoted};
-use super::link::{Link, Reply, SHORT};
-use super::wire::Trust;
+use super::connection::{Connection, Reply, SHORT};
+use super::errors::{TooLarge, as_redis_error, copy, is_demoted};
+use super::transport::Trust;
 use crate::pipeline::operation::{Answer, Carrier, Operation, Progress, Remote};
 #[cfg(unix)]
 use crate::pipeline::operation::{Channel, Wake};
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
-/// After this long without use a connection is asked whether it still stands: servers and firewalls close
-/// idle ones.
-const DOUBTFUL_AFTER: Duration = Duration::from_secs(30);
+/// After this long without use a connection may be dead without a sign: servers and firewalls close idle ones. The
+/// pool asks, an event loop makes a new one.
+pub(super) const DOUBTFUL_AFTER: Duration = Duration::from_secs(30);
 
 /// How often somebody who waits for a connection looks up: r2d2 wakes nobody when connecting fails.
 const LOOK_UP: Duration = Duration::from_millis(10);
@@ -63,13 +63,13 @@ const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 pub struct RedisPool(Arc<Inner>);
 
 struct Inner {
-    own: RwLock<Own>,
+    own: RwLock<OwnedPool>,
     shared: Arc<Shared>,
 }
 
 /// The connections of one process. After a fork parent and child must not talk over the same sockets, and the
 /// threads that connect are the parent's alone.
-struct Own {
+struct OwnedPool {
     process: u32,
     pool: r2d2::Pool<Manager>,
 }
@@ -77,7 +77,7 @@ struct Own {
 /// What the pool and its manager both know.
 pub(super) struct Shared {
     pub(super) config: RedisConfig,
-    way: Way,
+    source: Source,
     trust: Trust,
     pub(super) breaker: Breaker,
     /// Goes up when a connection was lost, so that the others are asked whether they still stand.
@@ -96,23 +96,14 @@ pub(super) struct Shared {
 }
 
 /// How connections come about.
-enum Way {
+enum Source {
     Network,
     #[cfg(feature = "r2d2_redis")]
-    Lent(super::lent::LentPool),
+    External(super::external::ExternalPool),
 }
 
 /// Hears when Redis stops answering, and why, and when it answers again.
 type Observer = Arc<dyn Fn(Option<&Error>) + Send + Sync>;
-
-/// Whether an operation may be sent a second time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// Twice is as good as once.
-    Idempotent,
-    /// It may have been done although its reply was lost.
-    Never,
-}
 
 /// Why a round trip failed.
 pub(super) enum Failure {
@@ -130,7 +121,7 @@ impl RedisPool {
 
     /// A pool for the Redis with these settings. Does not connect yet.
     pub fn new(config: RedisConfig) -> Result<RedisPool> {
-        RedisPool::over(config, Way::Network)
+        RedisPool::over(config, Source::Network)
     }
 
     /// Takes connections from the pool that the application has already, of `r2d2_redis` 0.14. `config` has the
@@ -145,17 +136,17 @@ impl RedisPool {
         pool: r2d2_redis::r2d2::Pool<r2d2_redis::RedisConnectionManager>,
         config: RedisConfig,
     ) -> Result<RedisPool> {
-        RedisPool::over(config.pool_size(pool.max_size()), Way::Lent(pool))
+        RedisPool::over(config.pool_size(pool.max_size()), Source::External(pool))
     }
 
-    fn over(mut config: RedisConfig, way: Way) -> Result<RedisPool> {
+    fn over(mut config: RedisConfig, source: Source) -> Result<RedisPool> {
         config.check()?;
         config.connect_timeout = config.connect_timeout.min(FOR_EVER);
         config.operation_timeout = config.operation_timeout.min(FOR_EVER);
         let trust = Trust::new(&config)?;
         let shared = Arc::new(Shared {
             config,
-            way,
+            source,
             trust,
             breaker: Breaker::default(),
             generation: AtomicU64::new(0),
@@ -166,7 +157,7 @@ impl RedisPool {
             advised: Once::new(),
             observers: RwLock::default(),
         });
-        let own = RwLock::new(Own::new(&shared));
+        let own = RwLock::new(OwnedPool::new(&shared));
         Ok(RedisPool(Arc::new(Inner { own, shared })))
     }
 
@@ -182,7 +173,7 @@ impl RedisPool {
         }
         let mut own = own.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if own.process != process {
-            let parents = std::mem::replace(&mut *own, Own::new(&self.0.shared));
+            let parents = std::mem::replace(&mut *own, OwnedPool::new(&self.0.shared));
             // Its locks may be held by threads that this process does not have.
             std::mem::forget(parents);
         }
@@ -242,34 +233,25 @@ impl RedisPool {
         &self.0.shared.config
     }
 
-    /// Sends commands and reads a reply for each, in one round trip, within the operation's deadline, and no
-    /// more than `limit` bytes. A command's own error concerns no other command. Where `check` finds that the replies are not to these
-    /// commands, the connection is closed.
-    pub(crate) fn send_checked(
-        &self,
-        pipeline: &Pipeline,
-        repeat: Repeat,
-        limit: usize,
-        check: impl Fn(&[Reply]) -> bool,
-    ) -> Result<Vec<Reply>> {
-        let packed = pipeline.get_packed_pipeline();
-        let limit = limit.min(self.0.shared.config.max_reply);
-        let timings = Timings::starting_now(&self.0.shared.config);
+    /// Asks the server something about itself: one command, which may be sent twice.
+    pub(super) fn ask(&self, command: &::redis::Cmd) -> Result<Value> {
+        let (config, packed) = (&self.0.shared.config, command.get_packed_command());
+        let timings = Timings::starting_now(config);
         let once = || -> std::result::Result<_, Failure> {
-            let mut link = self.checkout_before(&timings).map_err(Failure::Other)?;
-            let replies = self.round_trip(&mut link, &packed, pipeline.len(), &timings, limit)?;
-            if !check(&replies) {
-                link.dirty = true;
-            }
-            Ok(replies)
+            let mut connection = self.checkout_before(&timings).map_err(Failure::Other)?;
+            self.round_trip(&mut connection, &packed, 1, &timings, config.max_reply)
         };
         let done = match once() {
-            Err(Failure::Stale(_)) if repeat == Repeat::Idempotent => once(),
+            Err(Failure::Stale(_)) => once(),
             done => done,
         };
-        done.map_err(|failure| match failure {
+        let replies = done.map_err(|failure| match failure {
             Failure::Stale(error) | Failure::Other(error) => error,
-        })
+        })?;
+        let reply = replies.into_iter().next().ok_or_else(|| {
+            Error::new(ErrorKind::Redis, format!("{config}: no reply to a command"))
+        })?;
+        Ok(reply.map_err(RedisError::from)?)
     }
 
     /// The Redis of this pool as a remote service that carries out [operations](crate::Operation).
@@ -288,20 +270,23 @@ impl RedisPool {
         let shared = &self.0.shared;
         let timings = Timings::starting_now(&shared.config);
         for attempt in 1.. {
-            let mut link = match self.checkout_before(&timings) {
-                Ok(link) => link,
+            let mut connection = match self.checkout_before(&timings) {
+                Ok(connection) => connection,
                 Err(error) => {
                     operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
                     return Vec::new();
                 }
             };
             let mut batch = Batch::new(manner);
-            let now = link.now();
+            let now = connection.now();
             operations.iter_mut().for_each(|op| batch.push(&mut **op, now, manner.one_key));
             batch.seal();
-            let reused = link.used;
-            let carried =
-                link.carry(&mut batch, timings.reply_by(&shared.config), shared.config.max_reply);
+            let reused = connection.used;
+            let carried = connection.carry(
+                &mut batch,
+                timings.reply_by(&shared.config),
+                shared.config.max_reply,
+            );
             let (bytes, received) = match carried {
                 Ok(carried) => carried,
                 Err(error) => {
@@ -325,7 +310,7 @@ impl RedisPool {
             };
             shared.answered();
             if batch.is_replica() {
-                shared.leave(&mut link);
+                shared.discard(&mut connection);
             }
             let clock = match received {
                 Received::InStep(clock) => clock.now(Instant::now()),
@@ -333,7 +318,7 @@ impl RedisPool {
                     operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
                     return Vec::new();
                 }
-                Received::Incomplete => unreachable!("a link reads whole replies"),
+                Received::Incomplete => unreachable!("a connection reads whole replies"),
             };
             let mut again = Vec::new();
             for (number, operation) in operations.into_iter().enumerate() {
@@ -341,10 +326,10 @@ impl RedisPool {
                 let mut operation = Some(operation);
                 redirects(&mut operation, answer);
                 let Some(operation) = operation else { continue };
-                match hand_over(operation, answer) {
+                match deliver(operation, answer) {
                     Progress::Done => {}
                     Progress::Again => again.push(operation),
-                    Progress::OutOfStep => link.dirty = true,
+                    Progress::OutOfStep => connection.dirty = true,
                 }
             }
             return again;
@@ -358,10 +343,10 @@ impl RedisPool {
     }
 
     /// Whether a connection that somebody holds can be used again.
-    pub(super) fn stands(&self, link: &mut Link) -> bool {
+    pub(super) fn is_healthy(&self, connection: &mut Connection) -> bool {
         let shared = &self.0.shared;
-        link.process == std::process::id()
-            && shared.stands(link, &Timings::starting_now(&shared.config))
+        connection.process == std::process::id()
+            && shared.is_healthy(connection, &Timings::starting_now(&shared.config))
     }
 
     fn checkout_before(&self, timings: &Timings) -> Result<r2d2::PooledConnection<Manager>> {
@@ -369,14 +354,14 @@ impl RedisPool {
         let now = Instant::now();
         shared.breaker.enter(now, timings.replied.saturating_duration_since(now))?;
         loop {
-            let mut link = self.wait_for_connection(timings)?;
+            let mut connection = self.wait_for_connection(timings)?;
             #[cfg(feature = "r2d2_redis")]
-            self.take(&mut link, timings)?;
-            if shared.stands(&mut link, timings) {
-                return Ok(link);
+            self.take(&mut connection, timings)?;
+            if shared.is_healthy(&mut connection, timings) {
+                return Ok(connection);
             }
             // The pool closes it.
-            link.dirty = true;
+            connection.dirty = true;
         }
     }
 
@@ -387,8 +372,8 @@ impl RedisPool {
         loop {
             let left = timings.connected.saturating_duration_since(Instant::now());
             let at_least = Duration::from_millis(1);
-            if let Ok(link) = pool.get_timeout(left.min(LOOK_UP).max(at_least)) {
-                return Ok(link);
+            if let Ok(connection) = pool.get_timeout(left.min(LOOK_UP).max(at_least)) {
+                return Ok(connection);
             }
             let connections = pool.state().connections;
             let in_use = connections >= pool.max_size();
@@ -406,15 +391,15 @@ impl RedisPool {
         }
     }
 
-    /// Takes what the link stands for out of the application's pool, where it is from there.
+    /// Takes what the connection stands for out of the application's pool, where it is from there.
     #[cfg(feature = "r2d2_redis")]
-    fn take(&self, link: &mut Link, timings: &Timings) -> Result<()> {
-        use super::lent::NotLent;
+    fn take(&self, connection: &mut Connection, timings: &Timings) -> Result<()> {
+        use super::external::NotTaken;
 
         let shared = &self.0.shared;
-        link.take(timings.connected).map_err(|why| match why {
-            NotLent::AllInUse => shared.all_in_use(shared.config.pool_size),
-            NotLent::Down(why) => {
+        connection.take(timings.connected).map_err(|why| match why {
+            NotTaken::AllInUse => shared.all_in_use(shared.config.pool_size),
+            NotTaken::Down(why) => {
                 let text = format!("no connection from the r2d2_redis pool: {why}");
                 let error = Error::new(ErrorKind::Unavailable, text);
                 shared.down(&error);
@@ -425,19 +410,19 @@ impl RedisPool {
 
     fn round_trip(
         &self,
-        link: &mut Link,
+        connection: &mut Connection,
         packed: &[u8],
         count: usize,
         timings: &Timings,
         limit: usize,
     ) -> std::result::Result<Vec<Reply>, Failure> {
         let shared = &self.0.shared;
-        let reused = link.used;
-        match link.exchange(packed, count, timings.reply_by(&shared.config), limit) {
+        let reused = connection.used;
+        match connection.exchange(packed, count, timings.reply_by(&shared.config), limit) {
             Ok(replies) => {
                 shared.answered();
                 if demoted(&replies) {
-                    shared.leave(link);
+                    shared.discard(connection);
                 }
                 Ok(replies)
             }
@@ -446,35 +431,37 @@ impl RedisPool {
     }
 
     /// Sends a handler's own commands over a connection that it holds. What happens to the connection is
-    /// remembered. The breaker hears of it, unless the command is a peculiar one, which waits on purpose or has
+    /// remembered. The breaker hears of it, unless the command may block: it waits on purpose or has
     /// no one reply.
     pub(super) fn exchange_on(
         &self,
-        link: &mut Link,
+        connection: &mut Connection,
         packed: &[u8],
         count: usize,
-        peculiar: bool,
+        may_block: bool,
     ) -> RedisResult<Vec<Reply>> {
         let shared = &self.0.shared;
-        let reused = link.used;
+        let reused = connection.used;
         let deadline = Instant::now() + shared.config.operation_timeout;
-        let error = match link.exchange(packed, count, deadline, shared.config.max_reply) {
+        let error = match connection.exchange(packed, count, deadline, shared.config.max_reply) {
             Ok(replies) => {
                 shared.answered();
                 if demoted(&replies) {
-                    shared.leave(link);
+                    shared.discard(connection);
                 }
                 return Ok(replies);
             }
             Err(error) => error,
         };
         let timed_out = error.is_timeout();
-        if peculiar && (timed_out || !error.is_io_error()) {
+        if may_block && (timed_out || !error.is_io_error()) {
             shared.breaker.undecided(Instant::now());
-            return Err(disguised(shared.lost(&error), timed_out));
+            return Err(as_redis_error(shared.lost(&error), timed_out));
         }
         match shared.failure(&error, reused) {
-            Failure::Stale(failure) | Failure::Other(failure) => Err(disguised(failure, timed_out)),
+            Failure::Stale(failure) | Failure::Other(failure) => {
+                Err(as_redis_error(failure, timed_out))
+            }
         }
     }
 }
@@ -486,11 +473,11 @@ impl Carrier for RedisPool {
 
     #[cfg(unix)]
     fn channel(&self, wake: Wake) -> Option<Box<dyn Channel>> {
-        match self.0.shared.way {
-            Way::Network => Some(Box::new(RedisChannel::new(self.0.shared.clone(), wake))),
+        match self.0.shared.source {
+            Source::Network => Some(Box::new(RedisChannel::new(self.0.shared.clone(), wake))),
             // Where Redis is, only that pool knows.
             #[cfg(feature = "r2d2_redis")]
-            Way::Lent(_) => None,
+            Source::External(_) => None,
         }
     }
 
@@ -503,8 +490,8 @@ impl Carrier for RedisPool {
     }
 }
 
-impl Own {
-    fn new(shared: &Arc<Shared>) -> Own {
+impl OwnedPool {
+    fn new(shared: &Arc<Shared>) -> OwnedPool {
         // Threads of its own: a server that accepts and never answers must not hold up another pool.
         let connecting = ScheduledThreadPool::builder()
             .num_threads(2)
@@ -521,7 +508,7 @@ impl Own {
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .thread_pool(Arc::new(connecting))
             .build_unchecked(Manager { shared: shared.clone() });
-        Own { process: std::process::id(), pool }
+        OwnedPool { process: std::process::id(), pool }
     }
 }
 
@@ -634,9 +621,9 @@ impl Shared {
     }
 
     /// Gives up this connection and all that were made before it: a new one may lead to another server.
-    fn leave(&self, link: &mut Link) {
-        link.dirty = true;
-        self.condemn(link.generation);
+    fn discard(&self, connection: &mut Connection) {
+        connection.dirty = true;
+        self.condemn(connection.generation);
     }
 
     /// Gives up all connections of this generation and of former ones.
@@ -653,39 +640,39 @@ impl Shared {
     /// closed it, or that a reply came late. The server is asked only where there is a doubt: after another
     /// connection was lost, or after a while without use. A PING on every checkout would double what a load
     /// costs.
-    fn stands(&self, link: &mut Link, timings: &Timings) -> bool {
+    fn is_healthy(&self, connection: &mut Connection, timings: &Timings) -> bool {
         // Dirty before its first use: the advice that we asked for did not come in time.
-        if link.dirty || self.is_condemned(link.generation) || !link.is_quiet() {
+        if connection.dirty || self.is_condemned(connection.generation) || !connection.is_quiet() {
             return false;
         }
         let generation = self.generation.load(Ordering::Acquire);
-        if link.generation == generation && link.last_used.elapsed() < DOUBTFUL_AFTER {
+        if connection.generation == generation && connection.last_used.elapsed() < DOUBTFUL_AFTER {
             return true;
         }
         let ping = ::redis::cmd("PING").get_packed_command();
         let deadline = timings.connected.min(Instant::now() + self.config.operation_timeout);
-        let answered = link.exchange(&ping, 1, deadline, SHORT).is_ok();
-        link.generation = generation;
+        let answered = connection.exchange(&ping, 1, deadline, SHORT).is_ok();
+        connection.generation = generation;
         if !answered {
             self.condemn(generation);
         }
         answered
     }
 
-    fn connect(&self) -> RedisResult<Link> {
+    fn connect(&self) -> RedisResult<Connection> {
         let generation = self.generation.load(Ordering::Acquire);
         let (config, trust) = (&self.config, &self.trust);
         let deadline = Instant::now() + config.connect_timeout;
-        match &self.way {
-            Way::Network => {}
+        match &self.source {
+            Source::Network => {}
             #[cfg(feature = "r2d2_redis")]
-            Way::Lent(pool) => {
-                return Ok(Link::lent(super::lent::Lent::of(pool), generation));
+            Source::External(pool) => {
+                return Ok(Connection::external(super::external::External::of(pool), generation));
             }
         }
         let connect = || match &config.address {
             Address::Sentinel(sentinel) => sentinel.connect(config, trust, generation, deadline),
-            address => Link::connect(config, address, trust, generation, deadline),
+            address => Connection::connect(config, address, trust, generation, deadline),
         };
         // One that is refused or cut is no proof that Redis is down; several in a row are.
         let mut connected = connect();
@@ -701,14 +688,14 @@ impl Shared {
     }
 
     /// Makes a connection, and takes note of how that went.
-    fn open(&self) -> Result<Link> {
+    fn open(&self) -> Result<Connection> {
         match self.connect() {
-            Ok(mut link) => {
+            Ok(mut connection) => {
                 self.refuse(None);
-                if matches!(self.way, Way::Network) {
-                    self.advised.call_once(|| advise(&mut link, &self.config));
+                if matches!(self.source, Source::Network) {
+                    self.advised.call_once(|| warn_of_eviction(&mut connection, &self.config));
                 }
-                Ok(link)
+                Ok(connection)
             }
             Err(error) => {
                 let kind = super::errors::connecting(&error);
@@ -721,10 +708,10 @@ impl Shared {
     /// Makes a connection for an event loop.
     #[cfg(unix)]
     pub(super) fn connect_channel(&self) -> Result<super::channel::Connected> {
-        let link = self.open().map_err(|error| {
+        let connection = self.open().map_err(|error| {
             Error::new(error.kind(), format!("{}: {error}", self.config)).with_source(LoggedBefore)
         })?;
-        link.into_channel()
+        connection.into_channel()
     }
 
     /// Busy is not down. A trial of the breaker's is over, undecided.
@@ -765,28 +752,28 @@ pub(super) struct Manager {
 }
 
 impl r2d2::ManageConnection for Manager {
-    type Connection = Link;
+    type Connection = Connection;
     type Error = Error;
 
-    fn connect(&self) -> Result<Link> {
+    fn connect(&self) -> Result<Connection> {
         self.shared.open()
     }
 
-    /// Never asked by r2d2: [`Shared::stands`] knows the deadline.
-    fn is_valid(&self, _: &mut Link) -> Result<()> {
+    /// Never asked by r2d2: [`Shared::is_healthy`] knows the deadline.
+    fn is_valid(&self, _: &mut Connection) -> Result<()> {
         Ok(())
     }
 
-    fn has_broken(&self, link: &mut Link) -> bool {
-        !link.is_kept()
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        !connection.is_kept()
     }
 }
 
 /// Says once if the server may drop sessions for others' sake.
-fn advise(link: &mut Link, config: &RedisConfig) {
+fn warn_of_eviction(connection: &mut Connection, config: &RedisConfig) {
     let info = ::redis::cmd("INFO").arg("memory").get_packed_command();
     let deadline = Instant::now() + config.operation_timeout;
-    let Ok(replies) = link.exchange(&info, 1, deadline, SHORT) else { return };
+    let Ok(replies) = connection.exchange(&info, 1, deadline, SHORT) else { return };
     let text = match replies.into_iter().next() {
         Some(Ok(Value::BulkString(bytes))) => bytes,
         Some(Ok(Value::VerbatimString { text, .. })) => text.into_bytes(),
@@ -856,8 +843,8 @@ mod tests {
         assert_eq!((connected.load(Ordering::SeqCst), pool.connections()), (2, (1, 1)));
         // One that is held while the process forks.
         let mut held = pool.checkout().unwrap();
-        assert!(pool.stands(&mut held));
+        assert!(pool.is_healthy(&mut held));
         held.process += 1;
-        assert!(!pool.stands(&mut held));
+        assert!(!pool.is_healthy(&mut held));
     }
 }

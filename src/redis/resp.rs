@@ -238,14 +238,6 @@ impl Command<'_> {
         self.left = self.left.saturating_sub(1);
     }
 
-    /// A word that is made of these pieces.
-    pub(crate) fn word_of(&mut self, pieces: &[&[u8]]) {
-        push_header(self.out, b'$', pieces.iter().map(|piece| piece.len()).sum());
-        pieces.iter().for_each(|piece| self.out.extend_from_slice(piece));
-        self.out.extend_from_slice(b"\r\n");
-        self.left = self.left.saturating_sub(1);
-    }
-
     pub(crate) fn number(&mut self, number: i64) {
         push_number(self.out, number);
         self.left = self.left.saturating_sub(1);
@@ -320,9 +312,9 @@ fn decimal(mut value: u64, negative: bool, text: &mut [u8; 20]) -> &[u8] {
     &text[at..]
 }
 
-/// Replies that another client has parsed, as they came over the wire.
+/// Replies that another client has parsed, as they came over the transport.
 #[cfg(feature = "r2d2_redis")]
-pub(super) fn encoded(replies: &[super::link::Reply]) -> Vec<u8> {
+pub(super) fn encoded(replies: &[super::connection::Reply]) -> Vec<u8> {
     fn push(out: &mut Vec<u8>, value: &redis::Value) {
         use redis::Value;
         match value {
@@ -435,7 +427,7 @@ mod tests {
         round.command(&[b"HGETALL", b"key"]);
         round.command_of(3, |command| {
             command.word(b"X");
-            command.word_of(&[b"bottle.", b"session:", b""]);
+            command.word(b"bottle.session:");
             command.number(-1200);
         });
         round.for_key(b"key");

@@ -10,9 +10,9 @@ pub mod tiny_http;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use crate::message::address::ListenAddress;
 use crate::pipeline::service::Service;
 use crate::{Error, ErrorKind, Result};
 
@@ -23,34 +23,6 @@ pub trait Server {
 
     /// Serves until the handle says stop; then finishes the requests that are running.
     fn serve(self, service: Service, shutdown: &ShutdownHandle) -> Result<()>;
-}
-
-/// Where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// An IP address and port.
-    Tcp(SocketAddr),
-    /// A unix socket.
-    Unix(PathBuf),
-}
-
-impl ListenAddress {
-    /// Whether only this machine can connect.
-    pub fn is_local(&self) -> bool {
-        match self {
-            ListenAddress::Tcp(address) => address.ip().is_loopback(),
-            ListenAddress::Unix(_) => true,
-        }
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ListenAddress::Tcp(address) => write!(f, "http://{address}"),
-            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 /// An address as it is known elsewhere: a listener on `[::]` sees the IPv4 client 192.0.2.7 as `::ffff:192.0.2.7`.

@@ -190,6 +190,19 @@ pub(crate) fn base64url(bytes: &[u8; 32]) -> [u8; 43] {
     text
 }
 
+/// The value of a character of base64url.
+fn digit(character: u8) -> Option<u32> {
+    let value = match character {
+        b'A'..=b'Z' => character - b'A',
+        b'a'..=b'z' => character - b'a' + 26,
+        b'0'..=b'9' => character - b'0' + 52,
+        b'-' => 62,
+        b'_' => 63,
+        _ => return None,
+    };
+    Some(u32::from(value))
+}
+
 pub(super) fn decode_base64url(text: &[u8], bytes: &mut [u8; 32]) -> Option<()> {
     if text.len() != 43 {
         return None;
@@ -197,7 +210,7 @@ pub(super) fn decode_base64url(text: &[u8], bytes: &mut [u8; 32]) -> Option<()> 
     for (group, chunk) in text.chunks(4).enumerate() {
         let mut bits = 0u32;
         for character in chunk {
-            bits = bits << 6 | BASE64URL.iter().position(|known| known == character)? as u32;
+            bits = bits << 6 | digit(*character)?;
         }
         bits <<= 6 * (4 - chunk.len());
         // The last group carries two spare bits; only zeros are canonical: one id, one spelling.

@@ -25,10 +25,10 @@ use self::store::memory::MemoryStore;
 use self::store::redis::{Layout, RedisStore};
 use self::store::{Caps, Lifetimes, PipelinedStore, SessionStore};
 use crate::logging::OneLine;
+use crate::message::address::ListenAddress;
 use crate::message::cookies::SameSite;
 use crate::pipeline::plugin::{Batch, Callback, Installed, Plugin, Provision, Route};
 use crate::redis::{RedisConfig, RedisPool};
-use crate::server::ListenAddress;
 use crate::{Error, ErrorKind, Result};
 
 /// How long the store keeps a session whose cookie ends with the browser: 7 days, as in bottle-session.

@@ -180,10 +180,10 @@ impl MemoryStore {
     fn operate<T>(&self, load: &Load<'_>, act: impl FnOnce(&mut Fields) -> Result<T>) -> Result<T> {
         let (mut shard, now) = self.shard(load.id);
         let kept = shard.live(load.id, &load.lifetimes, now, &self.held).ok_or_else(gone)?;
-        let answer = act(&mut kept.fields)?;
+        let answer = act(&mut kept.fields);
         kept.saved = now;
         shard.touch(load.id, &load.lifetimes, now);
-        Ok(answer)
+        answer
     }
 
     /// Makes sure that one more session has its place.
@@ -494,8 +494,9 @@ mod tests {
             let fields =
                 pairs.iter().map(|(key, value)| (key.to_string(), Some(value.to_string())));
             let changes = Changes { cleared: false, fields: fields.collect() };
-            let (lifetimes, remember) = (LIFETIMES, None);
-            self.store.save(&Save { id, action, changes: &changes, lifetimes, remember })
+            let (lifetimes, remember, created) = (LIFETIMES, None, None);
+            let changes = &changes;
+            self.store.save(&Save { id, action, changes, lifetimes, remember, created })
         }
 
         fn create(&self) -> SessionId {
@@ -533,8 +534,8 @@ mod tests {
         fixture.store = fixture.store.capacity(100);
         let ids: Vec<_> = (0..100).map(|_| fixture.create()).collect();
         fixture.pass(59);
-        assert!(fixture.load(&ids[7]).is_some());
-        fixture.pass(1);
+        assert_eq!(fixture.save(&ids[7], Action::Update, &[]).unwrap(), Saved::Stored);
+        fixture.pass(7);
         let fresh: Vec<_> = (0..99).map(|_| fixture.create()).collect();
         assert!(fixture.save(&fixture.id(), Action::Create, &[]).is_err());
         assert!(fixture.load(&ids[7]).is_some());
@@ -559,7 +560,7 @@ mod tests {
         for _ in 0..2000 {
             fixture.create();
         }
-        fixture.pass(60);
+        fixture.pass(66);
         for _ in 0..1000 {
             fixture.create();
         }
@@ -574,11 +575,11 @@ mod tests {
         for round in 0..1000 {
             let id = fixture.create();
             let to = fixture.id();
-            fixture.load(&id);
+            fixture.save(&id, Action::Update, &[]).unwrap();
             fixture.save(&id, Action::Rotate { to: &to }, &[]).unwrap();
             fixture.save(&to, Action::Destroy, &[]).unwrap();
             fixture.pass(round % 2);
-            assert!(fixture.load(&kept).is_some());
+            assert_eq!(fixture.save(&kept, Action::Update, &[]).unwrap(), Saved::Stored);
         }
         assert_eq!((fixture.store.len(), fixture.queued()), (1, 1));
     }
@@ -589,8 +590,14 @@ mod tests {
         let id = fixture.id();
         let lifetimes = Lifetimes { idle: Duration::MAX, absolute: Some(Duration::MAX) };
         let changes = Changes::default();
-        let save =
-            Save { id: &id, action: Action::Create, changes: &changes, lifetimes, remember: None };
+        let save = Save {
+            id: &id,
+            action: Action::Create,
+            changes: &changes,
+            lifetimes,
+            remember: None,
+            created: None,
+        };
         fixture.store.save(&save).unwrap();
         fixture.pass(u64::from(u32::MAX));
         assert!(fixture.store.load(&Load { id: &id, lifetimes }).unwrap().is_some());
@@ -639,7 +646,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Session, "{error}");
         }
         let fields = fixture.load(&id).unwrap().fields;
-        assert_eq!(fields, [("a".into(), "1".into()), ("b".into(), "2".into())]);
+        assert!(fields.iter().eq([("a", "1"), ("b", "2")]));
         assert_eq!(fixture.store.increment(&load, "a", 10).unwrap(), 11);
     }
 }

@@ -6,6 +6,7 @@ mod record;
 mod steps;
 mod transaction;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, RwLock};
 
@@ -14,8 +15,8 @@ use self::load::LoadStep;
 use self::record::Key;
 use self::steps::{Step, Steps};
 use super::contract::{
-    BreakerObserver, Caps, DamageObserver, Lifetimes, Load, PipelinedStore, Record, Save, Saved,
-    SessionStore, StoreOperation,
+    Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, PipelinedStore, Record, Save,
+    Saved, SessionStore, StoreOperation,
 };
 use crate::pipeline::operation::{Operation, Remote};
 use crate::redis::{RedisCluster, RedisPool, refusal, slot};
@@ -279,8 +280,23 @@ impl SessionStore for RedisStore {
     }
 
     fn save_many(&self, batch: &[Save<'_>]) -> Vec<Result<Saved>> {
-        let saved = self.run(batch.iter().map(|save| ChangeStep::save(&self.settings, save)));
-        saved.into_iter().map(saved_of).collect()
+        // One session more than once: what comes later finds done what came before, also where that took two round
+        // trips.
+        let (mut saved, mut start, mut seen) = (Vec::with_capacity(batch.len()), 0, HashSet::new());
+        for end in 0..=batch.len() {
+            let ids = batch.get(end).map(|save| match save.action {
+                Action::Rotate { to } => [save.id, to],
+                _ => [save.id; 2],
+            });
+            if ids.is_none_or(|ids| ids.iter().any(|id| seen.contains(id))) {
+                let part = batch[start..end].iter();
+                let steps = part.map(|save| ChangeStep::save(&self.settings, save));
+                saved.extend(self.run(steps).into_iter().map(saved_of));
+                (start, seen) = (end, HashSet::new());
+            }
+            seen.extend(ids.into_iter().flatten());
+        }
+        saved
     }
 
     fn pipelined(&self) -> Option<&dyn PipelinedStore> {

@@ -52,8 +52,8 @@ pub(super) struct ChangeStep {
     /// When the session was created, in milliseconds since 1970, as far as is known.
     created: Option<u64>,
     values: Values,
-    /// Written, and what that came to; only the record's end is still to be corrected.
-    written: Option<Done>,
+    /// What came of writing; only the record's end is still to be corrected.
+    written: Option<Result<Done>>,
     state: State,
     /// How many commands the last transaction had.
     queued: usize,
@@ -177,7 +177,8 @@ impl ChangeStep {
         // Together with what others set it may become more.
         self.unless(checked.and(self.settings.caps.check(count, bytes)));
         if count == 0 && matches!(self.what, What::Create) && !self.settings.keeps_empty() {
-            self.state = State::Over(Ok(Done::Saved(Saved::Stored)));
+            // There is nothing to write.
+            self.state = State::Comparing;
         }
     }
 
@@ -229,6 +230,10 @@ impl ChangeStep {
         match operation {
             Some(Atomic::Increment(name, by)) => {
                 calls.push(Call::new("HINCRBY").with(name.as_bytes()).with_number(*by));
+                if !self.has_proof() {
+                    // Through a script: a number of Lua has only 53 bits, and so the sum comes as text.
+                    calls.push(Call::new("HGET").with(name.as_bytes()));
+                }
             }
             Some(Atomic::SetIfAbsent(name, value)) => {
                 calls.push(Call::new("HSETNX").with(name.as_bytes()).with(value.as_bytes()));
@@ -245,18 +250,18 @@ impl ChangeStep {
     fn create(&self, round: &mut Round<'_>, now: u64) -> usize {
         let key = &self.key.name[..];
         let proof = self.has_proof().then(|| self.key.proof(now));
-        let (calls, ends) = (self.calls(now, proof.as_deref()), self.kept_for(Some(now), now));
+        let mut calls = self.calls(now, proof.as_deref());
+        calls.push(Call::expiry(self.kept_for(Some(now), now)));
         let in_cluster = round.is_for_one_key();
         let mut transaction = Transaction::begin(round);
         if in_cluster {
             // A command for two keys is refused while their slot is on its way to another node.
             transaction.script(GUARD, &[key], &[b"0"], &calls);
-            return transaction.end(key, ends);
+            return transaction.commit();
         }
         // The record is made under a key that nobody sees, and takes its place if that is free.
-        let made = [key, b".new"].concat();
+        let made = self.unseen();
         calls.iter().for_each(|call| transaction.call(&made, call));
-        transaction.expire(&made, ends);
         transaction.command(&[b"RENAMENX", &made, key]);
         transaction.command(&[b"UNLINK", &made]);
         transaction.commit()
@@ -264,25 +269,31 @@ impl ChangeStep {
 
     fn update(&self, round: &mut Round<'_>, now: u64) -> usize {
         let key = &self.key.name[..];
-        let (mut calls, ends) = (self.calls(now, None), self.kept_for(self.created, now));
+        let (mut calls, expiry) =
+            (self.calls(now, None), Call::expiry(self.kept_for(self.created, now)));
+        let is_alone = round.is_for_one_key();
         let mut transaction = Transaction::begin(round);
         if !self.has_proof() {
             if self.values.cleared {
                 calls.insert(0, Call::new("UNLINK"));
             }
+            calls.push(expiry);
             transaction.script(GUARD, &[key], &[b"1"], &calls);
-            return transaction.end(key, ends);
+            self.or_nothing(&mut transaction, is_alone);
+            return transaction.commit();
         }
         if self.values.cleared {
             transaction.script(EMPTY, &[key], &[b"1"], &[]);
         }
         calls.iter().for_each(|call| transaction.call(key, call));
         transaction.command(&[b"HMGET", key, PROOF, REMEMBER]);
-        transaction.end(key, ends)
+        transaction.call(key, &expiry);
+        transaction.commit()
     }
 
     fn rotate(&self, round: &mut Round<'_>, to: &Key, former: Option<&Key>, now: u64) -> usize {
-        let (calls, ends) = (self.calls(now, None), self.kept_for(self.created, now));
+        let mut calls = self.calls(now, None);
+        calls.push(Call::expiry(self.kept_for(self.created, now)));
         let mut keys = vec![&self.key.name[..], &to.name];
         keys.extend(former.map(|former| &former.name[..]));
         let oldest = match self.lifetimes.absolute {
@@ -292,23 +303,43 @@ impl ChangeStep {
         let owners = if self.has_proof() { [self.key.owner(), to.owner()] } else { [&b""[..]; 2] };
         let (oldest, cleared) = (oldest.to_string(), u8::from(self.values.cleared).to_string());
         let arguments = [owners[0], owners[1], oldest.as_bytes(), cleared.as_bytes()];
+        let is_alone = round.is_for_one_key();
         let mut transaction = Transaction::begin(round);
         transaction.script(ROTATE, &keys, &arguments, &calls);
-        if self.has_proof() {
-            transaction.command(&[b"HMGET", &to.name, PROOF, REMEMBER]);
+        match self.has_proof() {
+            true => transaction.command(&[b"HMGET", &to.name, PROOF, REMEMBER]),
+            false => transaction.command(&[b"EXISTS", &to.name]),
         }
-        transaction.end(&to.name, ends)
+        self.or_nothing(&mut transaction, is_alone);
+        transaction.commit()
+    }
+
+    /// A key that nobody ever sees: at the end of each transaction it is not there.
+    fn unseen(&self) -> Vec<u8> {
+        [&self.key.name[..], b".new"].concat()
+    }
+
+    /// What a script may not do is found out in its midst; what a transaction may not do, before it begins. This one
+    /// does nothing, but without PEXPIRE nothing is done.
+    fn or_nothing(&self, transaction: &mut Transaction<'_, '_>, is_alone: bool) {
+        if !is_alone {
+            transaction.call(&self.unseen(), &Call::expiry(1));
+        }
+    }
+
+    /// Removes what a late save has left, if there is no session.
+    fn clean_up(&self, round: &mut Round<'_>) {
+        let dead: &[u8] = if self.has_proof() { b"0" } else { b"-1" };
+        round.command(&[b"EVAL", EMPTY.as_bytes(), b"1", &self.key.name, dead]);
     }
 
     // What is answered.
 
     fn created(&mut self, mut results: Replies<'_>) -> Result<State, Unfit> {
-        // Of the script and PEXPIRE in a cluster, else of the values, PEXPIRE, RENAMENX and UNLINK.
-        let in_cluster = results.len() == 2;
-        let before = if in_cluster { 0 } else { results.len().saturating_sub(2) };
-        for _ in 0..before {
+        // That of the script in a cluster, else those of the values, PEXPIRE, RENAMENX and UNLINK.
+        for _ in 0..results.len().saturating_sub(2) {
             match results.next() {
-                Some(Reply::Error(line)) => return Ok(State::Over(Err(refused(line)))),
+                Some(Reply::Error(line)) => return Ok(self.refused(line)),
                 Some(Reply::Integer(_)) => {}
                 _ => return Err(Unfit::OutOfStep),
             }
@@ -316,20 +347,23 @@ impl ChangeStep {
         match results.next() {
             Some(Reply::Integer(1) | Reply::Array(_)) => Ok(State::Over(Ok(STORED))),
             Some(Reply::Integer(0) | Reply::Nil) => Ok(State::Comparing),
-            Some(Reply::Error(line)) => Ok(State::Over(Err(refused(line)))),
+            Some(Reply::Error(line)) => Ok(self.refused(line)),
             _ => Err(Unfit::OutOfStep),
         }
     }
 
-    /// Whether the record that is there is what was to be created: then this was the second time.
-    fn compared(&self, reply: Option<Reply<'_>>, now: SystemTime) -> Result<State, Unfit> {
-        let hash = match reply {
-            Some(Reply::Array(hash)) => hash,
-            Some(Reply::Error(line)) => return Ok(State::Over(Err(refused(line)))),
+    /// Whether the record that is there is what was to be created: then this was the second time. If it was what a
+    /// late save has left, it has made room by now.
+    fn compared(&self, replies: &mut Replies<'_>, now: SystemTime) -> Result<State, Unfit> {
+        let hash = match (replies.next(), replies.next()) {
+            (Some(Reply::Nil), Some(Reply::Array(hash))) => hash,
+            (Some(Reply::Error(line)), Some(_)) | (Some(_), Some(Reply::Error(line))) => {
+                return Ok(State::Over(Err(refused(line))));
+            }
             _ => return Err(Unfit::OutOfStep),
         };
-        let (settings, any) = (&self.settings, Lifetimes { idle: Duration::MAX, absolute: None });
-        let found = record::read(settings, settings.layout, &self.key, hash, &any, now);
+        let (settings, lifetimes) = (&self.settings, &self.lifetimes);
+        let found = record::read(settings, settings.layout, &self.key, hash, lifetimes, now);
         let mut wanted = Fields::new();
         for chunk in &self.values.set {
             let mut words = chunk.iter().map(String::from_utf8_lossy);
@@ -337,20 +371,25 @@ impl ChangeStep {
                 wanted.insert(&name, &value);
             }
         }
-        let there = found.ok().and_then(|found| found.record);
-        Ok(State::Over(match there.is_some_and(|record| record.fields == wanted) {
-            true => Ok(STORED),
-            false => Err(id_taken()),
-        }))
+        let is_wanted = match found.map(|found| found.record) {
+            Ok(Some(record)) => record.fields == wanted,
+            Ok(None) if hash.is_empty() && wanted.is_empty() => true,
+            Ok(None) if hash.is_empty() => return Ok(State::Writing),
+            // It has reached its absolute limit, and no update has found that yet.
+            Ok(None) => return Ok(State::Removing),
+            Err(_) => false,
+        };
+        Ok(State::Over(if is_wanted { Ok(STORED) } else { Err(id_taken()) }))
     }
 
     fn updated(&mut self, mut results: Replies<'_>, now: SystemTime) -> Result<State, Unfit> {
         if !self.has_proof() {
-            return match (results.next(), results.next()) {
-                (Some(Reply::Error(line)), _) => Ok(self.refused(line)),
-                (Some(Reply::Nil), Some(Reply::Integer(_))) => Ok(self.gone()),
-                (Some(Reply::Array(mut replies)), Some(Reply::Integer(_))) => {
-                    let count = replies.len();
+            return match results.next() {
+                Some(Reply::Error(line)) => Ok(self.refused(line)),
+                Some(Reply::Nil) => Ok(self.gone()),
+                Some(Reply::Array(mut replies)) => {
+                    // The last one is that to PEXPIRE.
+                    let count = replies.len().saturating_sub(1);
                     match self.answer_among(&mut replies, count)? {
                         Ok(answer) => Ok(State::Over(Ok(self.done(answer)?))),
                         Err(line) => Ok(self.refused(line)),
@@ -362,39 +401,52 @@ impl ChangeStep {
         // Those of the values, then HMGET and PEXPIRE.
         let count = results.len().saturating_sub(2);
         let answer = self.answer_among(&mut results, count)?;
-        self.settled(results, answer, now)
+        match (results.next(), results.next()) {
+            (Some(Reply::Error(line)), _) | (_, Some(Reply::Error(line))) => Ok(self.refused(line)),
+            // Of a key that has ended in the midst of the transaction, as it can in Redis 5.
+            (Some(Reply::Array(_)), Some(Reply::Integer(0))) => Ok(self.gone()),
+            (Some(Reply::Array(own)), Some(Reply::Integer(_))) => self.settled(own, answer, now),
+            _ => Err(Unfit::OutOfStep),
+        }
     }
 
     fn rotated(&mut self, mut results: Replies<'_>, now: SystemTime) -> Result<State, Unfit> {
         let What::Rotate { to, .. } = &self.what else { return Err(Unfit::OutOfStep) };
-        match results.next() {
-            Some(Reply::Array(_)) if self.has_proof() => {
+        let moved = match results.next() {
+            Some(Reply::Array(_)) => true,
+            Some(Reply::Nil) => false,
+            Some(Reply::Integer(0)) => return Ok(State::Over(Err(id_taken()))),
+            Some(Reply::Error(line)) => return Ok(self.refused(line)),
+            Some(Reply::Bulk(proof)) => {
+                return match self.key.created(proof) {
+                    Ok(_) | Err(Unfit::Damaged(_) | Unfit::TooLarge) => Ok(self.gone()),
+                    Err(Unfit::Newer) => Ok(State::Over(Err(newer()))),
+                    Err(unfit) => self.unfit(unfit),
+                };
+            }
+            _ => return Err(Unfit::OutOfStep),
+        };
+        // Under its old id it is not. If it is under the new one, who but this move can have brought it there?
+        let (own, is_there) = match results.next() {
+            Some(Reply::Array(own)) => {
+                let proof = { own }.next().and_then(Reply::bulk);
+                let created = proof.and_then(|proof| to.created(proof).ok());
+                (Some(own), created.is_some_and(|created| !self.is_past_absolute(created, now)))
+            }
+            Some(Reply::Integer(keys)) => (None, keys == 1),
+            Some(Reply::Error(line)) => return Ok(self.refused(line)),
+            _ => return Err(Unfit::OutOfStep),
+        };
+        match (moved, own) {
+            (true, Some(own)) => {
                 // From here on it is an update of the record under its new key.
                 self.key = to.clone();
                 self.what = What::Update;
-                self.settled(results, Ok(None), now)
+                self.settled(own, Ok(None), now)
             }
-            Some(Reply::Array(_)) => Ok(State::Over(Ok(STORED))),
-            // It is there under the new id: who but this move could have brought it there?
-            Some(Reply::Nil) => Ok(match (self.has_proof(), results.next()) {
-                (true, Some(Reply::Array(mut own))) => match own.next() {
-                    Some(Reply::Bulk(proof)) if to.created(proof).is_ok() => {
-                        State::Over(Ok(STORED))
-                    }
-                    _ => self.gone(),
-                },
-                (false, Some(Reply::Integer(1))) => State::Over(Ok(STORED)),
-                (false, Some(Reply::Integer(_))) => self.gone(),
-                _ => return Err(Unfit::OutOfStep),
-            }),
-            Some(Reply::Integer(0)) => Ok(State::Over(Err(id_taken()))),
-            Some(Reply::Bulk(proof)) => match self.key.created(proof) {
-                Ok(_) | Err(Unfit::Damaged(_) | Unfit::TooLarge) => Ok(self.gone()),
-                Err(Unfit::Newer) => Ok(State::Over(Err(newer()))),
-                Err(unfit) => self.unfit(unfit),
-            },
-            Some(Reply::Error(line)) => Ok(self.refused(line)),
-            _ => Err(Unfit::OutOfStep),
+            (true, None) => Ok(State::Over(Ok(STORED))),
+            (false, _) if is_there => Ok(State::Over(Ok(STORED))),
+            (false, _) => Ok(self.gone()),
         }
     }
 
@@ -424,17 +476,11 @@ impl ChangeStep {
     /// Reads what an update asks for at its end: whether there is a session, and how long it is to live.
     fn settled(
         &mut self,
-        mut results: Replies<'_>,
+        mut own: Replies<'_>,
         answer: Result<Option<Reply<'_>>, &[u8]>,
         now: SystemTime,
     ) -> Result<State, Unfit> {
-        let (proof, own) = match results.next() {
-            Some(Reply::Array(mut own)) if own.len() == 2 => (own.next(), own.next()),
-            Some(Reply::Error(line)) => return Ok(self.refused(line)),
-            _ => return Err(Unfit::OutOfStep),
-        };
-        let Some(Reply::Integer(has_end)) = results.next() else { return Err(Unfit::OutOfStep) };
-        let created = match proof {
+        let created = match own.next() {
             Some(Reply::Nil) => return Ok(State::CleaningUp),
             Some(Reply::Bulk(proof)) => match self.key.created(proof) {
                 Ok(created) => created,
@@ -444,21 +490,15 @@ impl ChangeStep {
             },
             _ => return Err(Unfit::OutOfStep),
         };
-        if let Some(limit) = self.lifetimes.absolute.map(record::milliseconds)
-            && created.saturating_add(limit) <= record::milliseconds_since_1970(now)
-        {
+        if self.is_past_absolute(created, now) {
             return Ok(State::Removing);
         }
-        let answer = match answer {
-            Ok(_) if has_end == 0 => return Ok(self.gone()),
-            Ok(answer) => answer,
-            Err(line) => return Ok(self.refused(line)),
+        let done = match (self.written.take(), answer) {
+            (Some(written), _) => written,
+            (None, Ok(answer)) => Ok(self.done(answer)?),
+            (None, Err(line)) => Err(self.refusal(line)),
         };
-        let done = match self.written.take() {
-            Some(written) => written,
-            None => self.done(answer)?,
-        };
-        let own = own.and_then(Reply::bulk).and_then(record::number);
+        let own = own.next().and_then(Reply::bulk).and_then(record::number);
         match own.filter(|own| *own != record::milliseconds(self.idle)) {
             // Somebody else has set it since this session was loaded.
             Some(own) => {
@@ -467,8 +507,15 @@ impl ChangeStep {
                 self.written = Some(done);
                 Ok(State::Writing)
             }
-            None => Ok(State::Over(Ok(done))),
+            None => Ok(State::Over(done)),
         }
+    }
+
+    fn is_past_absolute(&self, created: u64, now: SystemTime) -> bool {
+        let end = |limit| created.saturating_add(record::milliseconds(limit));
+        self.lifetimes
+            .absolute
+            .is_some_and(|limit| end(limit) <= record::milliseconds_since_1970(now))
     }
 
     fn done(&self, answer: Option<Reply<'_>>) -> Result<Done, Unfit> {
@@ -478,6 +525,10 @@ impl ChangeStep {
                 Some(Atomic::Increment(..) | Atomic::SetIfAbsent(..)),
                 Some(Reply::Integer(number)),
             ) => Ok(Done::Number(number)),
+            (Some(Atomic::Increment(..)), Some(Reply::Bulk(sum))) => {
+                let sum = std::str::from_utf8(sum).ok().and_then(|sum| sum.parse().ok());
+                sum.map(Done::Number).ok_or(Unfit::OutOfStep)
+            }
             (Some(Atomic::Take(names)), None) if names.is_empty() => Ok(Done::Values(Vec::new())),
             (Some(Atomic::Take(names)), Some(Reply::Array(values)))
                 if values.len() == names.len() =>
@@ -496,20 +547,24 @@ impl ChangeStep {
     fn gone(&mut self) -> State {
         State::Over(match (self.written.take(), &self.values.operation) {
             // It has ended since.
-            (Some(written), _) => Ok(written),
+            (Some(written), _) => written,
             (None, None) => Ok(Done::Saved(Saved::Gone)),
             (None, Some(_)) => Err(gone()),
         })
     }
 
     fn refused(&self, line: &[u8]) -> State {
+        State::Over(Err(self.refusal(line)))
+    }
+
+    fn refusal(&self, line: &[u8]) -> Error {
         let is = |part: &[u8]| memchr::memmem::find(line, part).is_some();
-        State::Over(Err(match &self.values.operation {
+        match &self.values.operation {
             Some(Atomic::Increment(name, _)) if is(b"not an integer") || is(b"overflow") => {
                 not_a_number(name)
             }
             _ => refused(line),
-        }))
+        }
     }
 
     /// The record is somebody else's: the connection is closed.
@@ -543,12 +598,11 @@ impl Step for ChangeStep {
         let mut longest_reply = SHORT_REPLY;
         match (&self.state, &self.what) {
             (State::Comparing, _) => {
+                self.clean_up(round);
                 round.command(&[b"HGETALL", &self.key.name]);
                 longest_reply = record::longest_reply(&self.settings);
             }
-            (State::CleaningUp, _) => {
-                round.command(&[b"EVAL", EMPTY.as_bytes(), b"1", &self.key.name, b"0"]);
-            }
+            (State::CleaningUp, _) => self.clean_up(round),
             (State::Removing, _) => round.command(&[b"UNLINK", &self.key.name]),
             (_, What::Create) => {
                 self.queued = self.create(round, now);
@@ -575,7 +629,12 @@ impl Step for ChangeStep {
 
     fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
         self.state = match (&self.state, &self.what) {
-            (State::Comparing, _) => self.compared(replies.next(), now)?,
+            (State::Comparing, _) => self.compared(replies, now)?,
+            (State::Removing, What::Create) => match replies.next() {
+                Some(Reply::Integer(_)) => State::Writing,
+                Some(Reply::Error(line)) => self.refused(line),
+                _ => return Err(Unfit::OutOfStep),
+            },
             // Whether that worked or not: no reader takes it for a session.
             (State::CleaningUp | State::Removing, _) => match replies.next() {
                 Some(_) => self.gone(),

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::record::{self, Found, Key, SHORT_REPLY, Unfit};
 use super::steps::{Request, Step};
-use super::transaction::{self, Outcome, Transaction};
+use super::transaction::{self, Call, Outcome, Transaction};
 use super::{Layout, MOVE, Settings, desync, foreign, newer, refused};
 use crate::pipeline::operation::Round;
 use crate::redis::{RedisReply as Reply, Replies};
@@ -118,7 +118,8 @@ impl Step for LoadStep {
                 let keys: [&[u8]; 2] = [&self.key.name, &former.name];
                 transaction.script(MOVE, &keys, &[&proof, saved.as_bytes()], &[]);
                 transaction.command(&[b"HGETALL", &self.key.name]);
-                *queued = transaction.end(&self.key.name, ends);
+                transaction.call(&self.key.name, &Call::expiry(ends));
+                *queued = transaction.commit();
             }
             (State::Looking, Some(former)) => round.command(&[b"HGETALL", &former.name]),
             _ => {
@@ -134,8 +135,7 @@ impl Step for LoadStep {
     }
 
     fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
-        let state = std::mem::replace(&mut self.state, State::Over(Err(desync())));
-        self.state = match state {
+        self.state = match std::mem::replace(&mut self.state, State::Reading) {
             State::Reading => {
                 let layout = self.settings.layout;
                 let read = self.read(replies.next(), layout, now)?;

@@ -172,8 +172,10 @@ pub(super) fn read(
 }
 
 /// How long ago a session was saved. Where it was saved with another idle limit than it has, as it can be if it was
-/// remembered at the same moment, its record ends too early or too late until it is saved anew: as long ago as counts.
+/// remembered at the same moment, its record ends too early or too late until it is saved anew, which it is once a tenth of the limit
+/// has passed.
 fn age(saved: Option<&[u8]>, idle: Duration, now: SystemTime) -> Duration {
+    let due = idle / 10;
     let times = saved.and_then(|saved| {
         let dot = saved.iter().position(|byte| *byte == b'.')?;
         Some((number(&saved[..dot])?, number(&saved[dot + 1..])?))
@@ -181,9 +183,9 @@ fn age(saved: Option<&[u8]>, idle: Duration, now: SystemTime) -> Duration {
     match times {
         Some((at, for_idle)) => {
             let ago = Duration::from_millis(milliseconds_since_1970(now).saturating_sub(at));
-            if for_idle == milliseconds(idle) { ago } else { ago.max(idle) }
+            if for_idle == milliseconds(idle) { ago } else { ago.max(due) }
         }
-        None => idle,
+        None => due,
     }
 }
 

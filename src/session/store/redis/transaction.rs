@@ -32,6 +32,11 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Sets when the key ends, from now on in milliseconds.
+    pub(super) fn expiry(ends: u64) -> Call<'a> {
+        Call::new("PEXPIRE").with_number(ends.try_into().unwrap_or(i64::MAX))
+    }
+
     fn arguments(&self) -> usize {
         self.own.len() + self.more.map_or(0, Words::len)
     }
@@ -90,17 +95,6 @@ impl<'a, 'b> Transaction<'a, 'b> {
             }
         });
         self.queued += 1;
-    }
-
-    /// Sets when the key ends, from now on in milliseconds.
-    pub(super) fn expire(&mut self, key: &[u8], ends: u64) {
-        self.call(key, &Call::new("PEXPIRE").with_number(ends.try_into().unwrap_or(i64::MAX)));
-    }
-
-    /// The same as the last command.
-    pub(super) fn end(mut self, key: &[u8], ends: u64) -> usize {
-        self.expire(key, ends);
-        self.commit()
     }
 
     /// Ends it. The answer is how many commands were queued.

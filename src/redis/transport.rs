@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::config::{Address, RedisConfig};
 use super::stream::Stream;
 
-pub(super) enum Wire {
+pub(super) enum Transport {
     Bare(Stream),
     #[cfg(feature = "rustls")]
     Tls(Box<rustls::StreamOwned<rustls::ClientConnection, Stream>>),
@@ -72,33 +72,37 @@ impl Trust {
     }
 }
 
-impl Wire {
-    pub(super) fn connect(address: &Address, trust: &Trust, deadline: Instant) -> Result<Wire> {
+impl Transport {
+    pub(super) fn connect(
+        address: &Address,
+        trust: &Trust,
+        deadline: Instant,
+    ) -> Result<Transport> {
         let stream = Stream::connect(address, deadline)?;
         match address {
-            Address::Tcp { host, tls: true, .. } => Wire::inside_tls(stream, host, trust),
-            _ => Ok(Wire::Bare(stream)),
+            Address::Tcp { host, tls: true, .. } => Transport::inside_tls(stream, host, trust),
+            _ => Ok(Transport::Bare(stream)),
         }
     }
 
     #[cfg(feature = "rustls")]
-    fn inside_tls(stream: Stream, host: &str, trust: &Trust) -> Result<Wire> {
+    fn inside_tls(stream: Stream, host: &str, trust: &Trust) -> Result<Transport> {
         use std::io::Error;
 
         let config = trust.tls.clone().ok_or_else(|| Error::other("TLS was not set up"))?;
         let name =
             rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(Error::other)?;
         let session = rustls::ClientConnection::new(config, name).map_err(Error::other)?;
-        let mut wire = rustls::StreamOwned::new(session, stream);
+        let mut transport = rustls::StreamOwned::new(session, stream);
         // Here, so that a certificate that is not trusted is an error of connecting.
-        while wire.conn.is_handshaking() {
-            wire.conn.complete_io(&mut wire.sock)?;
+        while transport.conn.is_handshaking() {
+            transport.conn.complete_io(&mut transport.sock)?;
         }
-        Ok(Wire::Tls(Box::new(wire)))
+        Ok(Transport::Tls(Box::new(transport)))
     }
 
     #[cfg(not(feature = "rustls"))]
-    fn inside_tls(_: Stream, _: &str, _: &Trust) -> Result<Wire> {
+    fn inside_tls(_: Stream, _: &str, _: &Trust) -> Result<Transport> {
         Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "TLS needs the feature `rustls`"))
     }
 
@@ -114,68 +118,68 @@ impl Wire {
 
     pub(super) fn set_nonblocking(&mut self, nonblocking: bool) -> Result<()> {
         match self {
-            Wire::Bare(stream) => stream.set_nonblocking(nonblocking),
+            Transport::Bare(stream) => stream.set_nonblocking(nonblocking),
             #[cfg(feature = "rustls")]
-            Wire::Tls(wire) => wire.sock.set_nonblocking(nonblocking),
+            Transport::Tls(transport) => transport.sock.set_nonblocking(nonblocking),
         }
     }
 
     /// Ends it, as a server does that has enough.
     #[cfg(all(test, unix))]
     pub(super) fn shut_down(&self) {
-        if let Wire::Bare(stream) = self {
+        if let Transport::Bare(stream) = self {
             stream.shut_down();
         }
     }
 
     #[cfg(unix)]
     pub(super) fn is_tls(&self) -> bool {
-        !matches!(self, Wire::Bare(_))
+        !matches!(self, Transport::Bare(_))
     }
 
     #[cfg(unix)]
     pub(super) fn fd(&self) -> std::os::fd::RawFd {
         match self {
-            Wire::Bare(stream) => stream.fd(),
+            Transport::Bare(stream) => stream.fd(),
             #[cfg(feature = "rustls")]
-            Wire::Tls(wire) => wire.sock.fd(),
+            Transport::Tls(transport) => transport.sock.fd(),
         }
     }
 
     /// From now on, this is when reading and writing end.
     pub(super) fn until(&mut self, deadline: Instant) {
         match self {
-            Wire::Bare(stream) => stream.until(deadline),
+            Transport::Bare(stream) => stream.until(deadline),
             #[cfg(feature = "rustls")]
-            Wire::Tls(wire) => wire.sock.until(deadline),
+            Transport::Tls(transport) => transport.sock.until(deadline),
         }
     }
 }
 
-impl Read for Wire {
+impl Read for Transport {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         match self {
-            Wire::Bare(stream) => stream.read(buffer),
+            Transport::Bare(stream) => stream.read(buffer),
             #[cfg(feature = "rustls")]
-            Wire::Tls(wire) => wire.read(buffer),
+            Transport::Tls(transport) => transport.read(buffer),
         }
     }
 }
 
-impl Write for Wire {
+impl Write for Transport {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         match self {
-            Wire::Bare(stream) => stream.write(bytes),
+            Transport::Bare(stream) => stream.write(bytes),
             #[cfg(feature = "rustls")]
-            Wire::Tls(wire) => wire.write(bytes),
+            Transport::Tls(transport) => transport.write(bytes),
         }
     }
 
     fn flush(&mut self) -> Result<()> {
         match self {
-            Wire::Bare(stream) => stream.flush(),
+            Transport::Bare(stream) => stream.flush(),
             #[cfg(feature = "rustls")]
-            Wire::Tls(wire) => wire.flush(),
+            Transport::Tls(transport) => transport.flush(),
         }
     }
 }

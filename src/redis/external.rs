@@ -17,28 +17,28 @@ use ::redis::{ServerError, Value};
 use r2d2_redis::redis::{self as old, ErrorKind as OldErrorKind};
 use r2d2_redis::{RedisConnectionManager, r2d2};
 
-use super::link::Reply;
+use super::connection::Reply;
 
 /// The application's own pool.
-pub(super) type LentPool = r2d2::Pool<RedisConnectionManager>;
+pub(super) type ExternalPool = r2d2::Pool<RedisConnectionManager>;
 
 /// A connection that is taken when somebody is there to use it, and goes back when it is dropped: what
 /// nobody uses is the application's.
-pub(super) struct Lent {
-    pool: LentPool,
+pub(super) struct External {
+    pool: ExternalPool,
     /// `None` until then, and once it is given up.
     connection: Option<r2d2::PooledConnection<RedisConnectionManager>>,
     /// Whether its pool may have it back.
     pub(super) fit: bool,
 }
 
-impl Lent {
-    pub(super) fn of(pool: &LentPool) -> Lent {
-        Lent { pool: pool.clone(), connection: None, fit: false }
+impl External {
+    pub(super) fn of(pool: &ExternalPool) -> External {
+        External { pool: pool.clone(), connection: None, fit: false }
     }
 
     /// Takes a connection before the deadline, unless it has one.
-    pub(super) fn take(&mut self, deadline: Instant) -> Result<(), NotLent> {
+    pub(super) fn take(&mut self, deadline: Instant) -> Result<(), NotTaken> {
         if self.connection.is_some() {
             return Ok(());
         }
@@ -49,9 +49,9 @@ impl Lent {
         match taken {
             Ok(connection) => self.connection = Some(connection),
             Err(_) if self.pool.state().connections >= self.pool.max_size() => {
-                return Err(NotLent::AllInUse);
+                return Err(NotTaken::AllInUse);
             }
-            Err(error) => return Err(NotLent::Down(error.to_string())),
+            Err(error) => return Err(NotTaken::Down(error.to_string())),
         }
         Ok(())
     }
@@ -89,8 +89,8 @@ type Taken = Result<r2d2::PooledConnection<RedisConnectionManager>, r2d2::Error>
 
 /// Takes a connection that its pool tests first, by a PING without a time-out. Where Redis is mute, it is not
 /// the request that waits for that but a thread of its own, one for each connection of the pool at most.
-fn take_tested(pool: &LentPool, deadline: Instant) -> Result<Taken, NotLent> {
-    let down = |why: String| NotLent::Down(why);
+fn take_tested(pool: &ExternalPool, deadline: Instant) -> Result<Taken, NotTaken> {
+    let down = |why: String| NotTaken::Down(why);
     let (give, taken) = mpsc::sync_channel(0);
     let theirs = pool.clone();
     // Sooner than the deadline, so that a pool whose connections are all in use can still say so.
@@ -100,14 +100,14 @@ fn take_tested(pool: &LentPool, deadline: Instant) -> Result<Taken, NotLent> {
         drop(give.send(theirs.get_timeout(patience)));
     };
     std::thread::Builder::new()
-        .name("redis-lent".to_owned())
+        .name("redis-external".to_owned())
         .spawn(take)
         .map_err(|error| down(error.to_string()))?;
     taken.recv_timeout(left(deadline)).map_err(|_| down("a connection is mute".to_owned()))
 }
 
 /// Why the application's pool gave no connection.
-pub(super) enum NotLent {
+pub(super) enum NotTaken {
     AllInUse,
     Down(String),
 }
@@ -126,7 +126,7 @@ fn receive(connection: &mut old::Connection, deadline: Instant) -> io::Result<Re
     }
 }
 
-impl Drop for Lent {
+impl Drop for External {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         // As r2d2_redis makes them: a command of the application may block as long as it likes.
