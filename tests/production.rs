@@ -1,7 +1,9 @@
 //! What operators see of a server: what it believes, what it logs, and how it ends.
 
 use std::io::Read;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bottle_session::http::StatusCode;
 use bottle_session::server::native::Native;
@@ -12,6 +14,7 @@ use bottle_session::{
 
 use crate::support::logs::{collect_logs, logs_of};
 use crate::support::process::Program;
+use crate::support::proxies::{Proxy, folder};
 use crate::support::serving::{Client, Serving};
 
 #[test]
@@ -180,4 +183,145 @@ fn a_process_out_of_file_descriptors_says_so_once_and_when_it_is_over() {
     wait_for("over: ", 1);
     assert_eq!(loud.len(), 2, "{loud:#?}");
     assert!(loud.iter().all(|line| line.contains("ERROR ")), "{loud:#?}");
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn counting() -> App {
+    let mut app = App::new();
+    app.get("/", || "hello");
+    app.post("/", |request: &Request| -> Result<String> { Ok(request.body()?.len().to_string()) });
+    app.post("/stream", |request: &Request| -> Result<String> {
+        let mut bytes = Vec::new();
+        request.body_reader()?.read_to_end(&mut bytes)?;
+        Ok(bytes.len().to_string())
+    });
+    app
+}
+
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n";
+
+#[test]
+fn a_server_that_shuts_down_answers_what_comes_on_open_connections_and_says_that_it_is_the_last() {
+    let native = Native::bind("127.0.0.1:0").unwrap().lame_duck(HOUR).head_deadline(HOUR);
+    let server = Serving::start(native, counting());
+    let (mut idle, mut half_head, mut half_body) =
+        (server.client(), server.client(), server.client());
+    assert_eq!(idle.get("/").header("connection"), None);
+    half_head.send(&POST[..30]);
+    half_body.send(POST).send("a");
+    // Connected, and nothing sent; perhaps not accepted yet.
+    let mut silent = server.client();
+    server.shutdown.shutdown();
+    while TcpStream::connect(server.address).is_ok() {
+        std::thread::yield_now();
+    }
+    idle.send(POST).send("abc");
+    half_head.send(&POST[30..]).send("abc");
+    half_body.send("bc");
+    silent.send(POST).send("abc");
+    for mut client in [idle, half_head, half_body, silent] {
+        let reply = client.reply();
+        assert_eq!((reply.text(), reply.header("connection")), ("3", Some("close")));
+        assert!(client.is_closed());
+    }
+    // Nobody is left to wait for, however long it might.
+    server.join();
+}
+
+#[test]
+fn a_request_that_has_not_fully_arrived_is_none_that_runs_when_the_server_shuts_down() {
+    let native = Native::bind("127.0.0.1:0")
+        .unwrap()
+        .lame_duck(Duration::from_millis(100))
+        .head_deadline(HOUR)
+        .idle_deadline(HOUR)
+        .body_rate(1, HOUR)
+        .drain_deadline(HOUR);
+    let server = Serving::start(native, counting());
+    let large = "POST /stream HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc";
+    let chunked = "POST /stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab";
+    let mut clients = Vec::new();
+    for part in ["", "\r\n", "GET / HT", &POST[..30], POST, large, chunked] {
+        let mut client = server.client();
+        client.send(part);
+        clients.push((part, client));
+    }
+    let mut idle = server.client();
+    assert_eq!(idle.get("/").text(), "hello");
+    server.shutdown.shutdown();
+    server.join();
+    assert!(idle.is_closed());
+    for (part, mut client) in clients {
+        // A handler that was reading can tell its client; the others have nobody who would.
+        let status = client.try_reply(false).map(|reply| reply.status);
+        assert_eq!(status, (part == large).then_some(503), "{part:?}");
+    }
+}
+
+/// Restarts a server twenty times while visitors post through this proxy.
+fn restart_under_load(proxy: &Proxy, listener: &TcpListener) {
+    let over = AtomicBool::new(false);
+    let (posted, served) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let visit = || {
+        let mut client = proxy.client();
+        while !over.load(Ordering::SeqCst) {
+            let reply = client.send(POST).send("abc").try_reply(false);
+            let reply = reply.expect("the proxy keeps its visitors");
+            assert_eq!((reply.status, reply.text()), (200, "3"), "{}", proxy.log());
+            posted.fetch_add(1, Ordering::SeqCst);
+            if reply.header("connection") == Some("close") {
+                client = proxy.client();
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let visitors: Vec<_> = (0..8).map(|_| scope.spawn(visit)).collect();
+        for _ in 0..20 {
+            // As systemd does: the socket stays, and the next process is handed it when the last one has ended.
+            let listener = listener.try_clone().unwrap();
+            let server = Serving::start(Native::from_listener(listener).unwrap(), counting());
+            let before = posted.load(Ordering::SeqCst);
+            while posted.load(Ordering::SeqCst) < before + 100
+                && !visitors.iter().any(|visitor| visitor.is_finished())
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            served.fetch_add(posted.load(Ordering::SeqCst) - before, Ordering::SeqCst);
+            if over.load(Ordering::SeqCst) || visitors.iter().any(|visitor| visitor.is_finished()) {
+                break;
+            }
+            server.shutdown.shutdown();
+            server.join();
+        }
+        // The last one serves those that are on their way.
+        let last = Native::from_listener(listener.try_clone().unwrap()).unwrap();
+        let last = Serving::start(last, counting());
+        over.store(true, Ordering::SeqCst);
+        visitors.into_iter().for_each(|visitor| visitor.join().unwrap());
+        drop(last);
+    });
+    assert!(served.load(Ordering::SeqCst) >= 2_000);
+}
+
+#[test]
+fn restarts_under_load_fail_no_visitor_behind_nginx() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lines = format!(
+        "upstream app {{ server {}; keepalive 16; }}\nserver {{ listen LISTEN;\nlocation / {{\n\
+         proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }}",
+        listener.local_addr().unwrap()
+    );
+    restart_under_load(&Proxy::nginx(folder("restart-nginx"), &lines), &listener);
+}
+
+#[test]
+fn restarts_under_load_fail_no_visitor_behind_haproxy() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lines = format!(
+        "defaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 5s\n\
+         listen app\n bind LISTEN\n http-reuse safe\n server one {}",
+        listener.local_addr().unwrap()
+    );
+    restart_under_load(&Proxy::haproxy(folder("restart-haproxy"), &lines), &listener);
 }

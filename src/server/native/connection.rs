@@ -107,6 +107,11 @@ impl Connection {
         matches!(self.state, State::Head) && self.input.is_empty()
     }
 
+    /// Whether it waits for a request, or for the rest of one.
+    pub(super) fn awaits_request(&self) -> bool {
+        matches!(self.state, State::Head | State::Body(_))
+    }
+
     /// Whether something can be done without waiting for the poller.
     pub(super) fn is_eager(&self) -> bool {
         self.readable || !self.input.is_empty()

@@ -97,6 +97,16 @@ impl Engine {
         }
     }
 
+    /// Whether a shutdown has come so far that what has not fully arrived is not waited for.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.options.cut_off.load(Ordering::SeqCst)
+    }
+
+    fn cut_off(&self) {
+        self.options.cut_off.store(true, Ordering::SeqCst);
+        self.event_loops.all().iter().for_each(|event_loop| event_loop.wake());
+    }
+
     /// Whether as many handlers block as may.
     pub(super) fn all_blocked(&self) -> bool {
         self.threads.is_full()
@@ -190,7 +200,7 @@ impl Engine {
     fn monitor(self: &Arc<Engine>) {
         let mut seen = Vec::new();
         let mut autoscaler = Autoscaler::new(&self.event_loops.all());
-        let (mut quiet, mut end) = (0, None);
+        let (mut quiet, mut end, mut lame_duck) = (0, None, None);
         while self.running.load(Ordering::SeqCst) > 0 {
             let stage = self.stage();
             let now = Instant::now();
@@ -201,6 +211,10 @@ impl Engine {
                 };
                 let due = end.map_or(now + wait, |end: Instant| end.min(now + wait));
                 end = Some(due);
+                let cut_off = *lame_duck.get_or_insert(now + self.options.lame_duck);
+                if now >= cut_off && !self.is_cut_off() {
+                    self.cut_off();
+                }
                 if now >= due && stage == ShutdownStage::Immediate {
                     log::warn!("ends while requests are still being handled");
                     return;

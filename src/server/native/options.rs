@@ -1,7 +1,7 @@
 //! Limits and deadlines.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::proxy::{Network, ProxyHeaders};
@@ -35,6 +35,9 @@ pub(super) struct Options {
     pub(super) linger: Duration,
     pub(super) linger_bytes: usize,
     pub(super) held: Held,
+    pub(super) lame_duck: Duration,
+    /// Set once what has not fully arrived will not be waited for.
+    pub(super) cut_off: Arc<AtomicBool>,
     pub(super) drain_deadline: Duration,
     pub(super) trusted_proxies: Vec<Network>,
     pub(super) proxy_headers: ProxyHeaders,
@@ -58,6 +61,8 @@ impl Default for Options {
             linger: Duration::from_secs(2),
             linger_bytes: 1024 * 1024,
             held: Held::default(),
+            lame_duck: Duration::from_secs(2),
+            cut_off: Arc::default(),
             drain_deadline: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
             proxy_headers: ProxyHeaders::default(),

@@ -141,7 +141,7 @@ impl Poller {
 
     /// Whether nothing is left and nothing will come.
     pub(super) fn is_empty_for_good(&self) -> bool {
-        self.closing && self.count() == 0
+        self.closing && self.count() == 0 && self.accepted.is_empty()
     }
 
     /// How many connections there are.
@@ -248,6 +248,7 @@ impl Poller {
         let eager = rest
             || !self.ready.is_empty()
             || !self.resumed.is_empty()
+            || !self.accepted.is_empty()
             || self.accept_at.is_some_and(|at| at <= now);
         // Without connections there are no deadlines.
         let scan = (self.count() > 0).then_some(self.next_scan);
@@ -414,16 +415,28 @@ impl Poller {
         self.accept_at = Some(now);
     }
 
-    /// Closes the listener and what is idle: nothing new is begun.
+    /// Takes the connections that wait to be accepted, and listens no more.
     pub(super) fn stop_accepting(&mut self) {
+        self.closing = true;
         let now = Instant::now();
-        (self.closing, self.listener, self.accept_at) = (true, None, None);
+        loop {
+            self.accept(now);
+            // It is due again at once as long as there are more; later, where there are no file descriptors.
+            if self.accept_at != Some(now) {
+                break;
+            }
+        }
+        (self.listener, self.accept_at) = (None, None);
+    }
+
+    /// Closes what is idle, and what waits for the rest of a request.
+    pub(super) fn close_unbegun(&mut self) {
+        let now = Instant::now();
         for slot in 0..self.slots.len() {
-            if let Slot::Here(connection) = &self.slots[slot]
-                && connection.is_idle()
-            {
+            let awaits = |slot: &Slot| matches!(slot, Slot::Here(it) if it.awaits_request());
+            if awaits(&self.slots[slot]) {
                 self.advance(slot, now);
-                if matches!(&self.slots[slot], Slot::Here(connection) if connection.is_idle()) {
+                if awaits(&self.slots[slot]) {
                     self.release(slot);
                 }
             }
