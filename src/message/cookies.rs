@@ -72,6 +72,10 @@ pub(crate) fn decoded(value: &str) -> Cow<'_, str> {
     percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed(value))
 }
 
+/// How long the name and value of a cookie may be together: browsers drop longer ones without a word (RFC 6265bis
+/// section 5.6).
+const LONGEST: usize = 4096;
+
 /// The `Set-Cookie` value of a cookie; the value is percent-encoded where RFC 6265 section 4.1.1 does not
 /// allow it as it is.
 pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
@@ -98,6 +102,15 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
     // Of a name that can come back nothing needs to be encoded; the `cookie` crate would, a `#` for one.
     let encoded = cookie.encoded().to_string();
     let value = encoded.split_once('=').map_or("", |(_, value)| value);
+    let length = cookie.name().len() + value.len();
+    if length > LONGEST {
+        let text = format!(
+            "cookie {:?} is {length} bytes long, and browsers drop what has more than {LONGEST} in name and \
+             value; a session holds more",
+            cookie.name()
+        );
+        return Err(Error::new(ErrorKind::Input, text));
+    }
     let mut value =
         HeaderValue::from_str(&format!("{}={value}", cookie.name())).map_err(|error| {
             let text = format!("cookie {:?} cannot be written as a header", cookie.name());
@@ -203,6 +216,19 @@ mod tests {
             assert_eq!(cookies.get("a").as_deref(), Some(value), "{value:?}");
             assert_eq!(cookies.iter().count(), 1, "{value:?}");
         }
+    }
+
+    #[test]
+    fn a_cookie_that_browsers_would_drop_is_refused() {
+        let set = |value: String| set_cookie_value(&Cookie::new("name", value));
+        assert!(set("x".repeat(4092)).is_ok());
+        let error = set("x".repeat(4093)).unwrap_err().to_string();
+        let expected = "cookie \"name\" is 4097 bytes long, and browsers drop what has more than 4096 in name and \
+                        value; a session holds more";
+        assert_eq!(error, expected);
+        // As they are sent: each of these takes three bytes.
+        assert!(set(" ".repeat(1364)).is_ok());
+        assert!(set(" ".repeat(1365)).is_err());
     }
 
     #[test]
