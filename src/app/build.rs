@@ -125,6 +125,10 @@ impl Building {
             .collect();
         let providers: Vec<_> = slots.iter().filter_map(provider).collect();
         let title = format!("route {}", texts.join(", "));
+        for unknown in draft.skip.unknown(installed) {
+            let text = format!("{title} skips what is not there: {unknown}");
+            self.errors.push(Error::new(ErrorKind::Plugin, text).at(location));
+        }
         let around = slots.iter().filter(|(_, slot, skipped)| *slot < first_own && !skipped);
         for own in &draft.plugins {
             let fits = |other| compatible(&own.name, own.provision.as_ref(), other);
@@ -244,6 +248,7 @@ fn gathered(rules: &[Rule]) -> Wildcards {
         let own: HashMap<&str, usize> = rule.wildcards().zip(0..).collect();
         names.iter().map(|name| own.get(name.as_str()).copied()).collect()
     };
+    let floats = names.iter().map(|name| rules.iter().any(|rule| rule.has_float(name))).collect();
     let rules = rules.iter().map(|rule| (rule.text().to_owned(), places(rule))).collect();
-    Wildcards { names, rules }
+    Wildcards { names, floats, rules }
 }
