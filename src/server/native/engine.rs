@@ -15,7 +15,7 @@ use super::event_loop::{Activity, EventLoop, InFlight, Job, Task};
 use super::event_loops::EventLoops;
 use super::options::Options;
 use super::outgoing::Outgoing;
-use super::poller::{Returned, turn_away};
+use super::poller::Returned;
 use super::run_loop;
 use super::threads::Threads;
 use crate::logging::Recurring;
@@ -366,10 +366,11 @@ impl Engine {
 
     /// Gives accepted connections to the active event loops.
     pub(super) fn distribute(&self, event_loop: &EventLoop, accepted: Vec<Connection>) {
-        for connection in accepted {
-            if self.event_loops.connections() >= self.options.max_connections {
-                turn_away(&connection);
-            } else {
+        for mut connection in accepted {
+            let turned_away = self.options.turned_away.count();
+            let is_full =
+                self.event_loops.connections() >= self.options.max_connections + turned_away;
+            if !is_full || connection.turn_away() {
                 self.event_loops.welcome(Box::new(connection), event_loop);
             }
         }
@@ -414,7 +415,7 @@ impl Engine {
         }
         let mut connection = job.connection;
         connection.reclaim(job.stream);
-        let next = connection.answer(Outgoing::refusal(status));
+        let next = connection.answer(Outgoing::refusal(status, job.audience.head));
         event_loop.work().returned.push(returned(connection, next));
     }
 }

@@ -70,7 +70,7 @@ impl Outgoing {
         let (status, headers, body) = response.into_parts();
         if status.is_informational() {
             log::error!("{status} cannot be an answer; sent is a 500");
-            return Outgoing::refusal(StatusCode::INTERNAL_SERVER_ERROR);
+            return Outgoing::refusal(StatusCode::INTERNAL_SERVER_ERROR, audience.head);
         }
         let length = match &body {
             // What `Response` keeps of the body that a HEAD request does not get.
@@ -104,9 +104,9 @@ impl Outgoing {
     }
 
     /// The server's own answer to what cannot be served; the connection closes behind it.
-    pub(super) fn refusal(status: StatusCode) -> Outgoing {
+    pub(super) fn refusal(status: StatusCode, head: bool) -> Outgoing {
         Outgoing {
-            buffer: refusal(status),
+            buffer: refusal(status, head),
             sent: 0,
             body: Bytes::new(),
             source: None,

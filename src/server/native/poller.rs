@@ -1,7 +1,6 @@
 //! All connections of one event loop, its channels to remote services, and what the operating system says about them.
 
 use std::io;
-use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +14,6 @@ use super::options::Options;
 use super::socket::{Listener, Socket};
 use crate::logging::Recurring;
 use crate::pipeline::operation::{Channel, Pending, Remote, Waiting, Wake};
-use crate::server::http1::refusal;
 
 const LISTENER: Token = Token(usize::MAX);
 pub(super) const WAKER: Token = Token(usize::MAX - 1);
@@ -460,13 +458,4 @@ impl Poller {
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     [ConnectionAborted, ConnectionReset, ConnectionRefused, Interrupted].contains(&error.kind())
-}
-
-/// Tells a client that there is no room for it.
-pub(super) fn turn_away(connection: &Connection) {
-    use std::io::Write;
-    let _ = (&*connection.socket).write(&refusal(http::StatusCode::SERVICE_UNAVAILABLE));
-    if let Socket::Tcp(stream) = &*connection.socket {
-        let _ = stream.shutdown(Shutdown::Write);
-    }
 }
