@@ -101,6 +101,38 @@ mod cookies {
     }
 }
 
+/// The reply to HGETALL of a session with five values, and the nonce behind it.
+mod codec {
+    use super::*;
+    use bottle_session::__private::count_strings;
+
+    fn replies() -> Vec<u8> {
+        let mut bytes = b"*10\r\n".to_vec();
+        for word in ["name", "Ada Lovelace", "born", "1815", "cart", "7", "lang", "en", "seen", "1"]
+        {
+            bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        }
+        bytes.extend_from_slice(b"$32\r\n0123456789abcdef0123456789abcdef\r\n");
+        bytes
+    }
+
+    #[divan::bench]
+    fn ours(bencher: Bencher<'_, '_>) {
+        let bytes = replies();
+        assert_eq!(count_strings(&bytes, 2), Some(11));
+        bencher.bench(|| count_strings(black_box(&bytes), 2));
+    }
+
+    #[divan::bench]
+    fn the_redis_crates(bencher: Bencher<'_, '_>) {
+        let bytes = replies();
+        bencher.bench(|| {
+            let (mut input, mut parser) = (black_box(&bytes[..]), redis::Parser::new());
+            [(); 2].map(|()| parser.parse_value(&mut input).expect("a reply"))
+        });
+    }
+}
+
 mod ids {
     use super::*;
     use bottle_session::{IdFormat, SessionId};

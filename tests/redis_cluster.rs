@@ -165,7 +165,8 @@ fn a_store_in_a_cluster_keeps_the_contract() {
     let python = subject(Layout::BottleSession);
     for clause in [
         "a_created_session_loads_as_it_was_saved",
-        "a_load_and_a_save_start_the_idle_limit_anew",
+        "a_load_does_not_start_the_idle_limit_anew",
+        "a_save_starts_the_idle_limit_anew",
         "a_save_never_brings_back_a_moved_session",
         "a_move_takes_everything_along",
         "a_move_may_be_repeated",

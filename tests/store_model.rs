@@ -74,9 +74,11 @@ impl Model {
     }
 
     fn touch(&mut self, id: usize, once: Option<Minutes>) {
-        let (now, idle, absolute) = (self.now, self.idle, self.absolute);
+        let (now, idle, absolute, more) = (self.now, self.idle, self.absolute, self.keeps_times);
         let Some(session) = self.live.get_mut(&id) else { return };
-        session.expires = now + kept_for(once.or(session.remember).unwrap_or(idle));
+        let idle = once.or(session.remember).unwrap_or(idle);
+        // A tenth longer than promised; all idle limits are of tens of minutes.
+        session.expires = now + idle + if more { idle / 10 } else { 0 };
         if let Some(absolute) = absolute {
             session.expires = session.expires.min(session.created + absolute);
         }
@@ -164,17 +166,11 @@ impl Model {
     ) -> Result<T, ErrorKind> {
         let session = self.live.get_mut(&id).ok_or(ErrorKind::Gone)?;
         let answer = act(&mut session.fields);
-        if answer.is_ok() || self.keeps_times {
-            session.saved = self.now;
-            self.touch(id, None);
+        if session.fields.is_empty() && !self.keeps_empty {
+            self.live.remove(&id);
         }
         answer
     }
-}
-
-/// A tenth longer than promised. In minutes, and all idle limits are of tens of them.
-fn kept_for(idle: Minutes) -> Minutes {
-    idle + idle / 10
 }
 
 /// xorshift64*: the same numbers on every machine.

@@ -2,12 +2,12 @@
 //!
 //! An operation does no I/O. It writes a request, reads the reply, and says whether it is done or needs another
 //! round trip. Whoever carries it owns the connection: the event loops of [`server::native`](crate::server::native)
-//! send what one turn made ready as one write and take the requests further when the replies are there; a thread that
+//! send what one iteration made ready as one write and take the requests further when the replies are there; a thread that
 //! may block (a test, another server, [`Session::commit`](crate::Session::commit)) does the same over a pool.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::plugin::Entry;
 use crate::Error;
@@ -207,6 +207,11 @@ pub(crate) struct RemoteClock {
 impl RemoteClock {
     pub(crate) fn new(said: SystemTime, at: Instant) -> RemoteClock {
         RemoteClock { said, at }
+    }
+
+    /// How long ago it was told.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.at)
     }
 
     pub(crate) fn now(&self, now: Instant) -> SystemTime {

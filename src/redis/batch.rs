@@ -1,7 +1,7 @@
 //! Operations that go to Redis in one pipeline, as bytes: what is sent, and which bytes of the reply are whose.
 //!
-//! Each pipeline ends with `TIME` and an `ECHO` of a nonce that was never said before. No reply is believed until as many
-//! have come as were asked for and the nonce is in its place: a connection that is out of step by one reply, an error
+//! Each pipeline ends with an `ECHO` of a nonce that was never said before, and once a second with `TIME` before it. No
+//! reply is believed until as many have come as were asked for and the nonce is in its place: a connection that is out of step by one reply, an error
 //! of the server or of ours, shows here and not in somebody else's session.
 
 use std::hash::{BuildHasher, RandomState};
@@ -17,6 +17,9 @@ use crate::pipeline::operation::{Answer, Operation, Progress, RemoteClock, Round
 
 /// What `TIME`, `ECHO`, an error in their place and the frames of replies have at most.
 const OVERHEAD: usize = 16 * 1024;
+
+/// For how long the server's clock is known by its last word and the time since.
+const CLOCK_IS_GOOD: Duration = Duration::from_secs(1);
 
 /// One operation's part of a pipeline.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +39,8 @@ pub(super) struct Batch {
     /// Before the replies of each operation, one to ASKING.
     asking: bool,
     nonce: Nonce,
+    /// Whether the server is asked for the time.
+    asks_time: bool,
     /// The most bytes that the replies may have.
     limit: usize,
     // How far the received bytes are understood.
@@ -49,8 +54,8 @@ pub(super) struct Batch {
 pub(super) enum Received {
     /// More bytes are to come.
     Incomplete,
-    /// All are there, and in step.
-    InStep(RemoteClock),
+    /// All are there, and in step. The time, if the server was asked for it.
+    InStep(Option<RemoteClock>),
     /// The server refused the nonce or the time, for this reason, and so perhaps everything: none is believed.
     Refused(Error),
 }
@@ -85,6 +90,7 @@ impl Batch {
             parts: Vec::new(),
             asking: manner.asking,
             nonce: Nonce::new(),
+            asks_time: false,
             limit: OVERHEAD,
             at: 0,
             part: 0,
@@ -105,11 +111,13 @@ impl Batch {
         self.parts.push(Part { replies, start: 0, end: 0, repeatable });
     }
 
-    /// Ends the pipeline. Nothing is pushed behind this.
-    pub(super) fn seal(&mut self) {
-        let clock = SystemTime::UNIX_EPOCH;
-        let mut round = Round::new(&mut self.bytes, clock, false);
-        round.command(&[b"TIME"]);
+    /// Ends the pipeline. Nothing is pushed behind this. The time is asked for unless `clock` was told it a moment ago.
+    pub(super) fn seal(&mut self, clock: Option<RemoteClock>, now: Instant) {
+        self.asks_time = clock.is_none_or(|clock| clock.age(now) >= CLOCK_IS_GOOD);
+        let mut round = Round::new(&mut self.bytes, SystemTime::UNIX_EPOCH, false);
+        if self.asks_time {
+            round.command(&[b"TIME"]);
+        }
         round.command(&[b"ECHO", self.nonce.as_bytes()]);
     }
 
@@ -120,7 +128,8 @@ impl Batch {
     /// How many replies the whole pipeline gets, those to `TIME` and `ECHO` included.
     #[cfg(feature = "r2d2_redis")]
     pub(super) fn replies(&self) -> usize {
-        self.parts.iter().map(|part| part.replies).sum::<usize>() + 2
+        let own = 1 + usize::from(self.asks_time);
+        self.parts.iter().map(|part| part.replies).sum::<usize>() + own
     }
 
     /// Whether this operation's request may be sent once more.
@@ -166,33 +175,30 @@ impl Batch {
             }
         }
         let at = self.at;
-        let Some(time) = self.next(received, max)? else { return Ok(Received::Incomplete) };
+        let time = match self.asks_time {
+            true => match self.next(received, max)? {
+                Some(time) => Some(time),
+                None => return Ok(Received::Incomplete),
+            },
+            false => None,
+        };
         let Some(echo) = self.next(received, max)? else {
             self.at = at;
             return Ok(Received::Incomplete);
         };
         let first = |range: Range<usize>| Replies::of(&received[range], 1).next();
-        match (first(echo), first(time)) {
-            (Some(Reply::Bulk(said)), Some(Reply::Array(time)))
-                if said == self.nonce.as_bytes() =>
-            {
+        let in_place = |said: &[u8]| said == self.nonce.as_bytes();
+        match (first(echo), time.map(first)) {
+            (Some(Reply::Bulk(said)), None) if in_place(said) => Ok(Received::InStep(None)),
+            (Some(Reply::Bulk(said)), Some(Some(Reply::Array(time)))) if in_place(said) => {
                 let said = clock(time).ok_or(Broken::Garbage)?;
-                Ok(Received::InStep(RemoteClock::new(said, now)))
+                Ok(Received::InStep(Some(RemoteClock::new(said, now))))
             }
-            (Some(Reply::Bulk(said)), Some(Reply::Error(line)))
-                if said == self.nonce.as_bytes() =>
-            {
+            (Some(Reply::Bulk(said)), Some(Some(Reply::Error(line)))) if in_place(said) => {
                 Ok(Received::Refused(refusal(line)))
             }
-            // As many replies as there should be, and each an error: LOADING, NOAUTH and the like.
-            (Some(Reply::Error(line)), Some(Reply::Error(_))) => {
-                Ok(Received::Refused(refusal(line)))
-            }
-            (Some(Reply::Error(line)), Some(Reply::Array(_)))
-                if super::errors::code(line) == "NOPERM" =>
-            {
-                Ok(Received::Refused(refusal(line)))
-            }
+            // As many replies as there should be, and this one an error: LOADING, NOAUTH, NOPERM and the like.
+            (Some(Reply::Error(line)), _) => Ok(Received::Refused(refusal(line))),
             _ => Err(Broken::Garbage),
         }
     }
@@ -271,7 +277,7 @@ mod tests {
         for operation in operations {
             batch.push(operation, SystemTime::UNIX_EPOCH, manner.one_key);
         }
-        batch.seal();
+        batch.seal(None, Instant::now());
         batch
     }
 
@@ -300,6 +306,7 @@ mod tests {
             Ok(Received::Incomplete) => ("incomplete".to_owned(), Vec::new()),
             Ok(Received::Refused(error)) => (error.to_string(), Vec::new()),
             Ok(Received::InStep(clock)) => {
+                let clock = clock.expect("it was asked for");
                 let since = clock.now(now).duration_since(SystemTime::UNIX_EPOCH).unwrap();
                 assert_eq!(since, Duration::from_millis(1_764_421_000_250));
                 for (number, operation) in operations.iter_mut().enumerate() {
@@ -352,6 +359,22 @@ mod tests {
     }
 
     #[test]
+    fn the_time_is_asked_for_once_a_second() {
+        let told = Instant::now();
+        let clock = Some(RemoteClock::new(SystemTime::UNIX_EPOCH, told));
+        for (clock, later, asks) in [(None, 0, true), (clock, 999, false), (clock, 1000, true)] {
+            let mut batch = Batch::new(Manner::default());
+            batch.push(&mut Ask::new("GET a", true), SystemTime::UNIX_EPOCH, false);
+            let now = told + Duration::from_millis(later);
+            batch.seal(clock, now);
+            let time = if asks { TIME } else { "" };
+            let replies = format!("$-1\r\n{time}$32\r\n{}\r\n", nonce(&batch));
+            let received = batch.receive(replies.as_bytes(), usize::MAX, now);
+            assert!(matches!(received, Ok(Received::InStep(clock)) if clock.is_some() == asks));
+        }
+    }
+
+    #[test]
     fn replies_past_the_limit_are_not_read_to_their_end() {
         struct Small(Ask);
         impl Operation for Small {
@@ -368,7 +391,7 @@ mod tests {
         }
         let mut batch = Batch::new(Manner::default());
         batch.push(&mut Small(Ask::new("GET a", true)), SystemTime::UNIX_EPOCH, false);
-        batch.seal();
+        batch.seal(None, Instant::now());
         let start = format!("${}\r\n{}", 1 << 30, "x".repeat(10 + OVERHEAD));
         let broken = batch.receive(start.as_bytes(), usize::MAX, Instant::now());
         assert!(matches!(broken, Err(Broken::TooLarge(limit)) if limit == 10 + OVERHEAD));

@@ -1,6 +1,6 @@
 //! The connection to Redis that an event loop owns: pipelined, and never waited for.
 //!
-//! What one turn of the loop submitted goes out as one pipeline; several are in flight at once. A thread of its own
+//! What one iteration of the loop submitted goes out as one pipeline; several are in flight at once. A thread of its own
 //! connects, as names, sentinels and TLS handshakes block. A connection that errs, stalls or is out of step is closed:
 //! operations that were in flight are sent once more on a new one where they may be repeated, the others fail. What
 //! timed out is never repeated.
@@ -17,8 +17,8 @@ use ::redis::RedisError;
 use super::batch::{Batch, Manner, Received, deliver};
 use super::connection::{broken, unasked};
 use super::errors::copy;
-use super::pool::{DOUBTFUL_AFTER, Failure, Shared};
 use super::transport::Transport;
+use super::upstream::{DOUBTFUL_AFTER, Failure, Upstream};
 use crate::pipeline::operation::{Channel, Progress, RemoteClock, Waiting, Wake};
 use crate::{Error, ErrorKind, Result};
 
@@ -35,7 +35,7 @@ const IN_FLIGHT_BYTES: usize = 1024 * 1024;
 const READ: usize = 64 * 1024;
 
 pub(super) struct RedisChannel {
-    shared: Arc<Shared>,
+    upstream: Arc<Upstream>,
     wake: Wake,
     state: State,
     /// Submitted and not sent.
@@ -166,9 +166,9 @@ impl Connected {
 }
 
 impl RedisChannel {
-    pub(super) fn new(shared: Arc<Shared>, wake: Wake) -> RedisChannel {
+    pub(super) fn new(upstream: Arc<Upstream>, wake: Wake) -> RedisChannel {
         RedisChannel {
-            shared,
+            upstream,
             wake,
             state: State::Disconnected,
             queue: VecDeque::new(),
@@ -182,7 +182,7 @@ impl RedisChannel {
 
     /// How long an operation may wait to be sent.
     fn patience(&self) -> Duration {
-        let config = &self.shared.config;
+        let config = &self.upstream.config;
         match self.state {
             State::Connected(_) => config.operation_timeout,
             State::Disconnected | State::Connecting(_) => {
@@ -211,7 +211,7 @@ impl RedisChannel {
             }
             Err(error) => {
                 self.state = State::Disconnected;
-                self.shared.down(&error);
+                self.upstream.down(&error);
                 self.fail_queue(&error, done);
             }
         }
@@ -239,13 +239,13 @@ impl RedisChannel {
             if received.is_empty() {
                 break;
             }
-            let max = self.shared.config.max_reply;
+            let max = self.upstream.config.max_reply;
             let Some(flight) = self.in_flight.front_mut() else { return Err(unasked()) };
             let clock = match flight.batch.receive(received, max, now).map_err(broken)? {
                 Received::Incomplete => break,
-                Received::InStep(clock) => {
-                    connected.clock = Some(clock);
-                    Ok(clock.now(now))
+                Received::InStep(told) => {
+                    connected.clock = told.or(connected.clock);
+                    Ok(connected.now(now))
                 }
                 Received::Refused(error) => Err(error),
             };
@@ -253,9 +253,9 @@ impl RedisChannel {
             let Some(Flight { batch, operations, .. }) = self.in_flight.pop_front() else { break };
             self.operations -= operations.len();
             self.bytes -= batch.bytes.len();
-            self.shared.answered();
+            self.upstream.answered();
             if batch.is_replica() {
-                self.shared.condemn(connected.generation);
+                self.upstream.condemn(connected.generation);
             }
             for (number, mut queued) in operations.into_iter().enumerate() {
                 let progress = match &clock {
@@ -299,7 +299,7 @@ impl RedisChannel {
         if self.in_flight.is_empty() && !error.is_timeout() && error.is_connection_dropped() {
             return;
         }
-        let (error, may_repeat) = match self.shared.failure(error, connected.used) {
+        let (error, may_repeat) = match self.upstream.failure(error, connected.used) {
             Failure::Stale(error) => (error, true),
             Failure::Other(error) => (error, false),
         };
@@ -328,7 +328,7 @@ impl RedisChannel {
         let patience = self.patience();
         while self.queue.front().is_some_and(|queued| queued.since + patience <= now) {
             let Some(mut queued) = self.queue.pop_front() else { break };
-            let text = format!("{}: no connection was free in {patience:?}", self.shared.config);
+            let text = format!("{}: no connection was free in {patience:?}", self.upstream.config);
             queued.waiting.fail(Error::new(ErrorKind::Unavailable, text));
             done.push((queued.ticket, queued.waiting));
         }
@@ -340,7 +340,7 @@ impl RedisChannel {
             return;
         }
         if let State::Connected(connected) = &self.state {
-            let condemned = self.shared.is_condemned(connected.generation);
+            let condemned = self.upstream.is_condemned(connected.generation);
             let doubtful = connected.answered + DOUBTFUL_AFTER <= now;
             match self.in_flight.is_empty() {
                 true if condemned || doubtful => self.state = State::Disconnected,
@@ -353,8 +353,8 @@ impl RedisChannel {
             // While one pipeline tries, others fail at once.
             let entered = std::mem::take(&mut self.entered) || !self.in_flight.is_empty();
             let entered = match entered {
-                true => self.shared.breaker.while_open(now),
-                false => self.shared.breaker.enter(now, self.patience()),
+                true => self.upstream.breaker.while_open(now),
+                false => self.upstream.breaker.enter(now, self.patience()),
             };
             if let Err(error) = entered {
                 return self.fail_queue(&error, done);
@@ -363,7 +363,7 @@ impl RedisChannel {
         match &self.state {
             State::Disconnected => self.begin_to_connect(done),
             State::Connecting(_) => {
-                if let Err(error) = self.shared.breaker.while_open(now) {
+                if let Err(error) = self.upstream.breaker.while_open(now) {
                     self.fail_queue(&error, done);
                 }
             }
@@ -398,28 +398,28 @@ impl RedisChannel {
             batch.push(&mut *queued.waiting, clock, false);
             operations.push(queued);
         }
-        batch.seal();
+        batch.seal(connected.clock, now);
         connected.out.extend_from_slice(&batch.bytes);
         self.operations += operations.len();
         self.bytes += batch.bytes.len();
-        let deadline = now + self.shared.config.operation_timeout;
+        let deadline = now + self.upstream.config.operation_timeout;
         self.in_flight.push_back(Flight { batch, operations, deadline });
         true
     }
 
     fn begin_to_connect(&mut self, done: &mut Done) {
         let (give, connected) = channel();
-        let (shared, wake) = (self.shared.clone(), self.wake.clone());
+        let (upstream, wake) = (self.upstream.clone(), self.wake.clone());
         let connect = move || {
             // Nobody waits any more where the loop has ended.
-            let _ = give.send(shared.connect_channel());
+            let _ = give.send(upstream.connect_channel());
             wake();
         };
         let thread = std::thread::Builder::new().name("redis-connect".to_owned());
         match thread.spawn(connect) {
             Ok(_) => self.state = State::Connecting(connected),
             Err(error) => {
-                let text = format!("no thread to connect to {}: {error}", self.shared.config);
+                let text = format!("no thread to connect to {}: {error}", self.upstream.config);
                 self.fail_queue(&Error::new(ErrorKind::Unavailable, text), done);
             }
         }
@@ -524,7 +524,7 @@ mod tests {
             .connect_timeout(Duration::from_secs(60))
             .operation_timeout(operation_timeout);
         let pool = RedisPool::new(config).unwrap();
-        let channel = RedisChannel::new(pool.shared().clone(), Arc::new(|| ()));
+        let channel = RedisChannel::new(pool.upstream().clone(), Arc::new(|| ()));
         Stage { pool, channel, done: Vec::new() }
     }
 

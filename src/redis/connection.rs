@@ -200,7 +200,7 @@ impl Connection {
                 (bytes, received)
             }
         };
-        if let Received::InStep(clock) = &received {
+        if let Received::InStep(Some(clock)) = &received {
             self.clock = Some(*clock);
         }
         self.used = true;
@@ -223,6 +223,10 @@ impl Connection {
         };
         transport.set_nonblocking(true)?;
         Ok(super::channel::Connected::new(transport, clock, generation))
+    }
+
+    pub(super) fn clock(&self) -> Option<RemoteClock> {
+        self.clock
     }
 
     /// The time by the server's clock, as far as it is known.

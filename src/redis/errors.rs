@@ -45,7 +45,7 @@ fn kind(code: Option<&str>) -> ErrorKind {
 
 /// What it means that no connection came about.
 pub(super) fn connecting(error: &RedisError) -> ErrorKind {
-    let refused = super::pool::is_reply(error);
+    let refused = super::upstream::is_reply(error);
     // The only refusal without a code of its own that passes.
     let full = error.detail().is_some_and(|text| text.contains("max number of clients"));
     // What TLS says of a certificate that it does not trust.
@@ -180,7 +180,7 @@ impl From<RedisError> for Error {
         let (kind, text) = ours.unwrap_or_else(|| {
             let line = error.code().map(|code| line(code, error.detail()));
             let code = line.as_deref().map(|line| from_script(line).0);
-            let kind = match super::pool::is_reply(&error) {
+            let kind = match super::upstream::is_reply(&error) {
                 true => kind(code),
                 false if error.is_io_error() => ErrorKind::Unavailable,
                 false => ErrorKind::Redis,

@@ -19,6 +19,7 @@ mod scripted;
 mod sentinel;
 mod stream;
 mod transport;
+mod upstream;
 
 pub use breaker::BreakerState;
 pub use cluster::RedisCluster;
@@ -29,4 +30,6 @@ pub(crate) use errors::{copy, refusal};
 pub use plugin::RedisPlugin;
 pub use pool::RedisPool;
 pub(crate) use resp::Words;
+#[doc(hidden)]
+pub use resp::count_strings;
 pub use resp::{Replies, Reply as RedisReply};

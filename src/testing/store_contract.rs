@@ -147,7 +147,7 @@ macro_rules! __store_contract_clauses {
             sixty_four_takers_get_one_value
             set_if_absent_sets_once
             sixty_four_setters_set_once
-            operations_start_the_idle_limit_anew
+            operations_leave_the_idle_limit_as_it_is
             operations_on_a_dead_session_say_so
             saves_of_different_fields_at_the_same_time_both_survive
             a_session_destroyed_during_saves_stays_destroyed

@@ -5,7 +5,7 @@
 //! time left; then there are more, up to one for each core.
 //!
 //! No loop waits for a store. Where a plugin leaves a request [pending](crate::plugin::Entry::wait) on an operation, the
-//! loop sends it over a connection of its own, one pipeline for all that one turn made ready, and goes on; the
+//! loop sends it over a connection of its own, one pipeline for all that one iteration made ready, and goes on; the
 //! replies are one more event. Plugins that [may block](crate::Plugin::may_block) run on other threads.
 //!
 //! A worker that waits in one handler for more than a millisecond or two, or computes in it for ten, loses the loop:

@@ -27,7 +27,7 @@ const MOST_CHANNELS: usize = 1024;
 /// How long accepting pauses when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections are taken before those that are there get their turn.
+/// How many connections are taken before those that are there are served.
 const ACCEPTED_AT_ONCE: usize = 64;
 
 pub(super) struct Poller {
@@ -45,7 +45,7 @@ pub(super) struct Poller {
     options: Arc<Options>,
     /// What the caller is to do next.
     pub(super) ready: Vec<Ready>,
-    /// Connections for other places to take.
+    /// Connections for other loops to take.
     pub(super) accepted: Vec<Connection>,
     /// When the last wait ended.
     pub(super) woke: Instant,
@@ -240,7 +240,7 @@ impl Poller {
 
     /// Waits until something can be done and does what does not block; the rest is in `ready` then.
     /// With `rest` there is something else to do: it only looks.
-    pub(super) fn turn(&mut self, rest: bool) -> io::Result<()> {
+    pub(super) fn poll(&mut self, rest: bool) -> io::Result<()> {
         let mut now = Instant::now();
         self.drive(now);
         let eager = rest

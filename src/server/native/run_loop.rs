@@ -39,7 +39,7 @@ pub(super) fn run(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64)
             return engine.ended();
         }
         let unreachable = poller.submit(submitted);
-        if let Err(error) = poller.turn(rest || !unreachable.is_empty()) {
+        if let Err(error) = poller.poll(rest || !unreachable.is_empty()) {
             log::error!("polling failed: {error}");
             engine.enter(ShutdownStage::Immediate);
         }

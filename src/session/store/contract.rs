@@ -32,14 +32,14 @@ impl Lifetimes {
         created.checked_add(self.absolute?)
     }
 
-    /// When a record ends that is saved now and never again; `None` where that is past what a `SystemTime` can say.
+    /// When a record ends that is saved then and never again; `None` where that is past what a `SystemTime` can say.
     pub fn end(
         &self,
         remember: Option<Duration>,
         created: SystemTime,
-        now: SystemTime,
+        saved: SystemTime,
     ) -> Option<SystemTime> {
-        let idle = now.checked_add(self.kept_for(remember));
+        let idle = saved.checked_add(self.kept_for(remember));
         idle.into_iter().chain(self.absolute_end(created)).min()
     }
 }
@@ -145,9 +145,9 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 /// - An unknown, expired or damaged session is no session: `load` answers `Ok(None)`. An error means that
 ///   the store itself failed: [`Unavailable`](crate::ErrorKind::Unavailable) where another try later can
 ///   help (the client gets a 503), any other kind where it cannot (a 500).
-/// - A save starts the idle limit anew, and so does each of the three operations; a load changes nothing, unless the
-///   store cannot say [when the session was last saved](Record::saved_ago). A record lives a tenth
-///   [longer](Lifetimes::kept_for) than the idle limit says.
+/// - A save starts the idle limit anew; a load and the three operations leave it as it is, and a record lives a tenth
+///   [longer](Lifetimes::kept_for) than it says. Only in a store that cannot say
+///   [when a session was last saved](Record::saved_ago) a load starts the idle limit anew.
 /// - Nothing goes past the absolute limit, after which the session is unknown.
 /// - A save writes the changed fields and no others: two saves of different fields both survive.
 /// - Keys and values are any text, except that no key begins with NUL: stores may keep their own fields there.

@@ -176,14 +176,11 @@ impl MemoryStore {
         Saved::Stored
     }
 
-    /// Lets `act` work on the fields of one live session, and starts its idle limit anew.
+    /// Lets `act` work on the fields of one live session.
     fn operate<T>(&self, load: &Load<'_>, act: impl FnOnce(&mut Fields) -> Result<T>) -> Result<T> {
         let (mut shard, now) = self.shard(load.id);
         let kept = shard.live(load.id, &load.lifetimes, now, &self.held).ok_or_else(gone)?;
-        let answer = act(&mut kept.fields);
-        kept.saved = now;
-        shard.touch(load.id, &load.lifetimes, now);
-        answer
+        act(&mut kept.fields)
     }
 
     /// Makes sure that one more session has its place.

@@ -1,18 +1,21 @@
 //! Sessions in Redis.
 
-mod change;
 mod load;
+mod operate;
 mod record;
+mod save;
 mod steps;
 mod transaction;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
-use self::change::{Atomic, ChangeStep, Done};
 use self::load::LoadStep;
+use self::operate::{Atomic, Done, OperateStep};
 use self::record::Key;
+use self::save::SaveStep;
 use self::steps::{Step, Steps};
 use super::contract::{
     Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, PipelinedStore, Record, Save,
@@ -202,7 +205,7 @@ impl RedisStore {
     }
 
     fn operate(&self, load: &Load<'_>, operation: Atomic) -> Result<Done> {
-        let step = ChangeStep::operation(&self.settings, load, operation);
+        let step = OperateStep::new(&self.settings, load, operation)?;
         self.run(std::iter::once(step)).pop().unwrap_or_else(|| Err(desync()))
     }
 }
@@ -213,6 +216,14 @@ impl Settings {
             (layout, Some(prefix)) if layout == self.layout => prefix,
             (Layout::Default, _) => "bottle.session:",
             (Layout::BottleSession, _) => "session:",
+        }
+    }
+
+    /// How long a record with this idle limit is kept. In bottle-session's layout each load starts it anew, as in Python.
+    fn kept_for(&self, idle: Duration) -> Duration {
+        match self.layout {
+            Layout::Default => Lifetimes { idle, absolute: None }.kept_for(None),
+            Layout::BottleSession => idle,
         }
     }
 
@@ -290,8 +301,7 @@ impl SessionStore for RedisStore {
             });
             if ids.is_none_or(|ids| ids.iter().any(|id| seen.contains(id))) {
                 let part = batch[start..end].iter();
-                let steps = part.map(|save| ChangeStep::save(&self.settings, save));
-                saved.extend(self.run(steps).into_iter().map(saved_of));
+                saved.extend(self.run(part.map(|save| SaveStep::new(&self.settings, save))));
                 (start, seen) = (end, HashSet::new());
             }
             seen.extend(ids.into_iter().flatten());
@@ -373,26 +383,7 @@ impl PipelinedStore for RedisStore {
     }
 
     fn save_operation(&self, batch: &[Save<'_>]) -> Box<dyn StoreOperation<Result<Saved>>> {
-        Box::new(Steps::new(batch.iter().map(|save| ChangeStep::save(&self.settings, save))))
-    }
-}
-
-impl StoreOperation<Result<Option<Record>>> for Steps<LoadStep> {
-    fn into_answers(self: Box<Self>) -> Vec<Result<Option<Record>>> {
-        self.into_outcomes().collect()
-    }
-}
-
-impl StoreOperation<Result<Saved>> for Steps<ChangeStep> {
-    fn into_answers(self: Box<Self>) -> Vec<Result<Saved>> {
-        self.into_outcomes().map(saved_of).collect()
-    }
-}
-
-fn saved_of(done: Result<Done>) -> Result<Saved> {
-    match done? {
-        Done::Saved(saved) => Ok(saved),
-        _ => Err(desync()),
+        Box::new(Steps::new(batch.iter().map(|save| SaveStep::new(&self.settings, save))))
     }
 }
 

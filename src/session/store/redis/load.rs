@@ -113,7 +113,7 @@ impl Step for LoadStep {
                 let now = record::milliseconds_since_1970(round.now());
                 let (proof, idle) = (self.key.proof(now), self.lifetimes.idle);
                 let saved = record::saved(now, idle);
-                let ends = record::milliseconds(self.lifetimes.kept_for(None));
+                let ends = record::milliseconds(self.settings.kept_for(idle));
                 let mut transaction = Transaction::begin(round);
                 let keys: [&[u8]; 2] = [&self.key.name, &former.name];
                 transaction.script(MOVE, &keys, &[&proof, saved.as_bytes()], &[]);
@@ -125,7 +125,7 @@ impl Step for LoadStep {
             _ => {
                 round.command(&[b"HGETALL", &self.key.name]);
                 if self.settings.layout == Layout::BottleSession {
-                    let ends = record::milliseconds(self.lifetimes.kept_for(None)).to_string();
+                    let ends = record::milliseconds(self.lifetimes.idle).to_string();
                     round.command(&[b"PEXPIRE", &self.key.name, ends.as_bytes()]);
                     longest_reply += SHORT_REPLY;
                 }

@@ -146,12 +146,12 @@ pub(super) fn read(
             // Nothing, or what a late save has left.
             None => false,
             Some(proof) => {
-                let created = UNIX_EPOCH + Duration::from_millis(key.created(proof)?);
-                record.created = Some(created);
+                let created = key.created(proof)?;
+                record.created = UNIX_EPOCH.checked_add(Duration::from_millis(created));
                 record.remember = remember.and_then(number).map(Duration::from_millis);
                 record.saved_ago = Some(age(saved, record.remember.unwrap_or(lifetimes.idle), now));
-                let ended = lifetimes.absolute_end(created).is_some_and(|end| end <= now);
-                !ended && record.saved_ago < Some(lifetimes.kept_for(record.remember))
+                record.saved_ago < Some(lifetimes.kept_for(record.remember))
+                    && !is_past_absolute(lifetimes, created, now)
             }
         },
     };
@@ -169,6 +169,12 @@ pub(super) fn read(
         None => return Err(Unfit::Damaged("is not text")),
     };
     Ok(Found { record: Some(record), left_out })
+}
+
+/// Whether a session that was created then has reached its absolute limit.
+pub(super) fn is_past_absolute(lifetimes: &Lifetimes, created: u64, now: SystemTime) -> bool {
+    let end = |limit| created.saturating_add(milliseconds(limit));
+    lifetimes.absolute.is_some_and(|limit| end(limit) <= milliseconds_since_1970(now))
 }
 
 /// How long ago a session was saved. Where it was saved with another idle limit than it has, as it can be if it was

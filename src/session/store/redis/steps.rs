@@ -9,6 +9,7 @@ use super::record::Unfit;
 use crate::Error;
 use crate::pipeline::operation::{Answer, Operation, Progress, Round};
 use crate::redis::{Replies, copy};
+use crate::session::store::StoreOperation;
 
 /// What is done for one session. It may take several round trips.
 pub(super) trait Step: Send + 'static {
@@ -105,5 +106,11 @@ impl<S: Step> Operation for Steps<S> {
 
     fn fail(&mut self, error: Error) {
         self.open().for_each(|step| step.fail(copy(&error)));
+    }
+}
+
+impl<S: Step> StoreOperation<S::Outcome> for Steps<S> {
+    fn into_answers(self: Box<Self>) -> Vec<S::Outcome> {
+        self.into_outcomes().collect()
     }
 }

@@ -1,4 +1,4 @@
-//! MULTI and EXEC: several commands as one atomic step, or none of them.
+//! Several commands as one atomic step, or none of them: MULTI and EXEC, or a script where it must look first.
 
 use super::record::Unfit;
 use crate::pipeline::operation::Round;
@@ -71,7 +71,7 @@ impl<'a, 'b> Transaction<'a, 'b> {
         self.queued += 1;
     }
 
-    /// Calls a script that runs these commands, as lua/run.lua reads them.
+    /// Calls a script that runs these commands.
     pub(super) fn script(
         &mut self,
         text: &str,
@@ -79,21 +79,7 @@ impl<'a, 'b> Transaction<'a, 'b> {
         arguments: &[&[u8]],
         calls: &[Call<'_>],
     ) {
-        let words: usize = calls.iter().map(|call| 2 + call.arguments()).sum();
-        self.round.command_of(3 + keys.len() + arguments.len() + words, |command| {
-            command.word(b"EVAL");
-            command.word(text.as_bytes());
-            command.number(keys.len() as i64);
-            keys.iter().chain(arguments).for_each(|word| command.word(word));
-            for call in calls {
-                command.number(1 + call.arguments() as i64);
-                command.word(call.name.as_bytes());
-                command.words(&call.own);
-                if let Some(more) = call.more {
-                    command.words(more);
-                }
-            }
-        });
+        script(self.round, text, keys, arguments, calls);
         self.queued += 1;
     }
 
@@ -102,6 +88,31 @@ impl<'a, 'b> Transaction<'a, 'b> {
         self.round.command(&[b"EXEC"]);
         self.queued
     }
+}
+
+/// Calls a script that runs these commands, as lua/run.lua reads them.
+pub(super) fn script(
+    round: &mut Round<'_>,
+    text: &str,
+    keys: &[&[u8]],
+    arguments: &[&[u8]],
+    calls: &[Call<'_>],
+) {
+    let words: usize = calls.iter().map(|call| 2 + call.arguments()).sum();
+    round.command_of(3 + keys.len() + arguments.len() + words, |command| {
+        command.word(b"EVAL");
+        command.word(text.as_bytes());
+        command.number(keys.len() as i64);
+        keys.iter().chain(arguments).for_each(|word| command.word(word));
+        for call in calls {
+            command.number(1 + call.arguments() as i64);
+            command.word(call.name.as_bytes());
+            command.words(&call.own);
+            if let Some(more) = call.more {
+                command.words(more);
+            }
+        }
+    });
 }
 
 /// What became of a transaction.

@@ -1,26 +1,26 @@
-//! Changing a session: creations, updates, moves, ends, and the three operations.
+//! Saving a session: creations, updates, moves and ends.
 //!
 //! An update is one transaction: HSET, HDEL, HMGET of the proof and of the session's own idle limit, PEXPIRE. It does not
-//! ask first whether the session is there. That dead stays dead all the same follows from who writes the proof:
+//! ask first whether the session is there. Dead stays dead all the same, because of who writes the proof:
 //!
-//! 1. A record without a proof is no session to any reader. The proof is written by a creation, which carries a
-//!    finished record to a key that is free (RENAMENX), by a move to a free key, and by a migration; all of them to the key of
-//!    an id that is new in this layout. Nothing else writes it, and no update does.
-//! 2. So what ends a session, ends it for good: UNLINK, a move (RENAME), expiry, an eviction and FLUSHALL take the proof
-//!    with the key, at one moment. An update that comes before this moment is part of what ends. One that comes behind
-//!    writes values without a proof, sees that, and answers [`Saved::Gone`].
-//! 3. An update is one transaction, so nothing comes between its HSET and its HMGET: the proof that it sees is the one
-//!    beside its values. Expiry can, in Redis 5; then PEXPIRE finds no key.
-//! 4. What a late update wrote has an end, as PEXPIRE is in the same transaction. It is removed in a second round trip by a
-//!    script that looks for the proof again. If the connection is cut before, it lies there unseen until it ends: two late
-//!    updates only add to it, a creation never meets it (a fresh id), a migration replaces it (RENAME).
-//! 5. A cut connection before EXEC leaves nothing, one behind it a whole update whose answer is lost: it is not sent again,
-//!    and its request answers 503. Creations, moves and ends are sent again, and find that they have been done.
-//! 6. A move whose old record is gone writes nothing, unless the new one has the new id's mark: that was this move.
+//! 1. A record without a proof is no session to any reader. The proof is written by creations, moves and migrations
+//!    alone, each in one step to a key that is free, and a creation and a move to that of a fresh id.
+//! 2. What ends a session (UNLINK, a move's RENAME, expiry, eviction, FLUSHALL) takes the proof along, at one moment. An
+//!    update before that moment is part of what ends. One behind it writes values without a proof, sees that, and
+//!    answers [`Saved::Gone`].
+//! 3. Nothing comes between the HSET and the HMGET of a transaction: the proof that an update sees is the one beside its
+//!    values. Only expiry can, in Redis 5; then PEXPIRE finds no key.
+//! 4. What a late update wrote has an end from the same transaction. It is removed in a second round trip, by a script that
+//!    looks for the proof again; if that is lost, it lies there until its end, and no reader sees it. More late updates
+//!    only add to it, a creation removes it first, a migration and a move replace it.
+//! 5. A connection that is cut before EXEC leaves nothing behind, one that is cut after it a whole update whose answer is
+//!    lost: it is not sent again, and its request answers 503. Creations, moves and ends are sent again, and find out that
+//!    they have been done: a creation by the record, which has its owner's mark and its values, a move by the mark under its new id.
 //!
-//! The PEXPIRE of an update goes by the idle limit that the session was loaded with. If `remember` has changed that
-//! meanwhile, the transaction tells, and another one corrects it before the answer; if that one's connection is cut, the next
-//! load sees by the time of the save that the record ends at the wrong time, and its request saves it anew.
+//! The PEXPIRE of an update goes by the idle limit that its request has loaded. If somebody has set another one meanwhile
+//! ([`Session::remember`](crate::Session::remember)), the transaction tells, and another one corrects that before the answer.
+//! If the connection is cut before, the next load sees that the record was saved with another limit than it has, and its
+//! request saves it anew.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -33,14 +33,14 @@ use super::transaction::{self, Call, Outcome, Transaction};
 use super::{EMPTY, GUARD, Layout, ROTATE, Settings, desync, foreign, newer, refused};
 use crate::pipeline::operation::Round;
 use crate::redis::{RedisReply as Reply, Replies, Words};
-use crate::session::store::contract::{gone, id_taken, not_a_number};
-use crate::session::store::{Action, Changes, Fields, Lifetimes, Load, Save, Saved};
+use crate::session::store::contract::id_taken;
+use crate::session::store::{Action, Changes, Fields, Lifetimes, Save, Saved};
 use crate::{Error, Result};
 
 /// Words in one HSET or HDEL. A script can pass on some thousands, and no more.
 const CHUNK: usize = 2000;
 
-pub(super) struct ChangeStep {
+pub(super) struct SaveStep {
     settings: Arc<Settings>,
     key: Key,
     what: What,
@@ -52,8 +52,8 @@ pub(super) struct ChangeStep {
     /// When the session was created, in milliseconds since 1970, as far as is known.
     created: Option<u64>,
     values: Values,
-    /// What came of writing; only the record's end is still to be corrected.
-    written: Option<Result<Done>>,
+    /// The values are written; only the record's end is still to be corrected.
+    is_written: bool,
     state: State,
     /// How many commands the last transaction had.
     queued: usize,
@@ -79,22 +79,6 @@ struct Values {
     /// Names and values, in turn.
     set: SmallVec<[Words; 1]>,
     removed: SmallVec<[Words; 1]>,
-    operation: Option<Atomic>,
-}
-
-/// An operation that acts in the store and has a result.
-pub(super) enum Atomic {
-    Increment(String, i64),
-    Take(Vec<String>),
-    SetIfAbsent(String, String),
-}
-
-/// What a change comes to.
-#[derive(Debug)]
-pub(super) enum Done {
-    Saved(Saved),
-    Number(i64),
-    Values(Vec<Option<String>>),
 }
 
 enum State {
@@ -105,13 +89,12 @@ enum State {
     CleaningUp,
     /// The session has reached its absolute limit. Its record is to be removed.
     Removing,
-    Over(Result<Done>),
+    Over(Result<Saved>),
 }
 
-impl ChangeStep {
-    pub(super) fn save(settings: &Arc<Settings>, save: &Save<'_>) -> ChangeStep {
-        let mut step = ChangeStep::new(settings, &Load { id: save.id, lifetimes: save.lifetimes });
-        step.what = match save.action {
+impl SaveStep {
+    pub(super) fn new(settings: &Arc<Settings>, save: &Save<'_>) -> SaveStep {
+        let what = match save.action {
             Action::Create => What::Create,
             Action::Update => What::Update,
             Action::Rotate { to } => What::Rotate {
@@ -120,42 +103,21 @@ impl ChangeStep {
             },
             Action::Destroy => What::Destroy { former: settings.former_key(save.id) },
         };
-        step.remember = save.remember;
-        step.idle = save.remember.unwrap_or(step.idle);
-        step.created = save.created.map(record::milliseconds_since_1970);
-        step.set_values(save.changes);
-        step
-    }
-
-    pub(super) fn operation(
-        settings: &Arc<Settings>,
-        load: &Load<'_>,
-        operation: Atomic,
-    ) -> ChangeStep {
-        let mut step = ChangeStep::new(settings, load);
-        let checked = match &operation {
-            Atomic::Increment(name, _) | Atomic::SetIfAbsent(name, _) => settings.check_key(name),
-            Atomic::Take(names) => names.iter().try_for_each(|name| settings.check_key(name)),
-        };
-        step.values.operation = Some(operation);
-        step.unless(checked);
-        step
-    }
-
-    fn new(settings: &Arc<Settings>, load: &Load<'_>) -> ChangeStep {
-        ChangeStep {
+        let mut step = SaveStep {
             settings: settings.clone(),
-            key: Key::new(settings, settings.layout, load.id),
-            what: What::Update,
-            lifetimes: load.lifetimes,
-            idle: load.lifetimes.idle,
-            remember: None,
-            created: None,
+            key: Key::new(settings, settings.layout, save.id),
+            what,
+            lifetimes: save.lifetimes,
+            idle: save.remember.unwrap_or(save.lifetimes.idle),
+            remember: save.remember,
+            created: save.created.map(record::milliseconds_since_1970),
             values: Values::default(),
-            written: None,
+            is_written: false,
             state: State::Writing,
             queued: 0,
-        }
+        };
+        step.set_values(save.changes);
+        step
     }
 
     fn set_values(&mut self, changes: &Changes) {
@@ -175,16 +137,13 @@ impl ChangeStep {
         let names = changes.fields.keys();
         let checked = names.map(|name| self.settings.check_key(name)).collect::<Result<()>>();
         // Together with what others set it may become more.
-        self.unless(checked.and(self.settings.caps.check(count, bytes)));
+        if let Err(error) = checked.and(self.settings.caps.check(count, bytes)) {
+            self.state = State::Over(Err(error));
+            return;
+        }
         if count == 0 && matches!(self.what, What::Create) && !self.settings.keeps_empty() {
             // There is nothing to write.
             self.state = State::Comparing;
-        }
-    }
-
-    fn unless(&mut self, checked: Result<()>) {
-        if let Err(error) = checked {
-            self.state = State::Over(Err(error));
         }
     }
 
@@ -194,7 +153,7 @@ impl ChangeStep {
 
     /// How long the record is kept from now on, in milliseconds.
     fn kept_for(&self, created: Option<u64>, now: u64) -> u64 {
-        let kept = record::milliseconds(self.lifetimes.kept_for(Some(self.idle)));
+        let kept = record::milliseconds(self.settings.kept_for(self.idle));
         let Some(absolute) = self.lifetimes.absolute.map(record::milliseconds) else { return kept };
         // Where that is not known, now is the latest that it can be.
         let end = created.unwrap_or(now).saturating_add(absolute);
@@ -205,8 +164,7 @@ impl ChangeStep {
 
     /// The commands that write the values.
     fn calls(&self, now: u64, proof: Option<&[u8]>) -> SmallVec<[Call<'_>; 4]> {
-        let Values { set, removed, operation, .. } = &self.values;
-        let (mut calls, mut set) = (SmallVec::new(), set.iter());
+        let (mut calls, mut set) = (SmallVec::new(), self.values.set.iter());
         let mut first = Call::new("HSET");
         if let Some(proof) = proof {
             first = first.with(PROOF).with(proof);
@@ -223,27 +181,7 @@ impl ChangeStep {
             None => {}
         }
         calls.extend(set.map(|words| Call::new("HSET").and(words)));
-        calls.extend(removed.iter().map(|words| Call::new("HDEL").and(words)));
-        let all = |call, names: &[String]| {
-            names.iter().fold(call, |call: Call<'_>, name| call.with(name.as_bytes()))
-        };
-        match operation {
-            Some(Atomic::Increment(name, by)) => {
-                calls.push(Call::new("HINCRBY").with(name.as_bytes()).with_number(*by));
-                if !self.has_proof() {
-                    // Through a script: a number of Lua has only 53 bits, and so the sum comes as text.
-                    calls.push(Call::new("HGET").with(name.as_bytes()));
-                }
-            }
-            Some(Atomic::SetIfAbsent(name, value)) => {
-                calls.push(Call::new("HSETNX").with(name.as_bytes()).with(value.as_bytes()));
-            }
-            Some(Atomic::Take(names)) if !names.is_empty() => {
-                calls.push(all(Call::new("HMGET"), names));
-                calls.push(all(Call::new("HDEL"), names));
-            }
-            Some(Atomic::Take(_)) | None => {}
-        }
+        calls.extend(self.values.removed.iter().map(|words| Call::new("HDEL").and(words)));
         calls
     }
 
@@ -256,7 +194,7 @@ impl ChangeStep {
         let mut transaction = Transaction::begin(round);
         if in_cluster {
             // A command for two keys is refused while their slot is on its way to another node.
-            transaction.script(GUARD, &[key], &[b"0"], &calls);
+            transaction.script(GUARD, &[key], &[b"0", b""], &calls);
             return transaction.commit();
         }
         // The record is made under a key that nobody sees, and takes its place if that is free.
@@ -278,7 +216,7 @@ impl ChangeStep {
                 calls.insert(0, Call::new("UNLINK"));
             }
             calls.push(expiry);
-            transaction.script(GUARD, &[key], &[b"1"], &calls);
+            transaction.script(GUARD, &[key], &[b"1", b""], &calls);
             self.or_nothing(&mut transaction, is_alone);
             return transaction.commit();
         }
@@ -339,15 +277,15 @@ impl ChangeStep {
         // That of the script in a cluster, else those of the values, PEXPIRE, RENAMENX and UNLINK.
         for _ in 0..results.len().saturating_sub(2) {
             match results.next() {
-                Some(Reply::Error(line)) => return Ok(self.refused(line)),
+                Some(Reply::Error(line)) => return Ok(State::Over(Err(refused(line)))),
                 Some(Reply::Integer(_)) => {}
                 _ => return Err(Unfit::OutOfStep),
             }
         }
         match results.next() {
-            Some(Reply::Integer(1) | Reply::Array(_)) => Ok(State::Over(Ok(STORED))),
+            Some(Reply::Integer(1) | Reply::Array(_)) => Ok(stored()),
             Some(Reply::Integer(0) | Reply::Nil) => Ok(State::Comparing),
-            Some(Reply::Error(line)) => Ok(self.refused(line)),
+            Some(Reply::Error(line)) => Ok(State::Over(Err(refused(line)))),
             _ => Err(Unfit::OutOfStep),
         }
     }
@@ -379,33 +317,29 @@ impl ChangeStep {
             Ok(None) => return Ok(State::Removing),
             Err(_) => false,
         };
-        Ok(State::Over(if is_wanted { Ok(STORED) } else { Err(id_taken()) }))
+        Ok(if is_wanted { stored() } else { State::Over(Err(id_taken())) })
     }
 
     fn updated(&mut self, mut results: Replies<'_>, now: SystemTime) -> Result<State, Unfit> {
         if !self.has_proof() {
             return match results.next() {
-                Some(Reply::Error(line)) => Ok(self.refused(line)),
+                Some(Reply::Array(_)) => Ok(stored()),
                 Some(Reply::Nil) => Ok(self.gone()),
-                Some(Reply::Array(mut replies)) => {
-                    // The last one is that to PEXPIRE.
-                    let count = replies.len().saturating_sub(1);
-                    match self.answer_among(&mut replies, count)? {
-                        Ok(answer) => Ok(State::Over(Ok(self.done(answer)?))),
-                        Err(line) => Ok(self.refused(line)),
-                    }
-                }
+                Some(Reply::Error(line)) => Ok(State::Over(Err(refused(line)))),
                 _ => Err(Unfit::OutOfStep),
             };
         }
-        // Those of the values, then HMGET and PEXPIRE.
-        let count = results.len().saturating_sub(2);
-        let answer = self.answer_among(&mut results, count)?;
+        let Some(values) = results.len().checked_sub(2) else { return Err(Unfit::OutOfStep) };
+        if let Some(line) = results.by_ref().take(values).find_map(error_line) {
+            return Ok(State::Over(Err(refused(line))));
+        }
         match (results.next(), results.next()) {
-            (Some(Reply::Error(line)), _) | (_, Some(Reply::Error(line))) => Ok(self.refused(line)),
-            // Of a key that has ended in the midst of the transaction, as it can in Redis 5.
+            // The key has ended in the midst of the transaction, as it can in Redis 5.
             (Some(Reply::Array(_)), Some(Reply::Integer(0))) => Ok(self.gone()),
-            (Some(Reply::Array(own)), Some(Reply::Integer(_))) => self.settled(own, answer, now),
+            (Some(Reply::Array(own)), Some(Reply::Integer(_))) => self.settled(own, now),
+            (Some(Reply::Error(line)), _) | (_, Some(Reply::Error(line))) => {
+                Ok(State::Over(Err(refused(line))))
+            }
             _ => Err(Unfit::OutOfStep),
         }
     }
@@ -416,13 +350,10 @@ impl ChangeStep {
             Some(Reply::Array(_)) => true,
             Some(Reply::Nil) => false,
             Some(Reply::Integer(0)) => return Ok(State::Over(Err(id_taken()))),
-            Some(Reply::Error(line)) => return Ok(self.refused(line)),
+            Some(Reply::Error(line)) => return Ok(State::Over(Err(refused(line)))),
             Some(Reply::Bulk(proof)) => {
-                return match self.key.created(proof) {
-                    Ok(_) | Err(Unfit::Damaged(_) | Unfit::TooLarge) => Ok(self.gone()),
-                    Err(Unfit::Newer) => Ok(State::Over(Err(newer()))),
-                    Err(unfit) => self.unfit(unfit),
-                };
+                let unfit = self.key.created(proof).err().unwrap_or(Unfit::OutOfStep);
+                return self.unfit(unfit);
             }
             _ => return Err(Unfit::OutOfStep),
         };
@@ -431,10 +362,15 @@ impl ChangeStep {
             Some(Reply::Array(own)) => {
                 let proof = { own }.next().and_then(Reply::bulk);
                 let created = proof.and_then(|proof| to.created(proof).ok());
-                (Some(own), created.is_some_and(|created| !self.is_past_absolute(created, now)))
+                (
+                    Some(own),
+                    created.is_some_and(|created| {
+                        !record::is_past_absolute(&self.lifetimes, created, now)
+                    }),
+                )
             }
             Some(Reply::Integer(keys)) => (None, keys == 1),
-            Some(Reply::Error(line)) => return Ok(self.refused(line)),
+            Some(Reply::Error(line)) => return Ok(State::Over(Err(refused(line)))),
             _ => return Err(Unfit::OutOfStep),
         };
         match (moved, own) {
@@ -442,139 +378,69 @@ impl ChangeStep {
                 // From here on it is an update of the record under its new key.
                 self.key = to.clone();
                 self.what = What::Update;
-                self.settled(own, Ok(None), now)
+                self.settled(own, now)
             }
-            (true, None) => Ok(State::Over(Ok(STORED))),
-            (false, _) if is_there => Ok(State::Over(Ok(STORED))),
+            (true, None) => Ok(stored()),
+            (false, _) if is_there => Ok(stored()),
             (false, _) => Ok(self.gone()),
         }
     }
 
-    /// Reads the replies to so many commands that write values: the one that has a result, or the first refusal.
-    fn answer_among<'a>(
-        &self,
-        replies: &mut Replies<'a>,
-        count: usize,
-    ) -> Result<Result<Option<Reply<'a>>, &'a [u8]>, Unfit> {
-        let from_the_end = match &self.values.operation {
-            Some(Atomic::Take(names)) if !names.is_empty() => 2,
-            Some(Atomic::Increment(..) | Atomic::SetIfAbsent(..)) => 1,
-            Some(Atomic::Take(_)) | None => 0,
-        };
-        let (mut answer, mut refused) = (None, None);
-        for at in 0..count {
-            match replies.next() {
-                Some(Reply::Error(line)) => refused = refused.or(Some(line)),
-                Some(reply) if at + from_the_end == count => answer = Some(reply),
-                Some(_) => {}
-                None => return Err(Unfit::OutOfStep),
-            }
-        }
-        Ok(refused.map_or(Ok(answer), Err))
-    }
-
     /// Reads what an update asks for at its end: whether there is a session, and how long it is to live.
-    fn settled(
-        &mut self,
-        mut own: Replies<'_>,
-        answer: Result<Option<Reply<'_>>, &[u8]>,
-        now: SystemTime,
-    ) -> Result<State, Unfit> {
+    fn settled(&mut self, mut own: Replies<'_>, now: SystemTime) -> Result<State, Unfit> {
         let created = match own.next() {
             Some(Reply::Nil) => return Ok(State::CleaningUp),
             Some(Reply::Bulk(proof)) => match self.key.created(proof) {
                 Ok(created) => created,
-                Err(Unfit::Damaged(_) | Unfit::TooLarge) => return Ok(self.gone()),
-                Err(Unfit::Newer) => return Ok(State::Over(Err(newer()))),
                 Err(unfit) => return self.unfit(unfit),
             },
             _ => return Err(Unfit::OutOfStep),
         };
-        if self.is_past_absolute(created, now) {
+        if record::is_past_absolute(&self.lifetimes, created, now) {
             return Ok(State::Removing);
         }
-        let done = match (self.written.take(), answer) {
-            (Some(written), _) => written,
-            (None, Ok(answer)) => Ok(self.done(answer)?),
-            (None, Err(line)) => Err(self.refusal(line)),
-        };
-        let own = own.next().and_then(Reply::bulk).and_then(record::number);
-        match own.filter(|own| *own != record::milliseconds(self.idle)) {
+        let idle = own.next().and_then(Reply::bulk).and_then(record::number);
+        match idle.filter(|idle| *idle != record::milliseconds(self.idle)) {
             // Somebody else has set it since this session was loaded.
-            Some(own) => {
-                self.idle = Duration::from_millis(own);
+            Some(idle) => {
+                self.idle = Duration::from_millis(idle);
                 (self.remember, self.values) = (None, Values::default());
-                self.written = Some(done);
+                self.is_written = true;
                 Ok(State::Writing)
             }
-            None => Ok(State::Over(done)),
+            None => Ok(stored()),
         }
     }
 
-    fn is_past_absolute(&self, created: u64, now: SystemTime) -> bool {
-        let end = |limit| created.saturating_add(record::milliseconds(limit));
-        self.lifetimes
-            .absolute
-            .is_some_and(|limit| end(limit) <= record::milliseconds_since_1970(now))
+    fn gone(&self) -> State {
+        // If it has ended since it was written, it was there when it was.
+        State::Over(Ok(if self.is_written { Saved::Stored } else { Saved::Gone }))
     }
 
-    fn done(&self, answer: Option<Reply<'_>>) -> Result<Done, Unfit> {
-        match (&self.values.operation, answer) {
-            (None, _) => Ok(STORED),
-            (
-                Some(Atomic::Increment(..) | Atomic::SetIfAbsent(..)),
-                Some(Reply::Integer(number)),
-            ) => Ok(Done::Number(number)),
-            (Some(Atomic::Increment(..)), Some(Reply::Bulk(sum))) => {
-                let sum = std::str::from_utf8(sum).ok().and_then(|sum| sum.parse().ok());
-                sum.map(Done::Number).ok_or(Unfit::OutOfStep)
-            }
-            (Some(Atomic::Take(names)), None) if names.is_empty() => Ok(Done::Values(Vec::new())),
-            (Some(Atomic::Take(names)), Some(Reply::Array(values)))
-                if values.len() == names.len() =>
-            {
-                let taken = names.iter().zip(values).enumerate().map(|(at, (name, value))| {
-                    // What was taken is gone. What is not text counts as nothing.
-                    let value = value.bulk().filter(|_| !names[..at].contains(name))?;
-                    std::str::from_utf8(value).ok().map(str::to_owned)
-                });
-                Ok(Done::Values(taken.collect()))
-            }
-            _ => Err(Unfit::OutOfStep),
-        }
-    }
-
-    fn gone(&mut self) -> State {
-        State::Over(match (self.written.take(), &self.values.operation) {
-            // It has ended since.
-            (Some(written), _) => written,
-            (None, None) => Ok(Done::Saved(Saved::Gone)),
-            (None, Some(_)) => Err(gone()),
-        })
-    }
-
-    fn refused(&self, line: &[u8]) -> State {
-        State::Over(Err(self.refusal(line)))
-    }
-
-    fn refusal(&self, line: &[u8]) -> Error {
-        let is = |part: &[u8]| memchr::memmem::find(line, part).is_some();
-        match &self.values.operation {
-            Some(Atomic::Increment(name, _)) if is(b"not an integer") || is(b"overflow") => {
-                not_a_number(name)
-            }
-            _ => refused(line),
-        }
-    }
-
-    /// The record is somebody else's: the connection is closed.
+    /// The proof that is there is not that of this session.
     fn unfit(&mut self, unfit: Unfit) -> Result<State, Unfit> {
-        self.state = State::Over(Err(if unfit == Unfit::Foreign { foreign() } else { desync() }));
-        Err(unfit)
+        match unfit {
+            Unfit::Damaged(_) | Unfit::TooLarge => Ok(self.gone()),
+            Unfit::Newer => Ok(State::Over(Err(newer()))),
+            Unfit::OutOfStep => Err(unfit),
+            Unfit::Foreign => {
+                self.state = State::Over(Err(foreign()));
+                Err(unfit)
+            }
+        }
     }
 }
 
-const STORED: Done = Done::Saved(Saved::Stored);
+fn stored() -> State {
+    State::Over(Ok(Saved::Stored))
+}
+
+fn error_line(reply: Reply<'_>) -> Option<&[u8]> {
+    match reply {
+        Reply::Error(line) => Some(line),
+        _ => None,
+    }
+}
 
 /// The chunk that has place for two more words.
 fn chunk(chunks: &mut SmallVec<[Words; 1]>) -> &mut Words {
@@ -585,8 +451,8 @@ fn chunk(chunks: &mut SmallVec<[Words; 1]>) -> &mut Words {
     &mut chunks[last]
 }
 
-impl Step for ChangeStep {
-    type Outcome = Result<Done>;
+impl Step for SaveStep {
+    type Outcome = Result<Saved>;
 
     fn is_over(&self) -> bool {
         matches!(self.state, State::Over(_))
@@ -609,9 +475,6 @@ impl Step for ChangeStep {
             }
             (_, What::Update) => {
                 self.queued = self.update(round, now);
-                if matches!(self.values.operation, Some(Atomic::Take(_))) {
-                    longest_reply = record::longest_reply(&self.settings);
-                }
             }
             (_, What::Rotate { to, former }) => {
                 self.queued = self.rotate(round, to, former.as_ref(), now);
@@ -632,7 +495,7 @@ impl Step for ChangeStep {
             (State::Comparing, _) => self.compared(replies, now)?,
             (State::Removing, What::Create) => match replies.next() {
                 Some(Reply::Integer(_)) => State::Writing,
-                Some(Reply::Error(line)) => self.refused(line),
+                Some(Reply::Error(line)) => State::Over(Err(refused(line))),
                 _ => return Err(Unfit::OutOfStep),
             },
             // Whether that worked or not: no reader takes it for a session.
@@ -641,12 +504,12 @@ impl Step for ChangeStep {
                 None => return Err(Unfit::OutOfStep),
             },
             (_, What::Destroy { .. }) => match replies.next() {
-                Some(Reply::Integer(_)) => State::Over(Ok(STORED)),
+                Some(Reply::Integer(_)) => stored(),
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
                 _ => return Err(Unfit::OutOfStep),
             },
             (_, what) => match (transaction::read(replies, self.queued)?, what) {
-                (Outcome::Refused(line), _) => self.refused(line),
+                (Outcome::Refused(line), _) => State::Over(Err(refused(line))),
                 (Outcome::Done(results), What::Create) => self.created(results)?,
                 (Outcome::Done(results), What::Rotate { .. }) => self.rotated(results, now)?,
                 (Outcome::Done(results), _) => self.updated(results, now)?,
@@ -664,7 +527,7 @@ impl Step for ChangeStep {
         };
     }
 
-    fn into_outcome(self) -> Result<Done> {
+    fn into_outcome(self) -> Result<Saved> {
         match self.state {
             State::Over(outcome) => outcome,
             _ => Err(desync()),
