@@ -241,30 +241,40 @@ fn what_would_have_no_effect_is_an_error_when_the_app_is_built() {
     };
     for (error, expected) in [
         (
-            with_plugin(|app| drop(app.get("/x", || "x").skip("typo"))),
+            with_plugin(|app| {
+                app.get("/x", || "x").skip("typo");
+            }),
             "route /x skips what is not there: plugin \"typo\"; known: counting (at tests/app/misuse.rs:",
         ),
         (
-            with_plugin(|app| drop(app.get("/x", || "x").skip_keyword("counting"))),
+            with_plugin(|app| {
+                app.get("/x", || "x").skip_keyword("counting");
+            }),
             "route /x skips what is not there: keyword \"counting\"; known: n (at tests/app/misuse.rs:",
         ),
         (
-            build_error(|app| drop(app.get("/x", || "x").skip("csrf"))),
+            build_error(|app| {
+                app.get("/x", || "x").skip("csrf");
+            }),
             "route /x skips what is not there: plugin \"csrf\"; known: none (at tests/app/misuse.rs:",
         ),
         (
-            build_error(|app| drop(app.error(200, |_, _| "fine"))),
+            build_error(|app| {
+                app.error(200, |_, _| "fine");
+            }),
             "200 OK is no error, so its page would never be shown; an error page is for a status of 400 to 599 \
              (at tests/app/misuse.rs:",
         ),
         (
-            build_error(|app| drop(app.get("/<id:float>", |id: i64| id.to_string()))),
+            build_error(|app| {
+                app.get("/<id:float>", |id: i64| id.to_string());
+            }),
             "route /<id:float>: argument 1 takes wildcard <id>, whose filter is float, and reads no number with a \
              point; make it an f64, or write <id:int> (at tests/app/misuse.rs:",
         ),
         (
             build_error(|app| {
-                drop(app.get("/<id:float>", named!(|id: Option<u8>| format!("{id:?}"))))
+                app.get("/<id:float>", named!(|id: Option<u8>| format!("{id:?}")));
             }),
             "argument \"id\" takes wildcard <id>, whose filter is float",
         ),

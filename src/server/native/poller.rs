@@ -11,7 +11,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use super::connection::{Connection, Incoming, Next};
 use super::event_loop::InFlight;
 use super::options::Options;
-use super::socket::{Listener, Socket};
+use super::socket::Listener;
 use crate::logging::Recurring;
 use crate::pipeline::operation::{Channel, Pending, Remote, Waiting, Wake};
 
