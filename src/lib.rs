@@ -84,6 +84,7 @@
 
 mod app;
 mod error;
+pub mod guide;
 mod handler;
 mod logging;
 mod message;

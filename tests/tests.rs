@@ -8,6 +8,7 @@ mod csrf;
 mod faults;
 mod flash;
 mod forms;
+mod guide;
 mod hostile;
 mod nginx;
 mod pending;
