@@ -84,7 +84,9 @@
 
 mod app;
 mod error;
+pub mod guide;
 mod handler;
+mod logging;
 mod message;
 mod pipeline;
 mod redis;

@@ -8,10 +8,12 @@ mod csrf;
 mod faults;
 mod flash;
 mod forms;
+mod guide;
 mod hostile;
 mod nginx;
 mod pending;
 mod processes;
+mod production;
 mod readme;
 mod redis_cluster;
 #[cfg(feature = "r2d2_redis")]
