@@ -77,11 +77,13 @@ pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
 #[cfg(feature = "secure-cookies")]
 pub use cookie::Key;
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "garde")]
+pub use handler::Checked;
 pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
 pub use message::cookies::{Cookie, RequestCookies, SameSite};
-pub use message::forms::{FormData, UploadedFile};
+pub use message::forms::{FormData, FormError, FormLimits, Problem, Secret, Upload, UploadReader};
 pub use message::request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
 pub use message::response::{
     Body, Html, HttpError, IntoResponse, Json, Redirect, Response, ResponseHead, abort,

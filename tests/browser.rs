@@ -77,11 +77,12 @@ fn greeting(session: &Session) -> String {
 fn elsewhere() -> App {
     let mut app = App::new();
     app.get("/", |request: &Request| {
-        let [to, token] = ["to", "token"].map(|name| request.query(name).unwrap_or_default());
+        let [to, token] =
+            ["to", "token"].map(|name| request.query(name).unwrap().unwrap_or_default());
         Html(page_leading_to(&to, &token))
     });
     app.get("/frame", |request: &Request| {
-        let to = request.query("to").unwrap_or_default();
+        let to = request.query("to").unwrap().unwrap_or_default();
         Html(format!(r#"<iframe src="{}"></iframe>"#, escape_html(&to)))
     });
     app
@@ -293,7 +294,7 @@ fn guarded(sessions: SessionPlugin, csrf: CsrfPlugin) -> App {
     app.get(
         "/",
         |session: &mut Session, request: &Request, head: &mut ResponseHead| -> Result<_> {
-            if let Some(policy) = request.query("policy") {
+            if let Some(policy) = request.query("policy").unwrap() {
                 head.set_header(header::REFERRER_POLICY, &*policy)?;
             }
             Ok(Html(page_leading_to("/act", &session.csrf_token())))

@@ -14,7 +14,10 @@ mod extract;
 pub use argument::Argument;
 pub use binder::Binder;
 pub(crate) use binder::{Fits, Provider, Wildcards};
-pub use extract::{Form, Query, Wildcard};
+#[cfg(feature = "garde")]
+pub use extract::Checked;
+pub(crate) use extract::apply_form_limits;
+pub use extract::{Extract, Form, Query, Wildcard};
 
 use crate::message::response::{IntoResponse, Response};
 use crate::pipeline::exchange::Exchange;

@@ -5,6 +5,7 @@ pub(crate) mod csrf;
 pub(crate) mod data;
 pub(crate) mod events;
 pub(crate) mod flash;
+mod forms;
 pub(crate) mod id;
 mod keeper;
 pub(crate) mod store;
