@@ -7,6 +7,10 @@ mod csrf;
 mod faults;
 mod flash;
 mod forms;
+#[cfg(feature = "garde")]
+#[path = "../examples/forms.rs"]
+#[allow(dead_code)]
+mod forms_example;
 mod hostile;
 mod nginx;
 mod processes;
