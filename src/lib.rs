@@ -43,6 +43,7 @@
 //! | [`Argument`], [`IntoResponse`], [`named!`] | what handlers take and reply |
 //! | [`Filter`] | what wildcards take: `<id:int>` |
 //! | [`Request`], [`Response`], [`ResponseHead`], [`abort`], [`redirect`], [`static_file`] | what comes in and goes out |
+//! | [`Form`], [`Query`], [`FormError`], [`Upload`], [`Secret`], [`FormData`] | forms and uploads; the guide has [a page](guide::forms) |
 //! | [`Session`], [`SessionPlugin`] | sessions, and the options |
 //! | [`CsrfPlugin`] | against forged requests |
 //! | [`SessionStore`], [`MemoryStore`], [`RedisStore`] | where they are kept |
@@ -52,16 +53,21 @@
 //! | [`testing`] | [`TestClient`]; the contract of stores as tests |
 //! | [`Error`] | the one error type |
 //!
+//! The [guide] has a page for each subject.
+//!
 //! # Features
 //!
 //! - `tiny_http` (default): the adapter for the tiny_http server.
 //! - `rustls`: Redis over TLS.
 //! - `r2d2_redis`: a pool of `r2d2_redis` 0.14 that the app has already.
+//! - `garde`: checks of what forms hold, beyond their types.
 //! - `secure-cookies`: signed and encrypted cookies of the app's own.
 #![forbid(unsafe_code)]
 
 mod app;
 mod error;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handler;
 mod message;
 mod pipeline;

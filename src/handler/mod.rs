@@ -17,7 +17,7 @@ pub(crate) use binder::{Fits, Provider, Wildcards};
 #[cfg(feature = "garde")]
 pub use extract::Checked;
 pub(crate) use extract::apply_form_limits;
-pub use extract::{Extract, Form, Query, Wildcard};
+pub use extract::{Form, Query, Wildcard};
 
 use crate::message::response::{IntoResponse, Response};
 use crate::pipeline::exchange::Exchange;
