@@ -112,7 +112,7 @@ fn main() -> Result<()> {
     app(&pictures)?.run(&address)
 }
 
-pub fn app(pictures: &Path) -> Result<App> {
+pub(crate) fn app(pictures: &Path) -> Result<App> {
     let mut templates = Environment::new();
     templates.add_template("page.html", TEMPLATE).map_err(std::io::Error::other)?;
     let (notes, pictures) = (Mutex::default(), pictures.to_owned());

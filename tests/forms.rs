@@ -344,6 +344,20 @@ fn refused<T: DeserializeOwned + 'static>(sent: &str) -> FormError {
 }
 
 #[test]
+fn a_struct_that_denies_other_fields_names_them_and_takes_a_forms_token() {
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Strict {
+        a: u8,
+    }
+    assert_eq!(read::<Strict>("a=1&csrf_token=x&_charset_=utf-8").1, "Strict { a: 1 }");
+    let (status, text) = read::<Strict>("a=1&b=2");
+    let expected = "Something in the form is wrong. b: is no field of this form.";
+    assert_eq!((status, &text[..]), (400, expected));
+}
+
+#[test]
 fn names_with_brackets_are_renamed() {
     #[derive(Debug, Deserialize)]
     #[allow(dead_code)]

@@ -118,8 +118,10 @@ struct Context<'de> {
 }
 
 /// What serde found wrong.
+type Fault = Box<Finding>;
+
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct Finding {
     /// The field; empty where serde does not say.
     field: String,
     /// The first entry of the field that was being read.
@@ -133,61 +135,63 @@ pub(super) struct Fault {
     text: Option<String>,
 }
 
-impl Fault {
-    fn new(problem: Problem) -> Fault {
-        let (field, detail) = (String::new(), String::new());
-        Fault { field, entry: None, problem, detail, mistyped: false, text: None }
-    }
+fn fault(problem: Problem) -> Fault {
+    detailed(problem, String::new())
 }
 
-impl fmt::Display for Fault {
+fn detailed(problem: Problem, detail: impl Into<String>) -> Fault {
+    let (field, detail) = (String::new(), detail.into());
+    Box::new(Finding { field, entry: None, problem, detail, mistyped: false, text: None })
+}
+
+impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.problem.fmt(f)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for Finding {}
 
 impl serde::de::Error for Fault {
     fn custom<T: fmt::Display>(message: T) -> Fault {
-        Fault::new(Problem::Invalid(message.to_string()))
+        fault(Problem::Invalid(message.to_string()))
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Fault {
-        let text = match unexpected {
-            Unexpected::Str(text) => Some(text.to_owned()),
-            _ => None,
-        };
-        let detail = format!("its type expects {expected}");
         let problem = Problem::Invalid(INVALID.to_owned());
-        Fault { detail, mistyped: true, text, ..Fault::new(problem) }
+        let mut fault = detailed(problem, format!("its type expects {expected}"));
+        fault.mistyped = true;
+        if let Unexpected::Str(text) = unexpected {
+            fault.text = Some(text.to_owned());
+        }
+        fault
     }
 
     fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Fault {
-        let problem = Problem::Invalid(INVALID.to_owned());
-        Fault { detail: format!("expected {expected}"), ..Fault::new(problem) }
+        detailed(Problem::Invalid(INVALID.to_owned()), format!("expected {expected}"))
     }
 
     fn invalid_length(length: usize, expected: &dyn Expected) -> Fault {
         let problem = Problem::Invalid("has too many or too few values".to_owned());
-        Fault { detail: format!("{length} of them, expected {expected}"), ..Fault::new(problem) }
+        detailed(problem, format!("{length} of them, expected {expected}"))
     }
 
     fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Fault {
-        let detail = format!("expected one of {}", expected.join(", "));
-        Fault { detail, ..Fault::new(Problem::Choice) }
+        detailed(Problem::Choice, format!("expected one of {}", expected.join(", ")))
     }
 
     fn unknown_field(field: &str, _: &'static [&'static str]) -> Fault {
-        let problem = Problem::Invalid("is no field of this form".to_owned());
-        Fault { field: field.to_owned(), ..Fault::new(problem) }
+        let mut fault = fault(Problem::Invalid("is no field of this form".to_owned()));
+        fault.field = field.to_owned();
+        fault
     }
 
     fn missing_field(field: &'static str) -> Fault {
         let detail = "not sent, as a box that is not ticked and a list of which nothing is chosen are not; \
                       #[serde(default)] makes those false and empty";
-        let detail = detail.to_owned();
-        Fault { field: field.to_owned(), detail, ..Fault::new(Problem::Missing) }
+        let mut fault = detailed(Problem::Missing, detail);
+        fault.field = field.to_owned();
+        fault
     }
 }
 
@@ -333,7 +337,7 @@ impl<'de> Deserializer<'de> for Key<'de> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match std::str::from_utf8(self.0) {
             Ok(name) => visitor.visit_borrowed_str(name),
-            Err(_) => Err(Fault::new(Problem::NotUtf8)),
+            Err(_) => Err(fault(Problem::NotUtf8)),
         }
     }
 
@@ -351,7 +355,7 @@ impl<'de> Deserializer<'de> for Key<'de> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        let text = std::str::from_utf8(self.0).map_err(|_| Fault::new(Problem::NotUtf8))?;
+        let text = std::str::from_utf8(self.0).map_err(|_| fault(Problem::NotUtf8))?;
         BorrowedStrDeserializer::new(text).deserialize_enum(name, variants, visitor)
     }
 
@@ -403,12 +407,12 @@ impl<'de> Values<'de> {
         match self.last() {
             Value::Text(text) => Ok(&self.context.form.buffer[text.clone()]),
             Value::NoFile => Ok(&[]),
-            Value::File(_) => Err(Fault::new(Problem::NotText)),
+            Value::File(_) => Err(fault(Problem::NotText)),
         }
     }
 
     fn text(self) -> Result<&'de str, Fault> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| Fault::new(Problem::NotUtf8))
+        std::str::from_utf8(self.bytes()?).map_err(|_| fault(Problem::NotUtf8))
     }
 
     fn typed(self) -> Self {
@@ -424,7 +428,7 @@ impl<'de> Values<'de> {
             let digits = text.strip_prefix('-').unwrap_or_default();
             let is_negative =
                 !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-            Fault::new(match error.kind() {
+            fault(match error.kind() {
                 IntErrorKind::PosOverflow => Problem::AtMost(most),
                 IntErrorKind::NegOverflow => Problem::AtLeast(least),
                 _ if is_negative => Problem::AtLeast(least),
@@ -436,7 +440,7 @@ impl<'de> Values<'de> {
     fn float(self) -> Result<f64, Fault> {
         let read: Option<f64> = self.typed().text()?.trim().parse().ok();
         // "NaN" and "inf" are none, as in a wildcard.
-        read.filter(|value| value.is_finite()).ok_or_else(|| Fault::new(Problem::Number))
+        read.filter(|value| value.is_finite()).ok_or_else(|| fault(Problem::Number))
     }
 }
 
@@ -489,7 +493,7 @@ impl<'de> Deserializer<'de> for Values<'de> {
         let mut characters = self.typed().text()?.chars();
         match (characters.next(), characters.next()) {
             (Some(only), None) => visitor.visit_char(only),
-            _ => Err(Fault::new(Problem::OneCharacter)),
+            _ => Err(fault(Problem::OneCharacter)),
         }
     }
 
@@ -502,8 +506,7 @@ impl<'de> Deserializer<'de> for Values<'de> {
         } else if is(["off", "false", "0"]) {
             visitor.visit_bool(false)
         } else {
-            let detail = "expected on, true, 1, off, false or 0".to_owned();
-            Err(Fault { detail, ..Fault::new(Problem::YesOrNo) })
+            Err(detailed(Problem::YesOrNo, "expected on, true, 1, off, false or 0"))
         }
     }
 
@@ -525,7 +528,7 @@ impl<'de> Deserializer<'de> for Values<'de> {
         let read: Option<f32> = self.typed().text()?.trim().parse().ok();
         match read.filter(|value| value.is_finite()) {
             Some(value) => visitor.visit_f32(value),
-            None => Err(Fault::new(Problem::Number)),
+            None => Err(fault(Problem::Number)),
         }
     }
 
@@ -571,11 +574,10 @@ impl<'de> Deserializer<'de> for Values<'de> {
         }
         match self.typed().last() {
             Value::File(upload) => upload.clone().hand_to(visitor),
-            Value::NoFile => Err(Fault::new(Problem::NoFile)),
-            Value::Text(text) if text.is_empty() => Err(Fault::new(Problem::NoFile)),
+            Value::NoFile => Err(fault(Problem::NoFile)),
+            Value::Text(text) if text.is_empty() => Err(fault(Problem::NoFile)),
             Value::Text(_) => {
-                let detail = "the form lacks enctype=\"multipart/form-data\"".to_owned();
-                Err(Fault { detail, ..Fault::new(Problem::NotAFile) })
+                Err(detailed(Problem::NotAFile, "the form lacks enctype=\"multipart/form-data\""))
             }
         }
     }

@@ -309,6 +309,9 @@ fn extended_value(text: &[u8]) -> Result<String, Malformed> {
     }
 }
 
+/// A parameter's name and value.
+type Parameter<'a> = (&'a [u8], Cow<'a, [u8]>);
+
 /// The parameters of a header value: `; name=token; name="quoted"`, from the first semicolon.
 #[derive(Clone, Copy)]
 struct Parameters<'a>(&'a [u8]);
@@ -326,7 +329,7 @@ impl<'a> Parameters<'a> {
         Ok(found)
     }
 
-    fn next(&mut self) -> Result<Option<(&'a [u8], Cow<'a, [u8]>)>, Malformed> {
+    fn next(&mut self) -> Result<Option<Parameter<'a>>, Malformed> {
         let start = self.0.iter().position(|byte| !b" \t;".contains(byte));
         let Some(start) = start else { return Ok(None) };
         let text = &self.0[start..];
