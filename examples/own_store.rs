@@ -10,8 +10,7 @@
 //!
 //! - A step is atomic because it holds its session's lock, and because a file is replaced by renaming another
 //!   onto it: whoever reads finds the old record or the new one, also after a crash.
-//! - When a session ends is its file's modification time. So a load starts the idle limit anew without
-//!   writing the file.
+//! - When a session ends is its file's modification time, so that what has ended is found without reading any file.
 //! - The file's name is a digest of the id, so that whoever sees the folder can open no session.
 //!
 //! The locks are in this process, so one process at a time may use a folder.
@@ -101,7 +100,7 @@ impl FileStore {
         // shortened since it was last used.
         let kept = serde_json::from_slice::<Kept>(&text).ok().filter(|kept| {
             let now = (self.clock)();
-            now < ends && absolute_end(kept, lifetimes).is_none_or(|end| now < end)
+            now < ends && lifetimes.absolute_end(kept.created).is_none_or(|end| now < end)
         });
         if kept.is_none() {
             remove(path)?;
@@ -109,36 +108,10 @@ impl FileStore {
         Ok(kept)
     }
 
-    /// Writes the session, saved just now, and starts its idle limit anew. Call with its lock.
+    /// Writes the session, saved just now: that starts its idle limit anew. Call with its lock.
     fn write(&self, path: &Path, mut kept: Kept, lifetimes: &Lifetimes) -> Result<()> {
         kept.saved = (self.clock)();
-        self.rewrite(path, &kept, lifetimes)
-    }
-
-    fn rewrite(&self, path: &Path, kept: &Kept, lifetimes: &Lifetimes) -> Result<()> {
-        let new = path.with_extension("new");
-        let written = || -> io::Result<()> {
-            let mut file = File::create(&new)?;
-            file.write_all(&serde_json::to_vec(kept)?)?;
-            file.set_modified(self.end(kept, lifetimes))?;
-            // Or a crash of the machine could leave an empty file under the name.
-            file.sync_all()?;
-            fs::rename(&new, path)
-        };
-        written().map_err(|error| failed("cannot write", path, error))
-    }
-
-    /// Starts the idle limit anew. Call with the file's lock.
-    fn touch(&self, path: &Path, kept: &Kept, lifetimes: &Lifetimes) -> Result<()> {
-        let file = File::options().write(true).open(path);
-        file.and_then(|file| file.set_modified(self.end(kept, lifetimes)))
-            .map_err(|error| failed("cannot touch", path, error))
-    }
-
-    /// When the session ends if it is used now and never again.
-    fn end(&self, kept: &Kept, lifetimes: &Lifetimes) -> SystemTime {
-        let idle = (self.clock)() + kept.remember.unwrap_or(lifetimes.idle).min(LONGEST);
-        absolute_end(kept, lifetimes).map_or(idle, |end| idle.min(end))
+        rewrite(path, &kept, lifetimes)
     }
 
     fn create(&self, save: &Save<'_>) -> Result<Saved> {
@@ -190,7 +163,7 @@ impl FileStore {
         Ok(Saved::Stored)
     }
 
-    /// Lets `act` work on the fields of a live session, and starts its idle limit anew.
+    /// Lets `act` work on the fields of a live session, whose idle limit stays as it is.
     fn operate<T>(
         &self,
         load: &Load<'_>,
@@ -203,8 +176,7 @@ impl FileStore {
             return Err(Error::new(ErrorKind::Gone, text));
         };
         let answer = act(&mut kept.fields)?;
-        // Not a save: the cookie was not sent again.
-        self.rewrite(&path, &kept, &load.lifetimes)?;
+        rewrite(&path, &kept, &load.lifetimes)?;
         Ok(answer)
     }
 
@@ -240,7 +212,6 @@ impl SessionStore for FileStore {
         let path = self.path(load.id);
         let _lock = self.lock(&[&path]);
         let Some(kept) = self.live(&path, &load.lifetimes)? else { return Ok(None) };
-        self.touch(&path, &kept, &load.lifetimes)?;
         Ok(Some(Record {
             created: Some(kept.created),
             saved_ago: Some((self.clock)().duration_since(kept.saved).unwrap_or_default()),
@@ -294,8 +265,19 @@ fn place(path: &Path) -> usize {
     name.get(..2).and_then(|byte| usize::from_str_radix(byte, 16).ok()).unwrap_or_default()
 }
 
-fn absolute_end(kept: &Kept, lifetimes: &Lifetimes) -> Option<SystemTime> {
-    Some(kept.created + lifetimes.absolute?.min(LONGEST))
+fn rewrite(path: &Path, kept: &Kept, lifetimes: &Lifetimes) -> Result<()> {
+    let new = path.with_extension("new");
+    let longest = kept.saved + LONGEST;
+    let end = lifetimes.end(kept.remember, kept.created, kept.saved);
+    let written = || -> io::Result<()> {
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(kept)?)?;
+        file.set_modified(end.map_or(longest, |end| end.min(longest)))?;
+        // Or a crash of the machine could leave an empty file under the name.
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    written().map_err(|error| failed("cannot write", path, error))
 }
 
 fn changed(mut kept: Kept, save: &Save<'_>) -> Kept {

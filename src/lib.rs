@@ -23,7 +23,7 @@
 //! [README](https://docs.rs/crate/bottle-session/latest) is the guide: options, promises, examples, and all
 //! differences from Bottle and Python's bottle-session.
 //!
-//! # The flow
+//! # How it works
 //!
 //! ```text
 //! bytes in → Request → prepare: route, then plugins acquire ─┐
@@ -34,6 +34,28 @@
 //! An [`Exchange`] is one request on its way. A [`Service`] is a built app: what a server sees, and the three
 //! stages. [`prepare`](Service::prepare) and [`finish`](Service::finish) take whole batches, so that the
 //! sessions of many requests are one round trip.
+//!
+//! Handlers block, the session path does not. An event loop of the [native server](server::native) sends what its
+//! requests need of Redis over a connection of its own and goes on; when the replies are there, it runs their handlers;
+//! when what these have changed is acknowledged, it sends their answers. A handler that blocks is left to another thread.
+//!
+//! ## Glossary
+//!
+//! | word | meaning |
+//! |---|---|
+//! | rule, wildcard, filter | `/user/<id:int>` is a rule, `<id:int>` a wildcard, `int` its filter |
+//! | route | rules and methods that lead to one handler |
+//! | handler, callback | the closure of the app; the handler with what plugins wrapped around it |
+//! | plugin, keyword | provides a value to handlers that ask for it, under a keyword; wraps callbacks |
+//! | exchange, batch | one request with its route, values and response; several of them in one stage |
+//! | stage | prepare, run or finish |
+//! | acquire, release | a plugin provides its value before the handler; takes it back after it |
+//! | operation, pending | what a stage asks of a remote service; an exchange that waits for one |
+//! | store, record | what keeps sessions; what it holds of one session |
+//! | event loop, worker | a poller with its connections; the thread that runs it |
+//! | channel | the connection of an event loop to a remote service |
+//! | hand-off, monitor | another worker takes a loop whose worker is blocked; the thread that sees to it |
+//! | breaker | fails operations at once while Redis does not answer |
 //!
 //! # The map
 //!
@@ -88,6 +110,7 @@ pub use handler::Checked;
 pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
+pub use message::address::ListenAddress;
 pub use message::cookies::{Cookie, RequestCookies, SameSite};
 pub use message::forms::{FormData, FormError, FormLimits, Problem, Secret, Upload, UploadReader};
 pub use message::request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
@@ -106,7 +129,7 @@ pub use redis::{
     Replies,
 };
 pub use routing::Filter;
-pub use server::{ListenAddress, Server, ShutdownHandle};
+pub use server::{Server, ShutdownHandle};
 pub use session::SessionPlugin;
 pub use session::csrf::CsrfPlugin;
 pub use session::data::Session;
@@ -116,14 +139,15 @@ pub use session::id::{IdFormat, SessionId};
 pub use session::store::memory::MemoryStore;
 pub use session::store::redis::{Layout, RedisStore};
 pub use session::store::{
-    Action, BreakerObserver, Changes, DamageObserver, Lifetimes, Load, Record, Save, Saved,
-    SessionStore,
+    Action, BreakerObserver, Caps, Changes, DamageObserver, Fields, Lifetimes, Load,
+    PipelinedStore, Record, Save, Saved, SessionStore, StoreOperation,
 };
 pub use testing::TestClient;
 
 #[doc(hidden)]
 pub mod __private {
     pub use crate::handler::Named;
+    pub use crate::redis::count_strings;
     pub use crate::routing::{Captures, Filter, Filters, Found, Router, Rule};
 }
 

@@ -1,75 +1,15 @@
 //! Behind nginx, with the lines that the README gives for it.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bottle_session::server::native::Native;
 use bottle_session::{
     App, CsrfPlugin, Request, Response, Server, Session, SessionPlugin, ShutdownHandle,
 };
 
-use crate::support::serving::Client;
-
-/// An nginx in the foreground of a process of its own, ended when this is dropped.
-struct Nginx {
-    process: Child,
-    folder: PathBuf,
-    address: SocketAddr,
-}
-
-impl Nginx {
-    /// One that passes everything on to the socket in this folder.
-    fn start(folder: PathBuf) -> Nginx {
-        let location = include_str!("../README.md")
-            .split_once("```nginx\n")
-            .and_then(|(_, rest)| rest.split_once("```"))
-            .expect("the README has lines for nginx")
-            .0;
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let location = location
-            .replace("/run/app.socket", folder.join("app.socket").to_str().unwrap())
-            .replace("listen 443 ssl;", &format!("listen {free};"));
-        let at = folder.display();
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"))
-            .concat();
-        let config = format!(
-            "daemon off; master_process off; pid {at}/pid; error_log {at}/log;\nevents {{}}\n\
-             http {{\naccess_log off;\n{temporary}{location}\n}}\n"
-        );
-        std::fs::write(folder.join("nginx.conf"), config).unwrap();
-        let process = Command::new("nginx")
-            .args(["-p", folder.to_str().unwrap(), "-c", "nginx.conf", "-e", "log"])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nginx; tests/run.sh installs it");
-        let mut nginx = Nginx { process, folder, address: free };
-        while TcpStream::connect(nginx.address).is_err() {
-            if let Some(status) = nginx.process.try_wait().unwrap() {
-                let log = std::fs::read_to_string(nginx.folder.join("log")).unwrap_or_default();
-                panic!("nginx ended ({status}): {log}");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        nginx
-    }
-
-    fn client(&self) -> Client {
-        Client::new(TcpStream::connect(self.address).unwrap())
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
+use crate::support::proxies::{Proxy, folder, nginx_of_the_readme, runs_as_root};
+use crate::support::serving::Serving;
 
 fn app() -> App {
     let mut app = App::new();
@@ -97,16 +37,40 @@ fn app() -> App {
 }
 
 #[test]
-fn behind_nginx_sessions_work_and_only_nginx_is_believed() {
-    let folder = std::env::temp_dir().join(format!("bs-nginx-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+fn a_unix_socket_is_not_for_users_who_are_not_of_its_group() {
+    if !runs_as_root() {
+        // Only root can start somebody else's processes; the mode itself is tested with the socket.
+        return;
+    }
+    let folder = folder("others");
     let address = format!("unix:{}", folder.join("app.socket").display());
+    let server = Native::bind(&address).unwrap();
+    let (service, shutdown) = (app().build().unwrap(), ShutdownHandle::new());
+    std::thread::scope(|scope| {
+        scope.spawn(|| server.serve(service, &shutdown).unwrap());
+        let stop = Stop(&shutdown);
+        let lines = nginx_of_the_readme(&folder.join("app.socket"));
+        let nginx = Proxy::nginx_as(folder, Some("www-data"), &lines);
+        assert_eq!(nginx.client().get("/who").status, 502);
+        assert!(nginx.log().contains("Permission denied"), "{}", nginx.log());
+        drop(stop);
+    });
+}
+
+#[test]
+fn behind_nginx_sessions_work_and_only_nginx_is_believed() {
+    let folder = folder("nginx");
+    let socket = folder.join("app.socket");
+    // As Debian's nginx does; as plain user nobody can start one for another user.
+    let user = runs_as_root().then_some("www-data");
+    let group = user.map_or(String::new(), |group| format!("?group={group}"));
+    let address = format!("unix:{}{group}", socket.display());
     let server = Native::bind(&address).unwrap().trusted_proxies(["unix"]).unwrap();
     let (service, shutdown) = (app().build().unwrap(), ShutdownHandle::new());
     std::thread::scope(|scope| {
         scope.spawn(|| server.serve(service, &shutdown).unwrap());
         let stop = Stop(&shutdown);
-        let nginx = Nginx::start(folder);
+        let nginx = Proxy::nginx_as(folder, user, &nginx_of_the_readme(&socket));
         let mut client = nginx.client();
 
         // What a client makes up about itself, nginx replaces.
@@ -157,5 +121,86 @@ struct Stop<'a>(&'a ShutdownHandle);
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
         self.0.shutdown_now();
+    }
+}
+
+/// How many visitors send large bodies at the same time.
+const SENDERS: usize = 4;
+
+/// Sends bodies of so many megabytes to what answers without reading them, through proxies over TCP.
+fn early_answers(name: &str, megabytes: &[usize], rounds: usize) {
+    let mut app = App::new();
+    app.post("/unauthorized", || http::StatusCode::UNAUTHORIZED);
+    app.post("/too-large", |request: &Request| -> bottle_session::Result<String> {
+        Ok(request.body()?.len().to_string())
+    });
+    let server = Native::bind("127.0.0.1:0").unwrap().max_body(70_000_000);
+    let server = Serving::start(server, app);
+    let limited = Native::bind("127.0.0.1:0").unwrap().max_body(1_000_000);
+    let limited = Serving::start(limited, App::new());
+    let nginx = |buffering| {
+        let lines = format!(
+            "client_max_body_size 0;\nserver {{ listen LISTEN;\nproxy_http_version 1.1;\n\
+             proxy_set_header Connection \"\"; proxy_request_buffering {buffering};\n\
+             location / {{ proxy_pass http://{}; }}\nlocation /limited {{ proxy_pass http://{}; }} }}",
+            server.address, limited.address
+        );
+        Proxy::nginx(folder(&format!("early-{name}-nginx-{buffering}")), &lines)
+    };
+    let haproxy = || {
+        let lines = format!(
+            "defaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 5s\n\
+             frontend all\n bind LISTEN\n use_backend limited if {{ path /limited }}\n\
+             default_backend app\nbackend app\n server one {}\nbackend limited\n server one {}",
+            server.address, limited.address
+        );
+        Proxy::haproxy(folder(&format!("early-{name}-haproxy")), &lines)
+    };
+    let table = [("/unauthorized", 401), ("/nowhere", 404), ("/too-large", 413), ("/limited", 413)];
+    let cases: Vec<_> = (0..rounds)
+        .flat_map(|_| megabytes)
+        .flat_map(|size| table.map(|(path, status)| (path, status, size * 1_000_000)))
+        .collect();
+    for (front, proxy) in [
+        ("nginx, buffering on", nginx("on")),
+        ("nginx, buffering off", nginx("off")),
+        ("HAProxy", haproxy()),
+    ] {
+        let next = AtomicUsize::new(0);
+        let send_all = || {
+            while let Some((path, status, length)) = cases.get(next.fetch_add(1, Ordering::Relaxed))
+            {
+                let mut client = proxy.client();
+                client.send(format!(
+                    "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+                ));
+                // As browsers and curl do: sends until there is an answer.
+                let mut sending = client.stream.try_clone().unwrap();
+                let body = std::io::Read::take(std::io::repeat(b'x'), *length as u64);
+                let sender = std::thread::spawn(move || {
+                    let mut body = std::io::BufReader::with_capacity(1 << 18, body);
+                    let _ = std::io::copy(&mut body, &mut sending);
+                });
+                let reply = client.try_reply(false);
+                let _ = client.stream.shutdown(std::net::Shutdown::Both);
+                sender.join().unwrap();
+                let what = format!("{path}, {length} bytes, {front}");
+                assert_eq!(
+                    reply.map(|reply| reply.status),
+                    Some(*status),
+                    "{what}: {}",
+                    proxy.log()
+                );
+            }
+        };
+        std::thread::scope(|scope| (0..SENDERS).for_each(|_| drop(scope.spawn(send_all))));
+    }
+}
+
+#[test]
+fn who_sends_a_large_body_through_a_proxy_sees_an_answer_that_was_made_without_reading_it() {
+    early_answers("some", &[2, 20], 6);
+    if std::env::var_os("BOTTLE_SESSION_LONG").is_some() {
+        early_answers("many", &[2, 20, 60], 21);
     }
 }

@@ -423,9 +423,11 @@ fn what_one_user_leaves_behind_the_next_does_not_find() {
         second.set("key", "value").unwrap();
         assert_eq!(second.get::<String>("key").unwrap(), "value", "{left}");
         let client: String = second.command("CLIENT", "INFO").unwrap();
-        for expected in [" db=0 ", " sub=0 ", " multi=-1 ", " name=bottle-session ", " resp=2"] {
+        for expected in [" db=0 ", " sub=0 ", " multi=-1 ", " name=bottle-session "] {
             assert!(client.contains(expected), "{left}: {client}");
         }
+        // Redis tells of it since version 7.
+        assert!(!client.contains(" resp=3"), "{left}: {client}");
     }
 }
 
@@ -516,6 +518,8 @@ fn an_error_of_redis_shows_no_arguments() {
     let mut connection = pool_of(&server, 1).connection();
     let error = connection.command::<()>("NONSENSE", &["key", "secret"]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Redis);
-    assert!(error.to_string().contains("unknown command 'NONSENSE'"), "{error}");
+    // Quoted in one way or another.
+    let text = error.to_string().replace('`', "'");
+    assert!(text.contains("unknown command 'NONSENSE'"), "{error}");
     assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
 }

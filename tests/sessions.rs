@@ -129,30 +129,30 @@ fn the_cookie_is_what_the_options_say() {
     };
     let new = SessionPlugin::new;
     let table = [
-        (new(), "bottle.session: Max-Age=300; Path=/; SameSite=Lax"),
+        (new(), "bottle.session: Max-Age=330; Path=/; SameSite=Lax"),
         (new().cookie_lifetime(None), "bottle.session: Path=/; SameSite=Lax"),
         (
             new().cookie_lifetime(Duration::from_secs(600)),
-            "bottle.session: Max-Age=600; Path=/; SameSite=Lax",
+            "bottle.session: Max-Age=660; Path=/; SameSite=Lax",
         ),
         (
             new().cookie_secure(true).cookie_httponly(true).cookie_name("id"),
-            "id: HttpOnly; Max-Age=300; Path=/; SameSite=Lax; Secure",
+            "id: HttpOnly; Max-Age=330; Path=/; SameSite=Lax; Secure",
         ),
         (
             new()
                 .cookie_path("/shop")
                 .cookie_domain("example.org")
                 .cookie_same_site(SameSite::Strict),
-            "bottle.session: Domain=example.org; Max-Age=300; Path=/shop; SameSite=Strict",
+            "bottle.session: Domain=example.org; Max-Age=330; Path=/shop; SameSite=Strict",
         ),
         (
             new().cookie_same_site(SameSite::None).cookie_secure(true).cookie_partitioned(true),
-            "bottle.session: Max-Age=300; Partitioned; Path=/; SameSite=None; Secure",
+            "bottle.session: Max-Age=330; Partitioned; Path=/; SameSite=None; Secure",
         ),
         (
             new().hardened(),
-            "__Host-bottle.session: HttpOnly; Max-Age=300; Path=/; SameSite=Lax; Secure",
+            "__Host-bottle.session: HttpOnly; Max-Age=330; Path=/; SameSite=Lax; Secure",
         ),
     ];
     for (plugin, expected) in table {
@@ -342,8 +342,16 @@ fn a_cookie_is_sent_anew_with_changes_and_once_a_tenth_of_its_life_has_passed() 
         clock.pass(Duration::from_secs(200));
         assert_eq!(text(&client, "/get/a"), "2");
     }
-    clock.pass(Duration::from_secs(301));
-    assert_eq!(text(&client, "/get/a"), "-");
+    // Whoever comes back within it finds it, wherever in the last tenth it was started anew.
+    for (last, away, found) in [(29, 300, true), (29, 301, false), (0, 329, true), (0, 330, false)]
+    {
+        client.forget_cookies();
+        text(&client, "/set/a/2");
+        clock.pass(Duration::from_secs(last));
+        assert_eq!(cookies("/get/a"), 0);
+        clock.pass(Duration::from_secs(away));
+        assert_eq!(text(&client, "/get/a"), if found { "2" } else { "-" }, "{last} {away}");
+    }
 }
 
 #[test]
@@ -353,10 +361,27 @@ fn a_browser_cookie_is_sent_once_and_lives_seven_days_in_the_store() {
     let cookies = |path: &str| client.get(path).send().set_cookies().len();
     assert_eq!(cookies("/set/a/1"), 1);
     assert_eq!(cookies("/set/a/2"), 0);
-    clock.pass(Duration::from_secs(7 * 86_400 - 1));
-    assert_eq!(text(&client, "/get/a"), "2");
-    clock.pass(Duration::from_secs(7 * 86_400 + 1));
+    // Twice: the record is started anew, although the cookie needs not be.
+    for _ in 0..2 {
+        clock.pass(Duration::from_secs(7 * 86_400 - 1));
+        let answer = client.get("/get/a").send();
+        assert_eq!((answer.text().as_str(), answer.set_cookies().len()), ("2", 0));
+    }
+    clock.pass(Duration::from_secs(7 * 86_400 * 11 / 10));
     assert_eq!(text(&client, "/get/a"), "-");
+}
+
+#[test]
+fn a_cookie_is_kept_for_400_days_at_most_and_sent_anew_after_30() {
+    let clock = Clock::default();
+    let lifetime = Duration::from_secs(1000 * 86_400);
+    let client = client(SessionPlugin::new().store(clock.store()).cookie_lifetime(lifetime));
+    let cookie = client.get("/set/a/1").send().set_cookies()[0].to_owned();
+    assert!(cookie.contains("Max-Age=34560000"), "{cookie}");
+    clock.pass(Duration::from_secs(30 * 86_400 - 1));
+    assert_eq!(client.get("/get/a").send().set_cookies().len(), 0);
+    clock.pass(Duration::from_secs(1));
+    assert_eq!(client.get("/get/a").send().set_cookies().len(), 1);
 }
 
 #[test]
@@ -379,12 +404,12 @@ fn a_remembered_session_has_its_own_lifetime() {
     let clock = Clock::default();
     let client = client(SessionPlugin::new().store(clock.store()).cookie_lifetime(None));
     let response = client.get("/remember/30").send();
-    assert!(response.set_cookies()[0].contains("Max-Age=2592000"), "{:?}", response.set_cookies());
+    assert!(response.set_cookies()[0].contains("Max-Age=2851200"), "{:?}", response.set_cookies());
     clock.pass(Duration::from_secs(29 * 86_400));
     assert_eq!(text(&client, "/get/kept"), "yes");
     clock.pass(Duration::from_secs(29 * 86_400));
     assert_eq!(text(&client, "/get/kept"), "yes");
-    clock.pass(Duration::from_secs(31 * 86_400));
+    clock.pass(Duration::from_secs(33 * 86_400));
     assert_eq!(text(&client, "/get/kept"), "-");
 }
 

@@ -53,13 +53,14 @@ impl Redis {
 
 /// Makes all records older, in one step.
 pub const AGE: &str = r"
+local function older(time) return string.format('%.0f', time - ARGV[1]) end
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local left = redis.call('PTTL', key) - ARGV[1]
-  local meta = redis.call('HGET', key, '\0')
-  if meta then
-    local created, saved, rest = string.match(meta, '^1:(%d+):(%d+):(.*)$')
-    meta = string.format('1:%.0f:%.0f:%s', created - ARGV[1], saved - ARGV[1], rest)
-    redis.call('HSET', key, '\0', meta)
+  local proof, saved = unpack(redis.call('HMGET', key, '\0', '\0s'))
+  if proof then
+    local at, idle = string.match(saved, '^(%d+)(%.%d+)$')
+    proof = string.sub(proof, 1, 12) .. older(string.sub(proof, 13))
+    redis.call('HSET', key, '\0', proof, '\0s', older(at) .. idle)
   end
   if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end
 end";

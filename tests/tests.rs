@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: it links once.
 
 mod app;
+mod architecture;
 mod browser;
 mod compile_messages;
 mod csrf;
@@ -13,6 +14,7 @@ mod forms;
 mod forms_example;
 mod hostile;
 mod nginx;
+mod pending;
 mod processes;
 mod readme;
 mod redis_cluster;
@@ -24,6 +26,7 @@ mod redis_sessions;
 mod redis_store;
 #[cfg(feature = "rustls")]
 mod redis_tls;
+mod redis_versions;
 mod servers;
 mod session_batches;
 mod sessions;

@@ -2,7 +2,8 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bottle_session::server::tiny_http::TinyHttp;
@@ -11,6 +12,7 @@ use bottle_session::{
 };
 
 use crate::support::http::{Browser, exchange};
+use crate::support::serving::Serving;
 
 /// Serves the app while the test runs, then stops and hands back what serving came to.
 fn serving(app: App, workers: usize, test: impl FnOnce(SocketAddr)) {
@@ -130,6 +132,91 @@ fn a_request_that_runs_at_shutdown_is_finished_and_its_session_saved() {
         assert_eq!(answer.set_cookies().len(), 1);
         serving.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn what_is_ambiguous_is_answered_400_and_nothing_behind_it_is_run() {
+    let ran = Arc::new(AtomicUsize::new(0));
+    let (seen, smuggled) = (ran.clone(), ran.clone());
+    let mut app = App::new();
+    app.body_limit(100);
+    app.post("/", move |request: &Request| {
+        let _ = request.body();
+        seen.fetch_add(1, Ordering::SeqCst);
+        "run"
+    });
+    app.get("/smuggled", move || {
+        smuggled.fetch_add(1, Ordering::SeqCst);
+        "smuggled"
+    });
+    app.get("/host", |request: &Request| request.host().unwrap_or("none").to_owned());
+    let server = Serving::start(TinyHttp::bind("127.0.0.1:0").unwrap(), app);
+    let behind = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    let post =
+        |fields: &str, body: &str| format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n{body}{behind}");
+    let table = [
+        // Smuggled: what one reader takes for a body is a request to the other.
+        (post("Host: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked", "0\r\n\r\n"), 400),
+        (post("Host: a\r\nContent-Length: 5\r\nTransfer-Encoding: identity", "0\r\n\r\n"), 400),
+        (post("Host: a\r\nContent-Length: 5\r\nTransfer-Encoding: xchunked", "0\r\n\r\n"), 400),
+        (post("Host: a\r\nTransfer-Encoding: xchunked", "0\r\n\r\n"), 400),
+        (post("Host: a\r\nTransfer-Encoding: gzip, chunked", "0\r\n\r\n"), 501),
+        (
+            post(
+                "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+                "0\r\n\r\n",
+            ),
+            400,
+        ),
+        (post("Host: a\r\nContent-Length: 5\r\nContent-Length: 0", "abcde"), 400),
+        (post("Host: a\r\nContent-Length: 0\r\nContent-Length: 47", ""), 400),
+        (post("Host: a\r\nContent-Length: 5, 5", ""), 400),
+        (post("Host: a\r\nContent-Length: +5", ""), 400),
+        (post("Host: a\r\nContent-Length: 0x5", ""), 400),
+        (post("Host: a\r\nContent-Length : 5", ""), 400),
+        (post("Host: a\r\nX: a\0b", ""), 400),
+        // Whom it is for.
+        (post("X: y", ""), 400),
+        (post("Host: a\r\nHost: b", ""), 400),
+        (post("Host: a\r\nhost: a", ""), 400),
+        (post("Host: a@evil", ""), 400),
+        (post("Host: a/b", ""), 400),
+        (format!("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n{behind}"), 501),
+        (format!("GET /#x HTTP/1.1\r\nHost: a\r\n\r\n{behind}"), 400),
+        (format!("GET http://a@evil/ HTTP/1.1\r\nHost: a\r\n\r\n{behind}"), 400),
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n{behind}", "x".repeat(9000)), 414),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n{behind}", "X: y\r\n".repeat(200)), 431),
+    ];
+    for (request, status) in table {
+        let mut client = server.client();
+        let reply = client.send(&request).reply();
+        assert_eq!(reply.status, status, "{request:.150?}");
+        // What stood behind it has no answer but perhaps another refusal, and then the connection ends.
+        while let Some(reply) = client.try_reply(false) {
+            assert_eq!(reply.status, 400, "{request:.150?}");
+        }
+    }
+    assert_eq!(ran.load(Ordering::SeqCst), 0, "requests that were run");
+    // A chunked body of which the rest was not read, and one that breaks off in the middle.
+    let head = "Host: a\r\nTransfer-Encoding: chunked";
+    for body in
+        [format!("1000\r\n{}{behind}", "x".repeat(101)), format!("5\r\nabcdeXX\r\n{behind}")]
+    {
+        let mut client = server.client();
+        assert_eq!(client.send(post(head, &body)).reply().status, 200);
+        while let Some(reply) = client.try_reply(false) {
+            assert_eq!(reply.status, 400, "{body:.150?}");
+        }
+    }
+    assert_eq!(ran.load(Ordering::SeqCst), 2, "requests that were run");
+    let mut client = server.client();
+    for host in ["Host: a:80", "Host: [::1]"] {
+        let get = format!("GET /host HTTP/1.1\r\n{host}\r\n\r\n");
+        assert_eq!(client.send(get).reply().text(), &host[6..]);
+    }
+    let absolute = "GET http://b/host HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(client.send(absolute).reply().text(), "b", "the target's host counts");
+    assert_eq!(client.send("GET /host HTTP/1.0\r\n\r\n").reply().text(), "none");
 }
 
 #[test]

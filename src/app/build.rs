@@ -6,11 +6,12 @@ use std::sync::Arc;
 use http::Method;
 
 use crate::app::{App, Draft, InstalledPlugin, Mount, compatible};
-use crate::handler::{Binder, Fits, Provider, Wildcards};
+use crate::handler::{Binder, Provider, Wildcards};
 use crate::message::request::DEFAULT_BODY_LIMIT;
 use crate::pipeline::plugin::{Ask, Plugin, Route};
 use crate::pipeline::service::{Endpoint, Inner, Scope, Service, Target, Urls};
 use crate::pipeline::slow::Slow;
+use crate::routing::Accepts;
 use crate::routing::{Filters, Prefix, Router, Rule};
 use crate::{Error, ErrorKind, Result};
 
@@ -172,7 +173,7 @@ impl Building {
         self.add_endpoint(Endpoint { route, callback, slow: Slow::default() }, rules, &bound.fits);
     }
 
-    fn add_endpoint(&mut self, endpoint: Endpoint, rules: Vec<Rule>, fits: &[(usize, Fits)]) {
+    fn add_endpoint(&mut self, endpoint: Endpoint, rules: Vec<Rule>, fits: &[(usize, Accepts)]) {
         let endpoint = Arc::new(endpoint);
         let route = &endpoint.route;
         if let Some(name) = &route.name {

@@ -4,6 +4,7 @@ use std::any::{TypeId, type_name};
 
 use super::argument::Argument;
 use crate::pipeline::plugin::{Ask, Provided};
+use crate::routing::Accepts;
 use crate::{Error, ErrorKind};
 
 /// A plugin as the binder sees it.
@@ -25,9 +26,6 @@ pub(crate) struct Wildcards {
     pub(crate) rules: Vec<(String, Vec<Option<usize>>)>,
 }
 
-/// Whether a value fits an argument.
-pub(crate) type Fits = fn(&str) -> bool;
-
 /// Settles what the arguments of one handler ask for; see [`Argument::plan`].
 pub struct Binder<'a> {
     route: String,
@@ -41,14 +39,14 @@ pub struct Binder<'a> {
     /// Which argument takes the body, and as what.
     body: Option<(String, &'static str)>,
     asks: Vec<Ask>,
-    fits: Vec<(usize, Fits)>,
+    fits: Vec<(usize, Accepts)>,
     errors: Vec<Error>,
 }
 
 /// What was settled.
 pub(crate) struct Bound {
     pub(crate) asks: Vec<Ask>,
-    pub(crate) fits: Vec<(usize, Fits)>,
+    pub(crate) fits: Vec<(usize, Accepts)>,
     pub(crate) errors: Vec<Error>,
 }
 

@@ -13,7 +13,7 @@ mod extract;
 
 pub use argument::Argument;
 pub use binder::Binder;
-pub(crate) use binder::{Fits, Provider, Wildcards};
+pub(crate) use binder::{Provider, Wildcards};
 #[cfg(feature = "garde")]
 pub use extract::Checked;
 pub(crate) use extract::apply_form_limits;

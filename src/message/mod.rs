@@ -1,5 +1,6 @@
 //! What travels: requests, responses, and what they are made of.
 
+pub(crate) mod address;
 pub(crate) mod cookies;
 pub(crate) mod forms;
 pub(crate) mod request;

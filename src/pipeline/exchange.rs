@@ -159,11 +159,6 @@ impl Exchange {
         }
     }
 
-    pub(crate) fn waits_at_all(&self) -> bool {
-        let asks = self.route().is_some_and(Route::asks_anything);
-        (asks && self.0.response.is_none()) || self.holds_anything()
-    }
-
     /// Whether plugins have something to release.
     pub(crate) fn holds_anything(&self) -> bool {
         self.0.slots.iter().any(Option::is_some)

@@ -2,12 +2,12 @@
 //!
 //! An operation does no I/O. It writes a request, reads the reply, and says whether it is done or needs another
 //! round trip. Whoever carries it owns the connection: the event loops of [`server::native`](crate::server::native)
-//! send what one turn made ready as one write and take the requests further when the replies are there; a thread that
+//! send what one iteration made ready as one write and take the requests further when the replies are there; a thread that
 //! may block (a test, another server, [`Session::commit`](crate::Session::commit)) does the same over a pool.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::plugin::Entry;
 use crate::Error;
@@ -108,7 +108,7 @@ impl Remote {
 
     /// Whether both are one service.
     pub(crate) fn is(&self, other: &Remote) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        self.0.identity() == other.0.identity()
     }
 }
 
@@ -120,6 +120,9 @@ impl fmt::Debug for Remote {
 
 /// How operations reach a remote service.
 pub(crate) trait Carrier: Send + Sync {
+    /// What tells this service from others.
+    fn identity(&self) -> usize;
+
     /// Carries them out on this thread, which may block.
     fn run(&self, operations: &mut [&mut dyn Operation]);
 
@@ -139,6 +142,9 @@ pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 pub(crate) trait Channel: Send {
     /// Takes operations over. They are sent with the next [`drive`](Channel::drive).
     fn submit(&mut self, ticket: usize, waiting: Box<dyn Waiting>, now: Instant);
+
+    /// Hears what its socket is ready for.
+    fn ready(&mut self, readable: bool, writable: bool);
 
     /// Goes on as far as it can: connects, sends, receives, and gives up what is past its deadline. Operations that
     /// are over are in `done`.
@@ -201,6 +207,11 @@ pub(crate) struct RemoteClock {
 impl RemoteClock {
     pub(crate) fn new(said: SystemTime, at: Instant) -> RemoteClock {
         RemoteClock { said, at }
+    }
+
+    /// How long ago it was told.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.at)
     }
 
     pub(crate) fn now(&self, now: Instant) -> SystemTime {

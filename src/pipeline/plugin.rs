@@ -168,7 +168,7 @@ pub trait Plugin: Send + Sync + 'static {
     }
 
     /// Hears where the app is served, once a server listens there.
-    fn serving(&self, address: &crate::server::ListenAddress) {
+    fn serving(&self, address: &crate::message::address::ListenAddress) {
         let _ = address;
     }
 

@@ -9,15 +9,15 @@ use std::sync::{Arc, LazyLock};
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 
-use crate::handler::Fits;
+use crate::message::address::ListenAddress;
 use crate::message::request::Request;
 use crate::message::response::{HttpError, IntoResponse, Response, escape_html};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::operation::{Operation, Pending, Waiting};
 use crate::pipeline::plugin::{Batch, Callback, Entry, Plugin, Route, Stage};
 use crate::pipeline::slow::Slow;
+use crate::routing::Accepts;
 use crate::routing::{Found, Router, Rule};
-use crate::server::ListenAddress;
 use crate::{Error, ErrorKind, Result};
 
 /// A built app, ready to answer requests. Clones share it.
@@ -44,7 +44,7 @@ pub(crate) struct Target {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) rule: usize,
     /// Which captures must fit which arguments.
-    pub(crate) fits: Vec<(usize, Fits)>,
+    pub(crate) fits: Vec<(usize, Accepts)>,
 }
 
 /// A route and what is to run when it is met.
@@ -202,11 +202,16 @@ impl Service {
     /// The last stage, before any byte of an answer leaves: the plugins release, the error pages render
     /// what is an error, hooks see the answer, headers and cookies are put onto it. Waits for what the plugins wait for.
     pub fn finish(&self, batch: &mut [Exchange]) {
+        self.release_all(batch);
+        batch.iter_mut().for_each(|exchange| self.complete(exchange));
+    }
+
+    /// The plugins release what the exchanges hold. Waits for what the plugins wait for.
+    pub(crate) fn release_all(&self, batch: &mut [Exchange]) {
         self.release(batch, Blocking::Allowed);
         while self.carry_out(batch) {
             self.release(batch, Blocking::Allowed);
         }
-        batch.iter_mut().for_each(|exchange| self.complete(exchange));
     }
 
     /// The plugins release what the exchanges hold. Each exchange goes as far as it can: until nothing is left to

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use ::redis::{Arg, Cmd, Pipeline, ServerError, Value, cmd};
+use ::redis::Value;
 
+use super::batch::Manner;
 use super::breaker::BreakerState;
 use super::config::RedisConfig;
 use super::errors::copy;
-use super::link::Reply;
-use super::pool::{RedisPool, Repeat};
+use super::pool::RedisPool;
+use super::resp::Reply;
+use crate::pipeline::operation::{Answer, Carrier, Operation, Remote, Round};
 use crate::{Error, ErrorKind, Result};
 
 const SLOTS: u16 = 16384;
@@ -121,94 +123,91 @@ impl RedisCluster {
         observers.push(Arc::new(observer));
     }
 
-    /// Sends each command to the node that has its key, in one round trip for each node. One node's failure
-    /// concerns no other's commands.
-    pub(crate) fn send_each(
-        &self,
-        pipeline: &Pipeline,
-        repeat: Repeat,
-        limit: usize,
-        ours: impl Fn(usize, &Reply) -> bool,
-    ) -> Vec<Result<Reply>> {
-        let commands: Vec<&Cmd> = pipeline.cmd_iter().collect();
-        let mut answers: Vec<Option<Result<Reply>>> = commands.iter().map(|_| None).collect();
-        let mut left: Vec<usize> = (0..commands.len()).collect();
-        let mut moved_to = None;
+    /// The cluster as a remote service that carries out [operations](crate::Operation), each at the node that has
+    /// its key. Only threads that may block reach it.
+    pub fn remote(&self) -> Remote {
+        Remote(Arc::new(self.clone()))
+    }
+
+    /// Carries out one round of each operation, in one round trip for each node. One node's failure concerns no
+    /// other's operations. Those that are not over are in the answer.
+    fn round<'o>(&self, operations: Vec<&'o mut dyn Operation>) -> Vec<&'o mut dyn Operation> {
+        let manner = Manner { one_key: true, asking: false };
+        let (mut left, mut again, mut moved_to) = (operations, Vec::new(), None);
         for _ in 0..REDIRECTIONS {
             let map = match self.map() {
                 Ok(map) => map,
                 Err(error) => {
-                    left.drain(..).for_each(|at| answers[at] = Some(Err(copy(&error))));
-                    break;
+                    left.into_iter().for_each(|operation| operation.fail(copy(&error)));
+                    return again;
                 }
             };
-            let mut by_node: BTreeMap<&Node, Vec<usize>> = BTreeMap::new();
-            for at in left.drain(..) {
-                match map.owner(slot(key(commands[at]))) {
-                    Some(node) => by_node.entry(node).or_default().push(at),
-                    None => answers[at] = Some(Err(self.error("no node has the session's slot"))),
+            let mut by_node: BTreeMap<&Node, Vec<&'o mut dyn Operation>> = BTreeMap::new();
+            for operation in left {
+                match map.owner(slot(&key(operation))) {
+                    Some(node) => by_node.entry(node).or_default().push(operation),
+                    None => operation.fail(self.error("no node has the session's slot")),
                 }
             }
-            for (node, ats) in by_node {
-                let mut part = Pipeline::with_capacity(ats.len());
-                for at in &ats {
-                    part.add_command(commands[*at].clone());
-                }
-                let whole = |replies: &[Reply]| {
-                    replies.iter().zip(&ats).all(|(reply, at)| ours(*at, reply))
-                };
-                let replies =
-                    self.pool(node).and_then(|pool| pool.send_checked(&part, repeat, limit, whole));
-                match replies {
-                    Ok(replies) => {
-                        for (at, reply) in ats.iter().copied().zip(replies) {
-                            match &reply {
-                                // Not done there: this is no repetition.
-                                Err(error) if error.code() == "MOVED" => {
-                                    moved_to = target(error, node);
-                                    left.push(at);
-                                }
-                                Err(error) if error.code() == "ASK" => {
-                                    let only = |reply: &Reply| ours(at, reply);
-                                    let there = target(error, node);
-                                    let there = self.ask(there, commands[at], repeat, limit, only);
-                                    answers[at] = Some(there);
-                                }
-                                _ => answers[at] = Some(Ok(reply)),
-                            }
-                        }
-                    }
+            left = Vec::new();
+            for (node, operations) in by_node {
+                let pool = match self.pool(node) {
+                    Ok(pool) => pool,
                     Err(error) => {
-                        ats.iter().for_each(|at| answers[*at] = Some(Err(copy(&error))));
-                        // Perhaps a replica has taken over.
-                        self.read_map(MAP_IS_NEW, None);
+                        operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
+                        continue;
                     }
+                };
+                let (mut moved, mut asked) = (Vec::new(), Vec::new());
+                let unfinished = pool.round(operations, manner, |operation, answer| {
+                    // Not done there: to send it elsewhere is no repetition.
+                    match redirection(answer, node) {
+                        Some(("MOVED", to)) => {
+                            moved_to = to;
+                            moved.extend(operation.take());
+                        }
+                        Some((_, to)) => asked.extend(operation.take().map(|op| (to, op))),
+                        None => {}
+                    }
+                });
+                again.extend(unfinished);
+                left.extend(moved);
+                for (to, operation) in asked {
+                    again.extend(self.ask(to, operation));
+                }
+                if pool.breaker() != BreakerState::Closed {
+                    // Perhaps a replica has taken over.
+                    self.read_map(MAP_IS_NEW, None);
                 }
             }
             if left.is_empty() {
-                break;
+                return again;
             }
             self.read_map(Duration::ZERO, moved_to.take());
         }
-        let lost = || Err(self.error("the session's slot is being moved"));
-        answers.into_iter().map(|answer| answer.unwrap_or_else(lost)).collect()
+        for operation in left {
+            operation.fail(self.error("the session's slot is being moved"));
+        }
+        again
     }
 
-    /// Sends one command to the node that its slot is on the way to.
-    fn ask(
+    /// Carries out one round of an operation at the node that its slot is on the way to.
+    fn ask<'o>(
         &self,
         node: Option<Node>,
-        command: &Cmd,
-        repeat: Repeat,
-        limit: usize,
-        ours: impl Fn(&Reply) -> bool,
-    ) -> Result<Reply> {
-        let node = node.ok_or_else(|| self.error("a node did not say where a slot goes"))?;
-        let mut both = Pipeline::with_capacity(2);
-        both.add_command(cmd("ASKING")).add_command(command.clone());
-        let last = |replies: &[Reply]| replies.last().is_none_or(&ours);
-        let replies = self.pool(&node)?.send_checked(&both, repeat, limit, last)?;
-        replies.into_iter().next_back().ok_or_else(|| self.error("a node gave no reply"))
+        operation: &'o mut dyn Operation,
+    ) -> Vec<&'o mut dyn Operation> {
+        let pool = node.ok_or_else(|| self.error("a node did not say where a slot goes"));
+        match pool.and_then(|node| self.pool(&node)) {
+            Ok(pool) => {
+                let manner = Manner { one_key: true, asking: true };
+                pool.round(vec![operation], manner, |_, _| ())
+            }
+            Err(error) => {
+                operation.fail(error);
+                Vec::new()
+            }
+        }
     }
 
     fn map(&self) -> Result<Arc<Map>> {
@@ -290,6 +289,20 @@ impl RedisCluster {
     }
 }
 
+impl Carrier for RedisCluster {
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
+    fn run(&self, operations: &mut [&mut dyn Operation]) {
+        let mut left: Vec<&mut dyn Operation> =
+            operations.iter_mut().map(|operation| &mut **operation).collect();
+        while !left.is_empty() {
+            left = self.round(left);
+        }
+    }
+}
+
 impl fmt::Debug for RedisCluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RedisCluster(")?;
@@ -300,19 +313,26 @@ impl fmt::Debug for RedisCluster {
     }
 }
 
-/// Where `MOVED` or `ASK` sends a command; without a host, it is that of the node which says so.
-fn target(error: &ServerError, node: &Node) -> Option<Node> {
-    let (host, port) = error.details()?.rsplit(' ').next()?.rsplit_once(':')?;
+/// Where `MOVED` or `ASK` sends an operation, if that is its first error.
+fn redirection(answer: Answer<'_>, node: &Node) -> Option<(&'static str, Option<Node>)> {
+    let refused = answer.replies().find_map(|reply| match reply {
+        Reply::Error(line) => Some(line),
+        _ => None,
+    })?;
+    let line = std::str::from_utf8(refused).ok()?;
+    let code = ["MOVED", "ASK"].into_iter().find(|code| line.split(' ').next() == Some(code))?;
+    Some((code, target(line, node)))
+}
+
+/// Where `MOVED 3999 127.0.0.1:6381` leads; without a host, it is that of the node which says so.
+fn target(line: &str, node: &Node) -> Option<Node> {
+    let (host, port) = line.rsplit(' ').next()?.rsplit_once(':')?;
     let host = if host.is_empty() { &node.0 } else { host };
     Some((host.to_owned(), port.parse().ok()?))
 }
 
 fn ask_for_slots(node: &Node, pool: &RedisPool) -> Option<Map> {
-    let mut question = Pipeline::new();
-    question.cmd("CLUSTER").arg("SLOTS");
-    let slots = |replies: &[Reply]| matches!(replies, [Ok(Value::Array(_)) | Err(_)]);
-    let replies = pool.send_checked(&question, Repeat::Idempotent, usize::MAX, slots);
-    read_slots(replies.ok()?.into_iter().next()?.ok()?, node)
+    read_slots(pool.ask(::redis::cmd("CLUSTER").arg("SLOTS")).ok()?, node)
 }
 
 /// The reply to `CLUSTER SLOTS`: first and last slot, the master, its replicas.
@@ -338,12 +358,12 @@ fn read_slots(reply: Value, asked: &Node) -> Option<Map> {
     (!map.0.is_empty()).then_some(map)
 }
 
-/// The first key of a script's call.
-fn key(command: &Cmd) -> &[u8] {
-    match command.args_iter().nth(3) {
-        Some(Arg::Simple(key)) => key,
-        _ => &[],
-    }
+/// The key that an operation's next request is for.
+fn key(operation: &mut dyn Operation) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut round = Round::new(&mut out, SystemTime::now(), true);
+    operation.request(&mut round);
+    round.key.unwrap_or_default()
 }
 
 /// The slot of a key: CRC16 (XMODEM) of what stands in its first braces, or of all of it (Redis cluster
@@ -369,9 +389,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::net::TcpListener;
 
+    use super::super::scripted::{self, Ask, answers};
     use super::*;
 
     #[test]
@@ -411,10 +431,10 @@ mod tests {
         RedisCluster::new(nodes.iter().map(String::as_str), config).unwrap()
     }
 
-    fn read(cluster: &RedisCluster) -> Vec<Result<Reply>> {
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("EVALSHA").arg("hash").arg(1).arg("key");
-        cluster.send_each(&pipeline, Repeat::Idempotent, usize::MAX, |_, _| true)
+    fn read(cluster: &RedisCluster) -> Result<String> {
+        let mut ask = Ask::new("HGETALL key", true);
+        cluster.remote().run(&mut [&mut ask]);
+        ask.reply.unwrap()
     }
 
     /// Two listeners, that of the lower port first: nodes are asked in this order.
@@ -426,17 +446,9 @@ mod tests {
 
     /// A node that answers CLUSTER SLOTS and every other command with these words.
     fn serve(listener: TcpListener, slots: &'static str, other: &'static str) {
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (mut stream, mut parser) = (stream.unwrap(), ::redis::Parser::new());
-                std::thread::spawn(move || {
-                    while let Ok(command) = parser.parse_value(&mut stream) {
-                        let asked = format!("{command:?}").contains("SLOTS");
-                        let answer = if asked { slots } else { other };
-                        stream.write_all(answer.as_bytes()).unwrap();
-                    }
-                });
-            }
+        scripted::serve(listener, move |words| match words[0].as_str() {
+            "CLUSTER" => answers(slots),
+            _ => answers(other),
         });
     }
 
@@ -446,8 +458,7 @@ mod tests {
         let ports = [port(&away), port(&there)];
         serve(away, "*0\r\n", "+OK\r\n");
         serve(there, all_slots_at(ports[1]), "+here\r\n");
-        let replies = read(&cluster(&ports, RedisConfig::default()));
-        assert!(matches!(&replies[..], [Ok(Ok(Value::SimpleString(text)))] if text == "here"));
+        assert_eq!(read(&cluster(&ports, RedisConfig::default())).unwrap(), "+here\r\n");
     }
 
     #[test]
@@ -457,8 +468,7 @@ mod tests {
         let moved = format!("-MOVED 1 :{}\r\n", ports[1]).leak();
         serve(stale, all_slots_at(ports[0]), moved);
         serve(there, all_slots_at(ports[1]), "+here\r\n");
-        let replies = read(&cluster(&ports, RedisConfig::default()));
-        assert!(matches!(&replies[..], [Ok(Ok(_))]), "{replies:?}");
+        assert_eq!(read(&cluster(&ports, RedisConfig::default())).unwrap(), "+here\r\n");
     }
 
     #[test]
@@ -468,7 +478,7 @@ mod tests {
         serve(one, all_slots_at(port), "+here\r\n");
         let cluster = cluster(&[port], RedisConfig::default());
         cluster.pool(&("127.0.0.1".to_owned(), 1)).unwrap();
-        assert!(read(&cluster)[0].is_ok());
+        assert!(read(&cluster).is_ok());
         assert_eq!(locked(&cluster.0.pools).len(), 1);
     }
 
@@ -479,7 +489,7 @@ mod tests {
         let time = Duration::from_millis(100);
         let config = RedisConfig::default().connect_timeout(time).operation_timeout(time);
         let cluster = cluster(&mute.each_ref().map(port), config);
-        assert!(matches!(&read(&cluster)[..], [Err(_)]));
+        assert!(read(&cluster).is_err());
         let pools = locked(&cluster.0.pools);
         let found_out =
             pools.values().filter(|pool| pool.breaker() != BreakerState::Closed).count();
@@ -492,14 +502,14 @@ mod tests {
         let time = Duration::from_millis(100);
         let config = RedisConfig::default().connect_timeout(time).operation_timeout(time);
         let cluster = cluster(&[port(&mute)], config);
-        assert!(matches!(&read(&cluster)[..], [Err(_)]));
+        assert!(read(&cluster).is_err());
         let node = ("127.0.0.1".to_owned(), port(&mute));
         for map in [Map::default(), Map(BTreeMap::from([(SLOTS - 1, (0, node))]))] {
             *cluster.0.map.write().unwrap() = Arc::new(map);
             let reading = locked(&cluster.0.reading);
             let (answer, answered) = std::sync::mpsc::channel();
             let asking = cluster.clone();
-            std::thread::spawn(move || answer.send(read(&asking)[0].is_err()));
+            std::thread::spawn(move || answer.send(read(&asking).is_err()));
             let failed = answered.recv_timeout(Duration::from_secs(60));
             assert!(failed.expect("it waits for nobody"));
             drop(reading);

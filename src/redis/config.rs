@@ -16,7 +16,7 @@ use crate::{Error, ErrorKind, Result};
 /// | setting | default |
 /// |---|---|
 /// | host, port, db | `localhost`, 6379, 0 |
-/// | username, password | none |
+/// | username, password, or credentials that are asked for | none |
 /// | connect_timeout | 1 s, the time until a connection is there |
 /// | operation_timeout | 500 ms, the time until all replies of one round trip are there |
 /// | pool_size | 16 connections |
@@ -29,6 +29,7 @@ pub struct RedisConfig {
     pub(super) db: i64,
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
+    pub(super) credentials: Option<Provider>,
     pub(super) connect_timeout: Duration,
     pub(super) operation_timeout: Duration,
     pub(super) pool_size: u32,
@@ -36,6 +37,9 @@ pub struct RedisConfig {
     #[cfg(feature = "rustls")]
     pub(super) ca_certificate: Option<Vec<u8>>,
 }
+
+/// Says who we are when a connection is made.
+type Provider = Arc<dyn Fn() -> Result<(String, String)> + Send + Sync>;
 
 #[derive(Clone)]
 pub(super) enum Address {
@@ -67,6 +71,7 @@ impl Default for RedisConfig {
             db: 0,
             username: None,
             password: None,
+            credentials: None,
             connect_timeout: Duration::from_secs(1),
             operation_timeout: Duration::from_millis(500),
             pool_size: 16,
@@ -198,6 +203,39 @@ impl RedisConfig {
         self
     }
 
+    /// Who says user and password: asked for each new connection, for passwords that change while the app runs. An
+    /// empty user is none. Goes before [`username`](RedisConfig::username) and [`password`](RedisConfig::password).
+    ///
+    /// It is called on the thread that connects, and takes of the time that this has. Where it fails, connecting
+    /// does; connections that are there go on.
+    ///
+    /// ```
+    /// use bottle_session::RedisConfig;
+    ///
+    /// let config = RedisConfig::default().credentials(|| {
+    ///     let password = std::fs::read_to_string("/run/secrets/redis")?;
+    ///     Ok(("app".to_owned(), password.trim_end().to_owned()))
+    /// });
+    /// ```
+    #[must_use]
+    pub fn credentials(
+        mut self,
+        provider: impl Fn() -> Result<(String, String)> + Send + Sync + 'static,
+    ) -> RedisConfig {
+        self.credentials = Some(Arc::new(provider));
+        self
+    }
+
+    /// User and password for a new connection, as far as there are any.
+    pub(super) fn who(&self) -> Result<(Option<String>, Option<String>)> {
+        match &self.credentials {
+            Some(provider) => provider().map(|(user, password)| {
+                (Some(user).filter(|user| !user.is_empty()), Some(password))
+            }),
+            None => Ok((self.username.clone(), self.password.clone())),
+        }
+    }
+
     /// How long it may take until a connection is there: 1 s unless set.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> RedisConfig {
@@ -244,7 +282,7 @@ impl RedisConfig {
         let Address::Tcp { host, port, tls } = &self.address else {
             return refused("a node of a cluster has a host and a port");
         };
-        if self.username.is_some() || self.password.is_some() {
+        if self.username.is_some() || self.password.is_some() || self.credentials.is_some() {
             return refused(
                 "who we are, all nodes of a cluster are told: say it in the RedisConfig",
             );
@@ -285,7 +323,7 @@ impl RedisConfig {
                 "a limit of zero bytes lets no reply in; max_reply is 64 MiB unless set",
             );
         }
-        if self.username.is_some() && self.password.is_none() {
+        if self.username.is_some() && self.password.is_none() && self.credentials.is_none() {
             return refused(
                 "a user without a password would not be told to the server; set one, an empty one for a user \
                  that needs none",

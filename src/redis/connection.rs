@@ -1,323 +1,363 @@
-//! The connection that a handler borrows.
+//! One connection to one server, and what is known of it.
 
-use std::fmt;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant, SystemTime};
 
-use ::redis::{Cmd, ConnectionLike, FromRedisValue, RedisResult, ToRedisArgs, Value};
+use ::redis::{
+    Cmd, ErrorKind as RedisErrorKind, Parser, Pipeline, RedisError, RedisResult, ServerError, Value,
+};
 
-use super::errors::disguised;
-use super::link::Reply;
-use super::pool::{Manager, RedisPool};
-use crate::Result;
-use crate::pipeline::plugin::Provided;
+use super::batch::{Batch, Broken, Received};
+use super::config::{Address, RedisConfig};
+use super::errors::{TooLarge, as_redis_error};
+use super::transport::{Transport, Trust};
+use crate::pipeline::operation::RemoteClock;
 
-/// A connection to Redis, for the app's own data: a handler's `&mut RedisConnection` argument, provided by
-/// [`RedisPlugin`](crate::RedisPlugin).
-///
-/// It takes a connection out of the pool with the first command, and gives it back when the handler has
-/// returned. Until then it has it for itself: what the handler does with the session at once, such as
-/// [`Session::incr`](crate::Session::incr), needs another one of the same pool, unless
-/// [`give_back`](RedisConnection::give_back) comes first. The common commands are methods;
-/// [`command`](RedisConnection::command) sends any other, and because it implements [`ConnectionLike`], all of the
-/// [`redis`] crate works on it: its `Commands` trait, pipelines, scripts.
-///
-/// A command's reply of the wrong type, and an error reply, leave the connection as it was. After anything
-/// else, a time-out for one, it is closed. So it is after commands that leave something behind on the
-/// server's side (`SELECT`, `WATCH`, `MULTI`, `SUBSCRIBE`, `CLIENT`, …): the next user must not find it.
-///
-/// ```no_run
-/// use bottle_session::{App, RedisConnection, RedisPlugin, Result};
-///
-/// let mut app = App::new();
-/// app.install(RedisPlugin::new())?;
-/// app.get("/visits", |rdb: &mut RedisConnection| -> Result<String> {
-///     let visitors: u64 = rdb.incr("visitors", 1)?;
-///     let newest: Vec<String> = rdb.command("LRANGE", &["newest", "0", "9"])?;
-///     Ok(format!("{visitors} visitors, the last were {newest:?}"))
-/// });
-/// # Ok::<(), bottle_session::Error>(())
-/// ```
-///
-/// [`redis`]: crate::redis_crate
-pub struct RedisConnection {
-    pool: RedisPool,
-    link: Option<r2d2::PooledConnection<Manager>>,
-    /// Whether it has just been looked at.
-    fresh: bool,
+/// What the server says to one command: a value, or its refusal.
+pub(crate) type Reply = std::result::Result<Value, ServerError>;
+
+/// More bytes than the replies to our own questions have: who we are, whether it stands, what it is.
+pub(super) const SHORT: usize = 256 * 1024;
+
+/// A parser that has held more than this is let go, and its memory with it.
+const KEPT: usize = 64 * 1024;
+
+/// What a parser with nothing left over reads after the last reply.
+const NOTHING_LEFT: &str = "nothing is left";
+
+/// A connection that knows whether it can be trusted. Made on our own, because the crate's takes its read
+/// time-out for one read and not for a reply.
+pub(super) struct Connection {
+    backing: Backing,
+    /// Something was sent and not all of its replies have been read, or more came than was asked for.
+    pub(super) dirty: bool,
+    /// The server keeps something for it that the next user must not find.
+    pub(super) stateful: bool,
+    /// Whether it has answered before.
+    pub(super) used: bool,
+    pub(super) last_used: Instant,
+    /// The pool's generation when it was made or last asked.
+    pub(super) generation: u64,
+    /// The process that made it.
+    pub(super) process: u32,
+    /// The server's clock, once it has told the time.
+    clock: Option<RemoteClock>,
 }
 
-impl Provided for RedisConnection {}
-
-impl RedisConnection {
-    pub(crate) fn new(pool: RedisPool) -> RedisConnection {
-        RedisConnection { pool, link: None, fresh: false }
-    }
-
-    /// Gives the connection back to the pool before the handler returns; the next command takes another.
-    pub fn give_back(&mut self) {
-        self.link = None;
-    }
-
-    /// `GET`: the value, or its absence if `T` is an `Option`.
-    pub fn get<T: FromRedisValue>(&mut self, key: &str) -> Result<T> {
-        self.run(::redis::cmd("GET").arg(key))
-    }
-
-    /// `SET`.
-    pub fn set(&mut self, key: &str, value: impl ToRedisArgs) -> Result<()> {
-        self.run(::redis::cmd("SET").arg(key).arg(value))
-    }
-
-    /// `DEL`: whether the key was there.
-    pub fn del(&mut self, key: &str) -> Result<bool> {
-        self.run(::redis::cmd("DEL").arg(key))
-    }
-
-    /// `EXISTS`.
-    pub fn exists(&mut self, key: &str) -> Result<bool> {
-        self.run(::redis::cmd("EXISTS").arg(key))
-    }
-
-    /// `EXPIRE`, in seconds: whether the key was there.
-    pub fn expire(&mut self, key: &str, seconds: i64) -> Result<bool> {
-        self.run(::redis::cmd("EXPIRE").arg(key).arg(seconds))
-    }
-
-    /// `INCRBY`: the sum.
-    pub fn incr<T: FromRedisValue>(&mut self, key: &str, by: i64) -> Result<T> {
-        self.run(::redis::cmd("INCRBY").arg(key).arg(by))
-    }
-
-    /// `HGET`: the value, or its absence if `T` is an `Option`.
-    pub fn hget<T: FromRedisValue>(&mut self, key: &str, field: &str) -> Result<T> {
-        self.run(::redis::cmd("HGET").arg(key).arg(field))
-    }
-
-    /// `HSET` of one field: whether it is new.
-    pub fn hset(&mut self, key: &str, field: &str, value: impl ToRedisArgs) -> Result<bool> {
-        self.run(::redis::cmd("HSET").arg(key).arg(field).arg(value))
-    }
-
-    /// `HDEL` of one field: whether it was there.
-    pub fn hdel(&mut self, key: &str, field: &str) -> Result<bool> {
-        self.run(::redis::cmd("HDEL").arg(key).arg(field))
-    }
-
-    /// `HINCRBY`: the sum.
-    pub fn hincr<T: FromRedisValue>(&mut self, key: &str, field: &str, by: i64) -> Result<T> {
-        self.run(::redis::cmd("HINCRBY").arg(key).arg(field).arg(by))
-    }
-
-    /// `LPUSH`: how many items the list has then.
-    pub fn lpush(&mut self, key: &str, items: impl ToRedisArgs) -> Result<u64> {
-        self.run(::redis::cmd("LPUSH").arg(key).arg(items))
-    }
-
-    /// `LTRIM`: keeps the items from `first` to `last`, counted from 0, or from the end with -1.
-    pub fn ltrim(&mut self, key: &str, first: i64, last: i64) -> Result<()> {
-        self.run(::redis::cmd("LTRIM").arg(key).arg(first).arg(last))
-    }
-
-    /// `LRANGE`: the items from `first` to `last`, counted from 0, or from the end with -1.
-    pub fn lrange<T: FromRedisValue>(
-        &mut self,
-        key: &str,
-        first: i64,
-        last: i64,
-    ) -> Result<Vec<T>> {
-        self.run(::redis::cmd("LRANGE").arg(key).arg(first).arg(last))
-    }
-
-    /// `HGETALL`: a map, or a list of pairs.
-    pub fn hgetall<T: FromRedisValue>(&mut self, key: &str) -> Result<T> {
-        self.run(::redis::cmd("HGETALL").arg(key))
-    }
-
-    /// Any command with its arguments.
-    pub fn command<T: FromRedisValue>(
-        &mut self,
-        name: &str,
-        arguments: impl ToRedisArgs,
-    ) -> Result<T> {
-        self.run(::redis::cmd(name).arg(arguments))
-    }
-
-    /// A command of the `redis` crate.
-    pub fn run<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T> {
-        // Here, where the pool's own error need not pass for one of the `redis` crate.
-        if self.link.is_none() {
-            self.link = Some(self.pool.checkout()?);
-            self.fresh = true;
-        }
-        Ok(command.query(self)?)
-    }
-
-    fn exchange(&mut self, packed: &[u8], count: usize) -> RedisResult<Vec<Reply>> {
-        let pool = self.pool.clone();
-        // Since the last command it may have been closed, or something may have come that nobody asked for. One
-        // that the server keeps something for cannot be replaced unnoticed.
-        let fresh = std::mem::take(&mut self.fresh);
-        if let Some(link) = self.link.as_mut().filter(|link| !fresh && !link.tainted)
-            && !pool.stands(link)
-        {
-            link.dirty = true;
-            self.link = None;
-        }
-        let link = match &mut self.link {
-            Some(link) => link,
-            none => none.insert(pool.checkout().map_err(|error| disguised(error, false))?),
-        };
-        let peculiar = leaves_something_behind(packed);
-        let done = pool.exchange_on(link, packed, count, peculiar || waits(packed));
-        // At once, so that the pool closes it however it comes back: a handler may panic.
-        link.tainted |= peculiar;
-        if done.is_err() {
-            // The rest of the handler starts over on a connection that can be trusted; this one is dirty.
-            self.link = None;
-        }
-        done
-    }
+/// What it goes over.
+enum Backing {
+    Own {
+        transport: Transport,
+        parser: Parser,
+    },
+    /// A connection of the application's own pool.
+    #[cfg(feature = "r2d2_redis")]
+    External(super::external::External),
 }
 
-impl ConnectionLike for RedisConnection {
-    fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        let mut replies = self.exchange(cmd, 1)?;
-        replies.pop().map_or(Ok(Value::Nil), |reply| Ok(reply?))
+impl Connection {
+    /// Connects to one server with these settings, and says who we are.
+    pub(super) fn connect(
+        config: &RedisConfig,
+        address: &Address,
+        trust: &Trust,
+        generation: u64,
+        deadline: Instant,
+    ) -> RedisResult<Connection> {
+        let transport = Transport::connect(address, trust, deadline)?;
+        let mut connection =
+            Connection::over(Backing::Own { transport, parser: Parser::new() }, generation);
+        connection.introduce(config, deadline)?;
+        connection.used = false;
+        Ok(connection)
     }
 
-    fn req_packed_commands(
+    /// A connection of the application's own pool, which introduces itself.
+    #[cfg(feature = "r2d2_redis")]
+    pub(super) fn external(external: super::external::External, generation: u64) -> Connection {
+        Connection::over(Backing::External(external), generation)
+    }
+
+    fn over(backing: Backing, generation: u64) -> Connection {
+        let (last_used, process) = (Instant::now(), std::process::id());
+        Connection {
+            backing,
+            dirty: false,
+            stateful: false,
+            used: false,
+            last_used,
+            generation,
+            process,
+            clock: None,
+        }
+    }
+
+    /// Whether the pool keeps it for the next operation. One of the application's own pool goes back there, if it is
+    /// fit for that.
+    pub(super) fn is_kept(&mut self) -> bool {
+        let fit = !self.dirty && !self.stateful;
+        match &mut self.backing {
+            Backing::Own { .. } => fit,
+            #[cfg(feature = "r2d2_redis")]
+            Backing::External(external) => {
+                external.fit = fit;
+                false
+            }
+        }
+    }
+
+    fn introduce(&mut self, config: &RedisConfig, deadline: Instant) -> RedisResult<()> {
+        let mut greeting = Pipeline::new();
+        let (user, password) = config.who().map_err(|error| as_redis_error(error, false))?;
+        if let Some(password) = password {
+            greeting.cmd("AUTH").arg(user).arg(password);
+        }
+        if config.db != 0 {
+            greeting.cmd("SELECT").arg(config.db);
+        }
+        let needed = greeting.len();
+        // Forbidden to some; but whoever must not even say a name has no password.
+        greeting.cmd("CLIENT").arg("SETNAME").arg("bottle-session");
+        // Not known before Redis 7.2.
+        greeting.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg("bottle-session");
+        // For the first operations, which come before the first pipeline has told it.
+        greeting.cmd("TIME");
+        let (packed, count) = (greeting.get_packed_pipeline(), greeting.len());
+        let replies = self.exchange(&packed, count, deadline, SHORT)?;
+        for (number, reply) in replies.into_iter().enumerate() {
+            match reply {
+                Ok(time) if number + 1 == count => {
+                    let time: Result<(u64, u32), _> = ::redis::from_redis_value(time);
+                    let said = time.ok().and_then(|(seconds, micros)| {
+                        SystemTime::UNIX_EPOCH
+                            .checked_add(Duration::new(seconds, micros.min(999_999) * 1000))
+                    });
+                    self.clock = said.map(|said| RemoteClock::new(said, Instant::now()));
+                }
+                Ok(_) => {}
+                Err(error) if number < needed || stays_out(&error) => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends packed commands and reads their replies, of so many bytes at most, before the deadline. The
+    /// connection counts as dirty from before the first byte until the last reply is read.
+    pub(super) fn exchange(
         &mut self,
-        cmd: &[u8],
-        offset: usize,
+        packed: &[u8],
         count: usize,
-    ) -> RedisResult<Vec<Value>> {
-        let mut replies = self.exchange(cmd, offset + count)?.into_iter();
-        // A transaction: what its commands were answered when they were queued.
-        for queued in replies.by_ref().take(offset) {
-            queued?;
-        }
-        Ok(replies.map(|reply| reply.unwrap_or_else(Value::ServerError)).collect())
-    }
-
-    fn get_db(&self) -> i64 {
-        self.pool.config().db
-    }
-
-    fn check_connection(&mut self) -> bool {
-        self.run::<String>(&::redis::cmd("PING")).is_ok()
-    }
-
-    fn is_open(&self) -> bool {
-        self.link.as_ref().is_none_or(|link| !link.dirty)
-    }
-}
-
-impl fmt::Debug for RedisConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RedisConnection({:?})", self.pool)
-    }
-}
-
-/// Whether packed commands may wait on purpose, so that a late reply says nothing about the server.
-fn waits(packed: &[u8]) -> bool {
-    const WAITING: [&str; 13] = [
-        "BLPOP",
-        "BRPOP",
-        "BRPOPLPUSH",
-        "BLMOVE",
-        "BLMPOP",
-        "BZPOPMIN",
-        "BZPOPMAX",
-        "BZMPOP",
-        "XREAD",
-        "XREADGROUP",
-        "WAIT",
-        "WAITAOF",
-        "DEBUG",
-    ];
-    command_names(packed)
-        .any(|name| WAITING.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())))
-}
-
-/// Whether packed commands change the state that the server keeps for the connection.
-fn leaves_something_behind(packed: &[u8]) -> bool {
-    const STATEFUL: [&str; 15] = [
-        "SELECT",
-        "WATCH",
-        "SUBSCRIBE",
-        "PSUBSCRIBE",
-        "SSUBSCRIBE",
-        "MONITOR",
-        "CLIENT",
-        "AUTH",
-        "HELLO",
-        "RESET",
-        "READONLY",
-        "READWRITE",
-        "ASKING",
-        "SYNC",
-        "PSYNC",
-    ];
-    let mut open = false;
-    for name in command_names(packed) {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-        if is("MULTI") {
-            open = true;
-        } else if is("EXEC") || is("DISCARD") {
-            open = false;
-        } else if STATEFUL.iter().any(|known| is(known)) {
-            return true;
-        }
-    }
-    open
-}
-
-/// The names of the commands in packed bytes (RESP arrays of bulk strings).
-fn command_names(mut packed: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let count = number(&mut packed, b'*')?;
-        let mut name = None;
-        for _ in 0..count {
-            let length = number(&mut packed, b'$')?;
-            let text = packed.get(..length)?;
-            packed = packed.get(length + 2..)?;
-            name.get_or_insert(text);
-        }
-        name
-    })
-}
-
-fn number(packed: &mut &[u8], mark: u8) -> Option<usize> {
-    let rest = packed.strip_prefix(&[mark])?;
-    let end = rest.iter().position(|byte| *byte == b'\r')?;
-    let number = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
-    *packed = rest.get(end + 2..)?;
-    Some(number)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_command_leaves_behind_is_known() {
-        let one = |words: &[&str]| {
-            let mut command = ::redis::cmd(words[0]);
-            command.arg(&words[1..]);
-            command.get_packed_command()
+        deadline: Instant,
+        limit: usize,
+    ) -> RedisResult<Vec<Reply>> {
+        self.dirty = true;
+        let replies = match &mut self.backing {
+            Backing::Own { transport, parser } => {
+                transport.until(deadline);
+                talk(transport, parser, packed, count, limit)?
+            }
+            // The application's own connections read what they get.
+            #[cfg(feature = "r2d2_redis")]
+            Backing::External(external) => external.exchange(packed, count, deadline)?,
         };
-        for (words, leaves) in [
-            (&["GET", "SELECT"][..], false),
-            (&["SELECT", "1"], true),
-            (&["watch", "key"], true),
-            (&["MULTI"], true),
-            (&["SET", "key", "*1\r\n$5\r\nMULTI\r\n"], false),
-        ] {
-            assert_eq!(leaves_something_behind(&one(words)), leaves, "{words:?}");
+        self.used = true;
+        self.last_used = Instant::now();
+        self.dirty = false;
+        Ok(replies)
+    }
+
+    /// Takes the connection that it stands for out of the application's pool.
+    #[cfg(feature = "r2d2_redis")]
+    pub(super) fn take(&mut self, deadline: Instant) -> Result<(), super::external::NotTaken> {
+        match &mut self.backing {
+            Backing::Own { .. } => Ok(()),
+            Backing::External(external) => external.take(deadline),
         }
-        let mut pipeline = ::redis::pipe();
-        pipeline.atomic().cmd("SET").arg("a").arg(1);
-        assert!(!leaves_something_behind(&pipeline.get_packed_pipeline()));
-        pipeline.cmd("CLIENT").arg("SETNAME").arg("x");
-        assert!(leaves_something_behind(&pipeline.get_packed_pipeline()));
+    }
+
+    /// Sends a pipeline and reads its replies before the deadline, of so many bytes at most. The connection counts
+    /// as dirty from before the first byte until the replies are known to be in step.
+    pub(super) fn carry(
+        &mut self,
+        batch: &mut Batch,
+        deadline: Instant,
+        max: usize,
+    ) -> RedisResult<(Vec<u8>, Received)> {
+        self.dirty = true;
+        let (bytes, received) = match &mut self.backing {
+            Backing::Own { transport, .. } => {
+                transport.until(deadline);
+                transport.write_all(&batch.bytes)?;
+                transport.flush()?;
+                read_replies(transport, batch, max)?
+            }
+            #[cfg(feature = "r2d2_redis")]
+            Backing::External(external) => {
+                let replies = external.exchange(&batch.bytes, batch.replies(), deadline)?;
+                let bytes = super::resp::encoded(&replies);
+                let received = batch.receive(&bytes, max, Instant::now()).map_err(broken)?;
+                (bytes, received)
+            }
+        };
+        if let Received::InStep(Some(clock)) = &received {
+            self.clock = Some(*clock);
+        }
+        self.used = true;
+        self.last_used = Instant::now();
+        self.dirty = false;
+        Ok((bytes, received))
+    }
+
+    /// The connection for an event loop, which does not wait for it.
+    #[cfg(unix)]
+    pub(super) fn into_channel(self) -> crate::Result<super::channel::Connected> {
+        let (clock, generation) = (self.clock, self.generation);
+        let mut transport = match self.backing {
+            Backing::Own { transport, .. } => transport,
+            #[cfg(feature = "r2d2_redis")]
+            Backing::External(_) => {
+                let text = "a connection of an r2d2_redis pool is not an event loop's";
+                return Err(crate::Error::new(crate::ErrorKind::Redis, text));
+            }
+        };
+        transport.set_nonblocking(true)?;
+        Ok(super::channel::Connected::new(transport, clock, generation))
+    }
+
+    pub(super) fn clock(&self) -> Option<RemoteClock> {
+        self.clock
+    }
+
+    /// The time by the server's clock, as far as it is known.
+    pub(super) fn now(&self) -> SystemTime {
+        self.clock.map_or_else(SystemTime::now, |clock| clock.now(Instant::now()))
+    }
+
+    /// Whether, as far as this side knows, the connection stands and nothing unasked has come.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        match &mut self.backing {
+            Backing::Own { transport, .. } => transport.is_quiet(),
+            #[cfg(feature = "r2d2_redis")]
+            Backing::External(external) => external.is_open(),
+        }
+    }
+
+    /// One command and its value.
+    pub(super) fn ask(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<Value> {
+        let replies = self.exchange(&command.get_packed_command(), 1, deadline, SHORT)?;
+        Ok(replies.into_iter().next().ok_or_else(no_reply)??)
+    }
+}
+
+/// Reads until the replies to the whole pipeline are there, and sees that there is nothing else.
+fn read_replies(
+    transport: &mut Transport,
+    batch: &mut Batch,
+    max: usize,
+) -> RedisResult<(Vec<u8>, Received)> {
+    let mut bytes = Vec::with_capacity(1024);
+    loop {
+        let filled = bytes.len();
+        bytes.resize((filled + 4096).max(bytes.capacity()), 0);
+        let read = transport.read(&mut bytes[filled..]);
+        bytes.truncate(filled + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => drop(read?),
+        }
+        match batch.receive(&bytes, max, Instant::now()).map_err(broken)? {
+            Received::Incomplete => {}
+            _ if bytes.len() > batch.received_len() => return Err(no_reply()),
+            received => return Ok((bytes, received)),
+        }
+    }
+}
+
+/// The error of replies that are not to the pipeline.
+pub(super) fn broken(broken: Broken) -> RedisError {
+    match broken {
+        Broken::Garbage => no_reply(),
+        Broken::TooLarge(limit) => std::io::Error::other(TooLarge(limit)).into(),
+    }
+}
+
+/// Sends packed commands and reads a reply to each, and sees that there is nothing else.
+fn talk(
+    transport: &mut Transport,
+    parser: &mut Parser,
+    packed: &[u8],
+    count: usize,
+    limit: usize,
+) -> RedisResult<Vec<Reply>> {
+    transport.write_all(packed)?;
+    transport.flush()?;
+    let mut incoming = Limited { transport, limit, left: limit };
+    let mut replies = Vec::with_capacity(count);
+    while replies.len() < count {
+        replies.push(match parser.parse_value(&mut incoming).map_err(unreadable)? {
+            Value::ServerError(error) => Err(error),
+            // Nobody subscribed to anything: this is not a reply to us.
+            Value::Push { .. } => return Err(no_reply()),
+            value => Ok(value),
+        });
+    }
+    // More than was asked for, if it is only the first byte of it: the next user must not find it, and these
+    // are perhaps not our replies either.
+    let last = format!("+{NOTHING_LEFT}\r\n");
+    match parser.parse_value(last.as_bytes()) {
+        Ok(Value::SimpleString(text)) if text == NOTHING_LEFT => {}
+        _ => return Err(no_reply()),
+    }
+    if incoming.limit - incoming.left > KEPT {
+        *parser = Parser::new();
+    }
+    Ok(replies)
+}
+
+/// Reads so many bytes and no more.
+struct Limited<'a> {
+    transport: &'a mut Transport,
+    limit: usize,
+    left: usize,
+}
+
+impl Read for Limited<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.left == 0 {
+            return Err(std::io::Error::other(TooLarge(self.limit)));
+        }
+        let room = buffer.len().min(self.left);
+        let read = self.transport.read(&mut buffer[..room])?;
+        self.left -= read;
+        Ok(read)
+    }
+}
+
+/// Whether the server's refusal to be told a name means that it refuses everything.
+fn stays_out(error: &ServerError) -> bool {
+    error.code() == "NOAUTH" || super::errors::passes(Some(error.code())) || is_full(error)
+}
+
+fn is_full(error: &ServerError) -> bool {
+    error.details().is_some_and(|text| text.contains("max number of clients"))
+}
+
+/// The error of bytes that nobody asked for.
+#[cfg(unix)]
+pub(super) fn unasked() -> RedisError {
+    no_reply()
+}
+
+fn no_reply() -> RedisError {
+    RedisError::from((RedisErrorKind::Parse, "redis sent something that is no reply to us"))
+}
+
+/// The parser's error quotes what it read, which may be anybody's.
+fn unreadable(error: RedisError) -> RedisError {
+    match error.kind() {
+        RedisErrorKind::Parse => no_reply(),
+        _ => error,
     }
 }

@@ -1,28 +1,35 @@
 //! Redis: a pool of synchronous connections, and the plugin that lends them to handlers.
 
+mod batch;
 mod breaker;
+#[cfg(unix)]
+mod channel;
 mod cluster;
+mod commands;
 mod config;
 mod connection;
 mod errors;
 #[cfg(feature = "r2d2_redis")]
-mod lent;
-mod link;
+mod external;
 mod plugin;
 mod pool;
 mod resp;
+#[cfg(test)]
+mod scripted;
 mod sentinel;
 mod stream;
-mod wire;
+mod transport;
+mod upstream;
 
 pub use breaker::BreakerState;
 pub use cluster::RedisCluster;
 pub(crate) use cluster::slot;
+pub use commands::RedisConnection;
 pub use config::RedisConfig;
-pub use connection::RedisConnection;
-pub(crate) use errors::{copy, server_error};
-pub(crate) use link::Reply;
+pub(crate) use errors::{copy, refusal};
 pub use plugin::RedisPlugin;
 pub use pool::RedisPool;
-pub(crate) use pool::Repeat;
+pub(crate) use resp::Words;
+#[doc(hidden)]
+pub use resp::count_strings;
 pub use resp::{Replies, Reply as RedisReply};

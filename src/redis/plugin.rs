@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use super::commands::RedisConnection;
 use super::config::RedisConfig;
-use super::connection::RedisConnection;
 use super::pool::RedisPool;
 use crate::pipeline::plugin::{Batch, Callback, Installed, Plugin, Provision, Route};
 use crate::{Error, ErrorKind, Result};
@@ -110,6 +110,11 @@ impl Plugin for RedisPlugin {
             }
             response
         })
+    }
+
+    /// A connection is taken with the handler's first command.
+    fn may_block(&self) -> bool {
+        false
     }
 
     fn acquire(&self, batch: &mut Batch<'_>) {

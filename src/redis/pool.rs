@@ -1,26 +1,27 @@
 //! A pool of connections that never hands out one that something went wrong with.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, RwLock};
 use std::time::{Duration, Instant};
 
-use ::redis::{ErrorKind as RedisErrorKind, Pipeline, RedisError, RedisResult, Value};
+use ::redis::{RedisError, RedisResult, Value};
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use super::batch::{Batch, Manner, Received, deliver};
 use super::breaker::{Breaker, BreakerState};
-use super::config::{Address, RedisConfig};
-use super::connection::RedisConnection;
-use super::errors::{TooLarge, disguised};
-use super::link::{Link, Reply, SHORT};
-use super::wire::Trust;
-use crate::pipeline::service::LoggedBefore;
+#[cfg(unix)]
+use super::channel::RedisChannel;
+use super::commands::RedisConnection;
+use super::config::RedisConfig;
+use super::connection::{Connection, Reply};
+use super::errors::{as_redis_error, copy, is_demoted};
+use super::transport::Trust;
+use super::upstream::{FOR_EVER, Failure, Source, Timings, Upstream};
+use crate::pipeline::operation::{Answer, Carrier, Operation, Progress, Remote};
+#[cfg(unix)]
+use crate::pipeline::operation::{Channel, Wake};
 use crate::{Error, ErrorKind, Result};
-
-/// After this long without use a connection is asked whether it still stands: servers and firewalls close
-/// idle ones.
-const DOUBTFUL_AFTER: Duration = Duration::from_secs(30);
 
 /// How often somebody who waits for a connection looks up: r2d2 wakes nobody when connecting fails.
 const LOOK_UP: Duration = Duration::from_millis(10);
@@ -28,13 +29,7 @@ const LOOK_UP: Duration = Duration::from_millis(10);
 /// Twice the longest pause between two attempts to connect.
 const RETRY_WITHIN: Duration = Duration::from_millis(400);
 
-/// As many new connections in a row that are closed on us mean that Redis is down.
-const DROPS: u32 = 3;
-
-/// A time-out that is longer is as good as this one, which a clock can be set to.
-const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// Connections to one Redis, shared by sessions and the app's own data. Clones share them too.
+/// Connections to one Redis, upstream by sessions and the app's own data. Clones share them too.
 ///
 /// Opening a pool does not connect: an app starts while Redis is down, and works once it is there. A
 /// connection that saw anything but a whole, expected reply is closed and never used again. While Redis
@@ -54,63 +49,15 @@ const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 pub struct RedisPool(Arc<Inner>);
 
 struct Inner {
-    own: RwLock<Own>,
-    shared: Arc<Shared>,
+    own: RwLock<OwnedPool>,
+    upstream: Arc<Upstream>,
 }
 
 /// The connections of one process. After a fork parent and child must not talk over the same sockets, and the
 /// threads that connect are the parent's alone.
-struct Own {
+struct OwnedPool {
     process: u32,
     pool: r2d2::Pool<Manager>,
-}
-
-/// What the pool and its manager both know.
-struct Shared {
-    config: RedisConfig,
-    way: Way,
-    trust: Trust,
-    breaker: Breaker,
-    /// Goes up when a connection was lost, so that the others are asked whether they still stand.
-    generation: AtomicU64,
-    /// Connections of an older generation than this are closed without asking: one that was asked did not
-    /// stand, and each more would cost its time.
-    condemned: AtomicU64,
-    /// How often connecting has failed.
-    refusals: AtomicU64,
-    /// Why it failed last.
-    refusal: Mutex<Option<(ErrorKind, String)>>,
-    /// New connections that were closed on us since the last reply.
-    drops: AtomicU32,
-    advised: Once,
-    observers: RwLock<Vec<Observer>>,
-}
-
-/// How connections come about.
-enum Way {
-    Network,
-    #[cfg(feature = "r2d2_redis")]
-    Lent(super::lent::LentPool),
-}
-
-/// Hears when Redis stops answering, and why, and when it answers again.
-type Observer = Arc<dyn Fn(Option<&Error>) + Send + Sync>;
-
-/// Whether an operation may be sent a second time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// Twice is as good as once.
-    Idempotent,
-    /// It may have been done although its reply was lost.
-    Never,
-}
-
-/// Why a round trip failed.
-enum Failure {
-    /// The connection was closed before anything was answered: a reused one had gone stale.
-    Stale(Error),
-    /// Anything else.
-    Other(Error),
 }
 
 impl RedisPool {
@@ -121,7 +68,7 @@ impl RedisPool {
 
     /// A pool for the Redis with these settings. Does not connect yet.
     pub fn new(config: RedisConfig) -> Result<RedisPool> {
-        RedisPool::over(config, Way::Network)
+        RedisPool::over(config, Source::Network)
     }
 
     /// Takes connections from the pool that the application has already, of `r2d2_redis` 0.14. `config` has the
@@ -136,17 +83,17 @@ impl RedisPool {
         pool: r2d2_redis::r2d2::Pool<r2d2_redis::RedisConnectionManager>,
         config: RedisConfig,
     ) -> Result<RedisPool> {
-        RedisPool::over(config.pool_size(pool.max_size()), Way::Lent(pool))
+        RedisPool::over(config.pool_size(pool.max_size()), Source::External(pool))
     }
 
-    fn over(mut config: RedisConfig, way: Way) -> Result<RedisPool> {
+    fn over(mut config: RedisConfig, source: Source) -> Result<RedisPool> {
         config.check()?;
         config.connect_timeout = config.connect_timeout.min(FOR_EVER);
         config.operation_timeout = config.operation_timeout.min(FOR_EVER);
         let trust = Trust::new(&config)?;
-        let shared = Arc::new(Shared {
+        let upstream = Arc::new(Upstream {
             config,
-            way,
+            source,
             trust,
             breaker: Breaker::default(),
             generation: AtomicU64::new(0),
@@ -154,11 +101,11 @@ impl RedisPool {
             refusals: AtomicU64::new(0),
             refusal: Mutex::new(None),
             drops: AtomicU32::new(0),
-            advised: Once::new(),
+            warned: Once::new(),
             observers: RwLock::default(),
         });
-        let own = RwLock::new(Own::new(&shared));
-        Ok(RedisPool(Arc::new(Inner { own, shared })))
+        let own = RwLock::new(OwnedPool::new(&upstream));
+        Ok(RedisPool(Arc::new(Inner { own, upstream })))
     }
 
     /// The connections of this process.
@@ -173,7 +120,7 @@ impl RedisPool {
         }
         let mut own = own.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if own.process != process {
-            let parents = std::mem::replace(&mut *own, Own::new(&self.0.shared));
+            let parents = std::mem::replace(&mut *own, OwnedPool::new(&self.0.upstream));
             // Its locks may be held by threads that this process does not have.
             std::mem::forget(parents);
         }
@@ -201,7 +148,7 @@ impl RedisPool {
 
     /// Whether operations reach Redis right now.
     pub fn breaker(&self) -> BreakerState {
-        self.0.shared.breaker.state()
+        self.0.upstream.breaker.state()
     }
 
     /// How many connections there are, and how many of them are idle.
@@ -214,7 +161,7 @@ impl RedisPool {
     /// operation that found out: be quick.
     pub fn on_breaker(&self, observer: impl Fn(Option<&Error>) + Send + Sync + 'static) {
         let mut observers =
-            self.0.shared.observers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+            self.0.upstream.observers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         observers.push(Arc::new(observer));
     }
 
@@ -224,106 +171,185 @@ impl RedisPool {
         RedisConnection::new(self.clone())
     }
 
-    pub(super) fn config(&self) -> &RedisConfig {
-        &self.0.shared.config
+    #[cfg(all(test, unix))]
+    pub(super) fn upstream(&self) -> &Arc<Upstream> {
+        &self.0.upstream
     }
 
-    /// Sends commands and reads a reply for each, in one round trip, within the operation's deadline, and no
-    /// more than `limit` bytes. A command's own error concerns no other command. Where `check` finds that the replies are not to these
-    /// commands, the connection is closed.
-    pub(crate) fn send_checked(
-        &self,
-        pipeline: &Pipeline,
-        repeat: Repeat,
-        limit: usize,
-        check: impl Fn(&[Reply]) -> bool,
-    ) -> Result<Vec<Reply>> {
-        let packed = pipeline.get_packed_pipeline();
-        let limit = limit.min(self.0.shared.config.max_reply);
-        let timings = Timings::starting_now(&self.0.shared.config);
+    pub(super) fn config(&self) -> &RedisConfig {
+        &self.0.upstream.config
+    }
+
+    /// Asks the server something about itself: one command, which may be sent twice.
+    pub(super) fn ask(&self, command: &::redis::Cmd) -> Result<Value> {
+        let (config, packed) = (&self.0.upstream.config, command.get_packed_command());
+        let timings = Timings::starting_now(config);
         let once = || -> std::result::Result<_, Failure> {
-            let mut link = self.checkout_before(&timings).map_err(Failure::Other)?;
-            let replies = self.round_trip(&mut link, &packed, pipeline.len(), &timings, limit)?;
-            if !check(&replies) {
-                link.dirty = true;
-            }
-            Ok(replies)
+            let mut connection = self.checkout_before(&timings).map_err(Failure::Other)?;
+            self.round_trip(&mut connection, &packed, 1, &timings, config.max_reply)
         };
         let done = match once() {
-            Err(Failure::Stale(_)) if repeat == Repeat::Idempotent => once(),
+            Err(Failure::Stale(_)) => once(),
             done => done,
         };
-        done.map_err(|failure| match failure {
+        let replies = done.map_err(|failure| match failure {
             Failure::Stale(error) | Failure::Other(error) => error,
-        })
+        })?;
+        let reply = replies.into_iter().next().ok_or_else(|| {
+            Error::new(ErrorKind::Redis, format!("{config}: no reply to a command"))
+        })?;
+        Ok(reply.map_err(RedisError::from)?)
+    }
+
+    /// The Redis of this pool as a remote service that carries out [operations](crate::Operation).
+    pub fn remote(&self) -> Remote {
+        Remote(Arc::new(self.clone()))
+    }
+
+    /// Carries out one round of each operation, in one pipeline. Those that are not over are in `again`, those whose
+    /// reply `redirects` takes from them (it is about something else than they asked) are nobody's.
+    pub(super) fn round<'o>(
+        &self,
+        mut operations: Vec<&'o mut dyn Operation>,
+        manner: Manner,
+        mut redirects: impl FnMut(&mut Option<&'o mut dyn Operation>, Answer<'_>),
+    ) -> Vec<&'o mut dyn Operation> {
+        let upstream = &self.0.upstream;
+        let timings = Timings::starting_now(&upstream.config);
+        for attempt in 1.. {
+            let mut connection = match self.checkout_before(&timings) {
+                Ok(connection) => connection,
+                Err(error) => {
+                    operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
+                    return Vec::new();
+                }
+            };
+            let mut batch = Batch::new(manner);
+            let now = connection.now();
+            operations.iter_mut().for_each(|op| batch.push(&mut **op, now, manner.one_key));
+            batch.seal(connection.clock(), Instant::now());
+            let reused = connection.used;
+            let carried = connection.carry(
+                &mut batch,
+                timings.reply_by(&upstream.config),
+                upstream.config.max_reply,
+            );
+            let (bytes, received) = match carried {
+                Ok(carried) => carried,
+                Err(error) => {
+                    let (error, may_repeat) = match upstream.failure(&error, reused) {
+                        Failure::Stale(error) => (error, attempt == 1),
+                        Failure::Other(error) => (error, false),
+                    };
+                    let mut left = Vec::new();
+                    for (number, operation) in operations.into_iter().enumerate() {
+                        match may_repeat && batch.is_repeatable(number) {
+                            true => left.push(operation),
+                            false => operation.fail(copy(&error)),
+                        }
+                    }
+                    operations = left;
+                    if operations.is_empty() {
+                        return operations;
+                    }
+                    continue;
+                }
+            };
+            upstream.answered();
+            if batch.is_replica() {
+                upstream.discard(&mut connection);
+            }
+            let clock = match received {
+                Received::InStep(_) => connection.now(),
+                Received::Refused(error) => {
+                    operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
+                    return Vec::new();
+                }
+                Received::Incomplete => unreachable!("a connection reads whole replies"),
+            };
+            let mut again = Vec::new();
+            for (number, operation) in operations.into_iter().enumerate() {
+                let answer = batch.answer(number, &bytes, clock);
+                let mut operation = Some(operation);
+                redirects(&mut operation, answer);
+                let Some(operation) = operation else { continue };
+                match deliver(operation, answer) {
+                    Progress::Done => {}
+                    Progress::Again => again.push(operation),
+                    Progress::OutOfStep => connection.dirty = true,
+                }
+            }
+            return again;
+        }
+        operations
     }
 
     /// A connection that nothing has gone wrong with.
     pub(super) fn checkout(&self) -> Result<r2d2::PooledConnection<Manager>> {
-        self.checkout_before(&Timings::starting_now(&self.0.shared.config))
+        self.checkout_before(&Timings::starting_now(&self.0.upstream.config))
     }
 
     /// Whether a connection that somebody holds can be used again.
-    pub(super) fn stands(&self, link: &mut Link) -> bool {
-        let shared = &self.0.shared;
-        link.process == std::process::id()
-            && shared.stands(link, &Timings::starting_now(&shared.config))
+    pub(super) fn is_healthy(&self, connection: &mut Connection) -> bool {
+        let upstream = &self.0.upstream;
+        connection.process == std::process::id()
+            && upstream.is_healthy(connection, &Timings::starting_now(&upstream.config))
     }
 
     fn checkout_before(&self, timings: &Timings) -> Result<r2d2::PooledConnection<Manager>> {
-        let shared = &self.0.shared;
+        let upstream = &self.0.upstream;
         let now = Instant::now();
-        shared.breaker.enter(now, timings.replied.saturating_duration_since(now))?;
+        upstream.breaker.enter(now, timings.replied.saturating_duration_since(now))?;
         loop {
-            let mut link = self.wait_for_connection(timings)?;
+            let mut connection = self.wait_for_connection(timings)?;
             #[cfg(feature = "r2d2_redis")]
-            self.take(&mut link, timings)?;
-            if shared.stands(&mut link, timings) {
-                return Ok(link);
+            self.take(&mut connection, timings)?;
+            if upstream.is_healthy(&mut connection, timings) {
+                return Ok(connection);
             }
             // The pool closes it.
-            link.dirty = true;
+            connection.dirty = true;
         }
     }
 
     /// Waits until there is a connection, or until it is known that there will be none.
     fn wait_for_connection(&self, timings: &Timings) -> Result<r2d2::PooledConnection<Manager>> {
-        let (pool, shared) = (&self.own(), &self.0.shared);
-        let refusals = shared.refusals.load(Ordering::Acquire);
+        let (pool, upstream) = (&self.own(), &self.0.upstream);
+        let refusals = upstream.refusals.load(Ordering::Acquire);
         loop {
             let left = timings.connected.saturating_duration_since(Instant::now());
             let at_least = Duration::from_millis(1);
-            if let Ok(link) = pool.get_timeout(left.min(LOOK_UP).max(at_least)) {
-                return Ok(link);
+            if let Ok(connection) = pool.get_timeout(left.min(LOOK_UP).max(at_least)) {
+                return Ok(connection);
             }
             let connections = pool.state().connections;
             let in_use = connections >= pool.max_size();
             if left <= LOOK_UP && in_use {
-                return Err(shared.all_in_use(connections));
+                return Err(upstream.all_in_use(connections));
             }
-            let refused = !in_use && shared.refusals.load(Ordering::Acquire) != refusals;
+            let refused = !in_use && upstream.refusals.load(Ordering::Acquire) != refusals;
             if refused || left <= LOOK_UP {
-                let error = shared.no_connection();
-                shared.down(&error);
+                let error = upstream.no_connection();
+                upstream.down(&error);
                 return Err(error);
             }
             // What others have found out meanwhile holds for us as well.
-            shared.breaker.while_open(Instant::now())?;
+            upstream.breaker.while_open(Instant::now())?;
         }
     }
 
-    /// Takes what the link stands for out of the application's pool, where it is from there.
+    /// Takes what the connection stands for out of the application's pool, where it is from there.
     #[cfg(feature = "r2d2_redis")]
-    fn take(&self, link: &mut Link, timings: &Timings) -> Result<()> {
-        use super::lent::NotLent;
+    fn take(&self, connection: &mut Connection, timings: &Timings) -> Result<()> {
+        use super::external::NotTaken;
 
-        let shared = &self.0.shared;
-        link.take(timings.connected).map_err(|why| match why {
-            NotLent::AllInUse => shared.all_in_use(shared.config.pool_size),
-            NotLent::Down(why) => {
+        let upstream = &self.0.upstream;
+        connection.take(timings.connected).map_err(|why| match why {
+            NotTaken::AllInUse => upstream.all_in_use(upstream.config.pool_size),
+            NotTaken::Down(why) => {
                 let text = format!("no connection from the r2d2_redis pool: {why}");
                 let error = Error::new(ErrorKind::Unavailable, text);
-                shared.down(&error);
+                upstream.down(&error);
                 error
             }
         })
@@ -331,68 +357,94 @@ impl RedisPool {
 
     fn round_trip(
         &self,
-        link: &mut Link,
+        connection: &mut Connection,
         packed: &[u8],
         count: usize,
         timings: &Timings,
         limit: usize,
     ) -> std::result::Result<Vec<Reply>, Failure> {
-        let shared = &self.0.shared;
-        let reused = link.used;
-        match link.exchange(packed, count, timings.reply_by(&shared.config), limit) {
+        let upstream = &self.0.upstream;
+        let reused = connection.used;
+        match connection.exchange(packed, count, timings.reply_by(&upstream.config), limit) {
             Ok(replies) => {
-                shared.answered();
+                upstream.answered();
                 if demoted(&replies) {
-                    shared.leave(link);
+                    upstream.discard(connection);
                 }
                 Ok(replies)
             }
-            Err(error) => Err(shared.failure(&error, reused)),
+            Err(error) => Err(upstream.failure(&error, reused)),
         }
     }
 
     /// Sends a handler's own commands over a connection that it holds. What happens to the connection is
-    /// remembered. The breaker hears of it, unless the command is a peculiar one, which waits on purpose or has
+    /// remembered. The breaker hears of it, unless the command may block: it waits on purpose or has
     /// no one reply.
     pub(super) fn exchange_on(
         &self,
-        link: &mut Link,
+        connection: &mut Connection,
         packed: &[u8],
         count: usize,
-        peculiar: bool,
+        may_block: bool,
     ) -> RedisResult<Vec<Reply>> {
-        let shared = &self.0.shared;
-        let reused = link.used;
-        let deadline = Instant::now() + shared.config.operation_timeout;
-        let error = match link.exchange(packed, count, deadline, shared.config.max_reply) {
+        let upstream = &self.0.upstream;
+        let reused = connection.used;
+        let deadline = Instant::now() + upstream.config.operation_timeout;
+        let error = match connection.exchange(packed, count, deadline, upstream.config.max_reply) {
             Ok(replies) => {
-                shared.answered();
+                upstream.answered();
                 if demoted(&replies) {
-                    shared.leave(link);
+                    upstream.discard(connection);
                 }
                 return Ok(replies);
             }
             Err(error) => error,
         };
         let timed_out = error.is_timeout();
-        if peculiar && (timed_out || !error.is_io_error()) {
-            shared.breaker.undecided(Instant::now());
-            return Err(disguised(shared.lost(&error), timed_out));
+        if may_block && (timed_out || !error.is_io_error()) {
+            upstream.breaker.undecided(Instant::now());
+            return Err(as_redis_error(upstream.lost(&error), timed_out));
         }
-        match shared.failure(&error, reused) {
-            Failure::Stale(failure) | Failure::Other(failure) => Err(disguised(failure, timed_out)),
+        match upstream.failure(&error, reused) {
+            Failure::Stale(failure) | Failure::Other(failure) => {
+                Err(as_redis_error(failure, timed_out))
+            }
         }
     }
 }
 
-impl Own {
-    fn new(shared: &Arc<Shared>) -> Own {
+impl Carrier for RedisPool {
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
+    #[cfg(unix)]
+    fn channel(&self, wake: Wake) -> Option<Box<dyn Channel>> {
+        match self.0.upstream.source {
+            Source::Network => Some(Box::new(RedisChannel::new(self.0.upstream.clone(), wake))),
+            // Where Redis is, only that pool knows.
+            #[cfg(feature = "r2d2_redis")]
+            Source::External(_) => None,
+        }
+    }
+
+    fn run(&self, operations: &mut [&mut dyn Operation]) {
+        let mut left: Vec<&mut dyn Operation> =
+            operations.iter_mut().map(|operation| &mut **operation).collect();
+        while !left.is_empty() {
+            left = self.round(left, Manner::default(), |_, _| ());
+        }
+    }
+}
+
+impl OwnedPool {
+    fn new(upstream: &Arc<Upstream>) -> OwnedPool {
         // Threads of its own: a server that accepts and never answers must not hold up another pool.
         let connecting = ScheduledThreadPool::builder()
             .num_threads(2)
             .thread_name_pattern("redis-connect-{}")
             .build();
-        let config = &shared.config;
+        let config = &upstream.config;
         let pool = r2d2::Pool::builder()
             .max_size(config.pool_size)
             .min_idle(Some(0))
@@ -402,247 +454,42 @@ impl Own {
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .thread_pool(Arc::new(connecting))
-            .build_unchecked(Manager { shared: shared.clone() });
-        Own { process: std::process::id(), pool }
+            .build_unchecked(Manager { upstream: upstream.clone() });
+        OwnedPool { process: std::process::id(), pool }
     }
 }
 
 /// Whether the server is a replica: the master is somewhere else now.
 fn demoted(replies: &[Reply]) -> bool {
-    replies.iter().any(|reply| reply.as_ref().is_err_and(|error| error.code() == "READONLY"))
-}
-
-/// Until when the parts of one operation may take, a repetition included.
-struct Timings {
-    connected: Instant,
-    replied: Instant,
-}
-
-impl Timings {
-    fn starting_now(config: &RedisConfig) -> Timings {
-        let connected = Instant::now() + config.connect_timeout;
-        Timings { connected, replied: connected + config.operation_timeout }
-    }
-
-    fn reply_by(&self, config: &RedisConfig) -> Instant {
-        self.replied.min(Instant::now() + config.operation_timeout)
-    }
-}
-
-/// Whether an error is a reply of the server, read whole, so that the connection is as good as before.
-pub(super) fn is_reply(error: &RedisError) -> bool {
-    matches!(error.kind(), RedisErrorKind::Server(_) | RedisErrorKind::Extension)
+    replies.iter().any(|reply| reply.as_ref().is_err_and(is_demoted))
 }
 
 impl fmt::Debug for RedisPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RedisPool({}, {:?})", self.0.shared.config, self.breaker())
-    }
-}
-
-impl Shared {
-    /// The error of a round trip that failed.
-    fn lost(&self, error: &RedisError) -> Error {
-        if let Some(TooLarge(limit)) = TooLarge::of(error) {
-            let would_do = match *limit < self.config.max_reply {
-                true => "which no session of this store has",
-                false => "ask for less at a time, or raise RedisConfig::max_reply",
-            };
-            let text = format!("{}: {}; {would_do}", self.config, TooLarge(*limit));
-            return Error::new(ErrorKind::Redis, text);
-        }
-        let text = match error.is_timeout() {
-            true => format!("{}: no reply within {:?}", self.config, self.config.operation_timeout),
-            false => format!("{}: {error}", self.config),
-        };
-        Error::new(ErrorKind::Unavailable, text).with_source(error.clone())
-    }
-
-    /// What a failed round trip means.
-    fn failure(&self, error: &RedisError, reused: bool) -> Failure {
-        let failure = self.lost(error);
-        if TooLarge::of(error).is_some() {
-            self.answered();
-            return Failure::Other(failure);
-        }
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        let dropped = !error.is_timeout() && error.is_connection_dropped();
-        if dropped && (reused || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < DROPS) {
-            // It may be no more than one connection that was closed: the next one tells.
-            self.breaker.undecided(Instant::now());
-            return Failure::Stale(failure);
-        }
-        self.down(&failure);
-        Failure::Other(failure)
-    }
-
-    /// Redis answered.
-    fn answered(&self) {
-        if self.drops.load(Ordering::Relaxed) != 0 {
-            self.drops.store(0, Ordering::Release);
-        }
-        if self.breaker.succeeded() {
-            self.tell(None);
-        }
-    }
-
-    /// Redis does not answer.
-    fn down(&self, why: &Error) {
-        if self.breaker.failed(Instant::now(), why) {
-            self.tell(Some(why));
-        }
-    }
-
-    fn tell(&self, down: Option<&Error>) {
-        // Not while they are locked: what an observer does is its own affair.
-        let observers =
-            self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        for observer in observers {
-            // Its panic is no failure of the operation that found out.
-            if catch_unwind(AssertUnwindSafe(|| observer(down))).is_err() {
-                log::error!("{}: an observer of the breaker panicked", self.config);
-            }
-        }
-    }
-
-    /// Gives up this connection and all that were made before it: a new one may lead to another server.
-    fn leave(&self, link: &mut Link) {
-        link.dirty = true;
-        let generation = link.generation + 1;
-        self.generation.fetch_max(generation, Ordering::AcqRel);
-        self.condemned.fetch_max(generation, Ordering::AcqRel);
-    }
-
-    /// Whether a connection can be used. A look at the socket shows what the kernel knows: that the server
-    /// closed it, or that a reply came late. The server is asked only where there is a doubt: after another
-    /// connection was lost, or after a while without use. A PING on every checkout would double what a load
-    /// costs.
-    fn stands(&self, link: &mut Link, timings: &Timings) -> bool {
-        // Dirty before its first use: the advice that we asked for did not come in time.
-        let condemned = link.generation < self.condemned.load(Ordering::Acquire);
-        if link.dirty || condemned || !link.is_quiet() {
-            return false;
-        }
-        let generation = self.generation.load(Ordering::Acquire);
-        if link.generation == generation && link.last_used.elapsed() < DOUBTFUL_AFTER {
-            return true;
-        }
-        let ping = ::redis::cmd("PING").get_packed_command();
-        let deadline = timings.connected.min(Instant::now() + self.config.operation_timeout);
-        let answered = link.exchange(&ping, 1, deadline, SHORT).is_ok();
-        link.generation = generation;
-        if !answered {
-            self.condemned.fetch_max(generation + 1, Ordering::AcqRel);
-            self.generation.fetch_max(generation + 1, Ordering::AcqRel);
-        }
-        answered
-    }
-
-    fn connect(&self) -> RedisResult<Link> {
-        let generation = self.generation.load(Ordering::Acquire);
-        let (config, trust) = (&self.config, &self.trust);
-        let deadline = Instant::now() + config.connect_timeout;
-        match &self.way {
-            Way::Network => {}
-            #[cfg(feature = "r2d2_redis")]
-            Way::Lent(pool) => {
-                return Ok(Link::lent(super::lent::Lent::of(pool), generation));
-            }
-        }
-        match &config.address {
-            Address::Sentinel(sentinel) => sentinel.connect(config, trust, generation, deadline),
-            address => Link::connect(config, address, trust, generation, deadline),
-        }
-    }
-
-    /// Busy is not down. A trial of the breaker's is over, undecided.
-    fn all_in_use(&self, connections: u32) -> Error {
-        self.breaker.undecided(Instant::now());
-        let (config, time) = (&self.config, self.config.connect_timeout);
-        let text = format!(
-            "{config}: all {connections} connections of the pool were in use for {time:?}; raise pool_size"
-        );
-        Error::new(ErrorKind::Unavailable, text)
-    }
-
-    fn no_connection(&self) -> Error {
-        let refusal = self.refusal.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        match &*refusal {
-            Some((kind, why)) => Error::new(*kind, format!("{}: {why}", self.config))
-                // By the breaker, which hears of it next.
-                .with_source(LoggedBefore),
-            None => Error::new(
-                ErrorKind::Unavailable,
-                format!("{}: no connection within {:?}", self.config, self.config.connect_timeout),
-            ),
-        }
-    }
-
-    fn refuse(&self, refusal: Option<(ErrorKind, String)>) {
-        let refused = refusal.is_some();
-        *self.refusal.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = refusal;
-        if refused {
-            self.refusals.fetch_add(1, Ordering::AcqRel);
-        }
+        write!(f, "RedisPool({}, {:?})", self.0.upstream.config, self.breaker())
     }
 }
 
 /// Makes connections for r2d2 and judges them.
 pub(super) struct Manager {
-    shared: Arc<Shared>,
+    upstream: Arc<Upstream>,
 }
 
 impl r2d2::ManageConnection for Manager {
-    type Connection = Link;
+    type Connection = Connection;
     type Error = Error;
 
-    fn connect(&self) -> Result<Link> {
-        let shared = &self.shared;
-        match shared.connect() {
-            Ok(mut link) => {
-                shared.refuse(None);
-                if matches!(shared.way, Way::Network) {
-                    shared.advised.call_once(|| advise(&mut link, &shared.config));
-                }
-                Ok(link)
-            }
-            Err(error) => {
-                let kind = super::errors::connecting(&error);
-                shared.refuse(Some((kind, error.to_string())));
-                Err(Error::new(kind, error.to_string()))
-            }
-        }
+    fn connect(&self) -> Result<Connection> {
+        self.upstream.open()
     }
 
-    /// Never asked by r2d2: [`Shared::stands`] knows the deadline.
-    fn is_valid(&self, _: &mut Link) -> Result<()> {
+    /// Never asked by r2d2: [`Upstream::is_healthy`] knows the deadline.
+    fn is_valid(&self, _: &mut Connection) -> Result<()> {
         Ok(())
     }
 
-    fn has_broken(&self, link: &mut Link) -> bool {
-        !link.is_kept()
-    }
-}
-
-/// Says once if the server may drop sessions for others' sake.
-fn advise(link: &mut Link, config: &RedisConfig) {
-    let info = ::redis::cmd("INFO").arg("memory").get_packed_command();
-    let deadline = Instant::now() + config.operation_timeout;
-    let Ok(replies) = link.exchange(&info, 1, deadline, SHORT) else { return };
-    let text = match replies.into_iter().next() {
-        Some(Ok(Value::BulkString(bytes))) => bytes,
-        Some(Ok(Value::VerbatimString { text, .. })) => text.into_bytes(),
-        // Forbidden, perhaps; this is advice and no more.
-        _ => return,
-    };
-    let text = String::from_utf8_lossy(&text);
-    let policy = text.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
-    // Every session has an end, so a volatile- policy has an eye on sessions above all.
-    if let Some(policy) = policy.map(str::trim).filter(|policy| *policy != "noeviction") {
-        log::warn!(
-            "{config} drops keys when its memory is full (maxmemory-policy {policy}), sessions among them, \
-             which logs visitors out; noeviction does not"
-        );
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        !connection.is_kept()
     }
 }
 
@@ -698,8 +545,8 @@ mod tests {
         assert_eq!((connected.load(Ordering::SeqCst), pool.connections()), (2, (1, 1)));
         // One that is held while the process forks.
         let mut held = pool.checkout().unwrap();
-        assert!(pool.stands(&mut held));
+        assert!(pool.is_healthy(&mut held));
         held.process += 1;
-        assert!(!pool.stands(&mut held));
+        assert!(!pool.is_healthy(&mut held));
     }
 }

@@ -52,6 +52,11 @@ impl std::fmt::Debug for Replies<'_> {
 }
 
 impl<'a> Replies<'a> {
+    /// So many replies, which are whole.
+    pub(crate) fn of(bytes: &'a [u8], count: usize) -> Replies<'a> {
+        Replies { bytes, left: count }
+    }
+
     /// How many are left.
     pub fn len(&self) -> usize {
         self.left
@@ -196,6 +201,26 @@ fn length(line: &[u8]) -> Result<Option<usize>, Garbage> {
     }
 }
 
+/// Finds so many replies at the start of these bytes, reads them, and counts the strings in them: what a load does, for
+/// the benchmark of this module.
+#[doc(hidden)]
+pub fn count_strings(bytes: &[u8], replies: usize) -> Option<usize> {
+    let mut end = 0;
+    for _ in 0..replies {
+        end += end_of(&bytes[end..]).ok()??;
+    }
+    Some(strings_in(Replies::of(&bytes[..end], replies)))
+}
+
+fn strings_in(replies: Replies<'_>) -> usize {
+    let count = |reply| match reply {
+        Reply::Bulk(_) => 1,
+        Reply::Array(replies) => strings_in(replies),
+        _ => 0,
+    };
+    replies.map(count).sum()
+}
+
 impl Round<'_> {
     /// Writes one command, to which one reply is expected.
     pub fn command(&mut self, words: &[&[u8]]) {
@@ -233,20 +258,48 @@ impl Command<'_> {
         self.left = self.left.saturating_sub(1);
     }
 
-    /// A word that is made of these pieces.
-    pub(crate) fn word_of(&mut self, pieces: &[&[u8]]) {
-        push_header(self.out, b'$', pieces.iter().map(|piece| piece.len()).sum());
-        pieces.iter().for_each(|piece| self.out.extend_from_slice(piece));
-        self.out.extend_from_slice(b"\r\n");
+    pub(crate) fn number(&mut self, number: i64) {
+        push_number(self.out, number);
         self.left = self.left.saturating_sub(1);
     }
 
-    pub(crate) fn number(&mut self, number: i64) {
-        let mut text = [0; 20];
-        let text = decimal(number.unsigned_abs(), number < 0, &mut text);
-        push_bulk(self.out, text);
-        self.left = self.left.saturating_sub(1);
+    pub(crate) fn words(&mut self, words: &Words) {
+        self.out.extend_from_slice(&words.bytes);
+        self.left = self.left.saturating_sub(words.count);
     }
+}
+
+/// Words for a command, encoded before it is known where they go.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Words {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Words {
+    pub(crate) fn push(&mut self, word: &[u8]) {
+        push_bulk(&mut self.bytes, word);
+        self.count += 1;
+    }
+
+    pub(crate) fn push_number(&mut self, number: i64) {
+        push_number(&mut self.bytes, number);
+        self.count += 1;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The words.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        Replies::of(&self.bytes, self.count).filter_map(Reply::bulk)
+    }
+}
+
+fn push_number(out: &mut Vec<u8>, number: i64) {
+    let mut text = [0; 20];
+    push_bulk(out, decimal(number.unsigned_abs(), number < 0, &mut text));
 }
 
 fn push_bulk(out: &mut Vec<u8>, word: &[u8]) {
@@ -277,4 +330,200 @@ fn decimal(mut value: u64, negative: bool, text: &mut [u8; 20]) -> &[u8] {
         text[at] = b'-';
     }
     &text[at..]
+}
+
+/// Replies that another client has parsed, as they came over the transport.
+#[cfg(feature = "r2d2_redis")]
+pub(super) fn encoded(replies: &[super::connection::Reply]) -> Vec<u8> {
+    fn push(out: &mut Vec<u8>, value: &redis::Value) {
+        use redis::Value;
+        match value {
+            Value::Nil => out.extend_from_slice(b"$-1\r\n"),
+            Value::Int(number) => out.extend_from_slice(format!(":{number}\r\n").as_bytes()),
+            Value::BulkString(bytes) => push_bulk(out, bytes),
+            Value::SimpleString(text) => out.extend_from_slice(format!("+{text}\r\n").as_bytes()),
+            Value::Okay => out.extend_from_slice(b"+OK\r\n"),
+            Value::Array(items) => {
+                push_header(out, b'*', items.len());
+                items.iter().for_each(|item| push(out, item));
+            }
+            // Nothing else comes from a server of protocol 2.
+            _ => out.extend_from_slice(b"-ERR a reply of another protocol\r\n"),
+        }
+    }
+    let mut out = Vec::new();
+    for reply in replies {
+        match reply {
+            Ok(value) => push(&mut out, value),
+            Err(error) => {
+                let line = format!("-{} {}", error.code(), error.details().unwrap_or_default());
+                out.extend_from_slice(line.trim_end().as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha20Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+    use redis::Value;
+
+    use super::*;
+
+    /// All replies in these bytes, as the `redis` crate would have them; `None` where they are no whole replies.
+    fn replies(mut bytes: &[u8]) -> Option<Vec<Value>> {
+        let mut values = Vec::new();
+        while !bytes.is_empty() {
+            let end = end_of(bytes).ok()??;
+            values.push(value(read(&bytes[..end], true)?.0));
+            bytes = &bytes[end..];
+        }
+        Some(values)
+    }
+
+    fn value(reply: Reply<'_>) -> Value {
+        let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
+        match reply {
+            Reply::Status(b"OK") => Value::Okay,
+            Reply::Status(line) => Value::SimpleString(text(line)),
+            Reply::Error(line) => match redis::parse_redis_value(&[b"-", line, b"\r\n"].concat()) {
+                Ok(error) => error,
+                // It wants text.
+                Err(_) => Value::Nil,
+            },
+            Reply::Integer(number) => Value::Int(number),
+            Reply::Bulk(bytes) => Value::BulkString(bytes.to_vec()),
+            Reply::Nil => Value::Nil,
+            Reply::Array(replies) => {
+                let count = replies.len();
+                let values: Vec<_> = replies.map(value).collect();
+                assert_eq!(values.len(), count, "as many as announced");
+                Value::Array(values)
+            }
+        }
+    }
+
+    #[test]
+    fn replies_are_read_where_they_lie() {
+        use Value::{Array, BulkString, Int, Nil, Okay};
+        let bulk = |text: &str| BulkString(text.into());
+        for (bytes, expected) in [
+            ("+OK\r\n", Some(vec![Okay])),
+            ("+QUEUED\r\n", Some(vec![Value::SimpleString("QUEUED".to_owned())])),
+            (":-12\r\n:9223372036854775807\r\n", Some(vec![Int(-12), Int(i64::MAX)])),
+            ("$0\r\n\r\n$-1\r\n*-1\r\n", Some(vec![bulk(""), Nil, Nil])),
+            ("$4\r\n\r\n\r\n\r\n", Some(vec![bulk("\r\n\r\n")])),
+            ("*0\r\n", Some(vec![Array(vec![])])),
+            (
+                "*2\r\n*2\r\n$1\r\na\r\n:1\r\n$-1\r\n+OK\r\n",
+                Some(vec![Array(vec![Array(vec![bulk("a"), Int(1)]), Nil]), Okay]),
+            ),
+            // Not whole.
+            ("+OK\r", None),
+            ("$4\r\nabc\r\n", None),
+            ("*2\r\n:1\r\n", None),
+            // Nothing of Redis's.
+            ("HTTP/1.1 400 Bad Request\r\n", None),
+            ("+OK\rx", None),
+            ("$3\r\nabcd\r\n", None),
+            ("$-2\r\n", None),
+            ("$1_0\r\n", None),
+            ("$99999999999\r\n", None),
+            (":\r\n", None),
+            (":1a\r\n", None),
+            ("*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n", None),
+        ] {
+            assert_eq!(replies(bytes.as_bytes()), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn commands_are_written_word_for_word() {
+        let mut out = Vec::new();
+        let mut round = Round::new(&mut out, std::time::SystemTime::UNIX_EPOCH, true);
+        round.command(&[b"HGETALL", b"key"]);
+        round.command_of(3, |command| {
+            command.word(b"X");
+            command.word(b"bottle.session:");
+            command.number(-1200);
+        });
+        round.for_key(b"key");
+        assert_eq!((round.replies, round.key.as_deref()), (2, Some(&b"key"[..])));
+        let expected = "*2\r\n$7\r\nHGETALL\r\n$3\r\nkey\r\n\
+                        *3\r\n$1\r\nX\r\n$15\r\nbottle.session:\r\n$5\r\n-1200\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    fn random(rng: &mut ChaCha20Rng, out: &mut Vec<u8>, depth: usize) {
+        let mut below = |limit: u64| rng.next_u64() % limit;
+        match below(if depth == 0 { 5 } else { 7 }) {
+            0 => out.extend_from_slice(b"+OK\r\n"),
+            1 => out.extend_from_slice(b"-ERR no such thing\r\n"),
+            2 => out.extend_from_slice(format!(":{}\r\n", rng.next_u64() as i64).as_bytes()),
+            3 => out.extend_from_slice(b"$-1\r\n"),
+            4 => {
+                let length = below(20) as usize;
+                let bytes: Vec<u8> = (0..length).map(|_| rng.next_u64() as u8).collect();
+                push_bulk(out, &bytes);
+            }
+            _ => {
+                let count = below(4) as usize;
+                push_header(out, b'*', count);
+                (0..count).for_each(|_| random(rng, out, depth - 1));
+            }
+        }
+    }
+
+    /// What the `redis` crate makes of these bytes, all of which it must use.
+    fn theirs(bytes: &[u8]) -> Option<Vec<Value>> {
+        let (mut input, mut parser, mut values) = (bytes, redis::Parser::new(), Vec::new());
+        loop {
+            match parser.parse_value(&mut input) {
+                Ok(value) => values.push(value),
+                Err(error) if error.is_io_error() && values_end(&error) => return Some(values),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn values_end(error: &redis::RedisError) -> bool {
+        error.to_string().contains("unexpected end of file")
+            || error.to_string().contains("UnexpectedEof")
+            || error.to_string().contains("end of file")
+    }
+
+    #[test]
+    fn random_replies_are_read_as_the_redis_crate_reads_them_and_damaged_ones_harm_nobody() {
+        let mut rng = ChaCha20Rng::seed_from_u64(18);
+        let (mut same, mut refused) = (0, 0);
+        for _ in 0..20_000 {
+            let mut bytes = Vec::new();
+            let count = 1 + rng.next_u64() % 3;
+            (0..count).for_each(|_| random(&mut rng, &mut bytes, 3));
+            let whole = replies(&bytes);
+            assert_eq!(whole.as_ref().map(Vec::len), Some(count as usize), "{bytes:?}");
+            assert_eq!(whole, theirs(&bytes), "{:?}", String::from_utf8_lossy(&bytes));
+            // Never a reply out of a part of one.
+            let cut = rng.next_u64() as usize % bytes.len();
+            let part = replies(&bytes[..cut]);
+            assert!(part.is_none_or(|part| part.len() < count as usize || cut == 0));
+            // Whatever is damaged is refused, or is another reply, which the redis crate reads alike.
+            let at = rng.next_u64() as usize % bytes.len();
+            bytes[at] = rng.next_u64() as u8;
+            match replies(&bytes) {
+                // It is lenient where a number or a line is no such thing; we need not be.
+                None => refused += 1,
+                ours => {
+                    same += 1;
+                    if let Some(theirs) = theirs(&bytes) {
+                        assert_eq!(ours, Some(theirs), "{:?}", String::from_utf8_lossy(&bytes));
+                    }
+                }
+            }
+        }
+        assert!(same > 1_000 && refused > 1_000, "{same} {refused}");
+    }
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value, cmd};
 
 use super::config::{Address, RedisConfig};
-use super::link::Link;
-use super::wire::Trust;
+use super::connection::Connection;
+use super::transport::Trust;
 use crate::Result;
 
 /// The sentinels that watch a master of this name.
@@ -35,7 +35,7 @@ impl Sentinel {
         trust: &Trust,
         generation: u64,
         deadline: Instant,
-    ) -> RedisResult<Link> {
+    ) -> RedisResult<Connection> {
         let mut last = failed("has no sentinels that could be asked");
         for (asked, (node, node_trust)) in self.nodes.iter().enumerate() {
             // A share for each node that is left, and one for the master.
@@ -43,13 +43,14 @@ impl Sentinel {
             let left = deadline.saturating_duration_since(Instant::now());
             let soon = Instant::now() + left / shares as u32;
             let connected = self.ask(node, node_trust, soon).and_then(|master| {
-                let mut link = Link::connect(config, &master, trust, generation, deadline)?;
+                let mut connection =
+                    Connection::connect(config, &master, trust, generation, deadline)?;
                 // A sentinel that was cut off may still name the one before.
-                is_master(&mut link, deadline)?;
-                Ok(link)
+                is_master(&mut connection, deadline)?;
+                Ok(connection)
             });
             match connected {
-                Ok(link) => return Ok(link),
+                Ok(connection) => return Ok(connection),
                 Err(error) => last = error,
             }
         }
@@ -57,23 +58,23 @@ impl Sentinel {
     }
 
     fn ask(&self, node: &RedisConfig, trust: &Trust, deadline: Instant) -> RedisResult<Address> {
-        let mut link = Link::connect(node, &node.address, trust, 0, deadline)?;
+        let mut connection = Connection::connect(node, &node.address, trust, 0, deadline)?;
         let mut question = cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-        let reply = link.ask(&question, deadline)?;
+        let reply = connection.ask(&question, deadline)?;
         let address: Option<(String, u16)> = ::redis::from_redis_value(reply)?;
         let (host, port) = address.ok_or_else(|| failed("knows no master of this name"))?;
         Ok(Address::Tcp { host, port, tls: self.tls })
     }
 }
 
-fn is_master(link: &mut Link, deadline: Instant) -> RedisResult<()> {
-    let role = link.ask(&cmd("ROLE"), deadline)?;
+fn is_master(connection: &mut Connection, deadline: Instant) -> RedisResult<()> {
+    let role = connection.ask(&cmd("ROLE"), deadline)?;
     let Value::Array(items) = role else { return Err(failed("gave no role")) };
     match items.first() {
         Some(Value::BulkString(role)) if role == b"master" => {
             // As if it had not been asked: the first use may find it closed.
-            link.used = false;
+            connection.used = false;
             Ok(())
         }
         _ => Err(failed("is no master, or none any more")),

@@ -61,6 +61,22 @@ impl Stream {
         }
     }
 
+    #[cfg(all(test, unix))]
+    pub(super) fn shut_down(&self) {
+        if let Socket::Tcp(stream) = &self.socket {
+            stream.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+    }
+
+    #[cfg(unix)]
+    pub(super) fn fd(&self) -> std::os::fd::RawFd {
+        use std::os::fd::AsRawFd;
+        match &self.socket {
+            Socket::Tcp(stream) => stream.as_raw_fd(),
+            Socket::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+
     /// From now on, this is when reading and writing end.
     pub(super) fn until(&mut self, deadline: Instant) {
         self.deadline = deadline;

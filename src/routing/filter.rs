@@ -57,8 +57,8 @@ impl Filter {
     /// A filter for the texts that this regex matches as a whole; it needs no anchors. It sees decoded text.
     ///
     /// A pattern that can match a slash (`.+`, but not `\w+` or `[^/]+`) goes over several segments, and
-    /// any other stays inside its own. Only an encoded slash, `%2F`, is never a slash to a pattern: it is
-    /// a character that `.` and `[^/]` match, and a slash again in the value.
+    /// any other stays inside its own. An encoded slash, `%2F`, divides no segments; it is a slash in the value,
+    /// which the pattern must match as it then is: `[^/]+` never gives a value with a slash.
     pub fn regex(pattern: &str) -> Result<Filter> {
         let no_regex = |source: Box<dyn std::error::Error + Send + Sync>| {
             Error::new(ErrorKind::Rule, format!("{pattern:?} is no regex")).with_source(source)
@@ -151,35 +151,47 @@ impl Filter {
         match &self.0 {
             Kind::Int => is_int(text).then_some(Cow::Borrowed(text)),
             Kind::Float => is_float(text).then_some(Cow::Borrowed(text)),
-            _ => {
-                let text = match text.contains(ENCODED_SLASH) {
-                    true => Cow::Owned(text.replace(ENCODED_SLASH, "/")),
-                    false => Cow::Borrowed(text),
-                };
-                match &self.0 {
-                    Kind::Regex { parse: Some(parse), .. } => parse(&text).map(Cow::Owned),
-                    _ => Some(text),
+            // Beside real slashes an encoded one is one more; where there can be none, no value has one, so that
+            // no handler is given `../..` as the name of a file.
+            Kind::Segment => (!text.contains(ENCODED_SLASH)).then_some(Cow::Borrowed(text)),
+            Kind::Path => Some(decoded(text)),
+            Kind::Regex { whole, parse, .. } => {
+                let value = decoded(text);
+                if matches!(value, Cow::Owned(_)) && !whole.is_match(&value) {
+                    return None;
+                }
+                match parse {
+                    Some(parse) => parse(&value).map(Cow::Owned),
+                    None => Some(value),
                 }
             }
         }
     }
 
-    /// The text of the path for a value, its slashes as [`ENCODED_SLASH`] where they cannot be real ones.
+    /// The text of the path for a value.
     pub(super) fn text_for(&self, value: &str) -> Option<String> {
-        let encoded = |text: &str| text.replace('/', ENCODED_SLASH.encode_utf8(&mut [0; 4]));
-        match &self.0 {
-            Kind::Segment => (!value.is_empty()).then(|| encoded(value)),
-            Kind::Path => (!value.is_empty()).then(|| value.to_owned()),
-            Kind::Int => is_int(value).then(|| value.to_owned()),
-            Kind::Float => is_float(value).then(|| value.to_owned()),
+        let fits = match &self.0 {
+            Kind::Segment => !value.is_empty() && !value.contains('/'),
+            Kind::Path => !value.is_empty(),
+            Kind::Int => is_int(value),
+            Kind::Float => is_float(value),
             Kind::Regex { format, whole, .. } => {
                 let text = match format {
                     Some(format) => format(value)?,
                     None => value.to_owned(),
                 };
-                [text.clone(), encoded(&text)].into_iter().find(|text| whole.is_match(text))
+                return whole.is_match(&text).then_some(text);
             }
-        }
+        };
+        fits.then(|| value.to_owned())
+    }
+}
+
+/// A text of the path, its encoded slashes as slashes.
+fn decoded(text: &str) -> Cow<'_, str> {
+    match text.contains(ENCODED_SLASH) {
+        true => Cow::Owned(text.replace(ENCODED_SLASH, "/")),
+        false => Cow::Borrowed(text),
     }
 }
 

@@ -28,6 +28,9 @@ use rule::Shape;
 pub use rule::{Prefix, Rule};
 use tree::{Node, Numbers};
 
+/// Whether an argument accepts the value of a wildcard.
+pub(crate) type Accepts = fn(&str) -> bool;
+
 /// Rules and what they lead to.
 pub struct Router<T> {
     routes: Vec<Entry<T>>,

@@ -209,13 +209,18 @@ impl Rule {
                         value.ok_or_else(|| refused(format!("no value for <{name}> was given")))?.1;
                     given.push(value);
                     path.push_str(&filter.text_for(value).ok_or_else(|| {
-                        refused(format!("{value:?} is no value for <{name}>, which is {filter}"))
+                        let would_do = match value.contains('/') && !filter.spans() {
+                            true => format!("; a value with a slash needs <{name}:path>"),
+                            false => String::new(),
+                        };
+                        refused(format!(
+                            "{value:?} is no value for <{name}>, which is {filter}{would_do}"
+                        ))
                     })?);
                 }
             }
         }
-        // An encoded slash is still U+FFFF here.
-        let mut path = utf8_percent_encode(&path, PATH).to_string().replace("%EF%BF%BF", "%2F");
+        let mut path = utf8_percent_encode(&path, PATH).to_string();
         if path.starts_with("//") {
             // In a link this would be another host: RFC 3986 section 4.2.
             path.replace_range(1..2, "%2F");

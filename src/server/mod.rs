@@ -1,6 +1,7 @@
 //! Servers: what carries requests to a [`Service`] and answers back.
 
-#[cfg(unix)]
+#[cfg(any(unix, feature = "tiny_http"))]
+#[cfg_attr(not(unix), allow(dead_code))]
 mod http1;
 #[cfg(unix)]
 pub mod native;
@@ -9,9 +10,9 @@ pub mod tiny_http;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use crate::message::address::ListenAddress;
 use crate::pipeline::service::Service;
 use crate::{Error, ErrorKind, Result};
 
@@ -24,32 +25,31 @@ pub trait Server {
     fn serve(self, service: Service, shutdown: &ShutdownHandle) -> Result<()>;
 }
 
-/// Where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// An IP address and port.
-    Tcp(SocketAddr),
-    /// A unix socket.
-    Unix(PathBuf),
+/// An address as it is known elsewhere: a listener on `[::]` sees the IPv4 client 192.0.2.7 as `::ffff:192.0.2.7`.
+#[cfg(any(unix, feature = "tiny_http"))]
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-impl ListenAddress {
-    /// Whether only this machine can connect.
-    pub fn is_local(&self) -> bool {
-        match self {
-            ListenAddress::Tcp(address) => address.ip().is_loopback(),
-            ListenAddress::Unix(_) => true,
-        }
-    }
+/// What the log says of a name such as `localhost` that is several addresses, of which a server listens on one.
+#[cfg(any(unix, feature = "tiny_http"))]
+fn elsewhere(name: &str, bound: &ListenAddress) -> String {
+    use std::net::ToSocketAddrs;
+    let ListenAddress::Tcp(bound) = bound else { return String::new() };
+    let mut others: Vec<_> =
+        name.to_socket_addrs().into_iter().flatten().map(|at| at.ip()).collect();
+    others.retain(|ip| *ip != bound.ip());
+    not_listened_on(name, others)
 }
 
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ListenAddress::Tcp(address) => write!(f, "http://{address}"),
-            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
+#[cfg(any(unix, feature = "tiny_http"))]
+fn not_listened_on(name: &str, mut others: Vec<std::net::IpAddr>) -> String {
+    others.dedup();
+    if others.is_empty() {
+        return String::new();
     }
+    let others: Vec<_> = others.iter().map(ToString::to_string).collect();
+    format!(" ({name} is also {}, where it does not listen)", others.join(" and "))
 }
 
 /// Tells a server to stop. Clones tell the same server.
@@ -197,13 +197,13 @@ impl fmt::Debug for ShutdownHandle {
 /// # Ok::<(), bottle_session::Error>(())
 /// ```
 #[cfg(unix)]
-pub fn bind(address: &str) -> Result<impl Server> {
+pub fn bind(address: &str) -> Result<impl Server + use<>> {
     native::Native::bind(address)
 }
 
 /// Binds the default server, which away from unix is the tiny_http adapter.
 #[cfg(all(not(unix), feature = "tiny_http"))]
-pub fn bind(address: &str) -> Result<impl Server> {
+pub fn bind(address: &str) -> Result<impl Server + use<>> {
     tiny_http::TinyHttp::bind(address)
 }
 
@@ -246,12 +246,41 @@ mod tests {
             (taken.as_str(), "another program listens there"),
             ("8888", "an address is like 127.0.0.1:8888"),
             ("127.0.0.1:80000", "an address is like 127.0.0.1:8888"),
+            (
+                "unix:",
+                "no path behind unix:; an address is like 127.0.0.1:8888, or unix:/run/app.socket",
+            ),
         ] {
             let Err(error) = bind(address) else { panic!("{address} is bound") };
             let text = error.to_string();
             assert!(text.starts_with(&format!("cannot listen on {address:?}: ")), "{text}");
             assert!(text.contains(would_do), "{text}");
             assert_eq!(format!("{error:?}"), text, "the cause is said once");
+        }
+    }
+
+    #[test]
+    fn a_server_does_not_borrow_the_address_it_was_given() {
+        let bound = |port: u16| bind(&format!("127.0.0.1:{port}")).unwrap();
+        assert!(bound(0).address().is_local());
+    }
+
+    #[test]
+    fn where_a_name_is_several_addresses_the_log_says_on_which_nobody_listens() {
+        let ips = |all: &[&str]| all.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<_>>();
+        for (others, expected) in [
+            (ips(&[]), ""),
+            (ips(&["::1"]), " (localhost:80 is also ::1, where it does not listen)"),
+            (
+                ips(&["::1", "::1", "127.0.1.1"]),
+                " (localhost:80 is also ::1 and 127.0.1.1, where it does not listen)",
+            ),
+        ] {
+            assert_eq!(not_listened_on("localhost:80", others), expected);
+        }
+        let bound: SocketAddr = "127.0.0.1:8888".parse().unwrap();
+        for own in ["127.0.0.1:8888", "127.0.0.1:0", "unix:/run/app.socket"] {
+            assert_eq!(elsewhere(own, &ListenAddress::Tcp(bound)), "", "{own}");
         }
     }
 

@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::message::cookies::{Cookie, SameSite, set_cookie_value};
 use crate::{Error, ErrorKind, Result};
 
+/// Browsers keep no cookie longer: 400 days (RFC 6265bis section 5.5).
+const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
 #[derive(Clone, Debug)]
 pub(crate) struct CookieSettings {
     pub(crate) name: String,
@@ -99,8 +102,8 @@ impl CookieSettings {
             cookie.set_domain(domain.clone());
         }
         if let Some(lifetime) = lifetime {
-            let seconds = i64::try_from(lifetime.as_secs().max(1)).unwrap_or(i64::MAX);
-            cookie.set_max_age(cookie::time::Duration::seconds(seconds));
+            let seconds = lifetime.min(LONGEST).as_secs().max(1);
+            cookie.set_max_age(cookie::time::Duration::seconds(seconds as i64));
         }
         cookie
     }

@@ -71,7 +71,7 @@ impl Session {
             self.try_set(MARKER, "")?;
         }
         let token = self.coming_id()?.derived(PURPOSE);
-        let mask = self.keeper.generator.random()?;
+        let mask = self.context.generator.random()?;
         Ok(encode_base64url(&mask) + &encode_base64url(&xor(&mask, &token)))
     }
 

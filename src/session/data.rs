@@ -10,10 +10,12 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::context::SessionContext;
 use super::id::SessionId;
-use super::keeper::Keeper;
 use super::store::memory::integer;
-use super::store::{Action, Changes, Lifetimes, Load, Record, Save, Saved, gone, not_a_number};
+use super::store::{
+    Action, Changes, Fields, Lifetimes, Load, Record, Save, Saved, gone, not_a_number,
+};
 use crate::pipeline::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
 
@@ -45,10 +47,10 @@ use crate::{Error, ErrorKind, Result};
 /// # Ok::<(), bottle_session::Error>(())
 /// ```
 pub struct Session {
-    pub(super) keeper: Arc<Keeper>,
+    pub(super) context: Arc<SessionContext>,
     /// The id under which the store has the session; none while it is new.
     id: Option<SessionId>,
-    pub(super) fields: BTreeMap<String, String>,
+    pub(super) fields: Fields,
     pub(super) changes: Changes,
     renewed: bool,
     /// The id that the session will be saved under, where it had to be known before: it is new, or renewed.
@@ -56,15 +58,15 @@ pub struct Session {
     /// Destroyed sessions that the store still has, or may have.
     ended: Vec<SessionId>,
     /// The id of a session that the store let go of, as far as is known here.
-    parted: Option<SessionId>,
+    detached: Option<SessionId>,
     remember: Option<Duration>,
     remember_changed: bool,
     created: Option<SystemTime>,
-    /// The cookie is old enough to be sent anew.
-    stale_cookie: bool,
+    /// The session is to be saved although nothing changes, so that its idle limit starts anew.
+    stale: bool,
     loaded: bool,
     gone: bool,
-    owed: Owed,
+    pending_cookie: PendingCookie,
     cookie: CookieDue,
     pub(super) refused: Option<Error>,
     /// A commit failed: what it was to save is lost, whatever the handler made of its error.
@@ -78,19 +80,22 @@ impl Provided for Session {}
 /// id that the browser has is dead, and without this one its visitor would be logged out. Kept outside of the
 /// session, which a panic of the handler drops.
 #[derive(Clone, Default)]
-pub(crate) struct Owed(Arc<Mutex<Option<NewId>>>);
+pub(crate) struct PendingCookie(Arc<Mutex<Option<NewId>>>);
 
 type NewId = (SessionId, Option<Duration>);
 
-impl Owed {
-    fn set(&self, owed: Option<NewId>) {
-        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = owed;
+impl PendingCookie {
+    fn set(&self, pending_cookie: Option<NewId>) {
+        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = pending_cookie;
     }
 
     pub(crate) fn get(&self) -> Option<NewId> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 }
+
+/// A cookie that is to live longer than browsers keep one is sent anew at least this often (RFC 6265bis section 5.5).
+const RENEWED_EVERY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What the answer is to do about the session's cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,7 +113,7 @@ pub(crate) enum CookieDue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     Untouched,
-    /// Read, and its cookie is old enough to be sent anew.
+    /// Read, and its idle limit is to start anew.
     Read,
     Created,
     Changed,
@@ -122,12 +127,13 @@ pub(crate) struct Pending {
     changes: Changes,
     lifetimes: Lifetimes,
     remember: Option<Duration>,
+    created: Option<SystemTime>,
 }
 
 enum Kind {
     Create,
     Update,
-    /// Nothing changed: the cookie is to be sent anew, if the session is still there.
+    /// Nothing changed: the idle limit starts anew, if the session is still there, and the cookie with it.
     Refresh,
     Rotate(SessionId),
     Destroy,
@@ -146,28 +152,29 @@ impl Pending {
             changes: &self.changes,
             lifetimes: self.lifetimes,
             remember: self.remember,
+            created: self.created,
         }
     }
 }
 
 impl Session {
-    pub(crate) fn new(keeper: Arc<Keeper>) -> Session {
+    pub(crate) fn new(context: Arc<SessionContext>) -> Session {
         Session {
-            keeper,
+            context,
             id: None,
-            fields: BTreeMap::new(),
+            fields: Fields::new(),
             changes: Changes::default(),
             renewed: false,
             next_id: None,
             ended: Vec::new(),
-            parted: None,
+            detached: None,
             remember: None,
             remember_changed: false,
             created: None,
-            stale_cookie: false,
+            stale: false,
             loaded: false,
             gone: false,
-            owed: Owed::default(),
+            pending_cookie: PendingCookie::default(),
             cookie: CookieDue::Nothing,
             refused: None,
             unsaved: None,
@@ -175,23 +182,23 @@ impl Session {
         }
     }
 
-    pub(crate) fn loaded(keeper: Arc<Keeper>, id: SessionId, record: Record) -> Session {
-        let lifetime = record.remember.unwrap_or(keeper.lifetimes.idle);
-        let (stale_cookie, cookie) = match record.saved_ago {
-            _ if !keeper.cookie_has_max_age(record.remember) => (false, CookieDue::Nothing),
-            Some(ago) => (ago >= lifetime / 10, CookieDue::Nothing),
+    pub(crate) fn loaded(context: Arc<SessionContext>, id: SessionId, record: Record) -> Session {
+        let idle = record.remember.unwrap_or(context.lifetimes.idle);
+        let stale = record.saved_ago.is_some_and(|ago| ago >= (idle / 10).min(RENEWED_EVERY));
+        let cookie = match record.saved_ago {
             // Without a time of the last save there is only bottle-session's own way: with every answer.
-            None => (false, CookieDue::Send),
+            None if context.cookie_has_max_age(record.remember) => CookieDue::Send,
+            _ => CookieDue::Nothing,
         };
         Session {
             id: Some(id),
-            fields: record.fields.into_iter().collect(),
+            fields: record.fields,
             remember: record.remember,
             created: record.created,
             loaded: true,
-            stale_cookie,
+            stale,
             cookie,
-            ..Session::new(keeper)
+            ..Session::new(context)
         }
     }
 
@@ -200,7 +207,7 @@ impl Session {
     /// The text under this key.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.used.set(true);
-        self.fields.get(key).map(String::as_str)
+        self.fields.get(key)
     }
 
     /// The value under this key, parsed; `None` also where it is not such a value.
@@ -232,7 +239,7 @@ impl Session {
     /// Keys and values, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.used.set(true);
-        self.fields.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.fields.iter()
     }
 
     /// The keys, sorted.
@@ -277,11 +284,11 @@ impl Session {
         let (key, value) = (key.into(), value.to_string());
         self.check(&key, &value)?;
         // The same value again changes nothing, and costs no round trip.
-        if self.fields.get(&key) == Some(&value) {
+        if self.fields.get(&key) == Some(&*value) {
             return Ok(());
         }
-        self.changes.fields.insert(key.clone(), Some(value.clone()));
-        self.fields.insert(key, value);
+        self.fields.insert(&key, &value);
+        self.changes.fields.insert(key, Some(value));
         Ok(())
     }
 
@@ -328,7 +335,7 @@ impl Session {
     /// Ends the session, in the store and in the browser. What is set afterwards goes into a new one.
     pub fn destroy(&mut self) {
         // Another request may have added to what was emptied here: then it is not over yet.
-        self.ended.extend(self.parted.take());
+        self.ended.extend(self.detached.take());
         self.ended.extend(self.id.take());
         self.fields.clear();
         self.changes = Changes::default();
@@ -337,9 +344,9 @@ impl Session {
         self.remember = None;
         self.remember_changed = false;
         self.created = None;
-        self.stale_cookie = false;
+        self.stale = false;
         self.gone = false;
-        self.owed.set(None);
+        self.pending_cookie.set(None);
         self.cookie = if self.loaded { CookieDue::Remove } else { CookieDue::Nothing };
     }
 
@@ -382,13 +389,13 @@ impl Session {
         if let Some(error) = self.unsaved() {
             return Err(error);
         }
-        let keeper = self.keeper.clone();
-        // A cookie that is only old can wait for the end: another request may renew the id before.
-        let stale_cookie = std::mem::take(&mut self.stale_cookie);
+        let context = self.context.clone();
+        // What is only stale can wait for the end: another request may renew the id before.
+        let stale = std::mem::take(&mut self.stale);
         let pending = self.pending()?;
-        self.stale_cookie = stale_cookie && pending.is_empty();
+        self.stale = stale && pending.is_empty();
         for pending in pending {
-            let saved = keeper.store.save(&pending.save());
+            let saved = context.store.save(&pending.save());
             if let Err(error) = self.settle(pending, saved) {
                 self.unsaved.get_or_insert(error.kind());
                 return Err(error);
@@ -405,17 +412,17 @@ impl Session {
     pub fn incr(&mut self, key: &str, by: i64) -> Result<i64> {
         self.used.set(true);
         self.check(key, &i64::MIN.to_string())?;
-        let keeper = self.keeper.clone();
+        let context = self.context.clone();
         if !self.is_stored()? {
             // Nobody else knows a session that is not stored yet.
-            let held = self.fields.get(key).map_or(Some(0), |text| integer(text));
+            let held = self.fields.get(key).map_or(Some(0), integer);
             let sum = held.and_then(|held| held.checked_add(by));
             let sum = sum.ok_or_else(|| not_a_number(key))?;
             self.try_set(key, sum)?;
             return self.commit().map(|()| sum);
         }
-        let sum = self.at_once(|load| keeper.store.increment(load, key, by))?;
-        self.fields.insert(key.to_owned(), sum.to_string());
+        let sum = self.at_once(|load| context.store.increment(load, key, by))?;
+        self.fields.insert(key, &sum.to_string());
         Ok(sum)
     }
 
@@ -426,10 +433,10 @@ impl Session {
         if !self.is_stored()? {
             return Ok(self.remove(key));
         }
-        let keeper = self.keeper.clone();
-        let mut taken = self.at_once(|load| keeper.store.take(load, &[key]))?;
+        let context = self.context.clone();
+        let mut taken = self.at_once(|load| context.store.take(load, &[key]))?;
         self.fields.remove(key);
-        self.part_if_emptied();
+        self.detach_if_emptied();
         Ok(taken.pop().flatten())
     }
 
@@ -440,7 +447,7 @@ impl Session {
         self.used.set(true);
         let value = value.to_string();
         self.check(key, &value)?;
-        let keeper = self.keeper.clone();
+        let context = self.context.clone();
         if !self.is_stored()? {
             let absent = !self.fields.contains_key(key);
             if absent {
@@ -448,16 +455,16 @@ impl Session {
             }
             return self.commit().map(|()| absent);
         }
-        let set = self.at_once(|load| keeper.store.set_if_absent(load, key, &value))?;
+        let set = self.at_once(|load| context.store.set_if_absent(load, key, &value))?;
         if set {
-            self.fields.insert(key.to_owned(), value);
+            self.fields.insert(key, &value);
         }
         Ok(set)
     }
 
     /// With its own idle limit, which not every layout has a place for.
     fn lifetimes(&self) -> Lifetimes {
-        let mut lifetimes = self.keeper.lifetimes;
+        let mut lifetimes = self.context.lifetimes;
         lifetimes.idle = self.remember.unwrap_or(lifetimes.idle);
         lifetimes
     }
@@ -478,7 +485,7 @@ impl Session {
             if error.kind() == ErrorKind::Gone {
                 self.lost();
             }
-            self.keeper.failed(error);
+            self.context.emit_error(error);
         }
         done
     }
@@ -487,27 +494,27 @@ impl Session {
     /// another request: no cookie that was due is due any more.
     fn lost(&mut self) {
         self.gone = true;
-        self.owed.set(None);
+        self.pending_cookie.set(None);
         self.cookie = CookieDue::Nothing;
     }
 
     /// The browser gets the cookie, and with that a fresh one.
     fn cookie_is_due(&mut self) {
         self.cookie = CookieDue::Send;
-        self.stale_cookie = false;
+        self.stale = false;
     }
 
     /// Where a store lets go of a session with its last field, what is set afterwards goes into a new one:
     /// to save it under the old id would bring back what is gone.
-    pub(super) fn part_if_emptied(&mut self) {
-        if self.fields.is_empty() && !self.keeper.store.keeps_empty() {
-            self.parted = self.id.take();
-            self.owed.set(None);
+    pub(super) fn detach_if_emptied(&mut self) {
+        if self.fields.is_empty() && !self.context.store.keeps_empty() {
+            self.detached = self.id.take();
+            self.pending_cookie.set(None);
         }
     }
 
     fn check(&self, key: &str, value: &str) -> Result<()> {
-        let caps = &self.keeper.caps;
+        let caps = &self.context.caps;
         let refused = |why: String| {
             Err(Error::new(ErrorKind::Session, format!("session key {key:?}: {why}")))
         };
@@ -523,10 +530,10 @@ impl Session {
                 self.fields.len()
             ));
         }
-        let others: usize = self.fields.iter().map(|(key, value)| key.len() + value.len()).sum();
         let replaced = known.map_or(0, |value| key.len() + value.len());
-        let size = others - replaced + key.len() + value.len();
-        if size > caps.bytes {
+        let size = self.fields.bytes() - replaced + key.len() + value.len();
+        // Other requests may have set so much at the same time that it is past the caps: what makes it smaller is welcome.
+        if size > caps.bytes && size > self.fields.bytes() {
             return refused(format!(
                 "a value of {} bytes would make the session {size} bytes large, and {} are the cap; keep \
                  large things elsewhere and their key here, or raise max_bytes",
@@ -545,7 +552,7 @@ impl Session {
         }
         match (&self.id, self.changes.is_empty() && !self.remember_changed) {
             (Some(_), _) if self.renewed => Status::Renewed,
-            (Some(_), true) if self.stale_cookie => Status::Read,
+            (Some(_), true) if self.stale => Status::Read,
             (Some(_), true) | (None, true) => Status::Untouched,
             (Some(_), false) => Status::Changed,
             // "Remember nothing" is not worth a record.
@@ -564,6 +571,7 @@ impl Session {
                 changes: Changes::default(),
                 lifetimes,
                 remember: None,
+                created: None,
             });
         }
         let (id, kind) = match (self.status(), self.id.clone()) {
@@ -582,15 +590,16 @@ impl Session {
         let remember = self.remember.filter(|_| self.remember_changed);
         self.remember_changed = false;
         self.renewed = false;
-        pending.push(Pending { id, kind, changes, lifetimes, remember });
+        let created = self.created;
+        pending.push(Pending { id, kind, changes, lifetimes, remember, created });
         Ok(pending)
     }
 
     fn new_id(&mut self) -> Result<SessionId> {
         match (self.next_id.take(), &self.id) {
             (Some(id), _) => Ok(id),
-            (None, Some(from)) => self.keeper.id_to_move_to(from),
-            (None, None) => self.keeper.fresh_id(),
+            (None, Some(from)) => self.context.id_to_move_to(from),
+            (None, None) => self.context.fresh_id(),
         }
     }
 
@@ -611,36 +620,36 @@ impl Session {
             (Err(error), kind) => {
                 // What the browser holds then is not known to be right or wrong: leave it alone.
                 self.cookie = CookieDue::Nothing;
-                self.keeper.failed(&error);
+                self.context.emit_error(&error);
                 // Who only read has lost nothing: a store that refuses to write must not keep them out.
                 return if matches!(kind, Kind::Refresh) { Ok(()) } else { Err(error) };
             }
         };
         match (saved, pending.kind) {
-            (_, Kind::Destroy) => self.keeper.happened(super::Event::Destroyed),
+            (_, Kind::Destroy) => self.context.emit(super::Event::Destroyed),
             (Saved::Gone, Kind::Refresh) => self.cookie = CookieDue::Nothing,
             (Saved::Gone, _) => {
                 self.lost();
-                self.keeper.happened(super::Event::WriteLost);
+                self.context.emit(super::Event::WriteLost);
             }
             (Saved::Stored, Kind::Create) => {
                 self.id = Some(pending.id);
                 self.cookie_is_due();
-                self.keeper.happened(super::Event::Created);
+                self.context.emit(super::Event::Created);
             }
             (Saved::Stored, Kind::Rotate(to)) => {
-                self.owed.set(Some((to.clone(), self.remember)));
+                self.pending_cookie.set(Some((to.clone(), self.remember)));
                 self.id = Some(to);
                 self.cookie_is_due();
-                self.keeper.happened(super::Event::Renewed);
-                self.part_if_emptied();
+                self.context.emit(super::Event::Renewed);
+                self.detach_if_emptied();
             }
             (Saved::Stored, Kind::Update | Kind::Refresh) => {
-                self.stale_cookie = false;
-                if self.keeper.cookie_has_max_age(self.remember) {
+                self.stale = false;
+                if self.context.cookie_has_max_age(self.remember) {
                     self.cookie = CookieDue::Send;
                 }
-                self.part_if_emptied();
+                self.detach_if_emptied();
             }
         }
         Ok(())
@@ -661,8 +670,8 @@ impl Session {
     }
 
     /// What the browser must be told whatever else becomes of the request.
-    pub(crate) fn owed(&self) -> Owed {
-        self.owed.clone()
+    pub(crate) fn pending_cookie(&self) -> PendingCookie {
+        self.pending_cookie.clone()
     }
 
     pub(crate) fn id(&self) -> Option<&SessionId> {
@@ -683,7 +692,7 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
-            .field("keys", &self.fields.keys().collect::<Vec<_>>())
+            .field("fields", &self.fields)
             .field("new", &!self.loaded)
             .finish_non_exhaustive()
     }

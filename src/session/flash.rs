@@ -63,7 +63,7 @@ impl Session {
             .and_then(order)
             .map_or(0, |order| order.saturating_add(1));
         let order = u64::try_from(now).unwrap_or(u64::MAX).max(last);
-        let unique = self.keeper.fresh_id()?.expose();
+        let unique = self.context.fresh_id()?.expose();
         self.try_set(format!("{PREFIX}{order:016x}.{}", &unique[..8]), value)
     }
 
@@ -82,17 +82,17 @@ impl Session {
         if !stored.is_empty() {
             // Nobody else knows of this request's own: they need not make the way to the store and back.
             let kept: Vec<_> = own.iter().filter_map(|key| self.unset(key)).collect();
-            let keeper = self.keeper.clone();
+            let context = self.context.clone();
             let keys: Vec<_> = stored.iter().map(String::as_str).collect();
-            let done = self.at_once(|load| keeper.store.take(load, &keys));
+            let done = self.at_once(|load| context.store.take(load, &keys));
             if done.is_ok() {
                 // Before this request's own are back: the store does not have them.
                 stored.iter().for_each(|key| drop(self.fields.remove(key)));
-                self.part_if_emptied();
+                self.detach_if_emptied();
             }
             for (key, value) in own.iter().zip(kept) {
-                self.changes.fields.insert(key.clone(), Some(value.clone()));
-                self.fields.insert(key.clone(), value);
+                self.fields.insert(key, &value);
+                self.changes.fields.insert(key.clone(), Some(value));
             }
             for (key, value) in stored.into_iter().zip(done?) {
                 taken.extend(value.map(|value| (key, value)));
@@ -106,9 +106,7 @@ impl Session {
     }
 
     fn flash_keys(&self) -> impl DoubleEndedIterator<Item = &str> {
-        // '/' follows '.': the end of all keys with the prefix.
-        let range = PREFIX.to_owned().."_flash/".to_owned();
-        self.fields.range(range).map(|(key, _)| key.as_str())
+        self.fields.iter().map(|(key, _)| key).filter(|key| key.starts_with(PREFIX))
     }
 
     /// Undoes the setting of a key that no store has seen.

@@ -60,7 +60,12 @@ impl SessionId {
 
     /// SHA-256 of the id in hexadecimal: a store's key that opens no session if it leaks.
     pub fn key(&self) -> String {
-        hex(&Sha256::digest(self.secret()))
+        hex(&self.digest())
+    }
+
+    /// SHA-256 of the id.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.secret()).into()
     }
 
     /// The owner's mark: a second digest, kept inside the record. A record whose mark is not that of the
@@ -170,15 +175,32 @@ fn decode_hex(text: &[u8], bytes: &mut [u8]) -> Option<()> {
 }
 
 pub(super) fn encode_base64url(bytes: &[u8; 32]) -> String {
-    let mut text = String::with_capacity(43);
-    for chunk in bytes.chunks(3) {
+    base64url(bytes).map(char::from).iter().collect()
+}
+
+pub(crate) fn base64url(bytes: &[u8; 32]) -> [u8; 43] {
+    let mut text = [0; 43];
+    for (chunk, text) in bytes.chunks(3).zip(text.chunks_mut(4)) {
         let group = chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte))
             << (8 * (3 - chunk.len()));
-        for place in 0..=chunk.len() {
-            text.push(BASE64URL[(group >> (18 - 6 * place) & 63) as usize] as char);
+        for (place, character) in text.iter_mut().enumerate() {
+            *character = BASE64URL[(group >> (18 - 6 * place) & 63) as usize];
         }
     }
     text
+}
+
+/// The value of a character of base64url.
+fn digit(character: u8) -> Option<u32> {
+    let value = match character {
+        b'A'..=b'Z' => character - b'A',
+        b'a'..=b'z' => character - b'a' + 26,
+        b'0'..=b'9' => character - b'0' + 52,
+        b'-' => 62,
+        b'_' => 63,
+        _ => return None,
+    };
+    Some(u32::from(value))
 }
 
 pub(super) fn decode_base64url(text: &[u8], bytes: &mut [u8; 32]) -> Option<()> {
@@ -188,7 +210,7 @@ pub(super) fn decode_base64url(text: &[u8], bytes: &mut [u8; 32]) -> Option<()> 
     for (group, chunk) in text.chunks(4).enumerate() {
         let mut bits = 0u32;
         for character in chunk {
-            bits = bits << 6 | BASE64URL.iter().position(|known| known == character)? as u32;
+            bits = bits << 6 | digit(*character)?;
         }
         bits <<= 6 * (4 - chunk.len());
         // The last group carries two spare bits; only zeros are canonical: one id, one spelling.

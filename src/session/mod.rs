@@ -1,5 +1,6 @@
 //! Sessions: the plugin and its options.
 
+mod context;
 pub(crate) mod cookie;
 pub(crate) mod csrf;
 pub(crate) mod data;
@@ -7,7 +8,6 @@ pub(crate) mod events;
 pub(crate) mod flash;
 mod forms;
 pub(crate) mod id;
-mod keeper;
 pub(crate) mod store;
 
 use std::fmt;
@@ -15,22 +15,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::{self, HeaderValue};
 use smallvec::SmallVec;
 
+use self::context::SessionContext;
 use self::cookie::CookieSettings;
-use self::data::{CookieDue, Owed, Session};
+use self::data::{Pending, Session};
 use self::events::{Counters, Event, Events, LogEvents};
-use self::id::{IdGenerator, SessionId};
-use self::keeper::Keeper;
+use self::id::IdGenerator;
 use self::store::memory::MemoryStore;
 use self::store::redis::{Layout, RedisStore};
-use self::store::{Caps, Lifetimes, Load, Record, SessionStore};
-use crate::message::cookies::{Cookie, SameSite};
-use crate::message::response::{HttpError, IntoResponse, ResponseHead};
-use crate::pipeline::plugin::{Batch, Callback, Entry, Installed, Plugin, Provision, Route};
+use self::store::{Caps, Lifetimes, PipelinedStore, SessionStore};
+use crate::message::address::ListenAddress;
+use crate::message::cookies::SameSite;
+use crate::pipeline::plugin::{Batch, Callback, Installed, Plugin, Provision, Route};
 use crate::redis::{RedisConfig, RedisPool};
-use crate::server::ListenAddress;
 use crate::{Error, ErrorKind, Result};
 
 /// How long the store keeps a session whose cookie ends with the browser: 7 days, as in bottle-session.
@@ -38,9 +36,6 @@ const BROWSER_SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The absolute limit of a hardened session unless another is set.
 const HARDENED_MAX_AGE: Duration = Duration::from_secs(12 * 60 * 60);
-
-/// How many cookies of the session's name are looked up, all in the same round trip.
-const COOKIES_TRIED: usize = 4;
 
 /// Provides a [`Session`] to the handlers that ask for one.
 ///
@@ -78,7 +73,7 @@ pub struct SessionPlugin {
     counters: Counters,
     /// The first option that could not work; told at install, when there is somebody to tell.
     refused: Option<Error>,
-    keeper: OnceLock<Arc<Keeper>>,
+    context: OnceLock<Arc<SessionContext>>,
 }
 
 enum Backend {
@@ -107,7 +102,7 @@ impl SessionPlugin {
             events: None,
             counters: Counters::default(),
             refused: None,
-            keeper: OnceLock::new(),
+            context: OnceLock::new(),
         }
     }
 
@@ -404,109 +399,11 @@ impl SessionPlugin {
         Error::new(ErrorKind::Config, format!("session plugin {:?}: {why}", self.keyword))
     }
 
-    fn keeper(&self) -> &Arc<Keeper> {
-        match self.keeper.get() {
-            Some(keeper) => keeper,
+    fn context(&self) -> &Arc<SessionContext> {
+        match self.context.get() {
+            Some(context) => context,
             None => unreachable!("a plugin is set up before it is used"),
         }
-    }
-
-    fn teller(&self) -> Teller {
-        Teller { cookie: self.cookie.clone(), keeper: self.keeper().clone() }
-    }
-
-    /// The ids in the request's cookies, as far as they could be ids. A browser that has cookies of this name for
-    /// several paths or domains sends all of them.
-    fn sent_ids(&self, entry: &Entry<'_>, keeper: &Keeper) -> SmallVec<[SessionId; 1]> {
-        let (mut ids, mut sent) = (SmallVec::new(), false);
-        for value in entry.request().cookies().raw(&self.cookie.name) {
-            sent = true;
-            let former = || SessionId::parse(value, keeper.former_format?);
-            let id = SessionId::parse(value, keeper.format).or_else(former);
-            match id.filter(|id| !ids.contains(id)) {
-                Some(id) if ids.len() < COOKIES_TRIED => ids.push(id),
-                _ => {}
-            }
-        }
-        if sent && ids.is_empty() {
-            keeper.happened(Event::MalformedId);
-        }
-        ids
-    }
-}
-
-/// The first of these ids that is a session. One of which the store cannot tell whether it is keeps the later ones
-/// out: to go on with another session, or with none, would not be what the visitor has.
-fn first_found<'a>(
-    ids: &'a [SessionId],
-    records: &mut impl Iterator<Item = Result<Option<Record>>>,
-) -> Result<Option<(&'a SessionId, Record)>> {
-    let mut first = Ok(None);
-    for id in ids {
-        let missing = || {
-            let text = "the session store gave fewer answers than it was asked";
-            Err(Error::new(ErrorKind::Unavailable, text))
-        };
-        let answer = records.next().unwrap_or_else(missing);
-        if matches!(first, Ok(None)) {
-            first = answer.map(|record| record.map(|record| (id, record)));
-        }
-    }
-    first
-}
-
-/// What it takes to tell a browser of its session.
-#[derive(Clone)]
-struct Teller {
-    cookie: CookieSettings,
-    keeper: Arc<Keeper>,
-}
-
-impl Teller {
-    /// Says on the answer what the session did.
-    fn tell(&self, session: &Session, head: &mut ResponseHead) -> Result<()> {
-        match (session.cookie_due(), session.id()) {
-            (CookieDue::Send, Some(id)) => {
-                head.set_cookie(self.holding(id, session.own_lifetime()))?;
-            }
-            (CookieDue::Remove, _) => head.set_cookie(self.cookie.removal())?,
-            (CookieDue::Send | CookieDue::Nothing, _) => {
-                if session.was_used() {
-                    depends_on_cookies(head);
-                }
-                return Ok(());
-            }
-        }
-        keep_from_caches(head);
-        Ok(())
-    }
-
-    /// Says on the answer of a request that failed no more than the id that the store has given the session.
-    fn tell_what_is_owed(&self, owed: &Owed, head: &mut ResponseHead) -> Result<()> {
-        if let Some((id, own_lifetime)) = owed.get() {
-            head.set_cookie(self.holding(&id, own_lifetime))?;
-            keep_from_caches(head);
-        }
-        Ok(())
-    }
-
-    fn holding(&self, id: &SessionId, own: Option<Duration>) -> Cookie<'static> {
-        let keeper = &self.keeper;
-        let lifetime = keeper.cookie_has_max_age(own).then(|| own.unwrap_or(keeper.lifetimes.idle));
-        self.cookie.holding(id.expose(), lifetime)
-    }
-}
-
-fn keep_from_caches(head: &mut ResponseHead) {
-    depends_on_cookies(head);
-    head.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-}
-
-/// Says so once, also where several sessions had a part in the answer.
-fn depends_on_cookies(head: &mut ResponseHead) {
-    let headers = head.headers_mut();
-    if !headers.get_all(header::VARY).iter().any(|value| value == "Cookie") {
-        headers.append(header::VARY, HeaderValue::from_static("Cookie"));
     }
 }
 
@@ -555,12 +452,13 @@ impl Plugin for SessionPlugin {
         }
         let store = self.open_store()?;
         store.check(&lifetimes)?;
-        let keeper = Keeper {
+        let context = SessionContext {
             format: store.id_format(),
             former_format: store.former_id_format(),
+            caps: self.caps.and(store.caps()),
             store,
+            cookie: self.cookie.clone(),
             lifetimes,
-            caps: self.caps,
             persistent: self.lifetime.is_some(),
             generator: IdGenerator::new(),
             events: self.events.take().unwrap_or_else(|| Box::new(LogEvents)),
@@ -573,21 +471,21 @@ impl Plugin for SessionPlugin {
             lifetimes.idle,
             lifetimes.absolute
         );
-        let keeper = Arc::new(keeper);
-        // Weak: the keeper owns the store, which owns this observer.
-        let told = Arc::downgrade(&keeper);
-        keeper.store.on_breaker(Box::new(move |down| {
-            if let Some(keeper) = told.upgrade() {
-                keeper.happened(down.map_or(Event::BreakerClosed, Event::BreakerOpened));
+        let context = Arc::new(context);
+        // Weak: the context owns the store, which owns this observer.
+        let told = Arc::downgrade(&context);
+        context.store.on_breaker(Box::new(move |down| {
+            if let Some(context) = told.upgrade() {
+                context.emit(down.map_or(Event::BreakerClosed, Event::BreakerOpened));
             }
         }));
-        let told = Arc::downgrade(&keeper);
-        keeper.store.on_damage(Box::new(move |why| {
-            if let Some(keeper) = told.upgrade() {
-                keeper.happened(Event::Damaged(why));
+        let told = Arc::downgrade(&context);
+        context.store.on_damage(Box::new(move |why| {
+            if let Some(context) = told.upgrade() {
+                context.emit(Event::Damaged(why));
             }
         }));
-        let _ = self.keeper.set(keeper);
+        let _ = self.context.set(context);
         Ok(())
     }
 
@@ -602,18 +500,23 @@ impl Plugin for SessionPlugin {
         }
     }
 
+    fn may_block(&self) -> bool {
+        let store = &self.context().store;
+        store.pipelined().is_none() && store.may_block()
+    }
+
     /// A panic saves nothing. But where the handler has renewed the id in the store, its answer says so: at once,
     /// as a plugin further out may panic, too, and then nothing is released.
     fn apply(&self, callback: Callback, route: &Route) -> Callback {
         if !route.asks_for(&self.keyword) {
             return callback;
         }
-        let (keyword, teller) = (self.keyword.clone(), self.teller());
+        let (keyword, context) = (self.keyword.clone(), self.context().clone());
         Callback::new(move |exchange| {
-            let owed = exchange.provided::<Session>(&keyword).map(|session| session.owed());
+            let session = exchange.provided::<Session>(&keyword);
+            let pending = session.map(|session| session.pending_cookie()).unwrap_or_default();
             let done = catch_unwind(AssertUnwindSafe(|| callback.call(exchange)));
-            let owed = owed.unwrap_or_default();
-            if let Err(error) = teller.tell_what_is_owed(&owed, exchange.head_mut()) {
+            if let Err(error) = context.write_pending_cookie(&pending, exchange.head_mut()) {
                 log::error!("a session's new id did not reach its browser: {error}");
             }
             done.unwrap_or_else(|panic| resume_unwind(panic))
@@ -621,90 +524,90 @@ impl Plugin for SessionPlugin {
     }
 
     fn acquire(&self, batch: &mut Batch<'_>) {
-        let keeper = self.keeper();
-        let ids: Vec<_> = batch.iter_mut().map(|entry| self.sent_ids(&entry, keeper)).collect();
-        let lifetimes = keeper.lifetimes;
-        let loads: Vec<_> = ids.iter().flatten().map(|id| Load { id, lifetimes }).collect();
-        let records = if loads.is_empty() { Vec::new() } else { keeper.store.load_many(&loads) };
-        let mut records = records.into_iter();
-        for (mut entry, ids) in batch.iter_mut().zip(&ids) {
-            let session = first_found(ids, &mut records).map(|found| match found {
-                Some((id, record)) => {
-                    keeper.happened(Event::Loaded);
-                    Session::loaded(keeper.clone(), id.clone(), record)
-                }
-                None => {
-                    // Never adopted: a session made now gets an id of its own.
-                    if !ids.is_empty() {
-                        keeper.happened(Event::UnknownId);
-                    }
-                    Session::new(keeper.clone())
-                }
-            });
-            match session {
-                Ok(session) => entry.put(session),
-                // Not an empty session: that would log the visitor out.
-                Err(error) => {
-                    keeper.failed(&error);
-                    // What is answered without it is for nobody to keep: it is only so while this lasts.
-                    keep_from_caches(entry.head_mut());
-                    entry.refuse(HttpError::from(error).into_response());
-                }
-            }
+        let context = self.context();
+        match context.store.pipelined() {
+            Some(store) => acquire_pipelined(context, store, batch),
+            None => acquire(context, batch),
         }
     }
 
     fn release(&self, batch: &mut Batch<'_>) {
-        let keeper = self.keeper();
-        let teller = self.teller();
-        let mut failures: Vec<Option<Error>> = Vec::new();
-        let mut pending = Vec::new();
-        for (number, mut entry) in batch.iter_mut().enumerate() {
-            let Some(session) = entry.get_mut::<Session>() else {
-                failures.push(None);
-                continue;
-            };
-            let refused = session.take_refused();
-            // Half of what a handler did is not what it did: nothing is saved where a value was refused.
-            failures.push(match refused.map_or_else(|| session.pending(), Err) {
-                Ok(saves) => {
-                    pending.extend(saves.into_iter().map(|save| (number, save)));
-                    None
-                }
-                Err(error) => Some(error),
-            });
+        let context = self.context();
+        match context.store.pipelined() {
+            Some(store) => release_pipelined(context, store, batch),
+            None => release(context, batch),
         }
-        let saved = if pending.is_empty() {
-            Vec::new()
-        } else {
-            let saves: Vec<_> = pending.iter().map(|(_, pending)| pending.save()).collect();
-            keeper.store.save_many(&saves)
-        };
-        let missing = || {
-            let text = "the session store gave fewer answers than it was asked";
-            Err(Error::new(ErrorKind::Unavailable, text))
-        };
-        let answers = saved.into_iter().chain(std::iter::repeat_with(missing));
-        let mut settled = pending.into_iter().zip(answers).peekable();
-        for ((number, mut entry), mut failure) in batch.iter_mut().enumerate().zip(failures) {
-            while let Some(((_, pending), saved)) = settled.next_if(|((of, _), _)| *of == number) {
-                if let Some(session) = entry.get_mut::<Session>() {
-                    let outcome = session.settle(pending, saved);
-                    failure = failure.or(outcome.err());
-                }
+    }
+}
+
+/// Loads all sessions of the batch in one call of the store.
+fn acquire(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
+    let ids: Vec<_> = batch.iter_mut().map(|entry| context.sent_ids(entry.request())).collect();
+    let loads: Vec<_> = context.loads(ids.iter().flatten()).collect();
+    let answers = if loads.is_empty() { Vec::new() } else { context.store.load_many(&loads) };
+    let mut answers = answers.into_iter();
+    for (mut entry, ids) in batch.iter_mut().zip(ids) {
+        let own: SmallVec<[_; 1]> = answers.by_ref().take(ids.len()).collect();
+        context.provide(&mut entry, ids, own);
+    }
+}
+
+/// Leaves each request pending on the loads of its own session.
+fn acquire_pipelined(
+    context: &Arc<SessionContext>,
+    store: &dyn PipelinedStore,
+    batch: &mut Batch<'_>,
+) {
+    for mut entry in batch.iter_mut() {
+        let ids = context.sent_ids(entry.request());
+        if ids.is_empty() {
+            context.provide(&mut entry, ids, []);
+            continue;
+        }
+        let loads: SmallVec<[_; 1]> = context.loads(&ids).collect();
+        let (operation, context) = (store.load_operation(&loads), context.clone());
+        drop(loads);
+        entry.wait(store.remote(), operation, move |operation, entry| {
+            context.provide(entry, ids, operation.into_answers());
+        });
+    }
+}
+
+/// Saves all sessions of the batch in one call of the store.
+fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
+    let plans: Vec<_> = batch.iter_mut().map(|mut entry| context.plan(&mut entry)).collect();
+    let saves: Vec<_> = plans.iter().flatten().flatten().map(Pending::save).collect();
+    let answers = if saves.is_empty() { Vec::new() } else { context.store.save_many(&saves) };
+    let mut answers = answers.into_iter();
+    for (mut entry, plan) in batch.iter_mut().zip(plans) {
+        match plan {
+            Ok(pending) => {
+                let own: SmallVec<[_; 1]> = answers.by_ref().take(pending.len()).collect();
+                context.settle(&mut entry, pending, own);
             }
-            let Some(session) = entry.take::<Session>() else { continue };
-            let head = entry.head_mut();
-            let done = match failure {
-                // Before the cookie: a failed save must not hand out an id.
-                Some(error) => teller.tell_what_is_owed(&session.owed(), head).and(Err(error)),
-                None => teller.tell(&session, head),
-            };
-            if let Err(error) = done {
-                // Whatever the handler has said of the answer that it thought this would be.
-                keep_from_caches(entry.head_mut());
-                entry.replace(HttpError::from(error).into_response());
+            Err(error) => context.finish(&mut entry, Err(error)),
+        }
+    }
+}
+
+/// Leaves each request that has something to save pending on its own saves.
+fn release_pipelined(
+    context: &Arc<SessionContext>,
+    store: &dyn PipelinedStore,
+    batch: &mut Batch<'_>,
+) {
+    for mut entry in batch.iter_mut() {
+        match context.plan(&mut entry) {
+            Ok(pending) if pending.is_empty() => context.finish(&mut entry, Ok(())),
+            Ok(pending) => {
+                let saves: SmallVec<[_; 1]> = pending.iter().map(Pending::save).collect();
+                let (operation, context) = (store.save_operation(&saves), context.clone());
+                drop(saves);
+                entry.wait(store.remote(), operation, move |operation, entry| {
+                    context.settle(entry, pending, operation.into_answers());
+                });
             }
+            Err(error) => context.finish(&mut entry, Err(error)),
         }
     }
 }

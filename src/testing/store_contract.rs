@@ -122,7 +122,8 @@ macro_rules! __store_contract_clauses {
             an_empty_session_is_kept
             a_creation_never_overwrites
             a_session_ends_after_its_idle_limit
-            a_load_and_a_save_start_the_idle_limit_anew
+            a_load_does_not_start_the_idle_limit_anew
+            a_save_starts_the_idle_limit_anew
             a_failed_load_brings_nothing_back
             nothing_goes_past_the_absolute_limit
             a_shortened_absolute_limit_holds_at_once
@@ -146,7 +147,7 @@ macro_rules! __store_contract_clauses {
             sixty_four_takers_get_one_value
             set_if_absent_sets_once
             sixty_four_setters_set_once
-            operations_start_the_idle_limit_anew
+            operations_leave_the_idle_limit_as_it_is
             operations_on_a_dead_session_say_so
             saves_of_different_fields_at_the_same_time_both_survive
             a_session_destroyed_during_saves_stays_destroyed

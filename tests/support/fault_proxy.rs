@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -119,6 +120,9 @@ impl Drop for FaultProxy {
     }
 }
 
+/// What happens to bytes on their way from one side to the other; whether a request is under way is remembered.
+type Step = fn(&Shared, &[u8], &mut TcpStream, &mut TcpStream, &AtomicBool) -> std::io::Result<()>;
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -149,8 +153,14 @@ impl Shared {
                     state.open.insert(number, (copy(&client), Some(copy(&server))));
                     let (requests, replies) = (self.clone(), self.clone());
                     let (from, to) = (copy(&client), copy(&server));
-                    std::thread::spawn(move || requests.pump(number, from, to, Shared::request));
-                    std::thread::spawn(move || replies.pump(number, server, client, Shared::reply));
+                    let asked = Arc::new(AtomicBool::new(false));
+                    let asking = asked.clone();
+                    std::thread::spawn(move || {
+                        requests.pump(number, from, to, &asking, Shared::request);
+                    });
+                    std::thread::spawn(move || {
+                        replies.pump(number, server, client, &asked, Shared::reply);
+                    });
                 }
             }
         }
@@ -162,11 +172,12 @@ impl Shared {
         number: usize,
         mut from: TcpStream,
         mut to: TcpStream,
-        step: fn(&Shared, &[u8], &mut TcpStream, &mut TcpStream) -> std::io::Result<()>,
+        asked: &AtomicBool,
+        step: Step,
     ) {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut bytes) {
-            if step(self, &bytes[..count], &mut from, &mut to).is_err() {
+            if step(self, &bytes[..count], &mut from, &mut to, asked).is_err() {
                 break;
             }
         }
@@ -199,7 +210,9 @@ impl Shared {
         bytes: &[u8],
         client: &mut TcpStream,
         server: &mut TcpStream,
+        asked: &AtomicBool,
     ) -> std::io::Result<()> {
+        asked.store(true, Ordering::SeqCst);
         let at_the_request = |fault: &Fault| {
             matches!(fault, Fault::CutBefore | Fault::CutAtRandom(_) | Fault::Answer(_))
         };
@@ -220,6 +233,7 @@ impl Shared {
         bytes: &[u8],
         _server: &mut TcpStream,
         client: &mut TcpStream,
+        asked: &AtomicBool,
     ) -> std::io::Result<()> {
         let at_the_reply = |fault: &Fault| {
             !matches!(fault, Fault::Pass | Fault::CutBefore | Fault::Refuse | Fault::Answer(_))
@@ -244,7 +258,11 @@ impl Shared {
                 Err(ErrorKind::ConnectionReset.into())
             }
             Fault::CutAfter => Err(ErrorKind::ConnectionReset.into()),
-            Fault::Garbage(garbage) => client.write_all(garbage),
+            // Once for a request, in however many pieces the server replies.
+            Fault::Garbage(garbage) if asked.swap(false, Ordering::SeqCst) => {
+                client.write_all(garbage)
+            }
+            Fault::Garbage(_) => Ok(()),
             Fault::Mute => Ok(()),
             _ => client.write_all(bytes),
         }

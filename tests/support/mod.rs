@@ -5,6 +5,7 @@ pub mod fault_proxy;
 pub mod http;
 pub mod logs;
 pub mod process;
+pub mod proxies;
 pub mod redis_server;
 pub mod serving;
 pub mod sessions;

@@ -1,4 +1,4 @@
-//! A private redis-server on a unix socket.
+//! A private Redis on a unix socket, of the version that the tests are run on.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,18 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use super::logs::{assert_no_ids, collect_logs};
+
+/// The variable of the environment that names the program to start for redis-server in all tests.
+pub const PROGRAM: &str = "BOTTLE_SESSION_REDIS_SERVER";
+
+/// Starts the server's program, Debian's where the environment names no other.
+pub fn start_program(with: impl FnOnce(&mut Command) -> &mut Command) -> Child {
+    let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "redis-server".into());
+    let mut command = Command::new(&program);
+    with(&mut command).stdout(Stdio::null()).spawn().unwrap_or_else(|error| {
+        panic!("{}: {error}; run tests/run.sh, which installs it", program.display())
+    })
+}
 
 pub struct RedisServer {
     process: Child,
@@ -28,7 +40,7 @@ impl RedisServer {
         std::fs::create_dir_all(&folder).unwrap();
         let options = options.iter().map(|option| option.to_string()).collect::<Vec<_>>();
         let process = launch(&folder, &options);
-        let server = RedisServer { process, folder, databases: AtomicU32::new(0), options };
+        let mut server = RedisServer { process, folder, databases: AtomicU32::new(0), options };
         server.wait();
         server
     }
@@ -41,12 +53,20 @@ impl RedisServer {
 
     /// Starts the process again after [`kill`](RedisServer::kill), with the data that it wrote down.
     pub fn start_again(&mut self) {
-        self.process = launch(&self.folder, &self.options);
+        self.begin_again();
         self.wait();
     }
 
-    fn wait(&self) {
+    /// The same without waiting until it serves: first it loads the data.
+    pub fn begin_again(&mut self) {
+        self.process = launch(&self.folder, &self.options);
+    }
+
+    /// Waits until it serves.
+    pub fn wait(&mut self) {
         while self.try_connect(0).is_err() {
+            let ended = self.process.try_wait().expect("our own process");
+            assert!(ended.is_none(), "the server does not start with {:?}", self.options);
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -59,9 +79,26 @@ impl RedisServer {
     /// The same with options of its own.
     pub fn start_on_port_with(options: &[&str]) -> (RedisServer, u16) {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let port = free.to_string();
+        (RedisServer::start_on(free, options), free)
+    }
+
+    /// A node of a cluster that is yet to be made, and its port.
+    pub fn start_node(options: &[&str]) -> (RedisServer, u16) {
+        // The second port, 10000 higher, is where nodes talk to each other: before Redis 7 no other will do.
+        let free = |port| std::net::TcpListener::bind(("127.0.0.1", port));
+        let port = loop {
+            let port = free(0).unwrap().local_addr().unwrap().port();
+            if port.checked_add(10_000).is_some_and(|bus| free(bus).is_ok()) {
+                break port;
+            }
+        };
+        (RedisServer::start_on(port, &[&["--cluster-enabled", "yes"], options].concat()), port)
+    }
+
+    fn start_on(port: u16, options: &[&str]) -> RedisServer {
+        let port = port.to_string();
         let ours = ["--bind", "127.0.0.1", "--port", &port];
-        (RedisServer::start(&[&ours, options].concat()), free)
+        RedisServer::start(&[&ours, options].concat())
     }
 
     /// One server for all tests that run at the same time, stopped when the last of them ends.
@@ -98,6 +135,11 @@ impl RedisServer {
         redis::Client::open(self.url(0)).unwrap().get_connection().expect("the server listens")
     }
 
+    /// Whether it has no time for others while it loads its data.
+    pub fn is_loading(&self) -> bool {
+        self.try_connect(0).is_err_and(|error| error.code() == Some("LOADING"))
+    }
+
     /// The number that the server gave to the newest client over TCP.
     pub fn newest_client(&self) -> u64 {
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut self.connect(0)).unwrap();
@@ -120,15 +162,14 @@ impl RedisServer {
 }
 
 fn launch(folder: &Path, options: &[String]) -> Child {
-    Command::new("redis-server")
-        .args(["--port", "0", "--save", "", "--databases", "1000", "--unixsocket"])
-        .arg(folder.join("socket"))
-        .arg("--dir")
-        .arg(folder)
-        .args(options)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("redis-server is installed")
+    start_program(|command| {
+        command
+            .args(["--port", "0", "--save", "", "--databases", "1000", "--unixsocket"])
+            .arg(folder.join("socket"))
+            .arg("--dir")
+            .arg(folder)
+            .args(options)
+    })
 }
 
 impl Drop for RedisServer {

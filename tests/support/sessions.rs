@@ -36,7 +36,8 @@ pub fn save(
     action: Action<'_>,
     pairs: &[(&str, &str)],
 ) -> Result<Saved> {
-    store.save(&Save { id, action, changes: &set(pairs), lifetimes: IDLE, remember: None })
+    let changes = &set(pairs);
+    store.save(&Save { id, action, changes, lifetimes: IDLE, remember: None, created: None })
 }
 
 pub fn create(store: &dyn SessionStore, pairs: &[(&str, &str)]) -> SessionId {
@@ -51,9 +52,7 @@ pub fn load(store: &dyn SessionStore, id: &SessionId) -> Result<Option<Record>> 
 
 /// The fields that a session holds, sorted; `None` where there is no session.
 pub fn fields(store: &dyn SessionStore, id: &SessionId) -> Option<Vec<(String, String)>> {
-    let mut fields = load(store, id).unwrap()?.fields;
-    fields.sort();
-    Some(fields)
+    Some(load(store, id).unwrap()?.fields.into_iter().collect())
 }
 
 pub fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -41,13 +41,14 @@ impl Random {
     }
 }
 
-/// The rule as Bottle has it: one regex.
-struct Model(Regex);
+/// The rule as Bottle has it: one regex; and the regex of each wildcard, which a value with an encoded slash must
+/// match once that is a slash.
+struct Model(Regex, HashMap<String, Regex>);
 
 impl Model {
     fn new(text: &str) -> Model {
         let wildcard = Regex::new(r"<(\w+)(?::(\w+)(?::([^>]+))?)?>").unwrap();
-        let mut pattern = String::new();
+        let (mut pattern, mut filters) = (String::new(), HashMap::new());
         let mut end = 0;
         for found in wildcard.captures_iter(text) {
             let whole = found.get(0).unwrap();
@@ -61,9 +62,11 @@ impl Model {
                 _ => "[^/]+",
             };
             pattern.push_str(&format!("(?P<{}>{filter})", &found[1]));
+            let whole = Regex::new(&format!("^(?:{filter})$")).unwrap();
+            filters.insert(found[1].to_owned(), whole);
         }
         pattern.push_str(&regex::escape(&text[end..]));
-        Model(Regex::new(&format!("^{pattern}$")).unwrap())
+        Model(Regex::new(&format!("^{pattern}$")).unwrap(), filters)
     }
 
     /// The values, where each can be converted. Wildcards named i and j are ints, f and g floats.
@@ -74,6 +77,9 @@ impl Model {
             let converts = match name {
                 "i" | "j" => is_int(value),
                 "f" | "g" => is_float(value),
+                _ if value.contains('\u{FFFF}') => {
+                    self.1[name].is_match(&value.replace('\u{FFFF}', "/"))
+                }
                 _ => true,
             };
             converts.then_some(value)

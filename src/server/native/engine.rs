@@ -1,4 +1,4 @@
-//! The places, the threads that drive them, and the watch over both.
+//! The event loops, the threads that run them, and the monitor of both.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,38 +9,33 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use super::access::Logged;
+use super::autoscaler::{self, Autoscaler};
 use super::connection::{Connection, Incoming, Next};
-use super::drive::drive;
-use super::load::{self, Load};
+use super::event_loop::{Activity, EventLoop, InFlight, Job, Task};
+use super::event_loops::EventLoops;
 use super::options::Options;
 use super::outgoing::Outgoing;
-use super::place::{Doing, Job, Place, Rest, Step, Wait};
-use super::places::Places;
-use super::poller::{Back, Ready, turn_away};
-use super::pool::Pool;
+use super::poller::{Returned, turn_away};
+use super::run_loop;
+use super::threads::Threads;
 use crate::message::response::{Body, Response};
-use crate::pipeline::exchange::Exchange;
+use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::service::Service;
-use crate::pipeline::slow::Slow;
 use crate::server::ShutdownStage;
 use crate::{Error, ErrorKind, Result};
 
-/// A driver that blocks for this long in a handler is stuck; how often the watch looks.
-const PATIENCE: Duration = Duration::from_millis(1);
+/// A worker that waits for something else than a core for this long in a handler is blocked; how often the monitor
+/// ticks.
+const BLOCKED_AFTER: Duration = Duration::from_millis(1);
 
-/// One that computes is stuck after this long: another thread would have no core either. So is one in plugins:
-/// while it waits for Redis the next batch grows, and to begin that at once would make many small ones.
-const LONG_PATIENCE: Duration = Duration::from_millis(10);
+/// One that computes is blocked after this long: another thread would have no core either.
+const COMPUTES_TOO_LONG: Duration = Duration::from_millis(10);
 
 /// For how long a handler that blocked is left to other threads.
 const HANDLER_IS_SLOW: Duration = Duration::from_secs(1);
 
-/// For how long plugins that blocked are: longer, as to find out again holds up requests that need none, and
-/// longer than a breaker waits between its trials.
-const PLUGINS_ARE_SLOW: Duration = Duration::from_secs(5);
-
-/// After how many looks without work the watch goes to sleep.
-const QUIET_LOOKS: u32 = 20;
+/// After how many ticks without work the monitor goes to sleep.
+const QUIET_TICKS: u32 = 20;
 
 /// How long a server that is to end at once waits for its threads to let go of the sockets.
 const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -48,49 +43,46 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 pub(super) struct Engine {
     pub(super) service: Service,
     options: Arc<Options>,
-    pub(super) places: Places,
-    pool: Pool,
+    pub(super) event_loops: EventLoops,
+    threads: Threads,
     stage: AtomicU8,
     /// Requests that are handled while their bodies still arrive.
     receiving: AtomicUsize,
-    /// Places that still run.
+    /// Event loops that still run.
     running: AtomicUsize,
-    /// Up to how many places serve while their threads compute.
+    /// Up to how many event loops are active.
     cores: usize,
-    watch: Thread,
-    watch_sleeps: AtomicBool,
-    /// Whether plugins were slow lately.
-    pub(super) plugins: Slow,
+    monitor: Thread,
+    monitor_sleeps: AtomicBool,
 }
 
 impl Engine {
-    /// An engine watched over by the current thread.
+    /// An engine whose monitor is the current thread.
     pub(super) fn new(
         service: Service,
         options: Arc<Options>,
-        places: Places,
+        event_loops: EventLoops,
         cores: usize,
     ) -> Engine {
         Engine {
             service,
-            pool: Pool::new(options.max_threads),
+            threads: Threads::new(options.max_threads),
             options,
             stage: AtomicU8::new(0),
             receiving: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             cores,
-            places,
-            watch: std::thread::current(),
-            watch_sleeps: AtomicBool::new(false),
-            plugins: Slow::default(),
+            event_loops,
+            monitor: std::thread::current(),
+            monitor_sleeps: AtomicBool::new(false),
         }
     }
 
     /// Takes note of a shutdown.
     pub(super) fn enter(&self, stage: ShutdownStage) {
         self.stage.fetch_max(stage as u8, Ordering::SeqCst);
-        self.places.all().iter().for_each(|place| place.wake());
-        self.watch.unpark();
+        self.event_loops.all().iter().for_each(|event_loop| event_loop.wake());
+        self.monitor.unpark();
     }
 
     pub(super) fn stage(&self) -> ShutdownStage {
@@ -103,114 +95,97 @@ impl Engine {
 
     /// Whether as many handlers block as may.
     pub(super) fn all_blocked(&self) -> bool {
-        self.pool.is_full()
+        self.threads.is_full()
     }
 
-    /// A thread that had lost its turn is done with what it was in.
+    /// Whether as many requests wait for a thread as may.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.all_blocked() && self.threads.waiting() >= self.options.max_queue
+    }
+
+    /// A worker whose epoch has passed is done with what it was in.
     pub(super) fn unblocked(&self) {
-        self.pool.let_go();
+        self.threads.unblocked();
     }
 
-    /// Whether something that was slow a moment ago is left to another thread.
-    pub(super) fn leaves(&self, slow: &Slow) -> bool {
-        slow.is() && !self.all_blocked()
-    }
-
-    /// Waits for plugins on another thread; the driver of the place goes on with what comes of it.
-    pub(super) fn wait_aside(
-        self: &Arc<Engine>,
-        place: &Arc<Place>,
-        wait: Wait,
-        batch: Vec<(Exchange, Job)>,
-    ) {
-        place.line(wait).push(batch);
-        self.staff(place, wait, Instant::now());
-        // By a thread that has lost its turn, this may happen while no driver is busy.
-        self.be_watched();
-    }
-
-    /// Sees that a thread serves those that wait.
-    fn staff(self: &Arc<Engine>, place: &Arc<Place>, wait: Wait, now: Instant) {
-        let Some(number) = place.line(wait).understaffed(now, LONG_PATIENCE) else { return };
-        let (engine, place) = (self.clone(), place.clone());
-        let next = move |place: &Place| place.line(wait).next(number, Instant::now());
-        self.pool.run(Box::new(move || {
-            while let Some(batch) = next(&place) {
-                place.go_on_with(engine.wait(wait, batch));
-            }
+    /// Takes requests through the stage that they are in on a thread that may block; their loop goes on with what
+    /// comes of it.
+    pub(super) fn carry_out(self: &Arc<Engine>, event_loop: &Arc<EventLoop>, batch: Vec<InFlight>) {
+        if batch.is_empty() {
+            return;
+        }
+        let (engine, event_loop) = (self.clone(), event_loop.clone());
+        self.threads.run(Box::new(move || {
+            let releases = |(exchange, _): &InFlight| {
+                matches!(exchange.position(), Position::Releasing(_) | Position::Released)
+            };
+            let (releasing, acquiring): (Vec<_>, Vec<_>) = batch.into_iter().partition(releases);
+            let (mut exchanges, jobs): (Vec<_>, Vec<_>) = acquiring.into_iter().unzip();
+            contained(|| engine.service.acquire_all(&mut exchanges));
+            event_loop.resume(exchanges.into_iter().zip(jobs));
+            let (mut exchanges, jobs): (Vec<_>, Vec<_>) = releasing.into_iter().unzip();
+            contained(|| engine.service.release_all(&mut exchanges));
+            event_loop.resume(exchanges.into_iter().zip(jobs));
         }));
     }
 
-    /// Waits for plugins.
-    pub(super) fn wait(&self, wait: Wait, batch: Vec<(Exchange, Job)>) -> Rest {
-        match wait {
-            Wait::Acquire => {
-                let (mut exchanges, jobs): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-                contained(|| self.service.acquire_all(&mut exchanges));
-                let prepared = exchanges.into_iter().zip(jobs);
-                let pending = prepared.map(|(exchange, job)| Step::Run(exchange, job)).collect();
-                Rest { pending, ..Rest::default() }
-            }
-            Wait::Release => Rest { answered: self.finish(batch).into(), ..Rest::default() },
-        }
-    }
-
-    /// A place has ended.
+    /// An event loop has ended.
     pub(super) fn ended(&self) {
         self.running.fetch_sub(1, Ordering::SeqCst);
-        self.watch.unpark();
+        self.monitor.unpark();
     }
 
-    /// Makes sure that the watch looks, now that there is work.
-    pub(super) fn be_watched(&self) {
-        if self.watch_sleeps.load(Ordering::SeqCst)
-            && self.watch_sleeps.swap(false, Ordering::SeqCst)
+    /// Makes sure that the monitor ticks, now that there is work.
+    pub(super) fn wake_monitor(&self) {
+        if self.monitor_sleeps.load(Ordering::SeqCst)
+            && self.monitor_sleeps.swap(false, Ordering::SeqCst)
         {
-            self.watch.unpark();
+            self.monitor.unpark();
         }
     }
 
     /// Serves until a shutdown has come to its end.
     pub(super) fn serve(self: &Arc<Engine>) -> Result<()> {
-        for place in self.places.all() {
-            self.open(place);
+        for event_loop in self.event_loops.all() {
+            self.open(event_loop);
         }
-        if self.pool.is_empty() {
+        if self.threads.is_empty() {
             return Err(Error::new(ErrorKind::Io, "cannot serve: the system gives no thread"));
         }
-        self.watch();
-        self.pool.stop();
+        self.monitor();
+        self.threads.stop();
         Ok(())
     }
 
-    /// Lets a new place be driven.
-    fn open(self: &Arc<Engine>, place: Arc<Place>) {
+    /// Lets a new event loop run.
+    fn open(self: &Arc<Engine>, event_loop: Arc<EventLoop>) {
         self.running.fetch_add(1, Ordering::SeqCst);
-        self.start(place, 0);
+        self.start(event_loop, 0);
     }
 
-    fn start(self: &Arc<Engine>, place: Arc<Place>, turn: u64) {
+    fn start(self: &Arc<Engine>, event_loop: Arc<EventLoop>, epoch: u64) {
         let engine = self.clone();
-        self.pool.run_now(Box::new(move || drive(&engine, &place, turn)));
+        self.threads.run_now(Box::new(move || run_loop::run(&engine, &event_loop, epoch)));
     }
 
-    /// Lets more or fewer places serve.
+    /// Lets more or fewer event loops be active.
     fn resize(self: &Arc<Engine>, count: usize) {
-        while self.places.all().len() < count {
-            match self.places.add() {
-                Ok(place) => self.open(place),
+        while self.event_loops.all().len() < count {
+            match self.event_loops.add() {
+                Ok(event_loop) => self.open(event_loop),
                 // Those that there are must do: out of file descriptors, most likely.
-                Err(error) => return log::debug!("no other place to serve in: {error}"),
+                Err(error) => return log::debug!("no other event loop: {error}"),
             }
         }
-        log::debug!("serves in {count} places");
-        self.places.activate(count);
+        log::debug!("{count} event loops are active");
+        self.event_loops.activate(count);
     }
 
-    /// Looks every millisecond whether a driver is stuck, as long as there is work.
-    fn watch(self: &Arc<Engine>) {
+    /// Ticks every millisecond as long as there is work: sees whether a worker is blocked, and how many event loops
+    /// are needed.
+    fn monitor(self: &Arc<Engine>) {
         let mut seen = Vec::new();
-        let mut load = Load::now(&self.places.all());
+        let mut autoscaler = Autoscaler::new(&self.event_loops.all());
         let (mut quiet, mut end) = (0, None);
         while self.running.load(Ordering::SeqCst) > 0 {
             let stage = self.stage();
@@ -231,164 +206,125 @@ impl Engine {
                     end = None;
                 }
             }
-            let places = self.places.all();
-            quiet = if self.look(&places, &mut seen, now) { 0 } else { quiet + 1 };
-            let active = self.places.active();
-            if let Some(needed) = load.places_needed(&places, active, self.cores)
+            let event_loops = self.event_loops.all();
+            quiet = if self.tick(&event_loops, &mut seen, now) { 0 } else { quiet + 1 };
+            let active = self.event_loops.active();
+            if let Some(needed) = autoscaler.needed(&event_loops, active, self.cores)
                 && needed != active
                 && stage == ShutdownStage::Running
             {
                 self.resize(needed);
             }
-            if quiet < QUIET_LOOKS || stage != ShutdownStage::Running {
-                std::thread::park_timeout(PATIENCE);
+            if quiet < QUIET_TICKS || stage != ShutdownStage::Running {
+                std::thread::park_timeout(BLOCKED_AFTER);
                 continue;
             }
-            self.watch_sleeps.store(true, Ordering::SeqCst);
-            // A driver that became busy before it could see that the watch sleeps is seen here, and so is what it
-            // has left in a line.
-            let awaited = |place: &Arc<Place>| place.work().busy || place.has_line();
-            if !self.places.all().iter().any(awaited) {
+            self.monitor_sleeps.store(true, Ordering::SeqCst);
+            // A worker that became busy before it could see that the monitor sleeps is seen here.
+            if !self.event_loops.all().iter().any(|event_loop| event_loop.work().busy) {
                 std::thread::park();
             }
-            self.watch_sleeps.store(false, Ordering::SeqCst);
-            load = Load::now(&places);
+            self.monitor_sleeps.store(false, Ordering::SeqCst);
+            autoscaler = Autoscaler::new(&event_loops);
             quiet = 0;
         }
     }
 
-    /// One look; whether there was work since the last one.
-    fn look(
+    /// One tick; whether there was work since the last one.
+    fn tick(
         self: &Arc<Engine>,
-        places: &[Arc<Place>],
+        event_loops: &[Arc<EventLoop>],
         seen: &mut Vec<(u64, Instant)>,
         now: Instant,
     ) -> bool {
-        seen.resize(places.len(), (0, now));
+        seen.resize(event_loops.len(), (0, now));
         let mut worked = false;
-        // Where no other request comes to notice that the thread of a line is held up, or that one is free again.
-        for place in places.iter().filter(|place| place.has_line()) {
-            worked = true;
-            if !self.all_blocked() {
-                Wait::ALL.into_iter().for_each(|wait| self.staff(place, wait, now));
-            }
-        }
-        for (place, seen) in places.iter().zip(seen) {
-            let beat = place.beat();
-            if beat != seen.0 {
-                *seen = (beat, now);
+        for (event_loop, seen) in event_loops.iter().zip(seen) {
+            let heartbeat = event_loop.heartbeat();
+            if heartbeat != seen.0 {
+                *seen = (heartbeat, now);
                 worked = true;
             } else {
                 // Whatever the limit of threads: somebody must accept, refuse and shut down.
-                self.hand_over(place, beat, now, now - seen.1);
+                self.hand_off(event_loop, heartbeat, now, now - seen.1);
             }
         }
         worked
     }
 
-    fn hand_over(
+    /// Gives an event loop whose worker is blocked to another one.
+    fn hand_off(
         self: &Arc<Engine>,
-        place: &Arc<Place>,
-        stuck_at: u64,
+        event_loop: &Arc<EventLoop>,
+        heartbeat: u64,
         now: Instant,
-        stuck_for: Duration,
+        still_for: Duration,
     ) {
-        if !place.work().busy {
+        if !event_loop.work().busy {
             return;
         }
-        // Another thread has no use for the time of one that computes, or waits for a core. And what plugins wait
-        // for, many requests wait for together.
-        let blocks = !load::computes(place.driver());
-        if stuck_for < LONG_PATIENCE && (!blocks || place.is_in_plugins()) {
+        // Another thread has no use for the time of one that computes, or waits for a core.
+        let blocks = !autoscaler::computes(event_loop.worker());
+        if still_for < COMPUTES_TOO_LONG && !blocks {
             return;
         }
-        // Counted before the driver can notice, and be done.
-        let lost = || self.pool.hold_up();
-        let Some((turn, doing, rest)) = place.hand_over(stuck_at, blocks, now, lost) else {
+        // Counted before the worker can notice, and be done.
+        let lost = || self.threads.blocked();
+        let Some((epoch, activity, tasks)) = event_loop.hand_off(heartbeat, blocks, now, lost)
+        else {
             return;
         };
-        match doing {
-            Doing::Plugins if blocks => self.plugins.mark(PLUGINS_ARE_SLOW),
-            Doing::Handler(Some(endpoint)) if blocks => endpoint.slow.mark(HANDLER_IS_SLOW),
-            Doing::Plugins | Doing::Handler(_) | Doing::Steps => {}
+        if let Activity::Handler(Some(endpoint)) = activity
+            && blocks
+        {
+            endpoint.slow.mark(HANDLER_IS_SLOW);
         }
-        self.start(place.clone(), turn);
-        self.spread(place, rest);
+        self.start(event_loop.clone(), epoch);
+        tasks.into_iter().for_each(|task| self.offload(event_loop, task));
     }
 
-    /// Gives each of these a thread.
-    pub(super) fn spread(self: &Arc<Engine>, place: &Arc<Place>, rest: Rest) {
-        for step in rest.pending {
-            self.aside(place, |engine| engine.run(step));
-        }
-        for (response, job) in rest.answered {
-            self.aside(place, |engine| engine.answer(response, job));
-        }
-        // Those that wait for no plugin go ahead here, too.
-        let (waiting, ran): (Vec<_>, Vec<_>) =
-            rest.ran.into_iter().partition(|(exchange, _)| exchange.waits_at_all());
-        if !ran.is_empty() {
-            let (engine, place) = (self.clone(), place.clone());
-            self.pool.run(Box::new(move || {
-                for (response, job) in engine.finish(ran) {
-                    place.give(engine.answer(response, job));
+    /// Gives a task a thread of its own.
+    pub(super) fn offload(self: &Arc<Engine>, event_loop: &Arc<EventLoop>, task: Task) {
+        let (engine, event_loop) = (self.clone(), event_loop.clone());
+        self.threads.run(Box::new(move || match task {
+            Task::Pump(connection) => event_loop.give(engine.pump(connection)),
+            Task::Run((mut exchange, job)) => {
+                contained(|| engine.service.run(&mut exchange));
+                if exchange.holds_anything() {
+                    return event_loop.give_ran((exchange, job));
                 }
-            }));
-        }
-        if !waiting.is_empty() {
-            self.wait_aside(place, Wait::Release, waiting);
-        }
-    }
-
-    /// Does something on a thread that does not drive the place.
-    pub(super) fn aside(
-        self: &Arc<Engine>,
-        place: &Arc<Place>,
-        step: impl FnOnce(&Engine) -> Back + Send + 'static,
-    ) {
-        let (engine, place) = (self.clone(), place.clone());
-        self.pool.run(Box::new(move || place.give(step(&engine))));
-    }
-
-    /// Runs one prepared request to its answer, or sends more of one.
-    pub(super) fn run(&self, step: Step) -> Back {
-        match step {
-            Step::Pump(connection) => self.pump(connection),
-            Step::Run(mut exchange, job) => {
-                contained(|| self.service.run(&mut exchange));
-                let (response, job) = self.finish_one(exchange, job);
-                self.answer(response, job)
+                let kept =
+                    contained(|| engine.service.release_all(std::slice::from_mut(&mut exchange)));
+                let response = engine.complete(exchange, kept.is_some());
+                event_loop.give(engine.answer(response, job));
             }
-        }
+        }));
     }
 
-    pub(super) fn pump(&self, mut connection: Box<Connection>) -> Back {
+    pub(super) fn pump(&self, mut connection: Box<Connection>) -> Returned {
         let slot = connection.slot;
         let pumped = contained(|| {
             let next = connection.pump();
-            back(connection, next)
+            returned(connection, next)
         });
-        pumped.unwrap_or(Back::Closed(slot))
+        pumped.unwrap_or(Returned::Closed(slot))
     }
 
-    pub(super) fn finish(&self, ran: Vec<(Exchange, Job)>) -> Vec<(Response, Job)> {
-        let (mut exchanges, jobs): (Vec<_>, Vec<_>) = ran.into_iter().unzip();
-        let finished = contained(|| self.service.finish(&mut exchanges)).is_some();
-        exchanges.into_iter().map(|exchange| response_of(exchange, finished)).zip(jobs).collect()
+    /// The answer of a request that plugins are done with. `kept` is false after a panic: what was finished then is
+    /// unknown, and nothing is to be trusted.
+    pub(super) fn complete(&self, mut exchange: Exchange, kept: bool) -> Response {
+        let completed = kept && contained(|| self.service.complete(&mut exchange)).is_some();
+        contained(|| exchange.into_response())
+            .filter(|_| completed)
+            .unwrap_or_else(|| Response::new(StatusCode::INTERNAL_SERVER_ERROR))
     }
 
-    pub(super) fn finish_one(&self, mut exchange: Exchange, job: Job) -> (Response, Job) {
-        let one = std::slice::from_mut(&mut exchange);
-        let finished = contained(|| self.service.finish(one)).is_some();
-        (response_of(exchange, finished), job)
-    }
-
-    pub(super) fn answer(&self, response: Response, job: Job) -> Back {
+    pub(super) fn answer(&self, response: Response, job: Job) -> Returned {
         let slot = job.connection.slot;
-        contained(|| self.send(response, job)).unwrap_or(Back::Closed(slot))
+        contained(|| self.send(response, job)).unwrap_or(Returned::Closed(slot))
     }
 
-    fn send(&self, response: Response, mut job: Job) -> Back {
+    fn send(&self, response: Response, mut job: Job) -> Returned {
         let whole = job.connection.reclaim(job.stream);
         job.audience.keep_alive &= whole && self.stage() == ShutdownStage::Running;
         if let Some(logged) = job.logged {
@@ -400,43 +336,23 @@ impl Engine {
         }
         let outgoing = Outgoing::new(response, job.audience);
         let next = job.connection.answer(outgoing);
-        back(job.connection, next)
+        returned(job.connection, next)
     }
 
     /// A request that was read becomes an exchange.
-    pub(super) fn begin(&self, connection: Box<Connection>, incoming: Incoming) -> (Exchange, Job) {
+    pub(super) fn begin(&self, connection: Box<Connection>, incoming: Incoming) -> InFlight {
         let Incoming { exchange, audience, stream } = incoming;
         let logged = self.options.access_log.then(|| Logged::new(exchange.request()));
         (exchange, Job { connection, audience, stream, logged })
     }
 
-    /// Gives accepted connections to the active places.
-    pub(super) fn distribute(&self, place: &Place, accepted: Vec<Connection>) {
+    /// Gives accepted connections to the active event loops.
+    pub(super) fn distribute(&self, event_loop: &EventLoop, accepted: Vec<Connection>) {
         for connection in accepted {
-            if self.places.connections() >= self.options.max_connections {
+            if self.event_loops.connections() >= self.options.max_connections {
                 turn_away(&connection);
             } else {
-                self.places.welcome(Box::new(connection), place);
-            }
-        }
-    }
-
-    /// All threads that may be blocked are: what is ready waits for one of them, up to a limit.
-    pub(super) fn queue(self: &Arc<Engine>, place: &Arc<Place>, ready: Vec<Ready>) {
-        for ready in ready {
-            match ready {
-                Ready::Pump(connection) => self.aside(place, |engine| engine.pump(connection)),
-                Ready::Handle(connection, incoming)
-                    if self.pool.waiting() >= self.options.max_queue =>
-                {
-                    self.refuse(place, connection, incoming, "the queue for a thread is full");
-                }
-                Ready::Handle(connection, incoming) if incoming.stream.is_some() => {
-                    self.receive(place, connection, incoming);
-                }
-                Ready::Handle(connection, incoming) => {
-                    self.aside(place, |engine| engine.handle(connection, incoming));
-                }
+                self.event_loops.welcome(Box::new(connection), event_loop);
             }
         }
     }
@@ -445,63 +361,54 @@ impl Engine {
     /// nobody else. Threads are left for those that need not wait for theirs.
     pub(super) fn receive(
         self: &Arc<Engine>,
-        place: &Arc<Place>,
+        event_loop: &Arc<EventLoop>,
         connection: Box<Connection>,
         incoming: Incoming,
     ) {
         let most = self.options.max_threads.div_ceil(2);
         if self.receiving.fetch_add(1, Ordering::SeqCst) >= most {
             self.receiving.fetch_sub(1, Ordering::SeqCst);
-            return self.refuse(place, connection, incoming, "too many bodies are arriving");
+            let in_flight = self.begin(connection, incoming);
+            return self.refuse(event_loop, in_flight, "too many bodies are arriving");
         }
-        self.aside(place, |engine| {
-            let back = engine.handle(connection, incoming);
+        let (engine, event_loop) = (self.clone(), event_loop.clone());
+        self.threads.run(Box::new(move || {
+            let (mut exchange, job) = engine.begin(connection, incoming);
+            let one = std::slice::from_mut(&mut exchange);
+            contained(|| engine.service.prepare(one));
+            contained(|| engine.service.run(&mut one[0]));
+            let kept = contained(|| engine.service.release_all(one));
+            let response = engine.complete(exchange, kept.is_some());
+            let returned = engine.answer(response, job);
             engine.receiving.fetch_sub(1, Ordering::SeqCst);
-            back
-        });
+            event_loop.give(returned);
+        }));
     }
 
-    /// Takes one request through all its stages.
-    fn handle(&self, connection: Box<Connection>, incoming: Incoming) -> Back {
-        let (mut exchange, job) = self.begin(connection, incoming);
-        contained(|| self.service.prepare(std::slice::from_mut(&mut exchange)));
-        self.run(Step::Run(exchange, job))
-    }
-
-    fn refuse(
-        &self,
-        place: &Place,
-        mut connection: Box<Connection>,
-        incoming: Incoming,
-        why: &str,
-    ) {
+    /// Answers a request 503 and closes its connection.
+    pub(super) fn refuse(&self, event_loop: &EventLoop, (exchange, job): InFlight, why: &str) {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         log::warn!("refused a request: {why}");
-        if self.options.access_log {
-            Logged::new(incoming.exchange.request()).answered(status, None);
+        contained(|| drop(exchange));
+        if let Some(logged) = job.logged {
+            logged.answered(status, None);
         }
-        connection.reclaim(incoming.stream);
+        let mut connection = job.connection;
+        connection.reclaim(job.stream);
         let next = connection.answer(Outgoing::refusal(status));
-        place.work().back.push(back(connection, next));
+        event_loop.work().returned.push(returned(connection, next));
     }
 }
 
 /// Keeps a panic that gets past the service, of a `drop` or a logger of the application's, from the thread:
-/// a place that nobody drives would be lost with all its connections.
+/// an event loop that nobody runs would be lost with all its connections.
 pub(super) fn contained<T>(step: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(step)).ok()
 }
 
-/// After a panic among exchanges, which of them were finished is unknown: none of them is to be trusted.
-fn response_of(exchange: Exchange, finished: bool) -> Response {
-    contained(|| exchange.into_response())
-        .filter(|_| finished)
-        .unwrap_or_else(|| Response::new(StatusCode::INTERNAL_SERVER_ERROR))
-}
-
-fn back(connection: Box<Connection>, next: Next) -> Back {
+fn returned(connection: Box<Connection>, next: Next) -> Returned {
     match next {
-        Next::Close => Back::Closed(connection.slot),
-        _ => Back::Open(connection),
+        Next::Close => Returned::Closed(connection.slot),
+        _ => Returned::Open(connection),
     }
 }

@@ -1,15 +1,16 @@
 //! The server for the open internet: blocking handlers, idle connections that cost no thread.
 //!
-//! Connections are in *places*. The thread of a place polls them, reads what is ready without blocking, takes
-//! the requests that are whole through [`Service::prepare`], runs their handlers and takes them through
-//! [`Service::finish`], together; those that wait for no plugin go ahead of those that do. One place serves
-//! as long as its thread has time left; then there are more, up to one for each core, and beyond where the
-//! threads wait more than they compute and cores are idle.
+//! Each *event loop* has connections and one worker, which polls them, reads what is ready without blocking, takes
+//! the requests that are whole through their stages, and runs their handlers. One loop serves as long as its worker has
+//! time left; then there are more, up to one for each core.
 //!
-//! A thread that waits in one handler for more than a millisecond or two, or computes in it for ten, loses its
-//! turn, and another one takes what it had not begun, and the poller: one slow handler delays nobody. So it is
-//! with plugins that wait for a store for ten milliseconds. What was slow a moment ago, a handler or a store, is
-//! left to another thread from the start.
+//! No loop waits for a store. Where a plugin leaves a request [pending](crate::plugin::Entry::wait) on an operation, the
+//! loop sends it over a connection of its own, one pipeline for all that one iteration made ready, and goes on; the
+//! replies are one more event. Plugins that [may block](crate::Plugin::may_block) run on other threads.
+//!
+//! A worker that waits in one handler for more than a millisecond or two, or computes in it for ten, loses the loop:
+//! another one takes the poller and what was not started, so that one slow handler delays nobody. A handler that
+//! blocked a moment ago is left to another thread from the start.
 //!
 //! | limit or deadline | option | default | past it |
 //! |---|---|---|---|
@@ -25,7 +26,8 @@
 //! | rate of a body | [`body_rate`](Native::body_rate) | 1 KiB/s after 10 s | 408; an error for a handler that reads |
 //! | time between requests | [`idle_deadline`](Native::idle_deadline) | 75 s | closes |
 //! | time in which a client takes nothing of an answer | [`write_deadline`](Native::write_deadline) | 30 s | closes |
-//! | time and bytes that a client may still send behind a last answer | [`linger`](Native::linger) | 2 s, 1 MiB | closes |
+//! | time for a client behind a last answer | [`linger`](Native::linger) | 2 s | closes |
+//! | bytes that a client may still send behind a last answer | [`linger`](Native::linger) | 1 MiB | are not read |
 //! | time to finish what runs at a shutdown | [`drain_deadline`](Native::drain_deadline) | 30 s | ends |
 //!
 //! A body that is too large for memory holds a thread for as long as it arrives, however slowly the rate
@@ -36,20 +38,19 @@
 //! unknown expectation a 417, another version of HTTP a 505. After each of these the connection closes.
 
 mod access;
+mod autoscaler;
 mod body;
 mod connection;
-mod drive;
 mod engine;
-mod line;
-mod load;
+mod event_loop;
+mod event_loops;
 mod options;
 mod outgoing;
-mod place;
-mod places;
 mod poller;
-mod pool;
 mod proxy;
+mod run_loop;
 mod socket;
+mod threads;
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -57,12 +58,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::engine::Engine;
+use self::event_loops::EventLoops;
 use self::options::{Options, bounded};
-use self::places::Places;
 use self::proxy::Network;
 pub use self::proxy::ProxyHeaders;
 use self::socket::Listener;
-use super::{ListenAddress, Server, ShutdownHandle};
+use super::{ListenAddress, Server, ShutdownHandle, elsewhere};
 use crate::Result;
 use crate::pipeline::service::Service;
 
@@ -83,16 +84,24 @@ use crate::pipeline::service::Service;
 pub struct Native {
     listener: Listener,
     address: ListenAddress,
+    elsewhere: String,
     options: Options,
-    places: usize,
+    event_loops: usize,
 }
 
 impl Native {
     /// Listens on an address such as `127.0.0.1:8888` (port 0 takes any free one), on a unix socket
     /// (`unix:/run/app.socket`), or on the first socket that systemd passed on (`systemd`; socket
     /// activation, sd_listen_fds(3)).
+    ///
+    /// Of a unix socket, behind a `?`, `group` and `mode` say who may connect:
+    /// `unix:/run/app.socket?group=www-data` for an nginx that runs as `www-data`, where the app's user is a member
+    /// of that group. Unless set, the group is the process's and the mode `660`. One that lets everybody connect is
+    /// refused.
     pub fn bind(address: &str) -> Result<Native> {
-        Native::new(Listener::bind(address)?)
+        let mut native = Native::new(Listener::bind(address)?)?;
+        native.elsewhere = elsewhere(address, &native.address);
+        Ok(native)
     }
 
     /// Serves a listener that is bound already.
@@ -108,15 +117,16 @@ impl Native {
     fn new(listener: Listener) -> Result<Native> {
         listener.set_nonblocking()?;
         let address = listener.address()?;
-        let places = std::thread::available_parallelism().map_or(2, usize::from);
-        Ok(Native { listener, address, options: Options::default(), places })
+        let event_loops = std::thread::available_parallelism().map_or(2, usize::from);
+        let (elsewhere, options) = (String::new(), Options::default());
+        Ok(Native { listener, address, elsewhere, options, event_loops })
     }
 
     /// How many threads compute at the same time: as many as cores unless set; at least one. It is one
     /// until that one has no time left and a core stands idle.
     #[must_use]
     pub fn active_threads(mut self, count: usize) -> Native {
-        self.places = count.max(1);
+        self.event_loops = count.max(1);
         self
     }
 
@@ -207,9 +217,10 @@ impl Native {
         self
     }
 
-    /// For how long, and how much of, what a client still sends behind the last answer on its connection is read
-    /// and thrown away: 2 s and 1 MiB unless set. Closing at once could destroy the answer on its way (RFC 9112
-    /// section 9.6).
+    /// How long a client may still send behind the last answer on its connection, and how much of that is read and
+    /// thrown away: 2 s and 1 MiB unless set. Closing at once could destroy the answer on its way (RFC 9112 section
+    /// 9.6), so where more comes it waits unread, and the connection is closed when the client has gone or the time
+    /// is over; at once where a quarter of [`max_connections`](Native::max_connections), or 1,024, wait so.
     #[must_use]
     pub fn linger(mut self, deadline: Duration, bytes: usize) -> Native {
         self.options.linger = bounded(deadline);
@@ -262,9 +273,10 @@ impl Server for Native {
     fn serve(self, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
         service.serving(&self.address);
         let options = Arc::new(self.options);
-        let places = Places::new(options.clone(), self.listener)?;
-        log::info!("listens on {} with up to {} active threads", self.address, self.places);
-        let engine = Arc::new(Engine::new(service, options, places, self.places));
+        let event_loops = EventLoops::new(options.clone(), self.listener)?;
+        let (address, elsewhere) = (&self.address, &self.elsewhere);
+        log::info!("listens on {address}{elsewhere} with up to {} event loops", self.event_loops);
+        let engine = Arc::new(Engine::new(service, options, event_loops, self.event_loops));
         let weak = Arc::downgrade(&engine);
         shutdown.on_change(move |stage| {
             if let Some(engine) = weak.upgrade() {

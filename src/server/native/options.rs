@@ -1,5 +1,7 @@
 //! Limits and deadlines.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::proxy::{Network, ProxyHeaders};
@@ -7,6 +9,9 @@ use crate::server::http1::HeadLimits;
 
 /// A century: what is added to a point in time must not overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// How many connections are held unread behind their last answers, whatever the limit of connections.
+const MOST_HELD: usize = 1024;
 
 /// A deadline as it is kept: `Duration::MAX` means that there is none.
 pub(super) fn bounded(deadline: Duration) -> Duration {
@@ -29,6 +34,7 @@ pub(super) struct Options {
     pub(super) write_deadline: Duration,
     pub(super) linger: Duration,
     pub(super) linger_bytes: usize,
+    pub(super) held: Held,
     pub(super) drain_deadline: Duration,
     pub(super) trusted_proxies: Vec<Network>,
     pub(super) proxy_headers: ProxyHeaders,
@@ -51,6 +57,7 @@ impl Default for Options {
             write_deadline: Duration::from_secs(30),
             linger: Duration::from_secs(2),
             linger_bytes: 1024 * 1024,
+            held: Held::default(),
             drain_deadline: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
             proxy_headers: ProxyHeaders::default(),
@@ -65,6 +72,12 @@ impl Options {
         self.body_grace + Duration::from_secs_f64(received as f64 / self.body_rate.max(1) as f64)
     }
 
+    /// Counts a connection that is held unread behind its last answer, unless there are as many as may be: the others
+    /// are for visitors, and each can keep a full buffer of the system's.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        self.held.one((self.max_connections / 4).clamp(1, MOST_HELD))
+    }
+
     /// How often deadlines are looked at.
     pub(super) fn tick(&self) -> Duration {
         [self.head_deadline, self.body_grace, self.idle_deadline, self.write_deadline, self.linger]
@@ -73,5 +86,26 @@ impl Options {
             .unwrap_or(self.linger)
             .div_f64(4.0)
             .clamp(Duration::from_millis(5), Duration::from_millis(500))
+    }
+}
+
+/// How many connections are kept open, unread, behind their last answers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held(Arc<AtomicUsize>);
+
+/// One of them; it counts until it is dropped.
+pub(super) struct Hold(Held);
+
+impl Held {
+    /// Counts one more, unless there are as many as may be.
+    pub(super) fn one(&self, most: usize) -> Option<Hold> {
+        let hold = Hold(self.clone());
+        (self.0.fetch_add(1, Ordering::Relaxed) < most).then_some(hold)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

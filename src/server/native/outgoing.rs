@@ -35,7 +35,7 @@ struct Source {
 }
 
 impl Drop for Source {
-    /// A panic in the body's own `drop` must not reach the thread that drives the place.
+    /// A panic in the body's own `drop` must not reach the worker of an event loop.
     fn drop(&mut self) {
         let reader = std::mem::replace(&mut self.reader, Box::new(io::empty()));
         if catch_unwind(AssertUnwindSafe(|| drop(reader))).is_err() {

@@ -1,4 +1,4 @@
-//! All connections of one place, and what the operating system says about them.
+//! All connections of one event loop, its channels to remote services, and what the operating system says about them.
 
 use std::io;
 use std::net::Shutdown;
@@ -10,17 +10,25 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 
 use super::connection::{Connection, Incoming, Next};
+use super::event_loop::InFlight;
 use super::options::Options;
 use super::socket::{Listener, Socket};
+use crate::pipeline::operation::{Channel, Pending, Remote, Waiting, Wake};
 use crate::server::http1::refusal;
 
 const LISTENER: Token = Token(usize::MAX);
 pub(super) const WAKER: Token = Token(usize::MAX - 1);
 
+/// The token of the first channel; the next one has the number before it.
+const CHANNELS: usize = usize::MAX - 2;
+
+/// How many channels there may be: each is to another Redis.
+const MOST_CHANNELS: usize = 1024;
+
 /// How long accepting pauses when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections are taken before those that are there get their turn.
+/// How many connections are taken before those that are there are served.
 const ACCEPTED_AT_ONCE: usize = 64;
 
 pub(super) struct Poller {
@@ -36,10 +44,36 @@ pub(super) struct Poller {
     options: Arc<Options>,
     /// What the caller is to do next.
     pub(super) ready: Vec<Ready>,
-    /// Connections for other places to take.
+    /// Connections for other loops to take.
     pub(super) accepted: Vec<Connection>,
     /// When the last wait ended.
     pub(super) woke: Instant,
+    /// Wakes the loop that this is the poller of.
+    pub(super) wake: Option<Wake>,
+    channels: Vec<Watched>,
+    /// Requests that wait for operations; the index is the ticket.
+    waiting: Vec<Option<(InFlight, usize)>>,
+    free_tickets: Vec<usize>,
+    /// Requests whose operations are over.
+    pub(super) resumed: Vec<Resumed>,
+    over: Vec<(usize, Box<dyn Waiting>)>,
+}
+
+/// A channel to a remote service.
+struct Watched {
+    service: usize,
+    channel: Box<dyn Channel>,
+    /// The number of the socket that is registered.
+    socket: Option<u64>,
+    /// Whether it has something to do.
+    ready: bool,
+}
+
+/// A request that goes on with its stage.
+pub(super) struct Resumed {
+    pub(super) in_flight: InFlight,
+    /// The slot of the plugin that it waited for, and the operation that is over.
+    pub(super) over: Option<(usize, Box<dyn Waiting>)>,
 }
 
 enum Slot {
@@ -59,7 +93,7 @@ pub(super) enum Ready {
 }
 
 /// A connection that comes back from a worker, or that it is gone.
-pub(super) enum Back {
+pub(super) enum Returned {
     New(Box<Connection>),
     Open(Box<Connection>),
     Closed(usize),
@@ -81,6 +115,12 @@ impl Poller {
             ready: Vec::new(),
             accepted: Vec::new(),
             woke: Instant::now(),
+            wake: None,
+            channels: Vec::new(),
+            waiting: Vec::new(),
+            free_tickets: Vec::new(),
+            resumed: Vec::new(),
+            over: Vec::new(),
         })
     }
 
@@ -111,16 +151,104 @@ impl Poller {
         self.slots.clear();
         self.free.clear();
         self.ready.clear();
+        self.channels.clear();
+        self.waiting.clear();
+        self.free_tickets.clear();
+        self.resumed.clear();
+    }
+
+    /// Submits the operations that requests wait for, to be sent before the loop waits again. Those whose service no
+    /// channel reaches are in the answer.
+    pub(super) fn submit(&mut self, requests: Vec<InFlight>) -> Vec<InFlight> {
+        if requests.is_empty() {
+            return requests;
+        }
+        let now = Instant::now();
+        let mut unreachable = Vec::new();
+        for (mut exchange, job) in requests {
+            let Some(remote) = exchange.pending().map(|pending| pending.remote.clone()) else {
+                self.resumed.push(Resumed { in_flight: (exchange, job), over: None });
+                continue;
+            };
+            let Some(channel) = self.channel(&remote) else {
+                unreachable.push((exchange, job));
+                continue;
+            };
+            let Some(Pending { slot, waiting, .. }) = exchange.take_pending() else { continue };
+            let ticket = self.free_tickets.pop().unwrap_or_else(|| {
+                self.waiting.push(None);
+                self.waiting.len() - 1
+            });
+            self.waiting[ticket] = Some(((exchange, job), slot));
+            let watched = &mut self.channels[channel];
+            watched.channel.submit(ticket, waiting, now);
+            watched.ready = true;
+        }
+        unreachable
+    }
+
+    /// Submits operations and sends them at once.
+    pub(super) fn send(&mut self, requests: Vec<InFlight>) -> Vec<InFlight> {
+        let unreachable = self.submit(requests);
+        self.drive(Instant::now());
+        unreachable
+    }
+
+    /// The channel to a service, if one can reach it.
+    fn channel(&mut self, remote: &Remote) -> Option<usize> {
+        let service = remote.0.identity();
+        let known = self.channels.iter().position(|watched| watched.service == service);
+        if known.is_some() || self.channels.len() >= MOST_CHANNELS {
+            return known;
+        }
+        let channel = remote.0.channel(self.wake.clone()?)?;
+        self.channels.push(Watched { service, channel, socket: None, ready: false });
+        Some(self.channels.len() - 1)
+    }
+
+    /// Lets the channels go on that have something to do, and takes note of the operations that are over.
+    fn drive(&mut self, now: Instant) {
+        for (number, watched) in self.channels.iter_mut().enumerate() {
+            let is_due = watched.channel.deadline().is_some_and(|deadline| deadline <= now);
+            if !watched.ready && !is_due {
+                continue;
+            }
+            watched.ready = false;
+            watched.channel.drive(now, &mut self.over);
+            match watched.channel.socket() {
+                Some((_, socket)) if watched.socket == Some(socket) => {}
+                Some((fd, socket)) => {
+                    let both = Interest::READABLE | Interest::WRITABLE;
+                    let token = Token(CHANNELS - number);
+                    match self.poll.registry().register(&mut SourceFd(&fd), token, both) {
+                        Ok(()) => watched.socket = Some(socket),
+                        // Its operations end at their deadlines.
+                        Err(error) => log::error!("a channel cannot be watched: {error}"),
+                    }
+                }
+                None => watched.socket = None,
+            }
+        }
+        for (ticket, waiting) in self.over.drain(..) {
+            let Some((in_flight, slot)) = self.waiting[ticket].take() else { continue };
+            self.free_tickets.push(ticket);
+            self.resumed.push(Resumed { in_flight, over: Some((slot, waiting)) });
+        }
     }
 
     /// Waits until something can be done and does what does not block; the rest is in `ready` then.
     /// With `rest` there is something else to do: it only looks.
-    pub(super) fn turn(&mut self, rest: bool) -> io::Result<()> {
+    pub(super) fn poll(&mut self, rest: bool) -> io::Result<()> {
         let mut now = Instant::now();
-        let eager = rest || !self.ready.is_empty() || self.accept_at.is_some_and(|at| at <= now);
+        self.drive(now);
+        let eager = rest
+            || !self.ready.is_empty()
+            || !self.resumed.is_empty()
+            || self.accept_at.is_some_and(|at| at <= now);
         // Without connections there are no deadlines.
         let scan = (self.count() > 0).then_some(self.next_scan);
-        let until = [scan, self.accept_at].into_iter().flatten().min();
+        let channels = self.channels.iter().filter_map(|watched| watched.channel.deadline()).min();
+        let until = [scan, self.accept_at, channels].into_iter().flatten().min();
         let wait = match eager {
             true => Some(Duration::ZERO),
             false => until.map(|until| until.saturating_duration_since(now)),
@@ -135,7 +263,15 @@ impl Poller {
         for event in &self.events {
             match event.token() {
                 LISTENER => accept = true,
-                WAKER => {}
+                WAKER => self.channels.iter_mut().for_each(|watched| watched.ready = true),
+                Token(token) if token > CHANNELS - MOST_CHANNELS => {
+                    if let Some(watched) = self.channels.get_mut(CHANNELS - token) {
+                        watched
+                            .channel
+                            .ready(event.is_readable() || event.is_error(), event.is_writable());
+                        watched.ready = true;
+                    }
+                }
                 Token(slot) => match self.slots.get_mut(slot) {
                     Some(Slot::Here(connection)) => {
                         connection.readable |= event.is_readable() || event.is_error();
@@ -150,6 +286,7 @@ impl Poller {
                 },
             }
         }
+        self.drive(now);
         touched.into_iter().for_each(|slot| self.advance(slot, now));
         if accept {
             self.accept(now);
@@ -161,10 +298,10 @@ impl Poller {
     }
 
     /// Takes a connection (back).
-    pub(super) fn take(&mut self, back: Back) {
-        match back {
-            Back::Closed(slot) => self.release(slot),
-            Back::New(mut connection) => {
+    pub(super) fn take(&mut self, returned: Returned) {
+        match returned {
+            Returned::Closed(slot) => self.release(slot),
+            Returned::New(mut connection) => {
                 let slot = self.free.pop().unwrap_or_else(|| {
                     self.slots.push(Slot::Free);
                     self.slots.len() - 1
@@ -180,7 +317,7 @@ impl Poller {
                     }
                 }
             }
-            Back::Open(mut connection) => {
+            Returned::Open(mut connection) => {
                 let slot = connection.slot;
                 if let Slot::Out { event, ended } = self.slots[slot] {
                     connection.readable |= event;

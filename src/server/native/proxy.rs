@@ -216,7 +216,8 @@ fn host(text: &str) -> Option<HeaderValue> {
 
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.trim_matches(['[', ']']).parse().ok();
-    bare.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+    let ip = bare.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    ip.map(|ip: IpAddr| ip.to_canonical())
 }
 
 #[cfg(test)]

@@ -1,19 +1,21 @@
 //! TCP and unix sockets behind one face.
 
+use std::fs::Permissions;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use listenfd::ListenFd;
-use socket2::SockRef;
+use nix::unistd::Group;
+use socket2::{Domain, SockAddr, SockRef, Type};
 
 use crate::Result;
-use crate::server::{ListenAddress, cannot_listen};
+use crate::server::{ListenAddress, cannot_listen, canonical};
 
 /// The most connections that may wait to be accepted, where the system's own limit allows it: a burst is
 /// to wait, not to be dropped and tried again a second later.
@@ -27,6 +29,54 @@ pub(super) enum Listener {
     Tcp(TcpListener),
     /// Its name in the file system is cleared away with it, where that is ours.
     Unix(UnixListener, Option<Name>),
+}
+
+/// Who may connect to a unix socket: the owner and the group, and never everybody, as those are whom
+/// `trusted_proxies(["unix"])` believes.
+const MODE: u32 = 0o660;
+
+/// Where a unix socket is to be, and who may connect.
+#[derive(Debug, PartialEq)]
+struct UnixAddress<'a> {
+    path: &'a Path,
+    mode: u32,
+    group: Option<&'a str>,
+}
+
+impl UnixAddress<'_> {
+    /// Reads `/run/app.socket?group=www-data&mode=660`.
+    fn parse(text: &str) -> io::Result<UnixAddress<'_>> {
+        let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+        let (path, options) = text.split_once('?').unwrap_or((text, ""));
+        if path.is_empty() {
+            return Err(wrong("no path behind unix:".to_owned()));
+        }
+        let mut address = UnixAddress { path: Path::new(path), mode: MODE, group: None };
+        for option in options.split('&').filter(|option| !option.is_empty()) {
+            match option.split_once('=') {
+                Some(("group", group)) if !group.is_empty() => address.group = Some(group),
+                Some(("mode", mode)) => {
+                    let octal = mode.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+                    let number = u32::from_str_radix(mode, 8).ok().filter(|_| octal);
+                    address.mode = number.filter(|mode| *mode <= 0o777).ok_or_else(|| {
+                        wrong(format!("{mode:?} is no mode of a file, such as 660"))
+                    })?;
+                    if address.mode & 0o002 != 0 {
+                        let text = format!(
+                            "with mode {mode} every user of this machine could connect and be believed as a \
+                             proxy; name the proxy's group: ?group=www-data"
+                        );
+                        return Err(wrong(text));
+                    }
+                }
+                _ => {
+                    let text = format!("unknown option {option:?}; known: group=NAME, mode=660");
+                    return Err(wrong(text));
+                }
+            }
+        }
+        Ok(address)
+    }
 }
 
 /// The file that a unix socket of ours is found at.
@@ -60,11 +110,12 @@ impl Listener {
         if address == PASSED_ON {
             return passed_on().map_err(failed);
         }
-        if let Some(path) = address.strip_prefix("unix:") {
-            return bind_unix(Path::new(path)).map_err(failed);
+        if let Some(unix) = address.strip_prefix("unix:") {
+            return UnixAddress::parse(unix).and_then(|unix| bind_unix(&unix)).map_err(failed);
         }
+        let resolved: Vec<_> = address.to_socket_addrs().map_err(failed)?.collect();
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no such address");
-        for address in address.to_socket_addrs().map_err(failed)? {
+        for address in resolved {
             // Binds with SO_REUSEADDR: after a restart the port is there at once.
             let bound = TcpListener::bind(address)
                 .and_then(|listener| SockRef::from(&listener).listen(QUEUE).map(|()| listener));
@@ -100,7 +151,7 @@ impl Listener {
                 let (stream, peer) = listener.accept()?;
                 // An answer is written in one piece: waiting for more to send would only delay it.
                 let _ = stream.set_nodelay(true);
-                (Socket::Tcp(stream), Some(peer))
+                (Socket::Tcp(stream), Some(canonical(peer)))
             }
             Listener::Unix(listener, _) => (Socket::Unix(listener.accept()?.0), None),
         };
@@ -143,16 +194,37 @@ fn passed_on() -> io::Result<Listener> {
     })
 }
 
-fn bind_unix(path: &Path) -> io::Result<Listener> {
-    let bind =
-        || UnixListener::bind(path).map(|listener| Listener::Unix(listener, Some(Name::of(path))));
-    match bind() {
+fn bind_unix(address: &UnixAddress<'_>) -> io::Result<Listener> {
+    let path = address.path;
+    let group = address.group.map(group_id).transpose()?;
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let name = SockAddr::unix(path)?;
+    match socket.bind(&name) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_behind(path) => {
             std::fs::remove_file(path)?;
-            bind()
+            socket.bind(&name)?;
         }
-        other => other,
+        other => other?,
     }
+    let listener = Listener::Unix(UnixListener::from(OwnedFd::from(socket)), Some(Name::of(path)));
+    // Nobody can connect before it listens: no moment at which others than these may.
+    if let Some((name, id)) = address.group.zip(group) {
+        chown(path, None, Some(id)).map_err(|error| {
+            let text = format!(
+                "group {name:?} cannot be given the socket ({error}); whoever runs this must be a member of it"
+            );
+            io::Error::other(text)
+        })?;
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(address.mode))?;
+    SockRef::from(&listener.as_fd()).listen(QUEUE)?;
+    Ok(listener)
+}
+
+fn group_id(name: &str) -> io::Result<u32> {
+    let found = Group::from_name(name)?;
+    let none = || io::Error::new(io::ErrorKind::NotFound, format!("no group is named {name:?}"));
+    found.map(|group| group.gid.as_raw()).ok_or_else(none)
 }
 
 /// Whether this is a socket that nobody listens on, as a process that was killed leaves behind. Any other
@@ -163,12 +235,18 @@ fn is_left_behind(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(refused)
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+}
+
 impl AsRawFd for Listener {
     fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Listener::Tcp(listener) => listener.as_raw_fd(),
-            Listener::Unix(listener, _) => listener.as_raw_fd(),
-        }
+        self.as_fd().as_raw_fd()
     }
 }
 
@@ -251,6 +329,72 @@ mod tests {
         assert!(Listener::bind(&address).is_err());
         assert!(path.exists());
         drop(first);
+    }
+
+    #[test]
+    fn who_may_connect_to_a_unix_socket_is_said_in_its_address() {
+        let of = |text| UnixAddress::parse(text).map_err(|error| error.to_string());
+        let address = |path, mode, group| Ok(UnixAddress { path: Path::new(path), mode, group });
+        let group = Some("www-data");
+        for (text, expected) in [
+            ("/run/a", address("/run/a", 0o660, None)),
+            ("a?group=www-data", address("a", 0o660, group)),
+            ("a?mode=600", address("a", 0o600, None)),
+            ("a?mode=0770&group=www-data", address("a", 0o770, group)),
+        ] {
+            assert_eq!(of(text), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("", "no path behind unix:"),
+            ("?mode=600", "no path behind unix:"),
+            ("a?mode=rw", "\"rw\" is no mode of a file, such as 660"),
+            ("a?mode=+6", "\"+6\" is no mode of a file, such as 660"),
+            ("a?mode=7777", "\"7777\" is no mode of a file, such as 660"),
+            ("a?owner=me", "unknown option \"owner=me\"; known: group=NAME, mode=660"),
+            ("a?group=", "unknown option \"group=\"; known: group=NAME, mode=660"),
+            (
+                "a?mode=666",
+                "with mode 666 every user of this machine could connect and be believed as a proxy; name the \
+                 proxy's group: ?group=www-data",
+            ),
+        ] {
+            assert_eq!(of(text).unwrap_err(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_has_the_mode_of_its_address_whatever_the_umask() {
+        for (options, mode) in [("", 0o660), ("?mode=600", 0o600), ("?mode=664", 0o664)] {
+            let path = std::env::temp_dir().join(format!("bs-mode-{}", std::process::id()));
+            let listener = Listener::bind(&format!("unix:{}{options}", path.display())).unwrap();
+            let found = path.symlink_metadata().unwrap();
+            assert_eq!(found.permissions().mode() & 0o777, mode, "{options}");
+            UnixStream::connect(&path).unwrap();
+            let address = ListenAddress::Unix(path.clone());
+            assert_eq!(listener.address().unwrap(), address, "options are no part of the path");
+            drop(listener);
+            assert!(!path.exists());
+        }
+        let path = std::env::temp_dir().join(format!("bs-group-{}", std::process::id()));
+        let address = format!("unix:{}?group=nobodys-group", path.display());
+        let error = Listener::bind(&address).err().unwrap().to_string();
+        assert!(error.ends_with(": no group is named \"nobodys-group\""), "{error}");
+        assert!(!path.exists(), "a socket that nobody listens on is left behind");
+    }
+
+    #[test]
+    fn a_client_of_a_dual_stack_listener_has_the_address_it_has_elsewhere() {
+        for (listen, connect, seen) in [
+            ("[::]:0", "127.0.0.1", "127.0.0.1"),
+            ("[::]:0", "::1", "::1"),
+            ("127.0.0.1:0", "127.0.0.1", "127.0.0.1"),
+        ] {
+            let listener = Listener::bind(listen).unwrap();
+            let ListenAddress::Tcp(address) = listener.address().unwrap() else { panic!() };
+            let _client = TcpStream::connect((connect, address.port())).unwrap();
+            let (_, peer) = listener.accept().unwrap();
+            assert_eq!(peer.unwrap().ip().to_string(), seen, "{listen} {connect}");
+        }
     }
 
     #[test]

@@ -3,17 +3,45 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use super::fields::Fields;
+use crate::pipeline::operation::{Answer, Operation, Progress, Remote, Round};
 use crate::session::id::{IdFormat, SessionId};
 use crate::{Error, ErrorKind, Result};
 
 /// How long a session lives. The store's clock decides, never the cookie's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// The idle limit: every load or save starts it anew. A session that is
-    /// [remembered](crate::Session::remember) has its own, which goes before this one.
+    /// The idle limit: every save starts it anew. A session that is [remembered](crate::Session::remember) has its
+    /// own, which goes before this one.
     pub idle: Duration,
     /// The absolute limit, counted from the session's creation; a new id does not start it anew.
     pub absolute: Option<Duration>,
+}
+
+impl Lifetimes {
+    /// How long a record is kept that is saved now and never again: the idle limit, or the session's own one, and a
+    /// tenth more. A read starts the idle limit anew only once a tenth of it has passed, and must not log anybody out
+    /// early.
+    pub fn kept_for(&self, remember: Option<Duration>) -> Duration {
+        let idle = remember.unwrap_or(self.idle);
+        idle.saturating_add(idle / 10)
+    }
+
+    /// When the absolute limit ends a session that was created then.
+    pub fn absolute_end(&self, created: SystemTime) -> Option<SystemTime> {
+        created.checked_add(self.absolute?)
+    }
+
+    /// When a record ends that is saved then and never again; `None` where that is past what a `SystemTime` can say.
+    pub fn end(
+        &self,
+        remember: Option<Duration>,
+        created: SystemTime,
+        saved: SystemTime,
+    ) -> Option<SystemTime> {
+        let idle = saved.checked_add(self.kept_for(remember));
+        idle.into_iter().chain(self.absolute_end(created)).min()
+    }
 }
 
 /// A wish to load one session.
@@ -21,19 +49,20 @@ pub struct Lifetimes {
 pub struct Load<'a> {
     /// Whose session.
     pub id: &'a SessionId,
-    /// How long it lives from now on.
+    /// How long it lives.
     pub lifetimes: Lifetimes,
 }
 
 /// What a store holds of one session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// The user's fields, in no particular order, each key once.
-    pub fields: Vec<(String, String)>,
+    /// The user's fields.
+    pub fields: Fields,
     /// When the session was created, by the store's clock; `None` where the layout does not say.
     pub created: Option<SystemTime>,
-    /// How long ago the session was last saved, by the store's clock; `None` where the layout does not
-    /// say. The cookie was last sent then.
+    /// How long ago the session was last saved, by the store's clock: once it is a tenth of the idle limit, the end of
+    /// the request saves it, which starts that limit anew, and sends the cookie. `None` where the layout does not say;
+    /// then each load starts the idle limit anew, and each answer sends the cookie.
     pub saved_ago: Option<Duration>,
     /// The session's own idle limit, set by [`Session::remember`](crate::Session::remember).
     pub remember: Option<Duration>,
@@ -52,6 +81,8 @@ pub struct Save<'a> {
     pub lifetimes: Lifetimes,
     /// A change of the session's own idle limit; `None` leaves it as it is.
     pub remember: Option<Duration>,
+    /// When the session was created, if the caller has it from a [`Record`]: for stores that would have to look.
+    pub created: Option<SystemTime>,
 }
 
 /// What a save does.
@@ -107,15 +138,17 @@ pub type BreakerObserver = Box<dyn Fn(Option<&Error>) + Send + Sync>;
 pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 
 /// What keeps sessions. [`MemoryStore`](crate::MemoryStore) and [`RedisStore`](crate::RedisStore) are
-/// two; a third needs only the required methods.
+/// two; a third needs only the required methods, and these may simply block.
 ///
 /// # Contract
 ///
 /// - An unknown, expired or damaged session is no session: `load` answers `Ok(None)`. An error means that
 ///   the store itself failed: [`Unavailable`](crate::ErrorKind::Unavailable) where another try later can
 ///   help (the client gets a 503), any other kind where it cannot (a 500).
-/// - A load and a save start the idle limit anew. Neither goes past the absolute one, after which the
-///   session is unknown.
+/// - A save starts the idle limit anew; a load and the three operations leave it as it is, and a record lives a tenth
+///   [longer](Lifetimes::kept_for) than it says. Only in a store that cannot say
+///   [when a session was last saved](Record::saved_ago) a load starts the idle limit anew.
+/// - Nothing goes past the absolute limit, after which the session is unknown.
 /// - A save writes the changed fields and no others: two saves of different fields both survive.
 /// - Keys and values are any text, except that no key begins with NUL: stores may keep their own fields there.
 /// - A save, and each of the three operations, is one atomic step. A save never brings back what is gone.
@@ -123,7 +156,7 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 /// - The methods on slices answer in the order of the slice, one answer for each; one session's error
 ///   concerns no other.
 pub trait SessionStore: Send + Sync + 'static {
-    /// Loads one session and starts its idle limit anew.
+    /// Loads one session.
     fn load(&self, load: &Load<'_>) -> Result<Option<Record>>;
 
     /// Saves one session.
@@ -152,6 +185,26 @@ pub trait SessionStore: Send + Sync + 'static {
         batch.iter().map(|save| self.save(save)).collect()
     }
 
+    /// Whether loads or saves may block: wait for a network, a disk, or a lock that is held for long. True unless a
+    /// store says otherwise. The native server then calls them on threads that may block; else on its event loops,
+    /// which is cheaper.
+    fn may_block(&self) -> bool {
+        true
+    }
+
+    /// The store as one whose loads and saves are [operations](Operation) at a remote service, for which no thread
+    /// has to wait. A store that has this is asked by it, and not through [`load`](SessionStore::load) and
+    /// [`save`](SessionStore::save), for what a request needs before and after its handler.
+    fn pipelined(&self) -> Option<&dyn PipelinedStore> {
+        None
+    }
+
+    /// How much one session may hold. What would go past it is refused where it is set, by what the request has
+    /// loaded; so two requests together may go past it, which the store has to bear with.
+    fn caps(&self) -> Caps {
+        Caps { fields: usize::MAX, bytes: usize::MAX }
+    }
+
     /// Which ids the store's sessions have.
     fn id_format(&self) -> IdFormat {
         IdFormat::default()
@@ -176,8 +229,8 @@ pub trait SessionStore: Send + Sync + 'static {
         let _ = observer;
     }
 
-    /// Has the observer called whenever a load finds a record that is damaged, or larger than the store's caps, and
-    /// so no session. A store that keeps its records to itself never calls it.
+    /// Has the observer called whenever a load finds a record that is damaged, or far larger than the store's caps, and
+    /// so no session, or a field that is not text. A store that keeps its records to itself never calls it.
     fn on_damage(&self, observer: DamageObserver) {
         let _ = observer;
     }
@@ -195,14 +248,49 @@ pub trait SessionStore: Send + Sync + 'static {
     }
 }
 
-/// How much one session may hold. Enforced where a session is saved, so that concurrent saves cannot pass
-/// it together, and again where one is loaded.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Caps {
+/// A store whose loads and saves are [operations](Operation) at a remote service.
+///
+/// The native server's event loops send them over a connection of their own, many in one pipeline, and take the
+/// requests further when the replies are there; others [run](Remote::run) them and wait.
+pub trait PipelinedStore {
+    /// Where the operations are carried out.
+    fn remote(&self) -> &Remote;
+
+    /// Loads these sessions, which are the cookies of one request. It ends with one answer for each, in this order.
+    fn load_operation(&self, batch: &[Load<'_>])
+    -> Box<dyn StoreOperation<Result<Option<Record>>>>;
+
+    /// Saves these sessions, which are those of one request, in this order. It ends with one answer for each.
+    fn save_operation(&self, batch: &[Save<'_>]) -> Box<dyn StoreOperation<Result<Saved>>>;
+}
+
+/// An operation at a store, and the answers that it ends with.
+pub trait StoreOperation<T>: Operation {
+    /// The answers, once it is over.
+    fn into_answers(self: Box<Self>) -> Vec<T>;
+}
+
+impl<T: 'static> Operation for Box<dyn StoreOperation<T>> {
+    fn request(&mut self, round: &mut Round<'_>) {
+        (**self).request(round);
+    }
+
+    fn answer(&mut self, answer: Answer<'_>) -> Progress {
+        (**self).answer(answer)
+    }
+
+    fn fail(&mut self, error: Error) {
+        (**self).fail(error);
+    }
+}
+
+/// How much one session may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
     /// How many fields.
-    pub(crate) fields: usize,
+    pub fields: usize,
     /// How many bytes all keys and values have together.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
 }
 
 impl Default for Caps {
@@ -218,6 +306,12 @@ impl Caps {
             return Err(self.exceeded());
         }
         Ok(())
+    }
+
+    /// What both allow.
+    pub(crate) fn and(&self, other: Caps) -> Caps {
+        let (fields, bytes) = (self.fields.min(other.fields), self.bytes.min(other.bytes));
+        Caps { fields, bytes }
     }
 
     pub(crate) fn exceeded(&self) -> Error {

@@ -1,11 +1,13 @@
 //! What keeps sessions: the contract, and the stores that come with the crate.
 
 mod contract;
+mod fields;
 pub(crate) mod memory;
 pub(crate) mod redis;
 
 pub use contract::{
-    Action, BreakerObserver, Changes, DamageObserver, Lifetimes, Load, Record, Save, Saved,
-    SessionStore,
+    Action, BreakerObserver, Caps, Changes, DamageObserver, Lifetimes, Load, PipelinedStore,
+    Record, Save, Saved, SessionStore, StoreOperation,
 };
-pub(crate) use contract::{Caps, gone, not_a_number};
+pub(crate) use contract::{gone, not_a_number};
+pub use fields::Fields;

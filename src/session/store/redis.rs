@@ -1,37 +1,48 @@
 //! Sessions in Redis.
 
-mod reply;
-mod scripts;
+mod load;
+mod operate;
+mod record;
+mod save;
+mod steps;
+mod transaction;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline};
-
-use self::reply::{Reply, Status};
-use self::scripts::{Script, Scripts};
+use self::load::LoadStep;
+use self::operate::{Atomic, Done, OperateStep};
+use self::record::Key;
+use self::save::SaveStep;
+use self::steps::{Step, Steps};
 use super::contract::{
-    Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, Record, Save, Saved,
-    SessionStore, gone, id_taken, not_a_number,
+    Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, PipelinedStore, Record, Save,
+    Saved, SessionStore, StoreOperation,
 };
-use crate::redis::{
-    RedisCluster, RedisPool, Repeat, Reply as RedisReply, copy, server_error, slot,
-};
+use crate::pipeline::operation::{Operation, Remote};
+use crate::redis::{RedisCluster, RedisPool, refusal, slot};
 use crate::session::id::{IdFormat, SessionId};
 use crate::{Error, ErrorKind, Result};
 
-/// What no key of the user begins with, so that the default layout has a place for its own field.
-const RESERVED: char = '\0';
-
-/// A hundred years: a longer lifetime is kept as this one, which Redis can add to its clock.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+// The scripts: what must look before it writes, where that is not for every request. They are sent whole, as EVAL, so
+// that Redis need not know them before.
+const GUARD: &str = concat!(include_str!("redis/lua/run.lua"), include_str!("redis/lua/guard.lua"));
+const EMPTY: &str =
+    concat!(include_str!("redis/lua/clear.lua"), include_str!("redis/lua/empty.lua"));
+const ROTATE: &str = concat!(
+    include_str!("redis/lua/run.lua"),
+    include_str!("redis/lua/clear.lua"),
+    include_str!("redis/lua/rotate.lua")
+);
+const MOVE: &str = include_str!("redis/lua/move.lua");
 
 /// Keeps sessions in Redis: they outlive the process, and all processes share them.
 ///
-/// Loading is one round trip, saving is another, for one session as for a whole batch. Each is a script on
-/// the session's key, so it is one atomic step and works on a cluster as well. Needs Redis 5 or newer, or
-/// Valkey.
+/// Loading is one round trip, saving is another, for one session as for a whole batch: plain commands, each save
+/// of them a transaction on the session's key, so that it is one atomic step and works on a cluster as well. Needs Redis 5 or
+/// newer, or Valkey.
 ///
 /// ```no_run
 /// use bottle_session::{RedisPool, RedisStore};
@@ -39,19 +50,47 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// let store = RedisStore::new(RedisPool::open("redis://localhost:6379/0")?);
 /// # Ok::<(), bottle_session::Error>(())
 /// ```
+///
+/// # What an ACL must allow
+///
+/// The keys of the [prefix](RedisStore::key_prefix), and these commands, some of which only scripts use:
+///
+/// ```text
+/// ACL SETUSER app on >secret ~bottle.session:* resetchannels -@all
+///     +ping +time +echo +multi +exec
+///     +hgetall +hset +hdel +hmget +pexpire +unlink +renamenx +eval
+///     +hget +hkeys +hexists +exists +rename +hincrby +hsetnx
+/// ```
+///
+/// In a cluster also `asking` and `cluster|slots`; a pool that says what it is and looks at the server's settings does
+/// so with `client|setname`, `client|setinfo` and `info`, and does without.
 #[derive(Debug)]
 pub struct RedisStore {
     backend: Backend,
+    remote: Remote,
+    settings: Arc<Settings>,
+}
+
+/// Where the sessions are.
+#[derive(Debug)]
+enum Backend {
+    Pool(RedisPool),
+    Cluster(RedisCluster),
+}
+
+#[derive(Clone, Debug)]
+struct Settings {
     layout: Layout,
     former: Option<Layout>,
     prefix: Option<String>,
     caps: Caps,
+    in_cluster: bool,
     damaged: Damaged,
 }
 
 /// Who hears of records that are no sessions.
-#[derive(Default)]
-struct Damaged(RwLock<Vec<Arc<DamageObserver>>>);
+#[derive(Clone, Default)]
+struct Damaged(Arc<RwLock<Vec<Arc<DamageObserver>>>>);
 
 impl fmt::Debug for Damaged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,48 +98,14 @@ impl fmt::Debug for Damaged {
     }
 }
 
-/// What the scripts are sent to.
-#[derive(Debug)]
-enum Backend {
-    Pool(RedisPool),
-    Cluster(RedisCluster),
-}
-
-impl Backend {
-    /// One answer for each command. Where `ours` finds that a reply is not to its command, the connection
-    /// is closed.
-    fn send(
-        &self,
-        pipeline: &Pipeline,
-        repeat: Repeat,
-        limit: usize,
-        ours: impl Fn(usize, &RedisReply) -> bool,
-    ) -> Vec<Result<RedisReply>> {
-        let pool = match self {
-            Backend::Cluster(cluster) => return cluster.send_each(pipeline, repeat, limit, ours),
-            Backend::Pool(pool) => pool,
-        };
-        let all = |replies: &[RedisReply]| replies.iter().enumerate().all(|(at, r)| ours(at, r));
-        match pool.send_checked(pipeline, repeat, limit, all) {
-            Ok(replies) => replies.into_iter().map(Ok).collect(),
-            Err(error) => {
-                // The others get the same text, the last one its cause as well.
-                let others = (1..pipeline.len()).map(|_| Err(copy(&error)));
-                let mut failed: Vec<_> = others.collect();
-                failed.push(Err(error));
-                failed
-            }
-        }
-    }
-}
-
 /// How a session is written in Redis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Layout {
-    /// The key is `bottle.session:` and the SHA-256 of the id in hexadecimal, so that whoever reads Redis
-    /// or a dump of it can open no session. A hash holds the user's fields, and under the key `"\0"` the
-    /// time of creation, the time of the last save, the owner's mark, and the session's own idle limit.
+    /// The key is `bottle.session:` and the SHA-256 of the id in base64url, so that whoever reads Redis or a dump of it
+    /// can open no session. A hash holds the user's fields and the store's own, whose names begin with NUL: `"\0"`, the
+    /// proof that this is a session (version, owner's mark, time of creation), `"\0s"`, when and with which idle limit it was last
+    /// saved, and `"\0r"`, its own idle limit where it has one. A session with one short value takes less than 200 bytes of Redis.
     #[default]
     Default,
     /// What Python's bottle-session 1.0 writes, so that both share live sessions: the key is `session:` and
@@ -119,275 +124,134 @@ pub enum Layout {
 impl RedisStore {
     /// A store in the [default layout](Layout::Default) for sessions of at most 256 fields and 64 KiB.
     pub fn new(pool: RedisPool) -> RedisStore {
-        RedisStore::over(Backend::Pool(pool))
+        let remote = pool.remote();
+        RedisStore::over(Backend::Pool(pool), remote, false)
     }
 
     /// The same in a cluster.
     ///
-    /// In the default layout, the first two hexadecimal digits of what follows the prefix stand in braces, so
+    /// In the default layout, two hexadecimal digits of the id's digest stand in braces behind the prefix, so
     /// that an id can be renewed in one atomic step within one of 256 slots. With
     /// [`Layout::BottleSession`], whose keys are fixed, renewing an id tries some ten thousand new ones for
     /// one in the same slot, which takes some milliseconds.
     pub fn on_cluster(cluster: RedisCluster) -> RedisStore {
-        RedisStore::over(Backend::Cluster(cluster))
+        let remote = cluster.remote();
+        RedisStore::over(Backend::Cluster(cluster), remote, true)
     }
 
-    fn over(backend: Backend) -> RedisStore {
-        let (layout, former, prefix, caps) = (Layout::Default, None, None, Caps::default());
-        RedisStore { backend, layout, former, prefix, caps, damaged: Damaged::default() }
+    fn over(backend: Backend, remote: Remote, in_cluster: bool) -> RedisStore {
+        let settings = Settings {
+            layout: Layout::Default,
+            former: None,
+            prefix: None,
+            caps: Caps::default(),
+            in_cluster,
+            damaged: Damaged::default(),
+        };
+        RedisStore { backend, remote, settings: Arc::new(settings) }
+    }
+
+    fn set(mut self, set: impl FnOnce(&mut Settings)) -> RedisStore {
+        set(Arc::make_mut(&mut self.settings));
+        self
     }
 
     /// How sessions are written in Redis.
-    pub fn layout(mut self, layout: Layout) -> RedisStore {
-        self.layout = layout;
-        self
+    pub fn layout(self, layout: Layout) -> RedisStore {
+        self.set(|settings| settings.layout = layout)
     }
 
     /// Takes over the live sessions of another layout, for an app that leaves Python's bottle-session.
     ///
     /// A cookie that the new layout does not know is looked for in the old one; a session found there moves
     /// to the new layout in one atomic step and keeps its id, so that no request of this browser, not even one
-    /// on its way, loses it. Its creation counts from the move. New sessions, and those whose id is renewed,
+    /// on its way, loses it. Its creation counts from the move. What cannot be taken over, because it is not text or far
+    /// too large, stays where it is and is told as [damaged](crate::Event::Damaged). While Redis refuses to write, sessions are read where they are.
+    /// New sessions, and those whose id is renewed,
     /// have ids of the new kind. The way back does not exist: stop the Python processes first, as a session
     /// that moved is unknown to them. Once the longest lifetime has passed, remove this setting.
     ///
     /// Two plugins that take over from one database open each other's former sessions meanwhile, as they did in
     /// Python. Both keys are in one script, which a cluster cannot run.
-    pub fn migrate_from(mut self, former: Layout) -> RedisStore {
-        self.former = Some(former);
-        self
+    pub fn migrate_from(self, former: Layout) -> RedisStore {
+        self.set(|settings| settings.former = Some(former))
     }
 
     /// What the keys in Redis begin with: `bottle.session:`, or `session:` in
     /// [`Layout::BottleSession`], which is fixed in Python's. Stores of two plugins in one Redis need prefixes of
     /// their own, or an id from the cookie of one opens the same session in the other.
-    pub fn key_prefix(mut self, prefix: impl Into<String>) -> RedisStore {
-        self.prefix = Some(prefix.into());
-        self
+    pub fn key_prefix(self, prefix: impl Into<String>) -> RedisStore {
+        self.set(|settings| settings.prefix = Some(prefix.into()))
     }
 
-    /// How many fields one session holds at most. A record with more is no session.
-    pub fn max_fields(mut self, fields: usize) -> RedisStore {
-        self.caps.fields = fields;
-        self
+    /// How many fields one session holds at most. A record with more than four times as many is no session.
+    pub fn max_fields(self, fields: usize) -> RedisStore {
+        self.set(|settings| settings.caps.fields = fields)
     }
 
-    /// How many bytes the keys and values of one session have at most. A record with more is no session.
-    pub fn max_bytes(mut self, bytes: usize) -> RedisStore {
-        self.caps.bytes = bytes;
-        self
+    /// How many bytes the keys and values of one session have at most. A record with more than four times as many is no
+    /// session.
+    pub fn max_bytes(self, bytes: usize) -> RedisStore {
+        self.set(|settings| settings.caps.bytes = bytes)
     }
 
-    fn load_request(&self, load: &Load<'_>) -> Request {
-        let (scripts, key) = (Scripts::of(self.layout), self.key(load.id));
-        match self.former_key(load.id) {
-            Some(former) => self.request(&scripts.load_former, load, &[&key, &former]),
-            None => self.request(&scripts.load, load, &[&key]),
+    /// Carries these steps out and waits.
+    fn run<S: Step>(&self, steps: impl Iterator<Item = S>) -> Vec<S::Outcome> {
+        let mut steps: Vec<Steps<S>> = steps.map(|step| Steps::new([step])).collect();
+        let open = steps.iter_mut().filter(|steps| !steps.is_over());
+        let mut operations: Vec<_> = open.map(|steps| steps as &mut dyn Operation).collect();
+        self.remote.run(&mut operations);
+        steps.into_iter().flat_map(Steps::into_outcomes).collect()
+    }
+
+    fn operate(&self, load: &Load<'_>, operation: Atomic) -> Result<Done> {
+        let step = OperateStep::new(&self.settings, load, operation)?;
+        self.run(std::iter::once(step)).pop().unwrap_or_else(|| Err(desync()))
+    }
+}
+
+impl Settings {
+    fn prefix_of(&self, layout: Layout) -> &str {
+        match (layout, &self.prefix) {
+            (layout, Some(prefix)) if layout == self.layout => prefix,
+            (Layout::Default, _) => "bottle.session:",
+            (Layout::BottleSession, _) => "session:",
         }
     }
 
-    fn save_request(&self, save: &Save<'_>) -> Result<Request> {
-        self.check_keys(save.changes.fields.keys().map(String::as_str))?;
-        let mut keys = vec![self.key(save.id)];
-        let (action, to_mark) = match save.action {
-            Action::Create => ("create", String::new()),
-            Action::Update => ("update", String::new()),
-            Action::Rotate { to } => {
-                keys.push(self.key(to));
-                keys.extend(self.former_key(save.id));
-                ("rotate", to.mark())
-            }
-            Action::Destroy => {
-                keys.extend(self.former_key(save.id));
-                ("destroy", String::new())
-            }
-        };
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let load = Load { id: save.id, lifetimes: save.lifetimes };
-        let mut request = self.request(&Scripts::of(self.layout).save, &load, &keys);
-        let set =
-            || save.changes.fields.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
-        let removed = save.changes.fields.iter().filter(|(_, value)| value.is_none());
-        request
-            .command
-            .arg(action)
-            .arg(to_mark)
-            .arg(save.remember.map_or(String::new(), milliseconds))
-            .arg(u8::from(save.changes.cleared))
-            .arg(set().count());
-        for (key, value) in set() {
-            request.command.arg(key).arg(value);
-        }
-        for (key, _) in removed {
-            request.command.arg(key);
-        }
-        Ok(request)
-    }
-
-    /// Runs one operation. It is never repeated: its effect may have happened although no answer came.
-    fn operate(
-        &self,
-        load: &Load<'_>,
-        script: &'static Script,
-        arguments: &[&str],
-    ) -> Result<Reply> {
-        let mut request = self.request(script, load, &[&self.key(load.id)]);
-        request.command.arg(arguments);
-        let reply = only(self.send(vec![request], Repeat::Never))?;
-        match reply.status {
-            Status::Ok => Ok(reply),
-            Status::Gone | Status::Damaged => Err(gone()),
-            Status::Oversized => Err(self.caps.exceeded()),
-            // The field is the first argument of the only operation that says so.
-            Status::NotANumber => Err(not_a_number(arguments[0])),
-            Status::Stored | Status::Taken | Status::Foreign => Err(reply.unexpected()),
+    /// How long a record with this idle limit is kept. In bottle-session's layout each load starts it anew, as in Python.
+    fn kept_for(&self, idle: Duration) -> Duration {
+        match self.layout {
+            Layout::Default => Lifetimes { idle, absolute: None }.kept_for(None),
+            Layout::BottleSession => idle,
         }
     }
 
-    /// What all scripts get: whose session, how long it lives, and how large it may be.
-    fn request(&self, script: &'static Script, load: &Load<'_>, keys: &[&str]) -> Request {
-        let mark = load.id.mark();
-        let mut command = script.by_hash(keys);
-        command
-            .arg(&mark)
-            .arg(milliseconds(load.lifetimes.idle))
-            .arg(load.lifetimes.absolute.map_or(String::new(), milliseconds))
-            .arg(self.caps.fields)
-            .arg(self.caps.bytes);
-        Request { script, mark, command }
-    }
-
-    /// Sends all requests in one round trip; one more where Redis does not know the scripts.
-    fn send(&self, requests: Vec<Request>, repeat: Repeat) -> Vec<Result<Reply>> {
-        let mut pipeline = Pipeline::with_capacity(requests.len());
-        let mut expected = Vec::with_capacity(requests.len());
-        for Request { script, mark, command } in requests {
-            pipeline.add_command(command);
-            expected.push((script, mark));
-        }
-        let mut replies = self.exchange(&pipeline, &expected, repeat);
-        let unknown: Vec<usize> = replies
-            .iter()
-            .enumerate()
-            .filter_map(|(at, reply)| matches!(reply, Err(Failed::NoScript)).then_some(at))
-            .collect();
-        if !unknown.is_empty() {
-            let commands: Vec<&Cmd> = pipeline.cmd_iter().collect();
-            let mut again = Pipeline::with_capacity(unknown.len());
-            for at in &unknown {
-                again.add_command(expected[*at].0.by_text(commands[*at]));
-            }
-            let expected: Vec<_> = unknown.iter().map(|at| expected[*at].clone()).collect();
-            for (at, reply) in unknown.into_iter().zip(self.exchange(&again, &expected, repeat)) {
-                replies[at] = reply;
-            }
-        }
-        replies.into_iter().map(|reply| reply.map_err(Failed::into_error)).collect()
-    }
-
-    fn exchange(
-        &self,
-        pipeline: &Pipeline,
-        expected: &[Expected],
-        repeat: Repeat,
-    ) -> Vec<Result<Reply, Failed>> {
-        if expected.is_empty() {
-            return Vec::new();
-        }
-        let ours = |at: usize, reply: &RedisReply| match reply {
-            Ok(value) => {
-                let (script, mark) = &expected[at];
-                reply::belongs(value, mark, script.answer)
-            }
-            Err(_) => true,
-        };
-        let replies =
-            self.backend.send(pipeline, repeat, self.longest_replies(pipeline.len()), ours);
-        // One reply that is somebody else's means that none of them can be trusted; a foreign record
-        // concerns only its own session.
-        let in_step = expected.iter().zip(&replies).all(|((script, mark), reply)| match reply {
-            Ok(Ok(value)) => reply::echoes(value, mark, script.answer),
-            _ => true,
-        });
-        replies
-            .into_iter()
-            .map(|reply| match reply.map_err(Failed::Error)? {
-                _ if !in_step => Err(Failed::Error(reply::desync())),
-                Ok(value) => Reply::read(value).map_err(Failed::Error),
-                Err(error) if error.code() == "NOSCRIPT" => Err(Failed::NoScript),
-                Err(error) => Err(Failed::Error(server_error(&error))),
-            })
-            .collect()
-    }
-
-    /// More bytes than the scripts can send for so many sessions: each field has some bytes around it, each
-    /// reply its metadata, and an error its text.
-    fn longest_replies(&self, sessions: usize) -> usize {
-        let Caps { fields, bytes } = self.caps;
-        let longest = fields.saturating_mul(64).saturating_add(bytes).saturating_add(16 * 1024);
-        longest.saturating_mul(sessions)
-    }
-
-    fn key(&self, id: &SessionId) -> String {
-        let key = key(self.layout, self.prefix.as_deref(), id);
-        match (&self.backend, self.layout) {
-            (Backend::Cluster(_), Layout::Default) => {
-                let (before, hash) = key.split_at(key.len() - id.key().len());
-                format!("{before}{{{}}}{}", &hash[..2], &hash[2..])
-            }
-            _ => key,
-        }
-    }
-
-    fn former_key(&self, id: &SessionId) -> Option<String> {
+    fn former_key(&self, id: &SessionId) -> Option<Key> {
         let former = self.former.filter(|former| id.format() == id_format(*former))?;
-        Some(key(former, None, id))
+        Some(Key::new(self, former, id))
     }
 
-    fn check_keys<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Result<()> {
-        let reserved = |key: &&str| self.layout == Layout::Default && key.starts_with(RESERVED);
-        match keys.into_iter().find(reserved) {
-            None => Ok(()),
-            Some(key) => Err(Error::new(
-                ErrorKind::Session,
-                format!("session field {key:?} cannot be stored: a key must not begin with NUL"),
-            )),
+    /// A hash without fields is no key in Redis; the default layout always has its proof.
+    fn keeps_empty(&self) -> bool {
+        self.layout != Layout::BottleSession
+    }
+
+    fn check_key(&self, key: &str) -> Result<()> {
+        if self.layout != Layout::Default || !key.starts_with('\0') {
+            return Ok(());
         }
+        Err(Error::new(
+            ErrorKind::Session,
+            format!("session field {key:?} cannot be stored: a key must not begin with NUL"),
+        ))
     }
 
-    fn loaded(&self, id: &SessionId, mut reply: Reply) -> Result<Option<Record>> {
-        let why = match reply.status {
-            Status::Ok => match reply.record(self.layout)? {
-                Some(record) => return Ok(Some(record)),
-                None => "is not text".to_owned(),
-            },
-            Status::Gone => return Ok(None),
-            Status::Damaged => "has no metadata of ours".to_owned(),
-            Status::Oversized => {
-                let Caps { fields, bytes } = self.caps;
-                format!("is larger than {fields} fields or {bytes} bytes")
-            }
-            Status::Stored | Status::Taken | Status::NotANumber | Status::Foreign => {
-                return Err(reply.unexpected());
-            }
-        };
-        let text = format!("{id:?} is no session: its record in redis {why}");
-        let error = Error::new(ErrorKind::Session, text);
+    fn tell_of_damage(&self, damage: &Error) {
         // Not while they are locked: what an observer does is its own affair.
         let observers =
             self.damaged.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        observers.iter().for_each(|observer| observer(&error));
-        Ok(None)
-    }
-
-    fn saved(&self, reply: Reply) -> Result<Saved> {
-        match reply.status {
-            Status::Stored => Ok(Saved::Stored),
-            Status::Gone | Status::Damaged => Ok(Saved::Gone),
-            Status::Oversized => Err(self.caps.exceeded()),
-            Status::Taken => Err(id_taken()),
-            Status::Ok | Status::NotANumber | Status::Foreign => Err(reply.unexpected()),
-        }
+        observers.iter().for_each(|observer| observer(damage));
     }
 }
 
@@ -401,61 +265,68 @@ impl SessionStore for RedisStore {
     }
 
     fn increment(&self, load: &Load<'_>, key: &str, by: i64) -> Result<i64> {
-        self.check_keys([key])?;
-        let script = &Scripts::of(self.layout).increment;
-        self.operate(load, script, &[key, &by.to_string()])?.integer()
+        match self.operate(load, Atomic::Increment(key.to_owned(), by))? {
+            Done::Number(sum) => Ok(sum),
+            _ => Err(desync()),
+        }
     }
 
     fn take(&self, load: &Load<'_>, keys: &[&str]) -> Result<Vec<Option<String>>> {
-        self.check_keys(keys.iter().copied())?;
-        self.operate(load, &Scripts::of(self.layout).take, keys)?.texts()
+        let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+        match self.operate(load, Atomic::Take(keys))? {
+            Done::Values(values) => Ok(values),
+            _ => Err(desync()),
+        }
     }
 
     fn set_if_absent(&self, load: &Load<'_>, key: &str, value: &str) -> Result<bool> {
-        self.check_keys([key])?;
-        let script = &Scripts::of(self.layout).set_if_absent;
-        Ok(self.operate(load, script, &[key, value])?.integer()? == 1)
+        match self.operate(load, Atomic::SetIfAbsent(key.to_owned(), value.to_owned()))? {
+            Done::Number(set) => Ok(set == 1),
+            _ => Err(desync()),
+        }
     }
 
     fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Option<Record>>> {
-        let requests = batch.iter().map(|load| self.load_request(load)).collect();
-        let replies = self.send(requests, Repeat::Idempotent);
-        let records = batch.iter().zip(replies);
-        records.map(|(load, reply)| self.loaded(load.id, reply?)).collect()
+        self.run(batch.iter().map(|load| LoadStep::new(&self.settings, load)))
     }
 
     fn save_many(&self, batch: &[Save<'_>]) -> Vec<Result<Saved>> {
-        // Another session's update would not become repeatable by being in a batch with a creation.
-        let repeat = match batch.iter().any(|save| save.action == Action::Update) {
-            true => Repeat::Never,
-            false => Repeat::Idempotent,
-        };
-        let (mut requests, mut answers) = (Vec::with_capacity(batch.len()), Vec::new());
-        for save in batch {
-            answers.push(self.save_request(save).map(|request| requests.push(request)));
+        // One session more than once: what comes later finds done what came before, also where that took two round
+        // trips.
+        let (mut saved, mut start, mut seen) = (Vec::with_capacity(batch.len()), 0, HashSet::new());
+        for end in 0..=batch.len() {
+            let ids = batch.get(end).map(|save| match save.action {
+                Action::Rotate { to } => [save.id, to],
+                _ => [save.id; 2],
+            });
+            if ids.is_none_or(|ids| ids.iter().any(|id| seen.contains(id))) {
+                let part = batch[start..end].iter();
+                saved.extend(self.run(part.map(|save| SaveStep::new(&self.settings, save))));
+                (start, seen) = (end, HashSet::new());
+            }
+            seen.extend(ids.into_iter().flatten());
         }
-        let mut replies = self.send(requests, repeat).into_iter();
-        let answer = |sent: Result<()>| {
-            sent?;
-            replies
-                .next()
-                .unwrap_or_else(|| Err(reply::desync()))
-                .and_then(|reply| self.saved(reply))
-        };
-        answers.into_iter().map(answer).collect()
+        saved
+    }
+
+    fn pipelined(&self) -> Option<&dyn PipelinedStore> {
+        Some(self)
+    }
+
+    fn caps(&self) -> Caps {
+        self.settings.caps
     }
 
     fn id_format(&self) -> IdFormat {
-        id_format(self.layout)
+        id_format(self.settings.layout)
     }
 
     fn keeps_empty(&self) -> bool {
-        // A hash without fields is no key in Redis; the default layout always has its metadata.
-        self.layout != Layout::BottleSession
+        self.settings.keeps_empty()
     }
 
     fn former_id_format(&self) -> Option<IdFormat> {
-        self.former.map(id_format)
+        self.settings.former.map(id_format)
     }
 
     fn on_breaker(&self, observer: BreakerObserver) {
@@ -466,25 +337,23 @@ impl SessionStore for RedisStore {
     }
 
     fn on_damage(&self, observer: DamageObserver) {
-        let mut observers = self.damaged.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        observers.push(Arc::new(observer));
+        let observers = &self.settings.damaged.0;
+        observers.write().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Arc::new(observer));
     }
 
     fn can_move(&self, from: &SessionId, to: &SessionId) -> bool {
-        match &self.backend {
-            Backend::Pool(_) => true,
-            Backend::Cluster(_) => slot(self.key(from).as_bytes()) == slot(self.key(to).as_bytes()),
-        }
+        let slot_of = |id| slot(&Key::new(&self.settings, self.settings.layout, id).name);
+        !self.settings.in_cluster || slot_of(from) == slot_of(to)
     }
 
     fn check(&self, lifetimes: &Lifetimes) -> Result<()> {
         let refuse = |message: &str| Err(Error::new(ErrorKind::Config, message));
-        match (self.layout, self.former) {
+        match (self.settings.layout, self.settings.former) {
             (Layout::BottleSession, _) if lifetimes.absolute.is_some() => refuse(
                 "Layout::BottleSession has no place for the time of creation, so it cannot keep an \
                  absolute limit (max_age); leave the limit out, or use Layout::Default",
             ),
-            (_, Some(_)) if matches!(self.backend, Backend::Cluster(_)) => refuse(
+            (_, Some(_)) if self.settings.in_cluster => refuse(
                 "RedisStore::migrate_from moves a session from one key to another in one step, which a \
                  cluster cannot do; migrate before the move to a cluster",
             ),
@@ -501,30 +370,20 @@ impl SessionStore for RedisStore {
     }
 }
 
-/// One call of a script on its way.
-struct Request {
-    script: &'static Script,
-    mark: String,
-    command: Cmd,
-}
+impl PipelinedStore for RedisStore {
+    fn remote(&self) -> &Remote {
+        &self.remote
+    }
 
-/// What a reply is held against: the script that was called, and whose session it was for.
-type Expected = (&'static Script, String);
+    fn load_operation(
+        &self,
+        batch: &[Load<'_>],
+    ) -> Box<dyn StoreOperation<Result<Option<Record>>>> {
+        Box::new(Steps::new(batch.iter().map(|load| LoadStep::new(&self.settings, load))))
+    }
 
-enum Failed {
-    NoScript,
-    Error(Error),
-}
-
-impl Failed {
-    fn into_error(self) -> Error {
-        match self {
-            Failed::Error(error) => error,
-            Failed::NoScript => Error::new(
-                ErrorKind::Redis,
-                "redis does not know a script that it was just given; are EVAL and EVALSHA allowed?",
-            ),
-        }
+    fn save_operation(&self, batch: &[Save<'_>]) -> Box<dyn StoreOperation<Result<Saved>>> {
+        Box::new(Steps::new(batch.iter().map(|save| SaveStep::new(&self.settings, save))))
     }
 }
 
@@ -535,19 +394,46 @@ fn id_format(layout: Layout) -> IdFormat {
     }
 }
 
-fn key(layout: Layout, prefix: Option<&str>, id: &SessionId) -> String {
-    match layout {
-        Layout::Default => prefix.unwrap_or("bottle.session:").to_owned() + &id.key(),
-        Layout::BottleSession => prefix.unwrap_or("session:").to_owned() + &id.expose_uuid(),
-    }
-}
-
-/// For PEXPIRE; rounded up, so that no lifetime becomes none.
-fn milliseconds(time: Duration) -> String {
-    time.min(LONGEST).as_nanos().div_ceil(1_000_000).to_string()
-}
-
 /// One answer for one request.
 fn only<T>(answers: Vec<Result<T>>) -> Result<T> {
-    answers.into_iter().next().unwrap_or_else(|| Err(reply::desync()))
+    answers.into_iter().next().unwrap_or_else(|| Err(desync()))
+}
+
+/// The error of a reply that is not the one to our request.
+fn desync() -> Error {
+    Error::new(
+        ErrorKind::Desync,
+        "redis gave a reply that is none to the session's request; the connection was closed",
+    )
+}
+
+fn foreign() -> Error {
+    Error::new(
+        ErrorKind::Desync,
+        "the session's record in redis is marked as another session's; the connection was closed",
+    )
+}
+
+fn newer() -> Error {
+    Error::new(
+        ErrorKind::Config,
+        "the session's record in redis was written by a newer version of bottle-session; bring this \
+         program up to that version too, or keep the two apart with key_prefix",
+    )
+}
+
+/// The error of what Redis refused. Where it does not let us use a command, that is a matter of its settings.
+fn refused(line: &[u8]) -> Error {
+    let (error, text) = (refusal(line), String::from_utf8_lossy(line));
+    let unknown = text.contains("nknown command") || text.contains("nknown Redis command");
+    if !unknown && !error.to_string().starts_with("Redis: NOPERM") {
+        return error;
+    }
+    Error::new(
+        ErrorKind::Config,
+        format!(
+            "{error}; sessions need the commands that the documentation of RedisStore lists: allow them \
+             (ACL), and under their own names (rename-command)"
+        ),
+    )
 }

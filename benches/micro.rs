@@ -1,0 +1,254 @@
+//! What the parts of one request take: `cargo bench --bench micro`, or `cargo bench --bench micro -- session` for
+//! some of them. Finding a route among many has a benchmark of its own, `router`.
+
+use bottle_session::http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
+use bottle_session::http::uri::PathAndQuery;
+use bottle_session::http::{Method, StatusCode, Version};
+use bottle_session::{App, Cookie, Request, ResponseHead, Service, Session, SessionPlugin};
+use divan::{Bencher, black_box};
+
+// The parser needs nothing else of the crate, which does not export it.
+#[path = "../src/server/http1/mod.rs"]
+#[allow(dead_code, unused_imports)]
+mod http1;
+
+fn main() {
+    // Many at once, as one takes no longer than a few ticks of the clock.
+    divan::Divan::from_args().sample_size(64).main();
+}
+
+/// A request as a server makes it.
+fn request(path: &'static str, cookie: Option<&HeaderValue>) -> Request {
+    let mut headers = HeaderMap::new();
+    if let Some(cookie) = cookie {
+        headers.insert(COOKIE, cookie.clone());
+    }
+    Request::new(Method::GET, PathAndQuery::from_static(path)).with_headers(headers)
+}
+
+/// From the request to the answer, without a socket.
+fn serve(
+    bencher: Bencher<'_, '_>,
+    service: &Service,
+    path: &'static str,
+    cookie: Option<&HeaderValue>,
+) {
+    assert_eq!(service.handle(request(path, cookie)).status(), 200, "{path}");
+    bencher
+        .with_inputs(|| request(path, cookie))
+        .bench_values(|request| service.handle(black_box(request)));
+}
+
+mod dispatch {
+    use super::*;
+
+    fn service() -> Service {
+        let mut app = App::new();
+        app.get("/none", || "hello");
+        app.get("/two/<name>/<id:int>", |name: &str, id: i64| {
+            black_box((name, id));
+            "hello"
+        });
+        app.get(
+            "/four/<name>/<id:int>",
+            |request: &Request, name: &str, head: &mut ResponseHead, id: i64| {
+                black_box((request, name, head, id));
+                "hello"
+            },
+        );
+        app.build().expect("an app")
+    }
+
+    #[divan::bench]
+    fn no_arguments(bencher: Bencher<'_, '_>) {
+        serve(bencher, &service(), "/none", None);
+    }
+
+    #[divan::bench]
+    fn two_arguments(bencher: Bencher<'_, '_>) {
+        serve(bencher, &service(), "/two/Ada/7", None);
+    }
+
+    #[divan::bench]
+    fn four_arguments(bencher: Bencher<'_, '_>) {
+        serve(bencher, &service(), "/four/Ada/7", None);
+    }
+}
+
+mod cookies {
+    use super::*;
+
+    #[divan::bench]
+    fn one_of_five(bencher: Bencher<'_, '_>) {
+        let header = HeaderValue::from_static(
+            "theme=dark; _ga=GA1.2.1234567890.1234567890; lang=en%2DGB; seen=1; \
+             bottle.session=q83vEjRWeJASNFZ4kBI0VniQEjRWeJASNFZ4kBI0VniQ",
+        );
+        bencher.with_inputs(|| request("/", Some(&header))).bench_refs(|request| {
+            request.cookie(black_box("bottle.session")).expect("the cookie").len()
+        });
+    }
+
+    #[divan::bench]
+    fn an_answer_that_sets_one(bencher: Bencher<'_, '_>) {
+        let mut app = App::new();
+        app.get("/", |head: &mut ResponseHead| {
+            let cookie = Cookie::build(("name", "Ada Lovelace")).path("/").http_only(true).build();
+            head.set_cookie(cookie).expect("a cookie");
+            "hello"
+        });
+        serve(bencher, &app.build().expect("an app"), "/", None);
+    }
+}
+
+/// The reply to HGETALL of a session with five values, and the nonce behind it.
+mod codec {
+    use super::*;
+    use bottle_session::__private::count_strings;
+
+    fn replies() -> Vec<u8> {
+        let mut bytes = b"*10\r\n".to_vec();
+        for word in ["name", "Ada Lovelace", "born", "1815", "cart", "7", "lang", "en", "seen", "1"]
+        {
+            bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        }
+        bytes.extend_from_slice(b"$32\r\n0123456789abcdef0123456789abcdef\r\n");
+        bytes
+    }
+
+    #[divan::bench]
+    fn ours(bencher: Bencher<'_, '_>) {
+        let bytes = replies();
+        assert_eq!(count_strings(&bytes, 2), Some(11));
+        bencher.bench(|| count_strings(black_box(&bytes), 2));
+    }
+
+    #[divan::bench]
+    fn the_redis_crates(bencher: Bencher<'_, '_>) {
+        let bytes = replies();
+        bencher.bench(|| {
+            let (mut input, mut parser) = (black_box(&bytes[..]), redis::Parser::new());
+            [(); 2].map(|()| parser.parse_value(&mut input).expect("a reply"))
+        });
+    }
+}
+
+mod ids {
+    use super::*;
+    use bottle_session::{IdFormat, SessionId};
+
+    const ID: &str = "q83vEjRWeJASNFZ4kBI0VniQEjRWeJASNFZ4kBI0VnQ";
+
+    #[divan::bench]
+    fn parse() -> Option<SessionId> {
+        SessionId::parse(black_box(ID), IdFormat::Base64Url)
+    }
+
+    #[divan::bench]
+    fn key_in_the_store(bencher: Bencher<'_, '_>) {
+        let id = SessionId::parse(ID, IdFormat::Base64Url).expect("an id");
+        bencher.bench(|| black_box(&id).key());
+    }
+}
+
+/// On the memory store: what is left is the work of plugin and store.
+mod session {
+    use super::*;
+
+    fn service() -> Service {
+        let mut app = App::new();
+        app.install(SessionPlugin::new().in_memory()).expect("a plugin");
+        app.get("/nothing", |session: &mut Session| if session.is_new() { "new" } else { "known" });
+        app.get("/create", |session: &mut Session| session.set("name", "Ada"));
+        app.get("/read", |session: &mut Session| session.get("name").expect("a name").to_owned());
+        app.get("/change", |session: &mut Session| {
+            let count = session.parse("count").unwrap_or(0u64) + 1;
+            session.set("count", count);
+        });
+        app.build().expect("an app")
+    }
+
+    fn logged_in(service: &Service) -> HeaderValue {
+        let answer = service.handle(request("/create", None));
+        let cookie = answer.headers()[SET_COOKIE].to_str().expect("a cookie");
+        HeaderValue::from_str(cookie.split(';').next().expect("a pair")).expect("a header")
+    }
+
+    #[divan::bench]
+    fn stranger_who_stores_nothing(bencher: Bencher<'_, '_>) {
+        serve(bencher, &service(), "/nothing", None);
+    }
+
+    #[divan::bench]
+    fn load(bencher: Bencher<'_, '_>) {
+        let service = service();
+        serve(bencher, &service, "/read", Some(&logged_in(&service)));
+    }
+
+    #[divan::bench]
+    fn load_change_and_save(bencher: Bencher<'_, '_>) {
+        let service = service();
+        serve(bencher, &service, "/change", Some(&logged_in(&service)));
+    }
+
+    // The store is bounded, and each sample makes sessions that stay.
+    #[divan::bench(sample_count = 50)]
+    fn create(bencher: Bencher<'_, '_>) {
+        serve(bencher, &service(), "/create", None);
+    }
+}
+
+mod http {
+    use super::*;
+    use crate::http1::{Delivery, HeadLimits, Parsed, parse_head, write_head};
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 64 * 1024, target: 8 * 1024, fields: 100 };
+    const SHORT: &[u8] = b"GET /read HTTP/1.1\r\nHost: 127.0.0.1:8888\r\n\
+        Cookie: bottle.session=q83vEjRWeJASNFZ4kBI0VniQEjRWeJASNFZ4kBI0VnQ\r\n\r\n";
+    const BROWSER: &[u8] = b"GET /item/7?page=3 HTTP/1.1\r\nHost: www.example.org\r\n\
+        User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
+        Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
+        Accept-Language: en-GB,en;q=0.7,de;q=0.3\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n\
+        Referer: https://www.example.org/list?page=3\r\nConnection: keep-alive\r\n\
+        Cookie: theme=dark; bottle.session=q83vEjRWeJASNFZ4kBI0VniQEjRWeJASNFZ4kBI0VnQ\r\n\
+        Upgrade-Insecure-Requests: 1\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\n\
+        Sec-Fetch-Site: same-origin\r\nSec-Fetch-User: ?1\r\nPriority: u=0, i\r\n\r\n";
+
+    fn parse(head: &[u8]) -> Box<http1::Head> {
+        match parse_head(black_box(head), &LIMITS) {
+            Ok(Parsed::Complete(head)) => head,
+            _ => panic!("no head"),
+        }
+    }
+
+    #[divan::bench]
+    fn parse_a_short_head() -> Box<http1::Head> {
+        parse(SHORT)
+    }
+
+    #[divan::bench]
+    fn parse_the_head_of_a_browser() -> Box<http1::Head> {
+        parse(BROWSER)
+    }
+
+    #[divan::bench]
+    fn write_a_head(bencher: Bencher<'_, '_>) {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert("vary", HeaderValue::from_static("Cookie"));
+        let mut out = Vec::with_capacity(1024);
+        bencher.bench_local(|| {
+            out.clear();
+            let delivery = Delivery::Length(5);
+            write_head(
+                &mut out,
+                StatusCode::OK,
+                black_box(&headers),
+                delivery,
+                Version::HTTP_11,
+                true,
+            );
+            out.len()
+        });
+    }
+}

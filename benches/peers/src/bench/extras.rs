@@ -1,0 +1,274 @@
+//! What does not fit into cells.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use super::http::Client;
+use super::load::{Figures, Load};
+use super::options::{Extra, Server};
+use super::redis::Proxy;
+use super::report::{Table, digits, median, thousands};
+use super::running::Running;
+use super::{Bench, FOLDER};
+use crate::Failure;
+
+/// Microseconds in each direction: a Redis 20 ms away.
+const VERY_FAR: u32 = 10_000;
+const READERS: usize = 64;
+const SLEEPERS: usize = 100;
+const IDLE: usize = 10_000;
+const RECORDS: usize = 1000;
+/// A database that no cell uses.
+const DATABASE: usize = 30;
+
+pub fn run(bench: &mut Bench) -> Result<Vec<Table>, Failure> {
+    let mut tables = Vec::new();
+    for extra in bench.options.extras.clone() {
+        // Many threads and connections have no place in a quick look.
+        if bench.options.quick && matches!(extra, Extra::Sleeping | Extra::Idle) {
+            continue;
+        }
+        eprintln!("{extra}");
+        let table = match extra {
+            Extra::Waiting => waiting(bench)?,
+            Extra::Sleeping => sleeping(bench)?,
+            Extra::Idle => idle(bench)?,
+            Extra::Record => record(bench)?,
+            Extra::Commands => commands(bench)?,
+        };
+        tables.extend((!table.rows.is_empty()).then_some(table));
+    }
+    Ok(tables)
+}
+
+impl Bench {
+    /// Those of `servers` that are to be measured, each anew on a database of its own.
+    fn start(&mut self, servers: &[Server], redis: u16) -> Result<Vec<Running>, Failure> {
+        self.redis.flush(DATABASE)?;
+        let chosen = servers.iter().filter(|server| self.options.servers.contains(server));
+        chosen.map(|server| Running::start(*server, redis, DATABASE)).collect()
+    }
+}
+
+/// Plain requests at 8 connections, with and without something else that the server has to do.
+fn beside(
+    bench: &Bench,
+    running: &[Running],
+    others: impl Fn(&Running) -> Load,
+    title: String,
+) -> Result<Table, Failure> {
+    let seconds = bench.options.seconds;
+    let mut measured: Vec<[Vec<Figures>; 2]> = running.iter().map(|_| Default::default()).collect();
+    for round in 0..bench.options.rounds {
+        for n in 0..running.len() {
+            let n = (n + round) % running.len();
+            let port = running[n].port;
+            let plain = Load { port, path: "/plain", connections: 8, seconds, script: None };
+            measured[n][0].push(plain.run()?);
+            let others = others(&running[n]);
+            let figures = thread::scope(|scope| {
+                let others = scope.spawn(|| others.run());
+                // Until all of them are under way.
+                thread::sleep(Duration::from_millis(300));
+                let figures = plain.run();
+                others.join().map_err(|_| "a thread panicked")??;
+                figures
+            });
+            measured[n][1].push(figures?);
+        }
+    }
+    let rows = running.iter().zip(&measured).map(|(running, measured)| {
+        let of = |figures: &[Figures], value: fn(&Figures) -> f64| {
+            median(figures.iter().map(value).collect())
+        };
+        let [alone, beside] = measured
+            .each_ref()
+            .map(|figures| (of(figures, |each| each.per_second), of(figures, |each| each.p99_ms)));
+        vec![
+            running.server.to_string(),
+            format!("{} ({:.3})", thousands(alone.0), alone.1),
+            format!("{} ({:.3})", thousands(beside.0), beside.1),
+            format!("{:.2}", beside.1 / alone.1),
+        ]
+    });
+    let head = ["server", "alone", "beside them", "p99 as a multiple"];
+    Ok(Table { title, head: head.map(str::to_owned).to_vec(), rows: rows.collect() })
+}
+
+fn waiting(bench: &mut Bench) -> Result<Table, Failure> {
+    let proxy = Proxy::start(bench.redis.port, VERY_FAR, FOLDER)?;
+    let mut running = bench.start(&Server::SLEEPING, proxy.port)?;
+    for running in &mut running {
+        running.log_in()?;
+    }
+    let seconds = bench.options.seconds + 1;
+    let readers = |running: &Running| Load {
+        port: running.port,
+        path: "/read",
+        connections: READERS,
+        seconds,
+        script: Some(running.script()),
+    };
+    let title = format!(
+        "Plain requests per second at 8 connections (p99 in ms), while {READERS} others read sessions from a Redis \
+         20 ms away:"
+    );
+    beside(bench, &running, readers, title)
+}
+
+fn sleeping(bench: &mut Bench) -> Result<Table, Failure> {
+    let running = bench.start(&Server::SLEEPING, bench.redis.port)?;
+    let seconds = bench.options.seconds + 1;
+    let sleepers = |running: &Running| Load {
+        port: running.port,
+        path: "/sleep",
+        connections: SLEEPERS,
+        seconds,
+        script: None,
+    };
+    let title = format!(
+        "Plain requests per second at 8 connections (p99 in ms), while {SLEEPERS} others sleep a second each:"
+    );
+    beside(bench, &running, sleepers, title)
+}
+
+/// Processes that have served nothing else.
+fn idle(bench: &mut Bench) -> Result<Table, Failure> {
+    const HELLO: &[u8] = b"GET /plain HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut rows = Vec::new();
+    for running in bench.start(&Server::SLEEPING, bench.redis.port)? {
+        let mut open = Vec::with_capacity(IDLE);
+        for _ in 0..IDLE {
+            let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, running.port))?;
+            connection.write_all(HELLO)?;
+            let mut answer = [0; 1024];
+            let length = connection.read(&mut answer)?;
+            if !answer[..length].starts_with(b"HTTP/1.1 200 ") {
+                return Err(format!("{} does not answer", running.server).into());
+            }
+            open.push(connection);
+        }
+        let mib = running.process.memory() as f64 / 1024.0;
+        rows.push(vec![running.server.to_string(), digits(mib)]);
+    }
+    Ok(Table {
+        title: format!("MiB of memory with {IDLE} idle connections:"),
+        head: ["server", "MiB"].map(str::to_owned).to_vec(),
+        rows,
+    })
+}
+
+/// The bytes of Redis for a session with one short value.
+fn record(bench: &mut Bench) -> Result<Table, Failure> {
+    let mut rows = Vec::new();
+    for server in bench.options.servers.clone() {
+        if server == Server::Memory {
+            continue;
+        }
+        for running in bench.start(&[server], bench.redis.port)? {
+            let mut client = Client::new(running.port);
+            // Until the buffers of connections are as large as they become.
+            for _ in 0..RECORDS / 10 {
+                client.create("Ada")?;
+            }
+            let (bytes, keys) = (bench.redis.bytes()?, bench.redis.keys(DATABASE)?);
+            for _ in 0..RECORDS {
+                client.create("Ada")?;
+            }
+            let keys = bench.redis.keys(DATABASE)? - keys;
+            let bytes = bench.redis.bytes()?.saturating_sub(bytes);
+            rows.push(vec![
+                server.to_string(),
+                bench.redis.bytes_of_a_key(DATABASE)?.to_string(),
+                format!("{:.0}", bytes as f64 / RECORDS as f64),
+                digits(keys as f64 / RECORDS as f64),
+            ]);
+        }
+    }
+    let title = format!(
+        "Bytes of Redis for a session with one short value: the key by itself (MEMORY USAGE), and all that grows with \
+         {RECORDS} more sessions, tables of keys and lifetimes included:"
+    );
+    let head = ["server", "MEMORY USAGE", "all", "keys"];
+    Ok(Table { title, head: head.map(str::to_owned).to_vec(), rows })
+}
+
+/// What one request of each kind sends to Redis, as MONITOR shows it.
+fn commands(bench: &mut Bench) -> Result<Table, Failure> {
+    let mut rows = Vec::new();
+    for server in bench.options.servers.clone() {
+        if server == Server::Memory {
+            continue;
+        }
+        for running in bench.start(&[server], bench.redis.port)? {
+            let mut client = Client::new(running.port);
+            // The first requests open connections.
+            let cookie = client.create("Ada")?;
+            for path in ["/read", "/change"] {
+                client.text(path, &cookie)?;
+            }
+            let mut monitor = Monitor::start(bench.redis.port)?;
+            for path in ["/plain", "/create/Ada", "/read", "/change"] {
+                let cookie = if path == "/read" || path == "/change" { &cookie } else { "" };
+                let answer = client.get(path, cookie)?;
+                let mut sent = monitor.commands()?;
+                if sent.is_empty() {
+                    sent.push("nothing".to_owned());
+                }
+                let cookie = if answer.cookie.is_empty() { "" } else { "yes" };
+                rows.push(vec![
+                    server.to_string(),
+                    path.to_owned(),
+                    sent.join("; "),
+                    cookie.to_owned(),
+                ]);
+            }
+        }
+    }
+    let head = ["server", "request", "sent to Redis", "sets a cookie"];
+    Ok(Table {
+        title: "What one request sends to Redis (MONITOR):".to_owned(),
+        head: head.map(str::to_owned).to_vec(),
+        rows,
+    })
+}
+
+struct Monitor(BufReader<TcpStream>);
+
+impl Monitor {
+    fn start(redis: u16) -> Result<Monitor, Failure> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, redis))?;
+        stream.write_all(b"MONITOR\r\n")?;
+        // How long nothing must come until all has come.
+        stream.set_read_timeout(Some(Duration::from_millis(300)))?;
+        let mut monitor = Monitor(BufReader::new(stream));
+        monitor.commands()?;
+        Ok(monitor)
+    }
+
+    /// What has been sent since the last call.
+    fn commands(&mut self) -> Result<Vec<String>, Failure> {
+        let mut commands = Vec::new();
+        loop {
+            let mut line = String::new();
+            match self.0.read_line(&mut line) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(commands),
+                done => done?,
+            };
+            // +1764421860.1 [30 127.0.0.1:1] "GET" "key"; what a script calls is from lua.
+            if let Some((from, command)) = line.trim_end().split_once("] ") {
+                let from = if from.ends_with("lua") { "(script) " } else { "" };
+                commands.push(format!("{from}{}", shown(command)));
+            }
+        }
+    }
+}
+
+/// The command and what it is about, without the values that differ each time.
+fn shown(command: &str) -> String {
+    let words = command.split("\" \"").map(|word| word.trim_matches('"'));
+    let words = words.map(|word| if word.len() > 24 { "…" } else { word });
+    words.collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}

@@ -1,0 +1,32 @@
+//! `peers bench [OPTIONS]` measures the servers side by side, as `benches/run.sh` has it do; `peers bench --help`
+//! lists the options. `peers serve SERVER ADDRESS REDIS_URL` is one of the servers, and `peers delay LISTEN TARGET
+//! MICROSECONDS` the proxy that puts Redis farther away.
+
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+mod bench;
+mod delay;
+mod servers;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["bench", ref options @ ..] => bench::run(options),
+        ["serve", "ours", address, redis] => servers::ours::serve(address, redis),
+        ["serve", "memory", address, _] => servers::ours::serve_from_memory(address),
+        ["serve", "axum", address, redis] => servers::axum::serve(address, redis),
+        ["serve", "actix", address, redis] => servers::actix::serve(address, redis),
+        ["serve", "tiny_http", address, redis] => servers::tiny_http::serve(address, redis),
+        ["delay", listen, target, microseconds] => {
+            delay::serve(listen, target, Duration::from_micros(microseconds.parse()?))
+        }
+        _ => Err("usage: peers bench [OPTIONS] | serve SERVER ADDRESS REDIS_URL | \
+                  delay LISTEN TARGET MICROSECONDS"
+            .into()),
+    }
+}

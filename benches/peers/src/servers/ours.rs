@@ -1,0 +1,38 @@
+use bottle_session::server::native::Native;
+use bottle_session::{App, Server, Session, SessionPlugin, ShutdownHandle};
+
+use super::{LIFETIME, SLEEP};
+use crate::Failure;
+
+pub fn serve(address: &str, redis: &str) -> Result<(), Failure> {
+    serve_with(address, SessionPlugin::new().url(redis))
+}
+
+pub fn serve_from_memory(address: &str) -> Result<(), Failure> {
+    serve_with(address, SessionPlugin::new().in_memory())
+}
+
+fn serve_with(address: &str, sessions: SessionPlugin) -> Result<(), Failure> {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let mut app = App::new();
+    app.install(sessions.cookie_lifetime(LIFETIME))?;
+    app.get("/plain", || "hello");
+    app.get("/create/<name>", |session: &mut Session, name: &str| {
+        session.set("name", name);
+        "created"
+    });
+    app.get("/read", |session: &mut Session| {
+        format!("Hello, {}", session.get("name").unwrap_or("?"))
+    });
+    app.get("/change", |session: &mut Session| {
+        let count = session.parse("count").unwrap_or(0) + 1;
+        session.set("count", count);
+        count.to_string()
+    });
+    app.get("/count", |session: &mut Session| session.parse("count").unwrap_or(0).to_string());
+    app.get("/sleep", || {
+        std::thread::sleep(SLEEP);
+        "slept"
+    });
+    Ok(Native::bind(address)?.serve(app.build()?, &ShutdownHandle::new())?)
+}

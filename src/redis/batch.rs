@@ -1,0 +1,399 @@
+//! Operations that go to Redis in one pipeline, as bytes: what is sent, and which bytes of the reply are whose.
+//!
+//! Each pipeline ends with an `ECHO` of a nonce that was never said before, and once a second with `TIME` before it. No
+//! reply is believed until as many have come as were asked for and the nonce is in its place: a connection that is out of step by one reply, an error
+//! of the server or of ours, shows here and not in somebody else's session.
+
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::errors::refusal;
+use super::resp::{Garbage, Replies, Reply, end_of};
+use crate::Error;
+use crate::pipeline::operation::{Answer, Operation, Progress, RemoteClock, Round};
+
+/// What `TIME`, `ECHO`, an error in their place and the frames of replies have at most.
+const OVERHEAD: usize = 16 * 1024;
+
+/// For how long the server's clock is known by its last word and the time since.
+const CLOCK_IS_GOOD: Duration = Duration::from_secs(1);
+
+/// One operation's part of a pipeline.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    /// How many replies it gets.
+    replies: usize,
+    /// Where these begin and end in what was received.
+    start: usize,
+    end: usize,
+    repeatable: bool,
+}
+
+/// A pipeline: the bytes to send, and how far its replies have come.
+pub(super) struct Batch {
+    pub(super) bytes: Vec<u8>,
+    parts: Vec<Part>,
+    /// Before the replies of each operation, one to ASKING.
+    asking: bool,
+    nonce: Nonce,
+    /// Whether the server is asked for the time.
+    asks_time: bool,
+    /// The most bytes that the replies may have.
+    limit: usize,
+    // How far the received bytes are understood.
+    at: usize,
+    part: usize,
+    seen: usize,
+    is_replica: bool,
+}
+
+/// How a pipeline's replies have come out.
+pub(super) enum Received {
+    /// More bytes are to come.
+    Incomplete,
+    /// All are there, and in step. The time, if the server was asked for it.
+    InStep(Option<RemoteClock>),
+    /// The server refused the nonce or the time, for this reason, and so perhaps everything: none is believed.
+    Refused(Error),
+}
+
+/// Replies that are not to this pipeline.
+#[derive(Debug)]
+pub(super) enum Broken {
+    Garbage,
+    /// The replies are more than this many bytes.
+    TooLarge(usize),
+}
+
+impl From<Garbage> for Broken {
+    fn from(_: Garbage) -> Broken {
+        Broken::Garbage
+    }
+}
+
+/// How a pipeline is written.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Manner {
+    /// Each request is for one key, as in a cluster.
+    pub(super) one_key: bool,
+    /// Each request is preceded by ASKING: its slot is on the way to this node.
+    pub(super) asking: bool,
+}
+
+impl Batch {
+    pub(super) fn new(manner: Manner) -> Batch {
+        Batch {
+            bytes: Vec::new(),
+            parts: Vec::new(),
+            asking: manner.asking,
+            nonce: Nonce::new(),
+            asks_time: false,
+            limit: OVERHEAD,
+            at: 0,
+            part: 0,
+            seen: 0,
+            is_replica: false,
+        }
+    }
+
+    /// Writes an operation's request.
+    pub(super) fn push(&mut self, operation: &mut dyn Operation, clock: SystemTime, one_key: bool) {
+        let mut round = Round::new(&mut self.bytes, clock, one_key);
+        if self.asking {
+            round.command(&[b"ASKING"]);
+        }
+        operation.request(&mut round);
+        let Round { replies, repeatable, limit, .. } = round;
+        self.limit = self.limit.saturating_add(limit);
+        self.parts.push(Part { replies, start: 0, end: 0, repeatable });
+    }
+
+    /// Ends the pipeline. Nothing is pushed behind this. The time is asked for unless `clock` was told it a moment ago.
+    pub(super) fn seal(&mut self, clock: Option<RemoteClock>, now: Instant) {
+        self.asks_time = clock.is_none_or(|clock| clock.age(now) >= CLOCK_IS_GOOD);
+        let mut round = Round::new(&mut self.bytes, SystemTime::UNIX_EPOCH, false);
+        if self.asks_time {
+            round.command(&[b"TIME"]);
+        }
+        round.command(&[b"ECHO", self.nonce.as_bytes()]);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// How many replies the whole pipeline gets, those to `TIME` and `ECHO` included.
+    #[cfg(feature = "r2d2_redis")]
+    pub(super) fn replies(&self) -> usize {
+        let own = 1 + usize::from(self.asks_time);
+        self.parts.iter().map(|part| part.replies).sum::<usize>() + own
+    }
+
+    /// Whether this operation's request may be sent once more.
+    pub(super) fn is_repeatable(&self, operation: usize) -> bool {
+        self.parts[operation].repeatable
+    }
+
+    /// How many bytes the whole reply has, once it is there.
+    pub(super) fn received_len(&self) -> usize {
+        self.at
+    }
+
+    /// Whether the server said of itself that it is a replica, so that the primary is somewhere else now.
+    pub(super) fn is_replica(&self) -> bool {
+        self.is_replica
+    }
+
+    /// Looks at what has been received so far, from the first byte of the first reply.
+    pub(super) fn receive(
+        &mut self,
+        received: &[u8],
+        max: usize,
+        now: Instant,
+    ) -> Result<Received, Broken> {
+        while self.part < self.parts.len() {
+            if self.parts[self.part].replies == 0 {
+                self.part += 1;
+                continue;
+            }
+            let Some(reply) = self.next(received, max)? else { return Ok(Received::Incomplete) };
+            let part = &mut self.parts[self.part];
+            if self.seen == 0 {
+                part.start = if self.asking { reply.end } else { reply.start };
+            }
+            self.seen += 1;
+            if self.seen >= part.replies {
+                part.end = reply.end;
+                (self.part, self.seen) = (self.part + 1, 0);
+            }
+            if received[reply.start] == b'-' {
+                let line = &received[reply.start + 1..reply.end - 2];
+                self.is_replica |= super::errors::code(line) == "READONLY";
+            }
+        }
+        let at = self.at;
+        let time = match self.asks_time {
+            true => match self.next(received, max)? {
+                Some(time) => Some(time),
+                None => return Ok(Received::Incomplete),
+            },
+            false => None,
+        };
+        let Some(echo) = self.next(received, max)? else {
+            self.at = at;
+            return Ok(Received::Incomplete);
+        };
+        let first = |range: Range<usize>| Replies::of(&received[range], 1).next();
+        let in_place = |said: &[u8]| said == self.nonce.as_bytes();
+        match (first(echo), time.map(first)) {
+            (Some(Reply::Bulk(said)), None) if in_place(said) => Ok(Received::InStep(None)),
+            (Some(Reply::Bulk(said)), Some(Some(Reply::Array(time)))) if in_place(said) => {
+                let said = clock(time).ok_or(Broken::Garbage)?;
+                Ok(Received::InStep(Some(RemoteClock::new(said, now))))
+            }
+            (Some(Reply::Bulk(said)), Some(Some(Reply::Error(line)))) if in_place(said) => {
+                Ok(Received::Refused(refusal(line)))
+            }
+            // As many replies as there should be, and this one an error: LOADING, NOAUTH, NOPERM and the like.
+            (Some(Reply::Error(line)), _) => Ok(Received::Refused(refusal(line))),
+            _ => Err(Broken::Garbage),
+        }
+    }
+
+    fn next(&mut self, received: &[u8], max: usize) -> Result<Option<Range<usize>>, Broken> {
+        let limit = self.limit.min(max);
+        let start = self.at;
+        match end_of(&received[start..])? {
+            Some(length) if start + length <= limit => {
+                self.at = start + length;
+                Ok(Some(start..start + length))
+            }
+            None if received.len() <= limit => Ok(None),
+            _ => Err(Broken::TooLarge(limit)),
+        }
+    }
+
+    /// The reply to one operation.
+    pub(super) fn answer<'a>(
+        &self,
+        operation: usize,
+        received: &'a [u8],
+        clock: SystemTime,
+    ) -> Answer<'a> {
+        let Part { replies, start, end, .. } = self.parts[operation];
+        Answer { bytes: &received[start..end], replies: replies - usize::from(self.asking), clock }
+    }
+}
+
+/// Hands a reply to its operation. A panic there fails the operation and no other one.
+pub(super) fn deliver(operation: &mut dyn Operation, answer: Answer<'_>) -> Progress {
+    let answered = std::panic::AssertUnwindSafe(|| operation.answer(answer));
+    std::panic::catch_unwind(answered).unwrap_or_else(|_| {
+        operation.fail(Error::new(crate::ErrorKind::Redis, "reading a reply of Redis panicked"));
+        Progress::OutOfStep
+    })
+}
+
+/// The reply to TIME: seconds since 1970, and microseconds.
+pub(super) fn clock(time: Replies<'_>) -> Option<SystemTime> {
+    let mut numbers = time.map(|number| std::str::from_utf8(number.bulk()?).ok()?.parse().ok());
+    let (seconds, micros): (u64, u64) = (numbers.next()??, numbers.next()??);
+    let since = Duration::from_secs(seconds).checked_add(Duration::from_micros(micros))?;
+    SystemTime::UNIX_EPOCH.checked_add(since)
+}
+
+/// A word that nobody has said before.
+struct Nonce([u8; 32]);
+
+impl Nonce {
+    fn new() -> Nonce {
+        static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+        static SAID: AtomicU64 = AtomicU64::new(0);
+        // A forked process has the same seed and numbers, but no connection in common.
+        let (seed, number) = (*SEED, SAID.fetch_add(1, Ordering::Relaxed));
+        let mut text = [0; 32];
+        for (at, digit) in text.iter_mut().enumerate() {
+            let half = if at < 16 { seed } else { number };
+            *digit = b"0123456789abcdef"[(half >> (60 - 4 * (at % 16)) & 15) as usize];
+        }
+        Nonce(text)
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scripted::Ask;
+    use super::*;
+
+    fn batch(operations: &mut [Ask], manner: Manner) -> Batch {
+        let mut batch = Batch::new(manner);
+        for operation in operations {
+            batch.push(operation, SystemTime::UNIX_EPOCH, manner.one_key);
+        }
+        batch.seal(None, Instant::now());
+        batch
+    }
+
+    fn nonce(batch: &Batch) -> String {
+        String::from_utf8(batch.nonce.as_bytes().to_vec()).unwrap()
+    }
+
+    const TIME: &str = "*2\r\n$10\r\n1764421000\r\n$6\r\n250000\r\n";
+
+    /// What becomes of these bytes; `NONCE` in them stands for the batch's.
+    fn received(replies: &str, asking: bool) -> (String, Vec<String>) {
+        let mut operations = [Ask::new("HGETALL a", true), Ask::new("GET b", false)];
+        let mut batch = batch(&mut operations, Manner { one_key: asking, asking });
+        let bytes = replies.replace("NONCE", &nonce(&batch));
+        // However the bytes come in, the result is the same.
+        let now = Instant::now();
+        for end in 0..bytes.len() {
+            match batch.receive(&bytes.as_bytes()[..end], usize::MAX, now) {
+                Ok(Received::Incomplete) => {}
+                Ok(_) => return ("complete too soon".to_owned(), Vec::new()),
+                Err(broken) => return (format!("{broken:?}"), Vec::new()),
+            }
+        }
+        match batch.receive(bytes.as_bytes(), usize::MAX, now) {
+            Err(broken) => (format!("{broken:?}"), Vec::new()),
+            Ok(Received::Incomplete) => ("incomplete".to_owned(), Vec::new()),
+            Ok(Received::Refused(error)) => (error.to_string(), Vec::new()),
+            Ok(Received::InStep(clock)) => {
+                let clock = clock.expect("it was asked for");
+                let since = clock.now(now).duration_since(SystemTime::UNIX_EPOCH).unwrap();
+                assert_eq!(since, Duration::from_millis(1_764_421_000_250));
+                for (number, operation) in operations.iter_mut().enumerate() {
+                    deliver(operation, batch.answer(number, bytes.as_bytes(), clock.now(now)));
+                }
+                let replies = operations.map(|operation| operation.reply.unwrap().unwrap());
+                (format!("in step, {} left", bytes.len() - batch.received_len()), replies.into())
+            }
+        }
+    }
+
+    #[test]
+    fn no_reply_is_believed_before_the_nonce_is_in_its_place() {
+        let echo = "$32\r\nNONCE\r\n";
+        let other = "$32\r\n00000000000000000000000000000000\r\n";
+        let noauth = "-NOAUTH Authentication required.\r\n";
+        let good = ["*0\r\n".to_owned(), "$-1\r\n".to_owned()];
+        let table: [(String, &str, &[String]); 8] = [
+            (format!("*0\r\n$-1\r\n{TIME}{echo}"), "in step, 0 left", &good),
+            // One reply of somebody before us.
+            (format!("$1\r\nx\r\n*0\r\n$-1\r\n{TIME}{echo}"), "Garbage", &[]),
+            // One reply too few.
+            (format!("*0\r\n{TIME}{echo}"), "incomplete", &[]),
+            // The end of another pipeline.
+            (format!("*0\r\n$-1\r\n{TIME}{other}"), "Garbage", &[]),
+            // Inside a transaction that somebody left open.
+            ("+QUEUED\r\n".repeat(4), "Garbage", &[]),
+            (noauth.repeat(4), "Redis: NOAUTH Authentication required.", &[]),
+            (
+                format!("*0\r\n$-1\r\n-NOPERM no permissions to run the 'time' command\r\n{echo}"),
+                "Redis: NOPERM no permissions to run the 'time' command",
+                &[],
+            ),
+            ("HTTP/1.1 400 Bad Request\r\n\r\n".to_owned(), "Garbage", &[]),
+        ];
+        for (replies, expected, answers) in table {
+            let (outcome, got) = received(&replies, false);
+            assert!(outcome.starts_with(expected), "{replies:?}: {outcome}");
+            assert_eq!(got, answers, "{replies:?}");
+        }
+        let asked = format!("+OK\r\n*0\r\n+OK\r\n$-1\r\n{TIME}{echo}");
+        assert_eq!(received(&asked, true), ("in step, 0 left".to_owned(), good.to_vec()));
+    }
+
+    #[test]
+    fn each_pipeline_has_a_nonce_of_its_own() {
+        let one = batch(&mut [], Manner::default());
+        let another = batch(&mut [], Manner::default());
+        assert_ne!(nonce(&one), nonce(&another));
+    }
+
+    #[test]
+    fn the_time_is_asked_for_once_a_second() {
+        let told = Instant::now();
+        let clock = Some(RemoteClock::new(SystemTime::UNIX_EPOCH, told));
+        for (clock, later, asks) in [(None, 0, true), (clock, 999, false), (clock, 1000, true)] {
+            let mut batch = Batch::new(Manner::default());
+            batch.push(&mut Ask::new("GET a", true), SystemTime::UNIX_EPOCH, false);
+            let now = told + Duration::from_millis(later);
+            batch.seal(clock, now);
+            let time = if asks { TIME } else { "" };
+            let replies = format!("$-1\r\n{time}$32\r\n{}\r\n", nonce(&batch));
+            let received = batch.receive(replies.as_bytes(), usize::MAX, now);
+            assert!(matches!(received, Ok(Received::InStep(clock)) if clock.is_some() == asks));
+        }
+    }
+
+    #[test]
+    fn replies_past_the_limit_are_not_read_to_their_end() {
+        struct Small(Ask);
+        impl Operation for Small {
+            fn request(&mut self, round: &mut Round<'_>) {
+                self.0.request(round);
+                round.at_most(10);
+            }
+            fn answer(&mut self, answer: Answer<'_>) -> Progress {
+                self.0.answer(answer)
+            }
+            fn fail(&mut self, error: Error) {
+                self.0.fail(error);
+            }
+        }
+        let mut batch = Batch::new(Manner::default());
+        batch.push(&mut Small(Ask::new("GET a", true)), SystemTime::UNIX_EPOCH, false);
+        batch.seal(None, Instant::now());
+        let start = format!("${}\r\n{}", 1 << 30, "x".repeat(10 + OVERHEAD));
+        let broken = batch.receive(start.as_bytes(), usize::MAX, Instant::now());
+        assert!(matches!(broken, Err(Broken::TooLarge(limit)) if limit == 10 + OVERHEAD));
+    }
+}

@@ -1,0 +1,313 @@
+//! One Redis as all its connections know it: how it is reached, whether it answers, which connections to trust.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Once, RwLock};
+use std::time::{Duration, Instant};
+
+use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value};
+
+use super::breaker::Breaker;
+use super::config::{Address, RedisConfig};
+use super::connection::{Connection, SHORT};
+use super::errors::TooLarge;
+use super::transport::Trust;
+use crate::pipeline::service::LoggedBefore;
+use crate::{Error, ErrorKind, Result};
+
+/// After this long without use a connection may be dead without a sign: servers and firewalls close idle ones. The
+/// pool asks, an event loop makes a new one.
+pub(super) const DOUBTFUL_AFTER: Duration = Duration::from_secs(30);
+
+/// As many new connections in a row that are closed on us, or send garbage, mean that Redis is down.
+const DROPS: u32 = 3;
+
+/// How often connecting is tried, one attempt right after the other, where it is refused.
+const ATTEMPTS: u32 = 3;
+
+/// A time-out that is longer is as good as this one, which a clock can be set to.
+pub(super) const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What the pool, its manager and the channels of event loops know of one Redis.
+pub(super) struct Upstream {
+    pub(super) config: RedisConfig,
+    pub(super) source: Source,
+    pub(super) trust: Trust,
+    pub(super) breaker: Breaker,
+    /// Goes up when a connection was lost, so that the others are asked whether they still stand.
+    pub(super) generation: AtomicU64,
+    /// Connections of an older generation than this are closed without asking: one that was asked did not
+    /// stand, and each more would cost its time.
+    pub(super) condemned: AtomicU64,
+    /// How often connecting has failed.
+    pub(super) refusals: AtomicU64,
+    /// Why it failed last.
+    pub(super) refusal: Mutex<Option<(ErrorKind, String)>>,
+    /// New connections that were closed on us, and those that sent garbage, since the last reply.
+    pub(super) drops: AtomicU32,
+    pub(super) warned: Once,
+    pub(super) observers: RwLock<Vec<Observer>>,
+}
+
+/// How connections come about.
+pub(super) enum Source {
+    Network,
+    #[cfg(feature = "r2d2_redis")]
+    External(super::external::ExternalPool),
+}
+
+/// Hears when Redis stops answering, and why, and when it answers again.
+pub(super) type Observer = Arc<dyn Fn(Option<&Error>) + Send + Sync>;
+
+/// Why a round trip failed.
+pub(super) enum Failure {
+    /// The connection was closed before anything was answered: a reused one had gone stale.
+    Stale(Error),
+    /// Anything else.
+    Other(Error),
+}
+
+/// Until when the parts of one operation may take, a repetition included.
+pub(super) struct Timings {
+    pub(super) connected: Instant,
+    pub(super) replied: Instant,
+}
+
+impl Timings {
+    pub(super) fn starting_now(config: &RedisConfig) -> Timings {
+        let connected = Instant::now() + config.connect_timeout;
+        Timings { connected, replied: connected + config.operation_timeout }
+    }
+
+    pub(super) fn reply_by(&self, config: &RedisConfig) -> Instant {
+        self.replied.min(Instant::now() + config.operation_timeout)
+    }
+}
+
+impl Upstream {
+    /// The error of a round trip that failed.
+    pub(super) fn lost(&self, error: &RedisError) -> Error {
+        if let Some(TooLarge(limit)) = TooLarge::of(error) {
+            let would_do = match *limit < self.config.max_reply {
+                true => "which no session of this store has",
+                false => "ask for less at a time, or raise RedisConfig::max_reply",
+            };
+            let text = format!("{}: {}; {would_do}", self.config, TooLarge(*limit));
+            return Error::new(ErrorKind::Redis, text);
+        }
+        let text = match error.is_timeout() {
+            true => format!("{}: no reply within {:?}", self.config, self.config.operation_timeout),
+            false => format!("{}: {error}", self.config),
+        };
+        Error::new(ErrorKind::Unavailable, text).with_source(error.clone())
+    }
+
+    /// What a failed round trip means.
+    pub(super) fn failure(&self, error: &RedisError, reused: bool) -> Failure {
+        let failure = self.lost(error);
+        if TooLarge::of(error).is_some() {
+            self.answered();
+            return Failure::Other(failure);
+        }
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        let dropped = !error.is_timeout() && error.is_connection_dropped();
+        let garbled = matches!(error.kind(), RedisErrorKind::Parse);
+        let is_one_of_few = || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < DROPS;
+        if (dropped && reused) || ((dropped || garbled) && is_one_of_few()) {
+            // It may be no more than one connection that was closed or out of step: the next one tells.
+            self.breaker.undecided(Instant::now());
+            return match dropped {
+                true => Failure::Stale(failure),
+                false => Failure::Other(failure),
+            };
+        }
+        self.down(&failure);
+        Failure::Other(failure)
+    }
+
+    /// Redis answered.
+    pub(super) fn answered(&self) {
+        if self.drops.load(Ordering::Relaxed) != 0 {
+            self.drops.store(0, Ordering::Release);
+        }
+        if self.breaker.succeeded() {
+            self.tell(None);
+        }
+    }
+
+    /// Redis does not answer.
+    pub(super) fn down(&self, why: &Error) {
+        if self.breaker.failed(Instant::now(), why) {
+            self.tell(Some(why));
+        }
+    }
+
+    pub(super) fn tell(&self, down: Option<&Error>) {
+        // Not while they are locked: what an observer does is its own affair.
+        let observers =
+            self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        for observer in observers {
+            // Its panic is no failure of the operation that found out.
+            if catch_unwind(AssertUnwindSafe(|| observer(down))).is_err() {
+                log::error!("{}: an observer of the breaker panicked", self.config);
+            }
+        }
+    }
+
+    /// Gives up this connection and all that were made before it: a new one may lead to another server.
+    pub(super) fn discard(&self, connection: &mut Connection) {
+        connection.dirty = true;
+        self.condemn(connection.generation);
+    }
+
+    /// Gives up all connections of this generation and of former ones.
+    pub(super) fn condemn(&self, generation: u64) {
+        self.generation.fetch_max(generation + 1, Ordering::AcqRel);
+        self.condemned.fetch_max(generation + 1, Ordering::AcqRel);
+    }
+
+    pub(super) fn is_condemned(&self, generation: u64) -> bool {
+        generation < self.condemned.load(Ordering::Acquire)
+    }
+
+    /// Whether a connection can be used. A look at the socket shows what the kernel knows: that the server
+    /// closed it, or that a reply came late. The server is asked only where there is a doubt: after another
+    /// connection was lost, or after a while without use. A PING on every checkout would double what a load
+    /// costs.
+    pub(super) fn is_healthy(&self, connection: &mut Connection, timings: &Timings) -> bool {
+        // Dirty before its first use: the advice that we asked for did not come in time.
+        if connection.dirty || self.is_condemned(connection.generation) || !connection.is_quiet() {
+            return false;
+        }
+        let generation = self.generation.load(Ordering::Acquire);
+        if connection.generation == generation && connection.last_used.elapsed() < DOUBTFUL_AFTER {
+            return true;
+        }
+        let ping = ::redis::cmd("PING").get_packed_command();
+        let deadline = timings.connected.min(Instant::now() + self.config.operation_timeout);
+        let answered = connection.exchange(&ping, 1, deadline, SHORT).is_ok();
+        connection.generation = generation;
+        if !answered {
+            self.condemn(generation);
+        }
+        answered
+    }
+
+    pub(super) fn connect(&self) -> RedisResult<Connection> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let (config, trust) = (&self.config, &self.trust);
+        let deadline = Instant::now() + config.connect_timeout;
+        match &self.source {
+            Source::Network => {}
+            #[cfg(feature = "r2d2_redis")]
+            Source::External(pool) => {
+                return Ok(Connection::external(super::external::External::of(pool), generation));
+            }
+        }
+        let connect = || match &config.address {
+            Address::Sentinel(sentinel) => sentinel.connect(config, trust, generation, deadline),
+            address => Connection::connect(config, address, trust, generation, deadline),
+        };
+        // One that is refused or cut is no proof that Redis is down; several in a row are.
+        let mut connected = connect();
+        for _ in 1..ATTEMPTS {
+            match &connected {
+                Err(error) if is_refusal(error) && Instant::now() < deadline => {
+                    connected = connect();
+                }
+                _ => break,
+            }
+        }
+        connected
+    }
+
+    /// Makes a connection, and takes note of how that went.
+    pub(super) fn open(&self) -> Result<Connection> {
+        match self.connect() {
+            Ok(mut connection) => {
+                self.refuse(None);
+                if matches!(self.source, Source::Network) {
+                    self.warned.call_once(|| warn_of_eviction(&mut connection, &self.config));
+                }
+                Ok(connection)
+            }
+            Err(error) => {
+                let kind = super::errors::connecting(&error);
+                self.refuse(Some((kind, error.to_string())));
+                Err(Error::new(kind, error.to_string()))
+            }
+        }
+    }
+
+    /// Makes a connection for an event loop.
+    #[cfg(unix)]
+    pub(super) fn connect_channel(&self) -> Result<super::channel::Connected> {
+        let connection = self.open().map_err(|error| {
+            Error::new(error.kind(), format!("{}: {error}", self.config)).with_source(LoggedBefore)
+        })?;
+        connection.into_channel()
+    }
+
+    /// Busy is not down. A trial of the breaker's is over, undecided.
+    pub(super) fn all_in_use(&self, connections: u32) -> Error {
+        self.breaker.undecided(Instant::now());
+        let (config, time) = (&self.config, self.config.connect_timeout);
+        let text = format!(
+            "{config}: all {connections} connections of the pool were in use for {time:?}; raise pool_size"
+        );
+        Error::new(ErrorKind::Unavailable, text)
+    }
+
+    pub(super) fn no_connection(&self) -> Error {
+        let refusal = self.refusal.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match &*refusal {
+            Some((kind, why)) => Error::new(*kind, format!("{}: {why}", self.config))
+                // By the breaker, which hears of it next.
+                .with_source(LoggedBefore),
+            None => Error::new(
+                ErrorKind::Unavailable,
+                format!("{}: no connection within {:?}", self.config, self.config.connect_timeout),
+            ),
+        }
+    }
+
+    pub(super) fn refuse(&self, refusal: Option<(ErrorKind, String)>) {
+        let refused = refusal.is_some();
+        *self.refusal.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = refusal;
+        if refused {
+            self.refusals.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Whether connecting failed at once, by the network's or the other side's doing.
+fn is_refusal(error: &RedisError) -> bool {
+    error.is_io_error() && !error.is_timeout() && TooLarge::of(error).is_none()
+}
+
+/// Whether an error is a reply of the server, read whole, so that the connection is as good as before.
+pub(super) fn is_reply(error: &RedisError) -> bool {
+    matches!(error.kind(), RedisErrorKind::Server(_) | RedisErrorKind::Extension)
+}
+
+/// Says once if the server may drop sessions for others' sake.
+fn warn_of_eviction(connection: &mut Connection, config: &RedisConfig) {
+    let info = ::redis::cmd("INFO").arg("memory").get_packed_command();
+    let deadline = Instant::now() + config.operation_timeout;
+    let Ok(replies) = connection.exchange(&info, 1, deadline, SHORT) else { return };
+    let text = match replies.into_iter().next() {
+        Some(Ok(Value::BulkString(bytes))) => bytes,
+        Some(Ok(Value::VerbatimString { text, .. })) => text.into_bytes(),
+        // Forbidden, perhaps; this is advice and no more.
+        _ => return,
+    };
+    let text = String::from_utf8_lossy(&text);
+    let policy = text.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
+    // Every session has an end, so a volatile- policy has an eye on sessions above all.
+    if let Some(policy) = policy.map(str::trim).filter(|policy| *policy != "noeviction") {
+        log::warn!(
+            "{config} drops keys when its memory is full (maxmemory-policy {policy}), sessions among them, \
+             which logs visitors out; noeviction does not"
+        );
+    }
+}

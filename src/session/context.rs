@@ -1,0 +1,253 @@
+//! What all sessions of one plugin share.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use smallvec::SmallVec;
+
+use super::cookie::CookieSettings;
+use super::data::{CookieDue, Pending, PendingCookie, Session};
+use super::events::{Counters, Event, Events};
+use super::id::{IdFormat, IdGenerator, SessionId};
+use super::store::{Caps, Lifetimes, Load, Record, Saved, SessionStore};
+use crate::message::cookies::Cookie;
+use crate::message::request::Request;
+use crate::message::response::{HttpError, IntoResponse, ResponseHead};
+use crate::pipeline::plugin::Entry;
+use crate::{Error, ErrorKind, Result};
+
+/// How many cookies of the session's name are looked up, all in the same round trip.
+const COOKIES_TRIED: usize = 4;
+
+/// The ids that a request sends: seldom more than one.
+pub(crate) type SentIds = SmallVec<[SessionId; 1]>;
+
+/// Store, cookie, ids, limits and observer of one session plugin.
+pub(crate) struct SessionContext {
+    pub(crate) store: Arc<dyn SessionStore>,
+    pub(crate) format: IdFormat,
+    /// Ids of a layout that the store takes over from.
+    pub(crate) former_format: Option<IdFormat>,
+    pub(crate) cookie: CookieSettings,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) caps: Caps,
+    /// Whether the cookie outlives the browser: `cookie_lifetime` is not `None`.
+    pub(crate) persistent: bool,
+    pub(crate) generator: IdGenerator,
+    pub(crate) events: Box<dyn Events>,
+    pub(crate) counters: Counters,
+}
+
+impl SessionContext {
+    pub(crate) fn fresh_id(&self) -> Result<SessionId> {
+        self.generator.next(self.format)
+    }
+
+    /// An id that the session can move to in one step.
+    pub(crate) fn id_to_move_to(&self, from: &SessionId) -> Result<SessionId> {
+        // In a cluster one in 256 will do, or one in 16384; it would take a broken store to need so many.
+        for _ in 0..1_000_000 {
+            let id = self.fresh_id()?;
+            if self.store.can_move(from, &id) {
+                return Ok(id);
+            }
+        }
+        Err(Error::new(ErrorKind::Session, "the session store lets the session move to no new id"))
+    }
+
+    pub(crate) fn emit(&self, event: Event<'_>) {
+        self.counters.count(&event);
+        // Who looks on decides nothing: a panic here would keep a new id from its browser, and fail the others
+        // of the batch.
+        if catch_unwind(AssertUnwindSafe(|| self.events.event(event))).is_err() {
+            log::error!("the observer of sessions panicked at {event:?}");
+        }
+    }
+
+    /// Tells of an error of the store.
+    pub(crate) fn emit_error(&self, error: &Error) {
+        self.emit(match error.kind() {
+            ErrorKind::Desync => Event::Desync,
+            ErrorKind::Gone => Event::WriteLost,
+            // The caller's own mistake: a value that is no number.
+            ErrorKind::Session => return,
+            _ => Event::StoreError(error),
+        });
+    }
+
+    /// Whether the cookie of a session with this own lifetime has a `Max-Age`.
+    pub(crate) fn cookie_has_max_age(&self, own_lifetime: Option<Duration>) -> bool {
+        self.persistent || own_lifetime.is_some()
+    }
+
+    /// The ids in the request's cookies, as far as they could be ids. A browser that has cookies of this name for
+    /// several paths or domains sends all of them.
+    pub(crate) fn sent_ids(&self, request: &Request) -> SentIds {
+        let (mut ids, mut sent) = (SentIds::new(), false);
+        for value in request.cookies().raw(&self.cookie.name) {
+            sent = true;
+            let former = || SessionId::parse(value, self.former_format?);
+            let id = SessionId::parse(value, self.format).or_else(former);
+            match id.filter(|id| !ids.contains(id)) {
+                Some(id) if ids.len() < COOKIES_TRIED => ids.push(id),
+                _ => {}
+            }
+        }
+        if sent && ids.is_empty() {
+            self.emit(Event::MalformedId);
+        }
+        ids
+    }
+
+    pub(crate) fn loads<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a SessionId>,
+    ) -> impl Iterator<Item = Load<'a>> {
+        let lifetimes = self.lifetimes;
+        ids.into_iter().map(move |id| Load { id, lifetimes })
+    }
+
+    /// Gives a request its session: the first of these ids that the store answered is one, or a new one.
+    pub(crate) fn provide(
+        self: &Arc<SessionContext>,
+        entry: &mut Entry<'_>,
+        ids: SentIds,
+        answers: impl IntoIterator<Item = Result<Option<Record>>>,
+    ) {
+        let sent = !ids.is_empty();
+        match first_found(ids, answers) {
+            Ok(Some((id, record))) => {
+                self.emit(Event::Loaded);
+                entry.put(Session::loaded(self.clone(), id, record));
+            }
+            Ok(None) => {
+                // Never adopted: a session made now gets an id of its own.
+                if sent {
+                    self.emit(Event::UnknownId);
+                }
+                entry.put(Session::new(self.clone()));
+            }
+            // Not an empty session: that would log the visitor out.
+            Err(error) => {
+                self.emit_error(&error);
+                // What is answered without it is for nobody to keep: it is only so while this lasts.
+                keep_from_caches(entry.head_mut());
+                entry.refuse(HttpError::from(error).into_response());
+            }
+        }
+    }
+
+    /// What has to be saved before the answer may leave.
+    pub(crate) fn plan(&self, entry: &mut Entry<'_>) -> Result<Vec<Pending>> {
+        match entry.get_mut::<Session>() {
+            // Half of what a handler did is not what it did: nothing is saved where a value was refused.
+            Some(session) => session.take_refused().map_or_else(|| session.pending(), Err),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Takes note of how the saves ended, and completes the answer.
+    pub(crate) fn settle(
+        &self,
+        entry: &mut Entry<'_>,
+        pending: Vec<Pending>,
+        answers: impl IntoIterator<Item = Result<Saved>>,
+    ) {
+        let mut answers = answers.into_iter();
+        let mut outcome = Ok(());
+        if let Some(session) = entry.get_mut::<Session>() {
+            for pending in pending {
+                let saved = answers.next().unwrap_or_else(|| Err(unanswered()));
+                outcome = outcome.and(session.settle(pending, saved));
+            }
+        }
+        self.finish(entry, outcome);
+    }
+
+    /// Says on the answer what became of the session.
+    pub(crate) fn finish(&self, entry: &mut Entry<'_>, outcome: Result<()>) {
+        let Some(session) = entry.take::<Session>() else { return };
+        let head = entry.head_mut();
+        let written = match outcome {
+            // Before the cookie: a failed save must not hand out an id.
+            Err(error) => {
+                self.write_pending_cookie(&session.pending_cookie(), head).and(Err(error))
+            }
+            Ok(()) => self.write_cookies(&session, head),
+        };
+        if let Err(error) = written {
+            // Whatever the handler has said of the answer that it thought this would be.
+            keep_from_caches(entry.head_mut());
+            entry.replace(HttpError::from(error).into_response());
+        }
+    }
+
+    fn write_cookies(&self, session: &Session, head: &mut ResponseHead) -> Result<()> {
+        match (session.cookie_due(), session.id()) {
+            (CookieDue::Send, Some(id)) => {
+                head.set_cookie(self.cookie_holding(id, session.own_lifetime()))?;
+            }
+            (CookieDue::Remove, _) => head.set_cookie(self.cookie.removal())?,
+            (CookieDue::Send | CookieDue::Nothing, _) => {
+                if session.was_used() {
+                    depends_on_cookies(head);
+                }
+                return Ok(());
+            }
+        }
+        keep_from_caches(head);
+        Ok(())
+    }
+
+    /// Says on the answer of a request that failed no more than the id that the store has given the session.
+    pub(crate) fn write_pending_cookie(
+        &self,
+        pending: &PendingCookie,
+        head: &mut ResponseHead,
+    ) -> Result<()> {
+        if let Some((id, own_lifetime)) = pending.get() {
+            head.set_cookie(self.cookie_holding(&id, own_lifetime))?;
+            keep_from_caches(head);
+        }
+        Ok(())
+    }
+
+    fn cookie_holding(&self, id: &SessionId, own: Option<Duration>) -> Cookie<'static> {
+        let lifetime = self.cookie_has_max_age(own).then(|| self.lifetimes.kept_for(own));
+        self.cookie.holding(id.expose(), lifetime)
+    }
+}
+
+/// The first of these ids that is a session. One of which the store cannot tell whether it is keeps the later ones
+/// out: to go on with another session, or with none, would not be what the visitor has.
+fn first_found(
+    ids: SentIds,
+    answers: impl IntoIterator<Item = Result<Option<Record>>>,
+) -> Result<Option<(SessionId, Record)>> {
+    let mut answers = answers.into_iter();
+    for id in ids {
+        if let Some(record) = answers.next().unwrap_or_else(|| Err(unanswered()))? {
+            return Ok(Some((id, record)));
+        }
+    }
+    Ok(None)
+}
+
+pub(crate) fn unanswered() -> Error {
+    Error::new(ErrorKind::Unavailable, "the session store gave fewer answers than it was asked")
+}
+
+fn keep_from_caches(head: &mut ResponseHead) {
+    depends_on_cookies(head);
+    head.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+/// Says so once, also where several sessions had a part in the answer.
+fn depends_on_cookies(head: &mut ResponseHead) {
+    let headers = head.headers_mut();
+    if !headers.get_all(header::VARY).iter().any(|value| value == "Cookie") {
+        headers.append(header::VARY, HeaderValue::from_static("Cookie"));
+    }
+}

@@ -1,0 +1,177 @@
+//! The three operations that act in the store at once and have a result. They are few, and each is a script: it looks
+//! whether there is a session before it does anything, and leaves its idle limit as it is.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use smallvec::SmallVec;
+
+use super::record::{self, Key, PROOF, SHORT_REPLY, Unfit};
+use super::steps::{Request, Step};
+use super::transaction::{Call, script};
+use super::{GUARD, Layout, Settings, desync, foreign, newer, refused};
+use crate::pipeline::operation::Round;
+use crate::redis::{RedisReply as Reply, Replies};
+use crate::session::store::contract::{gone, not_a_number};
+use crate::session::store::{Lifetimes, Load};
+use crate::{Error, Result};
+
+pub(super) struct OperateStep {
+    settings: Arc<Settings>,
+    key: Key,
+    lifetimes: Lifetimes,
+    operation: Atomic,
+    outcome: Option<Result<Done>>,
+}
+
+pub(super) enum Atomic {
+    Increment(String, i64),
+    Take(Vec<String>),
+    SetIfAbsent(String, String),
+}
+
+/// What an operation comes to.
+#[derive(Debug)]
+pub(super) enum Done {
+    Number(i64),
+    Values(Vec<Option<String>>),
+}
+
+impl OperateStep {
+    pub(super) fn new(
+        settings: &Arc<Settings>,
+        load: &Load<'_>,
+        operation: Atomic,
+    ) -> Result<OperateStep> {
+        match &operation {
+            Atomic::Increment(name, _) | Atomic::SetIfAbsent(name, _) => settings.check_key(name),
+            Atomic::Take(names) => names.iter().try_for_each(|name| settings.check_key(name)),
+        }?;
+        Ok(OperateStep {
+            settings: settings.clone(),
+            key: Key::new(settings, settings.layout, load.id),
+            lifetimes: load.lifetimes,
+            operation,
+            outcome: None,
+        })
+    }
+
+    fn has_proof(&self) -> bool {
+        self.settings.layout == Layout::Default
+    }
+
+    fn calls(&self) -> SmallVec<[Call<'_>; 4]> {
+        let mut calls = SmallVec::new();
+        if self.has_proof() {
+            calls.push(Call::new("HGET").with(PROOF));
+        }
+        match &self.operation {
+            Atomic::Increment(name, by) => {
+                calls.push(Call::new("HINCRBY").with(name.as_bytes()).with_number(*by));
+                // A number of Lua has only 53 bits: the sum comes as text.
+                calls.push(Call::new("HGET").with(name.as_bytes()));
+            }
+            Atomic::SetIfAbsent(name, value) => {
+                calls.push(Call::new("HSETNX").with(name.as_bytes()).with(value.as_bytes()));
+            }
+            Atomic::Take(names) if names.is_empty() => {}
+            Atomic::Take(names) => {
+                for command in ["HMGET", "HDEL"] {
+                    let call = Call::new(command);
+                    calls.push(names.iter().fold(call, |call, name| call.with(name.as_bytes())));
+                }
+            }
+        }
+        calls
+    }
+
+    fn read(&self, reply: Reply<'_>, now: SystemTime) -> Result<Result<Done>, Unfit> {
+        let mut replies = match reply {
+            Reply::Array(replies) => replies,
+            Reply::Nil => return Ok(Err(gone())),
+            Reply::Error(line) => return Ok(Err(self.refused(line))),
+            _ => return Err(Unfit::OutOfStep),
+        };
+        if self.has_proof() {
+            let proof = replies.next().and_then(Reply::bulk).ok_or(Unfit::OutOfStep)?;
+            match self.key.created(proof) {
+                Ok(created) if record::is_past_absolute(&self.lifetimes, created, now) => {
+                    return Ok(Err(gone()));
+                }
+                Ok(_) => {}
+                Err(Unfit::Damaged(_) | Unfit::TooLarge) => return Ok(Err(gone())),
+                Err(Unfit::Newer) => return Ok(Err(newer())),
+                Err(unfit) => return Err(unfit),
+            }
+        }
+        let done = match (&self.operation, replies.next()) {
+            (Atomic::SetIfAbsent(..), Some(Reply::Integer(set))) => Done::Number(set),
+            (Atomic::Increment(..), Some(Reply::Integer(_))) => {
+                let sum = replies.next().and_then(Reply::bulk).map(std::str::from_utf8);
+                let sum = sum.and_then(|sum| sum.ok()?.parse().ok());
+                Done::Number(sum.ok_or(Unfit::OutOfStep)?)
+            }
+            (Atomic::Take(names), None) if names.is_empty() => Done::Values(Vec::new()),
+            (Atomic::Take(names), Some(Reply::Array(values))) if values.len() == names.len() => {
+                let taken = names.iter().zip(values).enumerate().map(|(at, (name, value))| {
+                    // What was taken is gone. What is not text counts as nothing.
+                    let value = value.bulk().filter(|_| !names[..at].contains(name))?;
+                    std::str::from_utf8(value).ok().map(str::to_owned)
+                });
+                Done::Values(taken.collect())
+            }
+            _ => return Err(Unfit::OutOfStep),
+        };
+        Ok(Ok(done))
+    }
+
+    fn refused(&self, line: &[u8]) -> Error {
+        let is = |part: &[u8]| memchr::memmem::find(line, part).is_some();
+        match &self.operation {
+            Atomic::Increment(name, _) if is(b"not an integer") || is(b"overflow") => {
+                not_a_number(name)
+            }
+            _ => refused(line),
+        }
+    }
+}
+
+impl Step for OperateStep {
+    type Outcome = Result<Done>;
+
+    fn is_over(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    fn request(&mut self, round: &mut Round<'_>) -> Request {
+        round.for_key(&self.key.name);
+        let proof = if self.has_proof() { PROOF } else { b"" };
+        script(round, GUARD, &[&self.key.name], &[b"1", proof], &self.calls());
+        let longest_reply = match self.operation {
+            Atomic::Take(_) => record::longest_reply(&self.settings),
+            Atomic::Increment(..) | Atomic::SetIfAbsent(..) => SHORT_REPLY,
+        };
+        // It may have happened although no answer came.
+        Request { repeatable: false, longest_reply }
+    }
+
+    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
+        match self.read(replies.next().ok_or(Unfit::OutOfStep)?, now) {
+            Ok(outcome) => self.outcome = Some(outcome),
+            Err(Unfit::Foreign) => {
+                self.outcome = Some(Err(foreign()));
+                return Err(Unfit::Foreign);
+            }
+            Err(unfit) => return Err(unfit),
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.outcome.get_or_insert(Err(error));
+    }
+
+    fn into_outcome(self) -> Result<Done> {
+        self.outcome.unwrap_or_else(|| Err(desync()))
+    }
+}

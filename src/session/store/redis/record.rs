@@ -1,0 +1,241 @@
+//! How a session is written in Redis: its key, the store's own fields, and what a reply says of it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Layout, Settings};
+use crate::redis::{RedisReply as Reply, Replies};
+use crate::session::id::SessionId;
+use crate::session::store::fields::FieldsIn;
+use crate::session::store::{Fields, Lifetimes, Record};
+
+// The store's own fields, in the default layout. No key of a user begins with NUL.
+
+/// What proves a record: version, owner's mark, time of creation. Only a creation, a move and a migration write it.
+pub(super) const PROOF: &[u8] = b"\0";
+/// When the session was last saved, and with which idle limit: `<ms since 1970>.<ms>`.
+pub(super) const SAVED: &[u8] = b"\0s";
+/// The session's own idle limit, in milliseconds.
+pub(super) const REMEMBER: &[u8] = b"\0r";
+
+/// What a proof begins with that this version of the crate has written.
+const VERSION: u8 = b'1';
+
+const MARK: usize = 11;
+
+/// A hundred years: a longer lifetime is kept as this one, which Redis can add to its clock.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// A record of up to so many times the caps is loaded: requests that add to a session at the same time, each of them
+/// within the caps, must not end it.
+const TOLERATED: usize = 4;
+
+/// Replies of up to so many times the caps are read, to be told that they are too large.
+const READ: usize = 64;
+
+/// The key of a record, and the mark of its owner.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    pub(super) name: Vec<u8>,
+    /// Version and mark.
+    proof: [u8; 1 + MARK],
+}
+
+impl Key {
+    pub(super) fn new(settings: &Settings, layout: Layout, id: &SessionId) -> Key {
+        let mut proof = [VERSION; 1 + MARK];
+        let prefix = settings.prefix_of(layout);
+        let name = match layout {
+            Layout::Default => {
+                let digest = id.digest();
+                let text = crate::session::id::base64url(&digest);
+                // Of 64 bits, which is all that a reply to somebody else's request has to be told by.
+                proof[1..].copy_from_slice(&text[text.len() - MARK..]);
+                let mut name = Vec::with_capacity(prefix.len() + text.len() + 4);
+                name.extend_from_slice(prefix.as_bytes());
+                if settings.in_cluster {
+                    name.extend_from_slice(format!("{{{:02x}}}", digest[0]).as_bytes());
+                }
+                name.extend_from_slice(&text);
+                name
+            }
+            Layout::BottleSession => (prefix.to_owned() + &id.expose_uuid()).into_bytes(),
+        };
+        Key { name, proof }
+    }
+
+    /// What the proof of this owner's record begins with.
+    pub(super) fn owner(&self) -> &[u8] {
+        &self.proof
+    }
+
+    /// The proof of a record that was created then.
+    pub(super) fn proof(&self, created: u64) -> Vec<u8> {
+        [&self.proof, created.to_string().as_bytes()].concat()
+    }
+
+    /// When the record with this proof was created, if it is this owner's.
+    pub(super) fn created(&self, proof: &[u8]) -> Result<u64, Unfit> {
+        match proof.split_at_checked(1 + MARK) {
+            Some(([VERSION, ..], created)) => {
+                let created = number(created).ok_or(Unfit::Damaged("has a damaged proof"))?;
+                if proof.starts_with(&self.proof) { Ok(created) } else { Err(Unfit::Foreign) }
+            }
+            _ if matches!(proof, [b'2'..=b'9', ..]) => Err(Unfit::Newer),
+            _ => Err(Unfit::Damaged("has a damaged proof")),
+        }
+    }
+}
+
+/// Why a record cannot be taken for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    Damaged(&'static str),
+    TooLarge,
+    /// It is marked as another session's.
+    Foreign,
+    /// A later version of the crate has written it.
+    Newer,
+    /// The reply is none to the question.
+    OutOfStep,
+}
+
+/// What a reply to HGETALL holds.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) record: Option<Record>,
+    /// Fields of it were left out that are not text.
+    pub(super) left_out: bool,
+}
+
+/// Reads the record of this key. `now` is the server's clock.
+pub(super) fn read(
+    settings: &Settings,
+    layout: Layout,
+    key: &Key,
+    hash: Replies<'_>,
+    lifetimes: &Lifetimes,
+    now: SystemTime,
+) -> Result<Found, Unfit> {
+    let (mut proof, mut saved, mut remember) = (None, None, None);
+    let (mut count, mut bytes) = (0, 0);
+    let mut fields = FieldsIn::copy(hash.as_bytes(), hash.len() / 2);
+    let mut pairs = hash;
+    while let Some(name) = pairs.next() {
+        let (Some(name), Some(Some(value))) = (name.bulk(), pairs.next().map(Reply::bulk)) else {
+            return Err(Unfit::OutOfStep);
+        };
+        match name {
+            [0, ..] if layout == Layout::Default => match name {
+                PROOF => proof = Some(value),
+                SAVED => saved = Some(value),
+                REMEMBER => remember = Some(value),
+                _ => {}
+            },
+            _ => {
+                (count, bytes) = (count + 1, bytes + name.len() + value.len());
+                if let Some(fields) = &mut fields {
+                    fields.push(name, value);
+                }
+            }
+        }
+    }
+    let mut record = Record::default();
+    let present = match layout {
+        Layout::BottleSession => count > 0,
+        Layout::Default => match proof {
+            // Nothing, or what a late save has left.
+            None => false,
+            Some(proof) => {
+                let created = key.created(proof)?;
+                record.created = UNIX_EPOCH.checked_add(Duration::from_millis(created));
+                record.remember = remember.and_then(number).map(Duration::from_millis);
+                record.saved_ago = Some(age(saved, record.remember.unwrap_or(lifetimes.idle), now));
+                record.saved_ago < Some(lifetimes.kept_for(record.remember))
+                    && !is_past_absolute(lifetimes, created, now)
+            }
+        },
+    };
+    if !present {
+        return Ok(Found::default());
+    }
+    let most = |cap: usize| cap.saturating_mul(TOLERATED);
+    if count > most(settings.caps.fields) || bytes > most(settings.caps.bytes) {
+        return Err(Unfit::TooLarge);
+    }
+    let left_out = fields.is_none();
+    record.fields = match fields {
+        Some(fields) => fields.done(),
+        None if layout == Layout::BottleSession => text_only(hash),
+        None => return Err(Unfit::Damaged("is not text")),
+    };
+    Ok(Found { record: Some(record), left_out })
+}
+
+/// Whether a session that was created then has reached its absolute limit.
+pub(super) fn is_past_absolute(lifetimes: &Lifetimes, created: u64, now: SystemTime) -> bool {
+    let end = |limit| created.saturating_add(milliseconds(limit));
+    lifetimes.absolute.is_some_and(|limit| end(limit) <= milliseconds_since_1970(now))
+}
+
+/// How long ago a session was saved. Where it was saved with another idle limit than it has, as it can be if it was
+/// remembered at the same moment, its record ends too early or too late until it is saved anew, which it is once a tenth of the limit
+/// has passed.
+fn age(saved: Option<&[u8]>, idle: Duration, now: SystemTime) -> Duration {
+    let due = idle / 10;
+    let times = saved.and_then(|saved| {
+        let dot = saved.iter().position(|byte| *byte == b'.')?;
+        Some((number(&saved[..dot])?, number(&saved[dot + 1..])?))
+    });
+    match times {
+        Some((at, for_idle)) => {
+            let ago = Duration::from_millis(milliseconds_since_1970(now).saturating_sub(at));
+            if for_idle == milliseconds(idle) { ago } else { ago.max(due) }
+        }
+        None => due,
+    }
+}
+
+/// The time and the idle limit of a save.
+pub(super) fn saved(now: u64, idle: Duration) -> String {
+    format!("{now}.{}", milliseconds(idle))
+}
+
+/// The fields that are text.
+fn text_only(mut pairs: Replies<'_>) -> Fields {
+    let mut fields = Fields::new();
+    while let (Some(Reply::Bulk(name)), Some(Reply::Bulk(value))) = (pairs.next(), pairs.next()) {
+        if let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) {
+            fields.insert(name, value);
+        }
+    }
+    fields
+}
+
+/// How many bytes the reply to HGETALL has at most.
+pub(super) fn longest_reply(settings: &Settings) -> usize {
+    let caps = settings.caps;
+    // Each field has some bytes around it.
+    let longest = caps.fields.saturating_mul(64).saturating_add(caps.bytes);
+    longest.saturating_mul(READ).saturating_add(16 * 1024)
+}
+
+/// How many bytes the reply to other questions has at most.
+pub(super) const SHORT_REPLY: usize = 16 * 1024;
+
+/// For PEXPIRE and for the store's own fields; rounded up, so that no lifetime becomes none.
+pub(super) fn milliseconds(time: Duration) -> u64 {
+    let time = time.min(LONGEST).as_nanos().div_ceil(1_000_000);
+    u64::try_from(time).unwrap_or(u64::MAX)
+}
+
+pub(super) fn milliseconds_since_1970(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    u64::try_from(since).unwrap_or(u64::MAX)
+}
+
+/// A number as this module writes it: at most 15 digits, which are 30,000 years.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    let digits = (1..=15).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+    let value = |value: u64, digit: &u8| value * 10 + u64::from(digit - b'0');
+    digits.then(|| text.iter().fold(0, value))
+}
