@@ -294,7 +294,7 @@ fn a_mounted_app_keeps_its_plugins_hooks_and_pages() {
     shop.get("/item/<id:int>", |id: u32, n: &mut Number| format!("{id} {}", n.0)).name("item");
     shop.get("/gone", || abort(410, "").into_response());
     shop.error(410, |_, _| "sold out");
-    shop.before_request(|request: &mut Request| match request.query("stop") {
+    shop.before_request(|request: &mut Request| match request.query("stop").unwrap() {
         Some(_) => Err(abort(402, "pay")),
         None => Ok(()),
     });
@@ -388,7 +388,7 @@ impl Plugin for Counting {
     fn acquire(&self, batch: &mut Batch<'_>) {
         self.note("acquires");
         for mut entry in batch.iter_mut() {
-            match entry.request().query("refuse") {
+            match entry.request().query("refuse").unwrap() {
                 Some(_) => entry.refuse(abort(503, "").into_response()),
                 None => entry.put(Number(self.count.fetch_add(1, Ordering::SeqCst) + 1)),
             }

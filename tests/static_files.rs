@@ -64,6 +64,36 @@ fn set_modified(path: &Path, time: SystemTime) {
 }
 
 #[test]
+fn files_have_the_types_that_browsers_insist_on() {
+    let folder = Folder::new("web");
+    let client = folder.client();
+    let (script, text) = ("text/javascript; charset=utf-8", "text/plain; charset=utf-8");
+    for (name, content_type) in [
+        ("a.js", script),
+        ("a.mjs", script),
+        ("a.cjs", script),
+        ("A.CJS", script),
+        ("a.js.map", "application/json"),
+        ("a.css", "text/css; charset=utf-8"),
+        ("a.wasm", "application/wasm"),
+        ("a.webmanifest", "application/manifest+json"),
+        ("a.svg", "image/svg+xml"),
+        ("a.avif", "image/avif"),
+        ("a.woff2", "font/woff2"),
+        ("a.tar.zst", "application/zstd"),
+        ("a.ts", text),
+        ("a.d.mts", text),
+        ("a.cts", text),
+        ("a.tsx", text),
+        ("ts", "application/octet-stream"),
+    ] {
+        fs::write(folder.root().join(name), "x").unwrap();
+        let response = client.get(&format!("/s/{name}")).send();
+        assert_eq!(response.header("content-type"), Some(content_type), "{name}");
+    }
+}
+
+#[test]
 fn a_file_is_sent_with_its_type_and_validators() {
     let folder = Folder::new("types");
     let client = folder.client();

@@ -8,6 +8,10 @@ mod csrf;
 mod faults;
 mod flash;
 mod forms;
+#[cfg(feature = "garde")]
+#[path = "../examples/forms.rs"]
+#[allow(dead_code)]
+mod forms_example;
 mod guide;
 mod hostile;
 mod nginx;

@@ -38,6 +38,8 @@ pub struct Binder<'a> {
     next_wildcard: usize,
     /// The response's head is taken.
     has_head: bool,
+    /// Which argument takes the body, and as what.
+    body: Option<(String, &'static str)>,
     asks: Vec<Ask>,
     fits: Vec<(usize, Accepts)>,
     errors: Vec<Error>,
@@ -64,6 +66,7 @@ impl<'a> Binder<'a> {
             position: 0,
             next_wildcard: 0,
             has_head: false,
+            body: None,
             asks: Vec::new(),
             fits: Vec::new(),
             errors: Vec::new(),
@@ -144,6 +147,24 @@ impl<'a> Binder<'a> {
                 "{argument} asks a second time for &mut ResponseHead; a handler borrows it once"
             ));
             return None;
+        }
+        Some(())
+    }
+
+    /// The request's body, which is of one kind: "a form", "JSON".
+    pub(crate) fn body(&mut self, kind: &'static str) -> Option<()> {
+        let argument = self.argument();
+        match &self.body {
+            None => self.body = Some((argument, kind)),
+            Some((_, other)) if *other == kind => {}
+            Some((first, other)) => {
+                let message = format!(
+                    "{argument} takes the body as {kind}, which {first} takes as {other}; a body is one of them: \
+                     register a route for each, or take &Request and look at its content_type()"
+                );
+                self.error(message);
+                return None;
+            }
         }
         Some(())
     }

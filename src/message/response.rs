@@ -14,6 +14,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
 use crate::message::cookies::set_cookie_value;
+use crate::message::forms::{self, FormError};
 use crate::{Error, ErrorKind, Result};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -627,6 +628,10 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for HttpError {
         match (&mut error as &mut dyn Any).downcast_mut::<Option<Error>>().and_then(Option::take) {
             Some(ours) => from_ours(ours),
             None => {
+                let any = &mut error as &mut dyn Any;
+                if let Some(form) = any.downcast_mut::<Option<FormError>>().and_then(Option::take) {
+                    return forms::answer(form);
+                }
                 let asked = (&error as &dyn Any)
                     .downcast_ref()
                     .and_then(|io: &Option<_>| asked_for(io.as_ref()?));

@@ -253,11 +253,33 @@ impl StaticFile {
         if let Some(content_type) = &self.content_type {
             return content_type.clone();
         }
+        let extension = self.filename.rsplit_once('.').map(|(_, extension)| extension);
+        let known =
+            |extension: &str| TYPES.iter().find(|(ext, _)| extension.eq_ignore_ascii_case(ext));
+        if let Some((_, content_type)) = extension.and_then(known) {
+            return (*content_type).to_owned();
+        }
         let guessed = mime_guess::from_path(&self.filename).first_or_octet_stream();
         let is_text = guessed.type_() == "text" || guessed.subtype() == "javascript";
         if is_text { format!("{guessed}; charset=utf-8") } else { guessed.to_string() }
     }
 }
+
+/// What `mime_guess` does not know, or has from tables older than the web's use of the name.
+const TYPES: &[(&str, &str)] = &[
+    // RFC 9239 section 6.1.1. Browsers run no module of another type, and `nosniff` keeps them from guessing.
+    ("cjs", "text/javascript; charset=utf-8"),
+    ("mjs", "text/javascript; charset=utf-8"),
+    // ECMA-426 section 5: source maps are JSON.
+    ("map", "application/json"),
+    // TypeScript has no registered type, and no browser runs it: text that can be read. It is not MPEG's transport stream.
+    ("cts", "text/plain; charset=utf-8"),
+    ("mts", "text/plain; charset=utf-8"),
+    ("ts", "text/plain; charset=utf-8"),
+    ("tsx", "text/plain; charset=utf-8"),
+    // RFC 8878 section 7.1.
+    ("zst", "application/zstd"),
+];
 
 impl IntoResponse for StaticFile {
     fn into_response(self) -> Response {

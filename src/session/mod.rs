@@ -6,6 +6,7 @@ pub(crate) mod csrf;
 pub(crate) mod data;
 pub(crate) mod events;
 pub(crate) mod flash;
+mod forms;
 pub(crate) mod id;
 pub(crate) mod store;
 

@@ -83,7 +83,7 @@ impl Plugin for Unreliable {
     }
 
     fn apply(&self, callback: Callback, _: &Route) -> Callback {
-        Callback::new(move |exchange| match exchange.request().query("how").as_deref() {
+        Callback::new(move |exchange| match exchange.request().query("how").unwrap().as_deref() {
             Some("swallow") => {
                 let request = Request::new(Method::GET, "/elsewhere".parse().unwrap());
                 let mut swallowed = std::mem::replace(exchange, Exchange::new(request));
@@ -101,7 +101,7 @@ impl Plugin for Unreliable {
 
     fn acquire(&self, batch: &mut Batch<'_>) {
         for mut entry in batch.iter_mut() {
-            match entry.request().query("how").as_deref() {
+            match entry.request().query("how").unwrap().as_deref() {
                 Some("nothing") => {}
                 Some("other") => entry.put(Other),
                 Some("panic") => panic!("on purpose"),
@@ -112,7 +112,7 @@ impl Plugin for Unreliable {
 
     fn release(&self, batch: &mut Batch<'_>) {
         for mut entry in batch.iter_mut() {
-            assert!(entry.request().query("how").as_deref() != Some("late"), "on purpose");
+            assert!(entry.request().query("how").unwrap().as_deref() != Some("late"), "on purpose");
             assert!(entry.take::<Other>().is_none() || entry.get_mut::<Number>().is_none());
             if let Some(number) = entry.take::<Number>() {
                 entry.head_mut().set_header("x-number", number.0).unwrap();
