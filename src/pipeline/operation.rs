@@ -144,7 +144,10 @@ pub(crate) trait Channel: Send {
     fn submit(&mut self, ticket: usize, waiting: Box<dyn Waiting>, now: Instant);
 
     /// Hears what its socket is ready for.
-    fn ready(&mut self, readable: bool, writable: bool);
+    fn ready(&mut self, ready: Ready);
+
+    /// Whether nothing but event loops knows the service any more.
+    fn is_forgotten(&self) -> bool;
 
     /// Goes on as far as it can: connects, sends, receives, and gives up what is past its deadline. Operations that
     /// are over are in `done`.
@@ -156,6 +159,16 @@ pub(crate) trait Channel: Send {
     /// The socket to watch for reading and writing, and a number that tells it from former ones.
     #[cfg(unix)]
     fn socket(&self) -> Option<(std::os::fd::RawFd, u64)>;
+}
+
+/// What a socket is ready for.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(unix), allow(dead_code))]
+pub(crate) struct Ready {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The other side sends no more.
+    pub(crate) ended: bool,
 }
 
 /// An operation, and what follows when it is over.

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
+use smallvec::SmallVec;
 
 use crate::logging::{OneLine, Recurring};
 use crate::message::address::ListenAddress;
@@ -147,10 +148,10 @@ impl Service {
         for exchange in batch.iter_mut() {
             if Stage::Acquire.concerns(exchange, slot) {
                 exchange.move_to(Position::Acquiring(slot));
-            } else if matches!(exchange.position(), Position::Acquiring(next) if next <= slot)
+            } else if let Position::Acquiring(next) = exchange.position()
                 && !exchange.is_pending()
             {
-                exchange.move_to(Position::Acquiring(slot + 1));
+                exchange.move_to(Position::Acquiring(next.max(slot + 1)));
                 self.acquire(std::slice::from_mut(exchange), Blocking::Forbidden);
             }
         }
@@ -174,9 +175,12 @@ impl Service {
             let operations = waiting.iter_mut().map(|(_, pending)| &mut *pending.waiting);
             let mut operations: Vec<_> =
                 operations.map(|waiting| waiting as &mut dyn Operation).collect();
-            remote.run(&mut operations);
+            let carried = catch_unwind(AssertUnwindSafe(|| remote.run(&mut operations)));
             for (exchange, Pending { slot, waiting, .. }) in waiting {
-                self.conclude(exchange, slot, waiting);
+                match &carried {
+                    Ok(()) => self.conclude(exchange, slot, waiting),
+                    Err(panic) => self.distrust(exchange, slot, panic.as_ref()),
+                }
             }
         }
         any
@@ -247,10 +251,10 @@ impl Service {
         for exchange in batch.iter_mut() {
             if Stage::Release.concerns(exchange, slot) {
                 exchange.move_to(Position::Releasing(slot + 1));
-            } else if matches!(exchange.position(), Position::Releasing(below) if below > slot)
+            } else if let Position::Releasing(below) = exchange.position()
                 && !exchange.is_pending()
             {
-                exchange.move_to(Position::Releasing(slot));
+                exchange.move_to(Position::Releasing(below.min(slot)));
                 self.release(std::slice::from_mut(exchange), Blocking::Forbidden);
             }
         }
@@ -358,27 +362,19 @@ impl Service {
         stage: Stage,
         run: impl FnOnce(&mut Batch<'_>),
     ) {
-        // Only the first of them that it concerns is known without looking again: whom it may have touched when it
-        // panics is decided before it runs.
+        // Known before it runs: after a panic nobody can tell whom it had touched.
+        let concerned: SmallVec<[bool; 32]> =
+            exchanges.iter().map(|exchange| stage.concerns(exchange, slot)).collect();
         let mut batch = Batch { exchanges: &mut *exchanges, slot, stage };
         let done = catch_unwind(AssertUnwindSafe(|| run(&mut batch)));
-        for exchange in exchanges.iter_mut() {
-            let was_concerned = match (stage, exchange.position()) {
-                (Stage::Acquire, Position::Acquiring(next)) => next <= slot && exchange.asks(slot),
-                (Stage::Release, Position::Releasing(below)) => slot < below && exchange.asks(slot),
-                _ => false,
-            };
-            if !was_concerned {
-                continue;
-            }
-            if exchange.pending().is_none_or(|pending| pending.slot == slot) {
-                exchange.move_to(match stage {
-                    Stage::Acquire => Position::Acquiring(slot + 1),
-                    Stage::Release => Position::Releasing(slot),
-                });
-                if let Err(panic) = &done {
-                    self.distrust(exchange, slot, panic.as_ref());
-                }
+        for (exchange, _) in exchanges.iter_mut().zip(concerned).filter(|(_, concerned)| *concerned)
+        {
+            exchange.move_to(match stage {
+                Stage::Acquire => Position::Acquiring(slot + 1),
+                Stage::Release => Position::Releasing(slot),
+            });
+            if let Err(panic) = &done {
+                self.distrust(exchange, slot, panic.as_ref());
             }
         }
     }

@@ -123,22 +123,38 @@ impl Engine {
     }
 
     /// Takes requests through the stage that they are in on a thread that may block; their loop goes on with what
-    /// comes of it.
+    /// comes of it. Where no thread is free and too many wait for one, those that have only begun are refused.
     pub(super) fn carry_out(self: &Arc<Engine>, event_loop: &Arc<EventLoop>, batch: Vec<InFlight>) {
+        let releases = |(exchange, _): &InFlight| {
+            matches!(exchange.position(), Position::Releasing(_) | Position::Released)
+        };
+        let (releasing, acquiring): (Vec<_>, Vec<_>) = batch.into_iter().partition(releases);
+        if self.is_crowded() {
+            for in_flight in acquiring {
+                self.refuse(event_loop, in_flight, "the queue for a thread is full");
+            }
+        } else {
+            self.offload_stage(event_loop, acquiring, Service::acquire_all);
+        }
+        self.offload_stage(event_loop, releasing, Service::release_all);
+    }
+
+    fn offload_stage(
+        self: &Arc<Engine>,
+        event_loop: &Arc<EventLoop>,
+        batch: Vec<InFlight>,
+        stage: fn(&Service, &mut [Exchange]),
+    ) {
         if batch.is_empty() {
             return;
         }
         let (engine, event_loop) = (self.clone(), event_loop.clone());
         self.threads.run(Box::new(move || {
-            let releases = |(exchange, _): &InFlight| {
-                matches!(exchange.position(), Position::Releasing(_) | Position::Released)
-            };
-            let (releasing, acquiring): (Vec<_>, Vec<_>) = batch.into_iter().partition(releases);
-            let (mut exchanges, jobs): (Vec<_>, Vec<_>) = acquiring.into_iter().unzip();
-            contained(|| engine.service.acquire_all(&mut exchanges));
-            event_loop.resume(exchanges.into_iter().zip(jobs));
-            let (mut exchanges, jobs): (Vec<_>, Vec<_>) = releasing.into_iter().unzip();
-            contained(|| engine.service.release_all(&mut exchanges));
+            let (mut exchanges, jobs): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            if contained(|| stage(&engine.service, &mut exchanges)).is_none() {
+                // Whose panic that was is not known, nor how far it came.
+                exchanges.iter_mut().for_each(Exchange::fail);
+            }
             event_loop.resume(exchanges.into_iter().zip(jobs));
         }));
     }
@@ -179,7 +195,18 @@ impl Engine {
 
     fn start(self: &Arc<Engine>, event_loop: Arc<EventLoop>, epoch: u64) {
         let engine = self.clone();
-        self.threads.run_now(Box::new(move || run_loop::run(&engine, &event_loop, epoch)));
+        self.threads.run_now(Box::new(move || {
+            // A loop that nobody runs would be lost with all its connections.
+            while contained(|| run_loop::run(&engine, &event_loop, epoch)).is_none() {
+                log::error!("the worker of an event loop panicked; it goes on");
+                let mut work = event_loop.work();
+                if work.epoch != epoch {
+                    drop(work);
+                    return engine.unblocked();
+                }
+                work.busy = false;
+            }
+        }));
     }
 
     /// Lets more or fewer event loops be active.

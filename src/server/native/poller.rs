@@ -13,7 +13,7 @@ use super::event_loop::InFlight;
 use super::options::Options;
 use super::socket::Listener;
 use crate::logging::Recurring;
-use crate::pipeline::operation::{Channel, Pending, Remote, Waiting, Wake};
+use crate::pipeline::operation::{Channel, Pending, Ready as ReadyFor, Remote, Waiting, Wake};
 
 const LISTENER: Token = Token(usize::MAX);
 pub(super) const WAKER: Token = Token(usize::MAX - 1);
@@ -200,12 +200,23 @@ impl Poller {
     fn channel(&mut self, remote: &Remote) -> Option<usize> {
         let service = remote.0.identity();
         let known = self.channels.iter().position(|watched| watched.service == service);
-        if known.is_some() || self.channels.len() >= MOST_CHANNELS {
+        if known.is_some() {
             return known;
         }
         let channel = remote.0.channel(self.wake.clone()?)?;
-        self.channels.push(Watched { service, channel, socket: None, ready: false });
-        Some(self.channels.len() - 1)
+        let watched = Watched { service, channel, socket: None, ready: false };
+        // The number of a channel is its token: one that nobody needs any more leaves its place to another.
+        match self.channels.iter().position(|watched| watched.channel.is_forgotten()) {
+            Some(number) => {
+                self.channels[number] = watched;
+                Some(number)
+            }
+            None if self.channels.len() < MOST_CHANNELS => {
+                self.channels.push(watched);
+                Some(self.channels.len() - 1)
+            }
+            None => None,
+        }
     }
 
     /// Lets the channels go on that have something to do, and takes note of the operations that are over.
@@ -269,9 +280,11 @@ impl Poller {
                 WAKER => self.channels.iter_mut().for_each(|watched| watched.ready = true),
                 Token(token) if token > CHANNELS - MOST_CHANNELS => {
                     if let Some(watched) = self.channels.get_mut(CHANNELS - token) {
-                        watched
-                            .channel
-                            .ready(event.is_readable() || event.is_error(), event.is_writable());
+                        watched.channel.ready(ReadyFor {
+                            readable: event.is_readable() || event.is_error(),
+                            writable: event.is_writable(),
+                            ended: event.is_read_closed(),
+                        });
                         watched.ready = true;
                     }
                 }
