@@ -729,7 +729,7 @@ mod tests {
             (abort(418, "tea").into_response(), 418, "", ""),
             (abort(999, "").into_response(), 500, "", ""),
             (redirect("/x").into_response(), 303, "", ""),
-            (redirect("/\r\nSet-Cookie: x").into_response(), 500, "", ""),
+            (redirect("/\r\nSet-Cookie: x").into_response(), 303, "", ""),
             ("x".into_response().with_header("x", "a\nb"), 500, "", ""),
         ];
         for (number, (response, status, content_type, body)) in table.into_iter().enumerate() {
@@ -737,6 +737,19 @@ mod tests {
             let header = response.headers().get(header::CONTENT_TYPE);
             assert_eq!(header.map_or("", |value| value.to_str().unwrap()), content_type);
             assert_eq!(response.into_bytes().unwrap(), body, "row {number}");
+        }
+    }
+
+    #[test]
+    fn what_no_address_holds_is_encoded_in_a_redirection() {
+        for (given, sent) in [
+            ("/a b?c=d#e", "/a%20b?c=d#e"),
+            ("/\r\nSet-Cookie: x\0", "/%0D%0ASet-Cookie:%20x%00"),
+            ("/\\evil.example", "/%5Cevil.example"),
+            ("/é%C3%A9", "/%C3%A9%C3%A9"),
+        ] {
+            let response = redirect(given).into_response();
+            assert_eq!(response.headers()[header::LOCATION], sent, "{given:?}");
         }
     }
 
