@@ -91,6 +91,7 @@ mod error;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod handler;
+mod logging;
 mod message;
 mod pipeline;
 mod redis;

@@ -251,7 +251,11 @@ fn nothing_gets_out_of_a_header() {
             "{bad}"
         );
         let redirected = client.get(&format!("/to/{bad}")).send();
-        assert_eq!((redirected.status(), redirected.header("location")), (500, None), "{bad}");
+        assert_eq!(
+            (redirected.status(), redirected.header("location")),
+            (303, Some(bad)),
+            "encoded anew"
+        );
         let cookies = client.get(&format!("/cookie/{bad}")).send();
         assert!(!cookies.set_cookies()[0].contains(['\r', '\n', '\0']), "{bad}");
     }

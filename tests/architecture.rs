@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down.
-const LAYERS: [&str; 10] = [
+const LAYERS: [&str; 11] = [
     "testing", "app", "server", "session", "redis", "handler", "pipeline", "routing", "message",
     "error",
 ];

@@ -27,6 +27,7 @@ command -v python3 >/dev/null || missing+=(python3 python3-pip)
 command -v nginx >/dev/null || missing+=(nginx-light)
 command -v haproxy >/dev/null || missing+=(haproxy)
 command -v apache2 >/dev/null || missing+=(apache2)
+command -v systemd-socket-activate >/dev/null || missing+=(systemd)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 if [ ${#missing[@]} -gt 0 ]; then

@@ -151,6 +151,37 @@ fn nothing_outside_of_the_root_is_ever_read() {
     assert_eq!(client.get("/no-root").send().status(), 500);
 }
 
+#[test]
+fn what_a_dot_hides_is_served_where_that_is_said_alone() {
+    let folder = Folder::new("dots");
+    let root = folder.root();
+    fs::create_dir(root.join(".git")).unwrap();
+    for file in [".env", ".git/config", "sub/.htpasswd", "sub/..odd"] {
+        fs::write(root.join(file), "hidden").unwrap();
+    }
+    let mut app = App::new();
+    app.get("/s/<name:path>", {
+        let root = root.clone();
+        move |request: &Request, name: &str| static_file(request, name, &root)
+    });
+    app.get("/all/<name:path>", {
+        let root = root.clone();
+        move |request: &Request, name: &str| static_file(request, name, &root).dot_files(true)
+    });
+    app.get("/git/<name>", move |request: &Request, name: &str| {
+        static_file(request, name, root.join(".git"))
+    });
+    let client = TestClient::new(app).unwrap();
+    for file in [".env", ".git/config", "sub/.htpasswd", "sub/..odd", "%2eenv", "sub/./.htpasswd"] {
+        assert_eq!(client.get(&format!("/s/{file}")).send().status(), 404, "{file}");
+        assert_eq!(client.get(&format!("/all/{file}")).send().text(), "hidden", "{file}");
+    }
+    assert_eq!(client.get("/s/.none").send().status(), 404);
+    assert_eq!(client.get("/s/sub/./page.html").send().status(), 200);
+    assert_eq!(client.get("/git/config").send().text(), "hidden", "the root is the program's word");
+    assert_eq!(client.get("/all/../secret.txt").send().status(), 403);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_link_is_followed_inside_of_the_root_alone() {
@@ -212,7 +243,14 @@ fn a_client_that_has_the_file_gets_a_304() {
         ("if-modified-since", "Sun, 09 Sep 2001 01:46:40 GMT", 304),
         ("if-modified-since", "Sun, 09 Sep 2001 01:46:41 GMT", 304),
         ("if-modified-since", "Sun, 09 Sep 2001 01:46:39 GMT", 200),
+        ("if-modified-since", "Sun, 09 Sep 2001 01:46:40 GMT; length=10", 304),
+        ("if-modified-since", "Sun, 09 Sep 2001 01:46:39 GMT; length=10", 200),
         ("if-modified-since", "nonsense", 200),
+        ("if-match", etag, 200),
+        ("if-match", &format!("\"other\", {etag}"), 200),
+        ("if-match", "*", 200),
+        ("if-unmodified-since", "Sun, 09 Sep 2001 01:46:40 GMT", 200),
+        ("if-unmodified-since", "nonsense", 200),
     ] {
         let response = client.get("/s/hello.txt").header(name, value).send();
         assert_eq!(response.status(), status, "{name}: {value}");
@@ -222,6 +260,18 @@ fn a_client_that_has_the_file_gets_a_304() {
             assert_eq!((response.text().as_str(), response.header("content-type")), ("", None));
         }
     }
+    for (name, value) in [
+        ("if-match", "\"other\""),
+        // Only a strong tag says that it is the same, byte for byte.
+        ("if-match", &format!("W/{etag}")),
+        ("if-match", ""),
+        ("if-unmodified-since", "Sun, 09 Sep 2001 01:46:39 GMT"),
+    ] {
+        let response = client.get("/s/hello.txt").header(name, value).send();
+        assert_eq!((response.status(), response.text().as_str()), (412, ""), "{name}: {value}");
+    }
+    let lines = client.get("/s/hello.txt").header("if-none-match", "\"other\"");
+    assert_eq!(lines.header("if-none-match", etag).send().status(), 304, "in the second line");
     // The tag goes before the date.
     let both = client.get("/s/hello.txt").header("if-none-match", "\"other\"");
     let both = both.header("if-modified-since", "Sun, 09 Sep 2001 01:46:41 GMT").send();

@@ -22,6 +22,8 @@ pub(crate) struct Provider {
 #[derive(Debug, Default)]
 pub(crate) struct Wildcards {
     pub(crate) names: Vec<String>,
+    /// Which of them can be numbers with a point.
+    pub(crate) floats: Vec<bool>,
     /// For each rule its text, and for each wildcard its place in that rule.
     pub(crate) rules: Vec<(String, Vec<Option<usize>>)>,
 }
@@ -259,6 +261,15 @@ impl<'a> Binder<'a> {
             });
             return None;
         };
+        if self.wildcards.floats[index] && !fits("0.5") {
+            let name = &self.wildcards.names[index];
+            let message = format!(
+                "{argument} takes wildcard <{name}>, whose filter is float, and reads no number with a point; \
+                 make it an f64, or write <{name}:int>"
+            );
+            self.error(message);
+            return None;
+        }
         if !optional {
             let name = &self.wildcards.names[index];
             let without = self.wildcards.rules.iter().find(|rule| rule.1[index].is_none());

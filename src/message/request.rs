@@ -28,6 +28,7 @@ pub struct Request {
     headers: HeaderMap,
     remote_addr: Option<SocketAddr>,
     scheme: Scheme,
+    prefix: String,
     extensions: Extensions,
     cookies: OnceLock<RequestCookies>,
     unread: Mutex<Option<RequestBody>>,
@@ -81,6 +82,7 @@ impl Request {
             headers: HeaderMap::new(),
             remote_addr: None,
             scheme: Scheme::Http,
+            prefix: String::new(),
             extensions: Extensions::new(),
             cookies: OnceLock::new(),
             unread: Mutex::new(None),
@@ -129,6 +131,14 @@ impl Request {
     #[must_use]
     pub fn with_scheme(mut self, scheme: Scheme) -> Request {
         self.scheme = scheme;
+        self
+    }
+
+    /// The same request, of an app that visitors find below this path, such as `/shop`. `Urls` and the paths of
+    /// cookies begin with it; the request's own path does not.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Request {
+        self.prefix = prefix.into();
         self
     }
 
@@ -195,9 +205,9 @@ impl Request {
         &mut self.headers
     }
 
-    /// The first header of this name, where it is text.
+    /// The first header of this name, where it is text: ASCII, or UTF-8 as proxies for single sign-on send it.
     pub fn header(&self, name: impl AsHeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
+        std::str::from_utf8(self.headers.get(name)?.as_bytes()).ok()
     }
 
     /// The host the client asked for: the `Host` header, or what a trusted proxy said.
@@ -208,6 +218,13 @@ impl Request {
     /// The scheme; `https` only where a trusted proxy said so.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// The path below which visitors find the app, such as `/shop`, where a trusted proxy said so; else empty.
+    /// `Urls` and the paths of cookies begin with it. `redirect` does not add it, so that what `Urls` built can be
+    /// redirected to.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The client's address: the peer of the connection, or what a trusted proxy said. `None` over a unix
@@ -514,6 +531,17 @@ mod tests {
             (request.cookie("a").as_deref(), request.body().unwrap()),
             (Some("2"), &b"67"[..])
         );
+    }
+
+    #[test]
+    fn a_header_in_utf_8_is_text() {
+        let headers = ["Ren\u{e9}e".as_bytes(), b"Ren\xe9e", b"plain"]
+            .map(|value| http::HeaderValue::from_bytes(value).unwrap());
+        for (value, expected) in headers.into_iter().zip([Some("Renée"), None, Some("plain")]) {
+            let request = request(stream("", None), 1)
+                .with_headers(HeaderMap::from_iter([(header::FROM, value)]));
+            assert_eq!(request.header("from"), expected);
+        }
     }
 
     #[test]

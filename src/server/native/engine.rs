@@ -15,9 +15,10 @@ use super::event_loop::{Activity, EventLoop, InFlight, Job, Task};
 use super::event_loops::EventLoops;
 use super::options::Options;
 use super::outgoing::Outgoing;
-use super::poller::{Returned, turn_away};
+use super::poller::Returned;
 use super::run_loop;
 use super::threads::Threads;
+use crate::logging::Recurring;
 use crate::message::response::{Body, Response};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::service::Service;
@@ -54,6 +55,8 @@ pub(super) struct Engine {
     cores: usize,
     monitor: Thread,
     monitor_sleeps: AtomicBool,
+    /// Requests refused for want of threads.
+    refused: Recurring,
 }
 
 impl Engine {
@@ -75,6 +78,7 @@ impl Engine {
             event_loops,
             monitor: std::thread::current(),
             monitor_sleeps: AtomicBool::new(false),
+            refused: Recurring::default(),
         }
     }
 
@@ -91,6 +95,16 @@ impl Engine {
             1 => ShutdownStage::Graceful,
             _ => ShutdownStage::Immediate,
         }
+    }
+
+    /// Whether a shutdown has come so far that what has not fully arrived is not waited for.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.options.cut_off.load(Ordering::SeqCst)
+    }
+
+    fn cut_off(&self) {
+        self.options.cut_off.store(true, Ordering::SeqCst);
+        self.event_loops.all().iter().for_each(|event_loop| event_loop.wake());
     }
 
     /// Whether as many handlers block as may.
@@ -186,7 +200,7 @@ impl Engine {
     fn monitor(self: &Arc<Engine>) {
         let mut seen = Vec::new();
         let mut autoscaler = Autoscaler::new(&self.event_loops.all());
-        let (mut quiet, mut end) = (0, None);
+        let (mut quiet, mut end, mut lame_duck) = (0, None, None);
         while self.running.load(Ordering::SeqCst) > 0 {
             let stage = self.stage();
             let now = Instant::now();
@@ -197,6 +211,10 @@ impl Engine {
                 };
                 let due = end.map_or(now + wait, |end: Instant| end.min(now + wait));
                 end = Some(due);
+                let cut_off = *lame_duck.get_or_insert(now + self.options.lame_duck);
+                if now >= cut_off && !self.is_cut_off() {
+                    self.cut_off();
+                }
                 if now >= due && stage == ShutdownStage::Immediate {
                     log::warn!("ends while requests are still being handled");
                     return;
@@ -348,10 +366,11 @@ impl Engine {
 
     /// Gives accepted connections to the active event loops.
     pub(super) fn distribute(&self, event_loop: &EventLoop, accepted: Vec<Connection>) {
-        for connection in accepted {
-            if self.event_loops.connections() >= self.options.max_connections {
-                turn_away(&connection);
-            } else {
+        for mut connection in accepted {
+            let turned_away = self.options.turned_away.count();
+            let is_full =
+                self.event_loops.connections() >= self.options.max_connections + turned_away;
+            if !is_full || connection.turn_away() {
                 self.event_loops.welcome(Box::new(connection), event_loop);
             }
         }
@@ -388,14 +407,15 @@ impl Engine {
     /// Answers a request 503 and closes its connection.
     pub(super) fn refuse(&self, event_loop: &EventLoop, (exchange, job): InFlight, why: &str) {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        log::warn!("refused a request: {why}");
+        let line = || format!("refused a request: {why}");
+        self.refused.happened(log::Level::Warn, why, line);
         contained(|| drop(exchange));
         if let Some(logged) = job.logged {
             logged.answered(status, None);
         }
         let mut connection = job.connection;
         connection.reclaim(job.stream);
-        let next = connection.answer(Outgoing::refusal(status));
+        let next = connection.answer(Outgoing::refusal(status, job.audience.head));
         event_loop.work().returned.push(returned(connection, next));
     }
 }

@@ -1,7 +1,6 @@
 //! All connections of one event loop, its channels to remote services, and what the operating system says about them.
 
 use std::io;
-use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,9 +11,9 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use super::connection::{Connection, Incoming, Next};
 use super::event_loop::InFlight;
 use super::options::Options;
-use super::socket::{Listener, Socket};
+use super::socket::Listener;
+use crate::logging::Recurring;
 use crate::pipeline::operation::{Channel, Pending, Remote, Waiting, Wake};
-use crate::server::http1::refusal;
 
 const LISTENER: Token = Token(usize::MAX);
 pub(super) const WAKER: Token = Token(usize::MAX - 1);
@@ -39,6 +38,8 @@ pub(super) struct Poller {
     listener: Option<Listener>,
     closing: bool,
     accept_at: Option<Instant>,
+    /// Why accepting paused: out of file descriptors, twenty times a second.
+    paused: Recurring,
     scratch: Vec<u8>,
     next_scan: Instant,
     options: Arc<Options>,
@@ -109,6 +110,7 @@ impl Poller {
             listener: None,
             closing: false,
             accept_at: None,
+            paused: Recurring::default(),
             scratch: vec![0; 64 * 1024],
             next_scan: Instant::now(),
             options,
@@ -137,7 +139,7 @@ impl Poller {
 
     /// Whether nothing is left and nothing will come.
     pub(super) fn is_empty_for_good(&self) -> bool {
-        self.closing && self.count() == 0
+        self.closing && self.count() == 0 && self.accepted.is_empty()
     }
 
     /// How many connections there are.
@@ -244,6 +246,7 @@ impl Poller {
         let eager = rest
             || !self.ready.is_empty()
             || !self.resumed.is_empty()
+            || !self.accepted.is_empty()
             || self.accept_at.is_some_and(|at| at <= now);
         // Without connections there are no deadlines.
         let scan = (self.count() > 0).then_some(self.next_scan);
@@ -400,7 +403,8 @@ impl Poller {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    log::error!("accepting pauses: {error}");
+                    let line = || format!("accepting pauses: {error}");
+                    self.paused.happened(log::Level::Error, &error.to_string(), line);
                     self.accept_at = Some(now + ACCEPT_PAUSE);
                     return;
                 }
@@ -409,16 +413,28 @@ impl Poller {
         self.accept_at = Some(now);
     }
 
-    /// Closes the listener and what is idle: nothing new is begun.
+    /// Takes the connections that wait to be accepted, and listens no more.
     pub(super) fn stop_accepting(&mut self) {
+        self.closing = true;
         let now = Instant::now();
-        (self.closing, self.listener, self.accept_at) = (true, None, None);
+        loop {
+            self.accept(now);
+            // It is due again at once as long as there are more; later, where there are no file descriptors.
+            if self.accept_at != Some(now) {
+                break;
+            }
+        }
+        (self.listener, self.accept_at) = (None, None);
+    }
+
+    /// Closes what is idle, and what waits for the rest of a request.
+    pub(super) fn close_unbegun(&mut self) {
+        let now = Instant::now();
         for slot in 0..self.slots.len() {
-            if let Slot::Here(connection) = &self.slots[slot]
-                && connection.is_idle()
-            {
+            let awaits = |slot: &Slot| matches!(slot, Slot::Here(it) if it.awaits_request());
+            if awaits(&self.slots[slot]) {
                 self.advance(slot, now);
-                if matches!(&self.slots[slot], Slot::Here(connection) if connection.is_idle()) {
+                if awaits(&self.slots[slot]) {
                     self.release(slot);
                 }
             }
@@ -442,13 +458,4 @@ impl Poller {
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     [ConnectionAborted, ConnectionReset, ConnectionRefused, Interrupted].contains(&error.kind())
-}
-
-/// Tells a client that there is no room for it.
-pub(super) fn turn_away(connection: &Connection) {
-    use std::io::Write;
-    let _ = (&*connection.socket).write(&refusal(http::StatusCode::SERVICE_UNAVAILABLE));
-    if let Socket::Tcp(stream) = &*connection.socket {
-        let _ = stream.shutdown(Shutdown::Write);
-    }
 }

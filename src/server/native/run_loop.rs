@@ -29,6 +29,9 @@ pub(super) fn run(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64)
         let stage = engine.stage();
         if stage != ShutdownStage::Running {
             poller.stop_accepting();
+            if engine.is_cut_off() {
+                poller.close_unbegun();
+            }
         }
         let at_once = stage == ShutdownStage::Immediate;
         if (at_once || poller.is_empty_for_good()) && event_loop.end(at_once) {
