@@ -92,7 +92,7 @@ cargo clippy --all-targets --no-default-features -- -D warnings
 step "Tests: unit, integration, examples; benches compiled"
 cargo test --all-features --lib --bins --tests --examples
 cargo bench --no-run --all-features
-step "The HTTP/1 parser: fuzzed, and compared with hyper and httparse"
+step "The parsers of HTTP/1 and of multipart forms: fuzzed, and compared with hyper, httparse and multer"
 fuzz=(--manifest-path tests/fuzz/Cargo.toml)
 cargo fmt "${fuzz[@]}" -- --check
 cargo clippy "${fuzz[@]}" --locked --release --target-dir target/fuzz -- -D warnings

@@ -233,13 +233,21 @@ impl FormData {
         context: &T::Context,
     ) -> Result<(), FormError> {
         let Err(report) = value.validate_with(context) else { return Ok(()) };
+        let mut wrong: Vec<_> = (report.iter())
+            .map(|(path, wrong)| {
+                let path = path.to_string();
+                // What is wrong with one of a list's values is shown at the list.
+                let field = path.split(['[', '.']).next().unwrap_or_default().to_owned();
+                (field, wrong.message().to_owned())
+            })
+            .collect();
+        // In the order of the page.
+        wrong.sort_by_key(|(field, _)| {
+            let place = self.entries.iter().position(|entry| self.name(entry) == field.as_bytes());
+            place.unwrap_or(usize::MAX)
+        });
         let mut error = FormError::of(part, self.kept());
-        for (path, wrong) in report.iter() {
-            let path = path.to_string();
-            // What is wrong with one of a list's values is shown at the list.
-            let field = path.split(['[', '.']).next().unwrap_or_default();
-            error.add(field, wrong.message());
-        }
+        wrong.into_iter().for_each(|(field, message)| error.add(&field, message));
         Err(error)
     }
 
