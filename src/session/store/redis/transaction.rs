@@ -140,8 +140,13 @@ pub(super) fn read<'a>(replies: &mut Replies<'a>, queued: usize) -> Result<Outco
         }
     }
     match (replies.next(), refused) {
-        // EXECABORT says no more than that the reason came before.
-        (Some(Reply::Error(line)), refused) => Ok(Outcome::Refused(refused.unwrap_or(line))),
+        // EXECABORT says no more than that the reason came before, or behind this.
+        (Some(Reply::Error(line)), refused) => {
+            let reason = line.strip_prefix(b"EXECABORT Transaction discarded because of: ");
+            Ok(Outcome::Refused(refused.or(reason).unwrap_or(line)))
+        }
+        // Redis 5 carries out what it has not refused. It refuses all that writes, or nothing.
+        (Some(Reply::Array(_)), Some(line)) => Ok(Outcome::Refused(line)),
         (Some(Reply::Array(results)), None) if results.len() == queued => {
             Ok(Outcome::Done(results))
         }
