@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 use bottle_session::http::{self, HeaderMap, Method};
 use bottle_session::{
     App, Callback, Cookie, Error, ErrorKind, Event, Exchange, HttpError, IdFormat, Layout,
-    ListenAddress, Load, MemoryStore, Plugin, Record, Request, ResponseHead, Result, Route,
-    SameSite, Save, Saved, Session, SessionId, SessionPlugin, SessionStore, TestClient, abort,
-    named, redirect,
+    ListenAddress, Load, MemoryStore, Plugin, Record, RedisPool, Request, ResponseHead, Result,
+    Route, SameSite, Save, Saved, Session, SessionId, SessionPlugin, SessionStore, TestClient,
+    abort, named, redirect,
 };
 
 use crate::support::logs::{collect_logs, logs_of};
+use crate::support::redis_server::RedisServer;
 
 /// A clock that a test moves.
 #[derive(Clone, Default)]
@@ -565,6 +566,38 @@ fn what_is_too_large_is_never_acknowledged() {
     }
 }
 
+/// Each of them is within the caps, by what it has loaded; together they are not.
+#[test]
+fn two_requests_that_go_past_the_caps_together_log_nobody_out() {
+    let server = RedisServer::start(&[]);
+    let pool = RedisPool::open(&server.url(0)).unwrap();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().pool(pool).max_bytes(1000).max_fields(3)).unwrap();
+    let other: Arc<Mutex<Option<TestClient>>> = Arc::default();
+    let meanwhile = other.clone();
+    app.get("/set/<key>/<bytes:int>", move |s: &mut Session, key: &str, bytes: usize| {
+        let tab = meanwhile.lock().unwrap().take();
+        if let Some(tab) = tab {
+            assert_eq!(tab.get("/set/other/600").send().status(), 200);
+        }
+        s.set(key, "x".repeat(bytes));
+    });
+    app.get("/size", |s: &mut Session| s.values().map(str::len).sum::<usize>().to_string());
+    app.get("/shrink", |s: &mut Session| s.set("other", "x".repeat(500)));
+    let client = TestClient::new(app).unwrap();
+    client.get("/set/first/1").send();
+    let tab = TestClient::of(client.service().clone());
+    tab.set_cookie(COOKIE, &client.cookie(COOKIE).unwrap());
+    *other.lock().unwrap() = Some(tab);
+    assert_eq!(client.get("/set/own/600").send().status(), 200);
+    assert_eq!(text(&client, "/size"), "1201");
+    // It does not grow any more, but what makes it smaller is no mistake.
+    assert_eq!(client.get("/set/own/700").send().status(), 500);
+    assert_eq!(client.get("/set/more/1").send().status(), 500);
+    assert_eq!(client.get("/shrink").send().status(), 200);
+    assert_eq!(text(&client, "/size"), "1101");
+}
+
 #[test]
 fn a_late_answer_never_touches_the_new_cookie() {
     let clock = Clock::default();
@@ -955,6 +988,49 @@ fn what_a_commit_has_lost_no_later_one_acknowledges() {
 }
 
 #[test]
+fn what_the_store_said_of_a_failure_is_in_the_log_once_whatever_the_handler_made_of_it() {
+    collect_logs();
+    let store = Counted::default();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(store.clone())).unwrap();
+    app.get("/set", |s: &mut Session| s.flash("info", "message"));
+    app.get("/<what>/<how>", |s: &mut Session, what: &str, how: &str| -> Result<()> {
+        let done = match what {
+            "commit" => {
+                s.set("name", "Ada");
+                s.commit()
+            }
+            "incr" => s.incr("n", 1).map(drop),
+            "take" => s.take("none").map(drop),
+            "claim" => s.set_if_absent("claimed", "yes").map(drop),
+            _ => s.take_flashes().map(drop),
+        };
+        if how == "told" { done } else { Ok(()) }
+    });
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    for what in ["commit", "incr", "take", "claim", "flashes"] {
+        for (kind, level) in [(ErrorKind::Unavailable, "WARN "), (ErrorKind::Redis, "ERROR ")] {
+            for how in ["told", "ignored"] {
+                let text = format!("the store says {what} {kind:?} {how}");
+                *store.failing_with.lock().unwrap() = Some((kind, text.clone()));
+                let status = client.get(&format!("/{what}/{how}")).send().status();
+                *store.failing_with.lock().unwrap() = None;
+                let expected = match (kind, how, what) {
+                    // Nothing of what was to be saved is lost.
+                    (_, "ignored", "incr" | "take" | "claim" | "flashes") => 200,
+                    (ErrorKind::Unavailable, ..) => 503,
+                    _ => 500,
+                };
+                assert_eq!(status, expected, "{text}");
+                let lines = logs_of(&text);
+                assert!(lines.len() == 1 && lines[0].starts_with(level), "{lines:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_could_not_be_saved_is_for_no_cache_to_keep_whatever_the_handler_said() {
     let store = Counted::default();
     let mut app = App::new();
@@ -1041,11 +1117,20 @@ struct Counted {
     failing: Arc<Mutex<Option<ErrorKind>>>,
     failing_saves: Arc<Mutex<bool>>,
     failing_load: Arc<Mutex<Option<SessionId>>>,
+    /// With this, `increment`, `take` and `set_if_absent` fail, and so do saves.
+    failing_with: Arc<Mutex<Option<(ErrorKind, String)>>>,
 }
 
 impl Counted {
     fn counts(&self) -> (u64, u64) {
         (self.loads.load(Ordering::SeqCst), self.saves.load(Ordering::SeqCst))
+    }
+
+    fn check_writing(&self) -> Result<()> {
+        match &*self.failing_with.lock().unwrap() {
+            Some((kind, text)) => Err(Error::new(*kind, text.clone())),
+            None => Ok(()),
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -1072,18 +1157,22 @@ impl SessionStore for Counted {
         if *self.failing_saves.lock().unwrap() {
             return Err(Error::new(ErrorKind::Unavailable, "told to fail"));
         }
+        self.check_writing()?;
         self.inner.save(save)
     }
 
     fn increment(&self, load: &Load<'_>, key: &str, by: i64) -> Result<i64> {
+        self.check_writing()?;
         self.inner.increment(load, key, by)
     }
 
     fn take(&self, load: &Load<'_>, keys: &[&str]) -> Result<Vec<Option<String>>> {
+        self.check_writing()?;
         self.inner.take(load, keys)
     }
 
     fn set_if_absent(&self, load: &Load<'_>, key: &str, value: &str) -> Result<bool> {
+        self.check_writing()?;
         self.inner.set_if_absent(load, key, value)
     }
 }

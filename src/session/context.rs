@@ -168,7 +168,14 @@ impl SessionContext {
 
     /// Says on the answer what became of the session.
     pub(crate) fn finish(&self, entry: &mut Entry<'_>, outcome: Result<()>) {
-        let Some(session) = entry.take::<Session>() else { return };
+        let Some(mut session) = entry.take::<Session>() else { return };
+        if let Some(error) = session.take_unheard().filter(|error| !tells_of(entry, error)) {
+            let text = "an operation of a session failed, and its handler went on";
+            match error.kind() {
+                ErrorKind::Unavailable => log::warn!("{text}: {error}"),
+                _ => log::error!("{text}: {error}"),
+            }
+        }
         let head = entry.head_mut();
         let written = match outcome {
             // Before the cookie: a failed save must not hand out an id.
@@ -233,6 +240,15 @@ fn first_found(
         }
     }
     Ok(None)
+}
+
+/// Whether the handler's answer is this error, which is then logged with it.
+fn tells_of(entry: &Entry<'_>, error: &Error) -> bool {
+    let answered = entry.response().and_then(|response| response.error());
+    let cause = answered.and_then(|error| error.cause());
+    let cause = cause.map(|cause| cause as &(dyn std::error::Error + 'static));
+    let mut causes = std::iter::successors(cause, |cause| cause.source());
+    causes.any(|cause| cause.to_string() == error.to_string())
 }
 
 pub(crate) fn unanswered() -> Error {

@@ -17,6 +17,8 @@ use super::store::{
     Action, Changes, Fields, Lifetimes, Load, Record, Save, Saved, gone, not_a_number,
 };
 use crate::pipeline::plugin::Provided;
+use crate::pipeline::service::LoggedBefore;
+use crate::redis::copy;
 use crate::{Error, ErrorKind, Result};
 
 /// A visitor's session: text under keys, kept between requests.
@@ -69,8 +71,10 @@ pub struct Session {
     pending_cookie: PendingCookie,
     cookie: CookieDue,
     pub(super) refused: Option<Error>,
-    /// A commit failed: what it was to save is lost, whatever the handler made of its error.
-    unsaved: Option<crate::ErrorKind>,
+    /// A commit failed, for this reason: what it was to save is lost, whatever the handler made of its error.
+    unsaved: Option<Error>,
+    /// An operation in the store failed, for this reason, of which only the handler has heard.
+    unheard: Option<Error>,
     pub(super) used: Cell<bool>,
 }
 
@@ -178,6 +182,7 @@ impl Session {
             cookie: CookieDue::Nothing,
             refused: None,
             unsaved: None,
+            unheard: None,
             used: Cell::new(false),
         }
     }
@@ -383,7 +388,7 @@ impl Session {
     /// an error or the handler panics: the old one is dead.
     pub fn commit(&mut self) -> Result<()> {
         if let Some(error) = self.refused.take() {
-            self.unsaved.get_or_insert(error.kind());
+            self.unsaved.get_or_insert_with(|| copy(&error));
             return Err(error);
         }
         if let Some(error) = self.unsaved() {
@@ -397,7 +402,7 @@ impl Session {
         for pending in pending {
             let saved = context.store.save(&pending.save());
             if let Err(error) = self.settle(pending, saved) {
-                self.unsaved.get_or_insert(error.kind());
+                self.unsaved.get_or_insert_with(|| copy(&error));
                 return Err(error);
             }
         }
@@ -482,8 +487,11 @@ impl Session {
         let id = self.id.as_ref().ok_or_else(gone)?;
         let done = act(&Load { id, lifetimes: self.lifetimes() });
         if let Err(error) = &done {
-            if error.kind() == ErrorKind::Gone {
-                self.lost();
+            match error.kind() {
+                ErrorKind::Gone => self.lost(),
+                // The caller's own mistake: a value that is no number.
+                ErrorKind::Session => {}
+                _ => self.unheard = Some(copy(error)),
             }
             self.context.emit_error(error);
         }
@@ -661,8 +669,21 @@ impl Session {
     }
 
     fn unsaved(&self) -> Option<Error> {
+        let why = self.unsaved.as_ref()?;
         let text = "changes of the session could not be saved while the handler was running";
-        self.unsaved.map(|kind| Error::new(kind, text))
+        let error = Error::new(why.kind(), format!("{text}: {why}"));
+        // Of an error that was in the log before, the requests that it meets need not be as loud.
+        Some(
+            match std::error::Error::source(why).is_some_and(|source| source.is::<LoggedBefore>()) {
+                true => error.with_source(LoggedBefore),
+                false => error,
+            },
+        )
+    }
+
+    /// An error of an operation in the store that nobody but the handler has heard of.
+    pub(crate) fn take_unheard(&mut self) -> Option<Error> {
+        self.unheard.take()
     }
 
     pub(crate) fn cookie_due(&self) -> CookieDue {

@@ -5,6 +5,8 @@ mod operate;
 mod record;
 mod save;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 use std::collections::HashSet;
