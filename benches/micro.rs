@@ -75,6 +75,69 @@ mod dispatch {
     }
 }
 
+mod forms {
+    use bottle_session::{Form, Query, RequestBody};
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Note {
+        title: String,
+        pages: Option<u32>,
+        #[serde(default)]
+        tags: Vec<String>,
+        #[serde(default)]
+        public: bool,
+    }
+
+    fn service() -> Service {
+        let mut app = App::new();
+        let taken = |note: Note| {
+            black_box((note.title, note.pages, note.tags, note.public));
+            "hello"
+        };
+        app.get("/query", move |Query(note): Query<Note>| taken(note));
+        app.post("/form", move |Form(note): Form<Note>| taken(note));
+        app.build().expect("an app")
+    }
+
+    fn form(bencher: Bencher<'_, '_>, content_type: &'static str, body: String) {
+        let service = service();
+        let request = || {
+            let mut request = Request::new(Method::POST, PathAndQuery::from_static("/form"));
+            request.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+            request.with_body(RequestBody::Bytes(body.clone().into()))
+        };
+        assert_eq!(service.handle(request()).status(), 200);
+        bencher.with_inputs(request).bench_values(|request| service.handle(black_box(request)));
+    }
+
+    #[divan::bench]
+    fn a_query(bencher: Bencher<'_, '_>) {
+        let target = "/query?title=Tea+and+milk&pages=7&tags=home&tags=work&public=on";
+        serve(bencher, &service(), target, None);
+    }
+
+    #[divan::bench(args = [4, 900])]
+    fn urlencoded(bencher: Bencher<'_, '_>, fields: usize) {
+        let others: String = (4..fields).map(|n| format!("&other{n}=value+{n}")).collect();
+        let body = format!("title=Tea+and+milk&pages=7&tags=home&public=on{others}");
+        form(bencher, "application/x-www-form-urlencoded", body);
+    }
+
+    #[divan::bench]
+    fn multipart(bencher: Bencher<'_, '_>) {
+        let part = |(name, value): (&str, &str)| {
+            format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        };
+        let fields =
+            [("title", "Tea and milk"), ("pages", "7"), ("tags", "home"), ("public", "on")];
+        let body = fields.map(part).concat() + "--b--\r\n";
+        form(bencher, "multipart/form-data; boundary=b", body);
+    }
+}
+
 mod cookies {
     use super::*;
 
@@ -98,6 +161,38 @@ mod cookies {
             "hello"
         });
         serve(bencher, &app.build().expect("an app"), "/", None);
+    }
+}
+
+/// The reply to HGETALL of a session with five values, and the nonce behind it.
+mod codec {
+    use super::*;
+    use bottle_session::__private::count_strings;
+
+    fn replies() -> Vec<u8> {
+        let mut bytes = b"*10\r\n".to_vec();
+        for word in ["name", "Ada Lovelace", "born", "1815", "cart", "7", "lang", "en", "seen", "1"]
+        {
+            bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        }
+        bytes.extend_from_slice(b"$32\r\n0123456789abcdef0123456789abcdef\r\n");
+        bytes
+    }
+
+    #[divan::bench]
+    fn ours(bencher: Bencher<'_, '_>) {
+        let bytes = replies();
+        assert_eq!(count_strings(&bytes, 2), Some(11));
+        bencher.bench(|| count_strings(black_box(&bytes), 2));
+    }
+
+    #[divan::bench]
+    fn the_redis_crates(bencher: Bencher<'_, '_>) {
+        let bytes = replies();
+        bencher.bench(|| {
+            let (mut input, mut parser) = (black_box(&bytes[..]), redis::Parser::new());
+            [(); 2].map(|()| parser.parse_value(&mut input).expect("a reply"))
+        });
     }
 }
 

@@ -65,6 +65,7 @@
 //! | [`Argument`], [`IntoResponse`], [`named!`] | what handlers take and reply |
 //! | [`Filter`] | what wildcards take: `<id:int>` |
 //! | [`Request`], [`Response`], [`ResponseHead`], [`abort`], [`redirect`], [`static_file`] | what comes in and goes out |
+//! | [`Form`], [`Query`], [`FormError`], [`Upload`], [`Secret`], [`FormData`] | forms and uploads; the guide has [a page](guide::forms) |
 //! | [`Session`], [`SessionPlugin`] | sessions, and the options |
 //! | [`CsrfPlugin`] | against forged requests |
 //! | [`SessionStore`], [`MemoryStore`], [`RedisStore`] | where they are kept |
@@ -74,17 +75,23 @@
 //! | [`testing`] | [`TestClient`]; the contract of stores as tests |
 //! | [`Error`] | the one error type |
 //!
+//! The [guide] has a page for each subject.
+//!
 //! # Features
 //!
 //! - `tiny_http` (default): the adapter for the tiny_http server.
 //! - `rustls`: Redis over TLS.
 //! - `r2d2_redis`: a pool of `r2d2_redis` 0.14 that the app has already.
+//! - `garde`: checks of what forms hold, beyond their types.
 //! - `secure-cookies`: signed and encrypted cookies of the app's own.
 #![forbid(unsafe_code)]
 
 mod app;
 mod error;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handler;
+mod logging;
 mod message;
 mod pipeline;
 mod redis;
@@ -99,12 +106,14 @@ pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
 #[cfg(feature = "secure-cookies")]
 pub use cookie::Key;
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "garde")]
+pub use handler::Checked;
 pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
 pub use message::address::ListenAddress;
 pub use message::cookies::{Cookie, RequestCookies, SameSite};
-pub use message::forms::{FormData, UploadedFile};
+pub use message::forms::{FormData, FormError, FormLimits, Problem, Secret, Upload, UploadReader};
 pub use message::request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
 pub use message::response::{
     Body, Html, HttpError, IntoResponse, Json, Redirect, Response, ResponseHead, abort,
@@ -139,6 +148,7 @@ pub use testing::TestClient;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::handler::Named;
+    pub use crate::redis::count_strings;
     pub use crate::routing::{Captures, Filter, Filters, Found, Router, Rule};
 }
 

@@ -251,7 +251,11 @@ fn nothing_gets_out_of_a_header() {
             "{bad}"
         );
         let redirected = client.get(&format!("/to/{bad}")).send();
-        assert_eq!((redirected.status(), redirected.header("location")), (500, None), "{bad}");
+        assert_eq!(
+            (redirected.status(), redirected.header("location")),
+            (303, Some(bad)),
+            "encoded anew"
+        );
         let cookies = client.get(&format!("/cookie/{bad}")).send();
         assert!(!cookies.set_cookies()[0].contains(['\r', '\n', '\0']), "{bad}");
     }
@@ -290,7 +294,7 @@ fn a_mounted_app_keeps_its_plugins_hooks_and_pages() {
     shop.get("/item/<id:int>", |id: u32, n: &mut Number| format!("{id} {}", n.0)).name("item");
     shop.get("/gone", || abort(410, "").into_response());
     shop.error(410, |_, _| "sold out");
-    shop.before_request(|request: &mut Request| match request.query("stop") {
+    shop.before_request(|request: &mut Request| match request.query("stop").unwrap() {
         Some(_) => Err(abort(402, "pay")),
         None => Ok(()),
     });
@@ -384,7 +388,7 @@ impl Plugin for Counting {
     fn acquire(&self, batch: &mut Batch<'_>) {
         self.note("acquires");
         for mut entry in batch.iter_mut() {
-            match entry.request().query("refuse") {
+            match entry.request().query("refuse").unwrap() {
                 Some(_) => entry.refuse(abort(503, "").into_response()),
                 None => entry.put(Number(self.count.fetch_add(1, Ordering::SeqCst) + 1)),
             }

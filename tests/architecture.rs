@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down.
-const LAYERS: [&str; 10] = [
+const LAYERS: [&str; 11] = [
     "testing", "app", "server", "session", "redis", "handler", "pipeline", "routing", "message",
-    "error",
+    "error", "logging",
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -77,11 +77,12 @@ fn greeting(session: &Session) -> String {
 fn elsewhere() -> App {
     let mut app = App::new();
     app.get("/", |request: &Request| {
-        let [to, token] = ["to", "token"].map(|name| request.query(name).unwrap_or_default());
+        let [to, token] =
+            ["to", "token"].map(|name| request.query(name).unwrap().unwrap_or_default());
         Html(page_leading_to(&to, &token))
     });
     app.get("/frame", |request: &Request| {
-        let to = request.query("to").unwrap_or_default();
+        let to = request.query("to").unwrap().unwrap_or_default();
         Html(format!(r#"<iframe src="{}"></iframe>"#, escape_html(&to)))
     });
     app
@@ -293,7 +294,7 @@ fn guarded(sessions: SessionPlugin, csrf: CsrfPlugin) -> App {
     app.get(
         "/",
         |session: &mut Session, request: &Request, head: &mut ResponseHead| -> Result<_> {
-            if let Some(policy) = request.query("policy") {
+            if let Some(policy) = request.query("policy").unwrap() {
                 head.set_header(header::REFERRER_POLICY, &*policy)?;
             }
             Ok(Html(page_leading_to("/act", &session.csrf_token())))
@@ -312,7 +313,13 @@ fn guarded(sessions: SessionPlugin, csrf: CsrfPlugin) -> App {
 fn the_apps_own_forms_and_scripts_pass_with_their_token() {
     let chromium = Chromium::shared();
     let site = Site::start(guarded(SessionPlugin::new().in_memory(), CsrfPlugin::new()));
-    for (host, path) in [(LOCAL, "/"), (LOCAL, "/?policy=no-referrer"), (PLAIN, "/")] {
+    // Over plain http, browsers do not say where a request comes from: the token decides.
+    for (host, path, without) in [
+        (LOCAL, "/", 200),
+        (LOCAL, "/?policy=no-referrer", 200),
+        (PLAIN, "/", 403),
+        (PLAIN, "/?policy=no-referrer", 403),
+    ] {
         let mut browser = chromium.browser();
         browser.open(&site.url(host, path));
         let send = |headers: &str| {
@@ -323,7 +330,7 @@ fn the_apps_own_forms_and_scripts_pass_with_their_token() {
             )
         };
         assert_eq!(browser.script(&send("{ 'X-CSRF-Token': token }")), 200, "{host}{path}");
-        assert_eq!(browser.script(&send("{}")), 403, "{host}{path}");
+        assert_eq!(browser.script(&send("{}")), without, "{host}{path}");
         assert_eq!(browser.follow("button"), "done", "{host}{path}");
         assert_eq!(browser.status(), 200);
     }
@@ -438,5 +445,176 @@ fn the_back_button_shows_nothing_from_before_the_end_that_was_not_to_be_kept() {
         browser.open(&site.url(LOCAL, "/destroy"));
         assert_eq!(browser.back(), after);
         assert_eq!(browser.url(), site.url(LOCAL, path));
+    }
+}
+
+#[cfg(feature = "garde")]
+mod forms {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::forms_example as example;
+    use crate::support::browser::{ENTER, TAB};
+
+    /// The example, with a folder for its pictures.
+    struct Notes {
+        site: Site,
+        folder: PathBuf,
+    }
+
+    impl Notes {
+        fn start(name: &str) -> Notes {
+            let folder = std::env::temp_dir().join(format!("bs-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(folder.join("pictures")).unwrap();
+            let site = Site::start(example::app(&folder.join("pictures")).unwrap());
+            Notes { site, folder }
+        }
+    }
+
+    impl Drop for Notes {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    /// What the controls of the form for a note hold.
+    fn controls(browser: &mut Browser) -> String {
+        let script = "return [...document.forms.note.elements]
+            .filter(e => e.name && e.type !== 'hidden' && e.type !== 'file')
+            .map(e => e.type === 'checkbox' ? e.checked : e.value).join()";
+        browser.script(script).as_str().unwrap().to_owned()
+    }
+
+    fn wrong(browser: &mut Browser) -> String {
+        let script = "return [...document.querySelectorAll('.wrong')].map(e => e.id + ': ' + e.textContent).join()";
+        browser.script(script).as_str().unwrap().to_owned()
+    }
+
+    fn notes(browser: &mut Browser) -> String {
+        let script = "return [...document.querySelectorAll('li')].map(e => e.innerText).join('; ')";
+        browser.script(script).as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_form_is_filled_in_by_keyboard_alone_with_a_file_and_corrected() {
+        let chromium = Chromium::shared();
+        let notes_site = Notes::start("keyboard");
+        let file = notes_site.folder.join("文件 é.pdf");
+        // Larger than what stays in memory.
+        let content = "pdf ".repeat(100_000);
+        std::fs::write(&file, &content).unwrap();
+        for host in [LOCAL, PLAIN] {
+            let mut browser = chromium.browser();
+            browser.open(&notes_site.site.url(host, "/"));
+            assert_eq!(browser.script("return document.scripts.length"), 0, "no script");
+            // The title has the focus. Enter sends the form.
+            browser.press(&format!("Tea & <milk>{TAB}many{TAB} {TAB} {TAB} "));
+            browser.follow_keys(&format!("{TAB}{TAB}{ENTER}"));
+            assert_eq!(browser.status(), 400, "{host}");
+            assert_eq!(wrong(&mut browser), "pages-wrong: must be a whole number", "{host}");
+            assert_eq!(controls(&mut browser), "Tea & <milk>,many,true,true,true", "{host}");
+            // A screen reader says what is wrong where it is.
+            let about = "return document.getElementById(document.forms.note.pages.getAttribute('aria-describedby')).textContent";
+            assert_eq!(browser.script(about), "must be a whole number");
+            // The number is selected where Tab comes to it; the second box is taken out again.
+            browser.press(&format!("{TAB}7{TAB}{TAB} {TAB}{TAB}"));
+            browser.choose_file(&file);
+            browser.follow_keys(&format!("{TAB}{ENTER}"));
+            assert_eq!(browser.status(), 200, "{host}");
+            let saved = notes(&mut browser);
+            let last = saved.split("; ").last().unwrap();
+            assert!(
+                last.starts_with("Tea & <milk>, 7 pages, home, public, 文件 é"),
+                "{host}: {last}"
+            );
+        }
+        let pictures: Vec<_> = std::fs::read_dir(notes_site.folder.join("pictures"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert_eq!(pictures.len(), 2);
+        assert!(
+            pictures.contains(&notes_site.folder.join("pictures").join("文件 é.pdf")),
+            "{pictures:?}"
+        );
+        assert!(pictures.iter().all(|path| std::fs::read_to_string(path).unwrap() == content));
+    }
+
+    #[test]
+    fn after_a_mistake_back_shows_what_was_typed_and_reload_saves_nothing() {
+        let chromium = Chromium::shared();
+        let site = Notes::start("back");
+        for host in [LOCAL, PLAIN] {
+            let mut browser = chromium.browser();
+            let home = site.site.url(host, "/");
+            browser.open(&home);
+            let before = notes(&mut browser);
+            browser.press(&format!("Tea{TAB}many{TAB} "));
+            browser.follow("#note button");
+            assert_eq!(wrong(&mut browser), "pages-wrong: must be a whole number", "{host}");
+            browser.reload();
+            assert_eq!(controls(&mut browser), "Tea,many,true,false,false", "{host}: after Reload");
+            assert_eq!((notes(&mut browser), browser.status()), (before.clone(), 400));
+            browser.back();
+            assert_eq!(browser.url(), home);
+            assert_eq!(controls(&mut browser), "Tea,many,true,false,false", "{host}: after Back");
+            browser.script("document.forms.note.pages.value = '7'");
+            browser.follow("#note button");
+            let saved = notes(&mut browser);
+            assert!(saved.ends_with("Tea, 7 pages, home"), "{host}: {saved}");
+            // The answer was a redirect: Reload sends nothing again.
+            browser.reload();
+            assert_eq!(notes(&mut browser), saved);
+        }
+    }
+
+    #[test]
+    fn a_form_that_was_open_while_its_visitor_logged_in_in_another_tab_is_saved_or_loses_nothing() {
+        let chromium = Chromium::shared();
+        let site = Notes::start("tabs");
+        // Over plain http the browser does not say where a form comes from, and the login has ended its token.
+        for (host, saved) in [(LOCAL, true), (PLAIN, false)] {
+            let mut browser = chromium.browser();
+            let home = site.site.url(host, "/");
+            browser.open(&home);
+            browser.press(&format!("Tea{TAB}7"));
+            let first = browser.new_tab();
+            browser.open(&home);
+            browser.script("document.forms.login.elements.name.value = 'ada'; document.forms.login.password.value = 'lovelace'");
+            assert!(browser.follow("#login button").starts_with("ada is logged in."));
+            browser.go_to_tab(&first);
+            let answer = browser.follow("#note button");
+            if saved {
+                assert!(answer.starts_with("ada is logged in."), "{answer}");
+                assert_eq!(notes(&mut browser), "Tea, 7 pages, no tags");
+                continue;
+            }
+            assert_eq!(browser.status(), 403);
+            assert!(
+                answer
+                    .contains("Nothing was changed: the page is from before you logged in or out"),
+                "{answer}"
+            );
+            assert!(answer.contains("Go back: what you typed is still there."), "{answer}");
+            browser.back();
+            assert_eq!(controls(&mut browser), "Tea,7,false,false,false");
+        }
+    }
+
+    #[test]
+    fn the_same_login_form_in_two_tabs_logs_in_twice() {
+        let chromium = Chromium::shared();
+        let site = Notes::start("logins");
+        let mut browser = chromium.browser();
+        let home = site.site.url(LOCAL, "/");
+        let fill = "document.forms.login.elements.name.value = 'ada'; document.forms.login.password.value = 'lovelace'";
+        browser.open(&home);
+        browser.script(fill);
+        let first = browser.new_tab();
+        browser.open(&home);
+        browser.script(fill);
+        assert!(browser.follow("#login button").starts_with("ada is logged in."));
+        browser.go_to_tab(&first);
+        assert!(browser.follow("#login button").starts_with("ada is logged in."));
     }
 }

@@ -5,6 +5,7 @@ use bottle_session::{
     App, CsrfPlugin, Layout, RedisPool, Request, Result, Session, SessionPlugin, TestClient, named,
 };
 
+use crate::support::logs::{collect_logs, logs_of};
 use crate::support::redis_server::RedisServer;
 
 fn app(sessions: SessionPlugin) -> App {
@@ -29,6 +30,7 @@ fn app(sessions: SessionPlugin) -> App {
     app.route(["POST", "PUT", "PATCH", "DELETE", "GET"], "/act", || "done");
     app.route("ANY", "/any", || "done");
     app.post("/hook", || "heard").skip("csrf");
+    app.post("/refused/<number>", |_: &str| "never");
     app.post("/own", |s: &mut Session, request: &Request| {
         s.verify_csrf(request.header("x-token").unwrap_or("")).to_string()
     })
@@ -174,6 +176,110 @@ fn a_page_of_another_site_is_refused_even_with_the_token() {
     assert!(refused.text().contains("another site"), "{}", refused.text());
 }
 
+/// What a visitor does between opening a form and sending it.
+const MEANWHILE: [(&str, &[&str]); 4] = [
+    ("nothing", &[]),
+    ("they log in, in a second tab", &["/login"]),
+    ("their session ends, as over night", &["/logout"]),
+    ("two tabs are restored at once, with a session from before", &["/logout", "/login"]),
+];
+
+#[test]
+fn a_form_that_was_open_meanwhile_passes_where_the_browser_says_that_it_is_the_sites_own() {
+    for (what, pages) in MEANWHILE {
+        for sent_token in [true, false] {
+            let client = client();
+            let token = token(&client);
+            pages.iter().for_each(|page| drop(client.get(page).send()));
+            let fields = if sent_token { vec![("csrf_token", &token)] } else { vec![] };
+            let sent =
+                client.post("/act").header("sec-fetch-site", "same-origin").form(&fields).send();
+            assert_eq!((sent.status(), &sent.text()[..]), (200, "done"), "{what}");
+        }
+    }
+}
+
+#[test]
+fn always_token_asks_for_the_token_as_well() {
+    let app = |csrf| {
+        let mut app = App::new();
+        app.install(csrf).unwrap();
+        app.install(SessionPlugin::new().in_memory()).unwrap();
+        app.get("/token", |s: &mut Session| s.csrf_token());
+        app.post("/act", || "done");
+        TestClient::new(app).unwrap()
+    };
+    for (csrf, without) in [(CsrfPlugin::new(), 200), (CsrfPlugin::new().always_token(), 403)] {
+        let client = app(csrf);
+        let token = token(&client);
+        let send = |fields: &[(&str, &str)]| {
+            client
+                .post("/act")
+                .header("sec-fetch-site", "same-origin")
+                .form(&fields)
+                .send()
+                .status()
+        };
+        assert_eq!((send(&[]), send(&[("csrf_token", &token)])), (without, 200));
+    }
+}
+
+#[test]
+fn a_page_that_hides_where_it_is_passes_with_its_token() {
+    let client = client();
+    let token = token(&client);
+    let send = |token: &str| {
+        let form = client.post("/act").header("origin", "null").form(&[("csrf_token", token)]);
+        form.send().status()
+    };
+    assert_eq!((send(&token), send("x")), (200, 403));
+}
+
+#[test]
+fn who_is_refused_reads_what_happened_and_the_log_says_why() {
+    collect_logs();
+    let client = client();
+    let stale = token(&client);
+    client.get("/login").send();
+    let nothing = "neither the form field csrf_token nor the header X-CSRF-Token";
+    for (path, header, token, reason, text) in [
+        (
+            "/refused/1",
+            ("sec-fetch-site", "cross-site"),
+            "",
+            "rule 1, Sec-Fetch-Site names another site; Sec-Fetch-Site: cross-site, Origin: not sent, Host: localhost",
+            "the request comes from a page of another site.",
+        ),
+        (
+            "/refused/2",
+            ("origin", "http://evil.example"),
+            "",
+            "rule 1, Origin names another site; Sec-Fetch-Site: not sent, Origin: http://evil.example, Host: localhost",
+            "the request comes from a page of another site.",
+        ),
+        ("/refused/3", ("accept", "*/*"), "", nothing, "Go back: what you typed is still there."),
+        (
+            "/refused/4",
+            ("sec-fetch-site", "none"),
+            &stale,
+            "rule 2, its token is not that of its session; Sec-Fetch-Site: none",
+            "the page is from before you logged in or out, or was open for too long. Go back: what you typed is still there.",
+        ),
+    ] {
+        let fields: Vec<_> =
+            [("csrf_token", token)].into_iter().filter(|field| !field.1.is_empty()).collect();
+        let refused = client.post(path).header(header.0, header.1).form(&fields).send();
+        assert_eq!(refused.status(), 403);
+        assert!(refused.text().contains("Nothing was changed: "), "{}", refused.text());
+        assert!(refused.text().contains(text), "{}", refused.text());
+        let lines = logs_of(&format!("POST {path} is refused by the csrf plugin: "));
+        assert!(
+            matches!(&lines[..], [line] if line.starts_with("INFO ") && line.contains(reason)),
+            "{lines:?}"
+        );
+    }
+}
+
 #[test]
 fn unsafe_methods_are_checked_and_safe_ones_are_not() {
     let client = client();
@@ -192,7 +298,7 @@ fn unsafe_methods_are_checked_and_safe_ones_are_not() {
     ];
     for (method, path, status) in table {
         let method: Method = method.parse().unwrap();
-        let got = client.request(method.clone(), path).header("sec-fetch-site", "same-origin");
+        let got = client.request(method.clone(), path).header("sec-fetch-site", "none");
         assert_eq!(got.send().status(), status, "{method} {path}");
     }
 }

@@ -472,9 +472,10 @@ fn the_example_server_comes_out_of_faults_with_the_threads_and_connections_it_ha
     play();
     let (threads, files) = greeter.threads_and_files();
     (0..3).for_each(|_| play());
+    // But for another event loop: its worker, its poller and waker, its connection to Redis.
     wait_until("no more threads and files than after the first time", || {
         let now = greeter.threads_and_files();
-        now.0 <= threads && now.1 <= files
+        now.0 <= threads + 1 && now.1 <= files + 3
     });
     // The default size of a pool.
     assert!(redis.clients() <= 16, "{}", redis.clients());

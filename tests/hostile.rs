@@ -15,6 +15,7 @@ use bottle_session::{
     Server, ShutdownHandle,
 };
 
+use crate::faults::wait_until;
 use crate::support::logs::{collect_logs, logs_of};
 use crate::support::process::Program;
 use crate::support::serving::{Client, Serving};
@@ -362,7 +363,7 @@ fn a_panic_outside_of_handlers_costs_one_answer_and_no_thread_and_no_connection(
 
 #[test]
 fn out_of_file_descriptors_accepting_pauses_and_resumes() {
-    let greeter = Program::greeter_with_few_files(40);
+    let (greeter, _log) = Program::greeter_with_few_files(40);
     let connect = || TcpStream::connect(greeter.address).unwrap();
     let mut first = Client::new(connect());
     assert_eq!(first.get("/").status, 200);
@@ -757,6 +758,42 @@ fn a_connection_past_the_limit_is_told_so() {
     assert_eq!(third.reply().status, 503);
     assert!(third.is_closed());
     assert_eq!(kept[0].get("/").text(), "hello");
+}
+
+#[test]
+fn a_client_past_the_limit_that_goes_on_sending_meets_no_reset() {
+    let server = Serving::start(bind().max_connections(4), app());
+    let mut kept: Vec<_> = (0..4).map(|_| server.client()).collect();
+    assert!(kept.iter_mut().all(|client| client.get("/").status == 200));
+    let mut beyond = server.client();
+    assert_eq!(beyond.reply().status, 503);
+    for _ in 0..10 {
+        beyond.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n");
+    }
+    // Such connections take nobody's room.
+    drop(kept.pop());
+    let has_room = |client: &mut Client| client.get("/").status == 200;
+    wait_until("there is room again", || has_room(&mut server.client()));
+    drop(beyond);
+}
+
+#[test]
+fn what_refuses_a_head_request_has_no_body() {
+    let server = Serving::start(bind().max_body(10), app());
+    for (request, status) in [
+        ("HEAD / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("\r\nHEAD / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), 400),
+        (format!("HEAD /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9000)), 414),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n".to_owned(), 413),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n".to_owned(), 400),
+        ("HEAD /early HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 500),
+    ] {
+        let mut client = server.client();
+        let reply = client.send(&request).reply_to_head();
+        assert_eq!(reply.status, status, "{request:.60?}");
+        assert!(reply.header("content-length").is_some_and(|length| length != "0"));
+        assert!(client.is_closed(), "a body behind {request:.60?}");
+    }
 }
 
 #[test]

@@ -198,6 +198,26 @@ fn early_answers(name: &str, megabytes: &[usize], rounds: usize) {
 }
 
 #[test]
+fn a_server_that_is_full_says_503_through_nginx() {
+    let server = Native::bind("127.0.0.1:0").unwrap().max_connections(40);
+    let server = Serving::start(server, App::new());
+    let mut kept: Vec<_> = (0..40).map(|_| server.client()).collect();
+    assert!(kept.iter_mut().all(|client| client.get("/").status == 404));
+    let lines = format!(
+        "client_max_body_size 0;\nserver {{ listen LISTEN;\nlocation / {{ proxy_pass http://{}; }} }}",
+        server.address
+    );
+    let nginx = Proxy::nginx(folder("full"), &lines);
+    for _ in 0..20 {
+        let length = 2_000_000;
+        let mut client = nginx.client();
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
+        let reply = client.send("x".repeat(length)).reply();
+        assert_eq!(reply.status, 503, "{}", nginx.log());
+    }
+}
+
+#[test]
 fn who_sends_a_large_body_through_a_proxy_sees_an_answer_that_was_made_without_reading_it() {
     early_answers("some", &[2, 20], 6);
     if std::env::var_os("BOTTLE_SESSION_LONG").is_some() {

@@ -34,8 +34,9 @@ fn each_option_of_the_session_plugin_is_in_the_table() {
 
 #[test]
 fn each_method_of_the_session_is_named() {
-    let sources =
-        ["data", "flash", "csrf"].map(|module| read(&format!("src/session/{module}.rs"))).concat();
+    let sources = ["data", "flash", "forms", "csrf"]
+        .map(|module| read(&format!("src/session/{module}.rs")))
+        .concat();
     let methods = sources
         .split("    pub fn ")
         .skip(1)

@@ -27,6 +27,7 @@ command -v python3 >/dev/null || missing+=(python3 python3-pip)
 command -v nginx >/dev/null || missing+=(nginx-light)
 command -v haproxy >/dev/null || missing+=(haproxy)
 command -v apache2 >/dev/null || missing+=(apache2)
+command -v systemd-socket-activate >/dev/null || missing+=(systemd)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 if [ ${#missing[@]} -gt 0 ]; then
@@ -91,7 +92,7 @@ cargo clippy --all-targets --no-default-features -- -D warnings
 step "Tests: unit, integration, examples; benches compiled"
 cargo test --all-features --lib --bins --tests --examples
 cargo bench --no-run --all-features
-step "The HTTP/1 parser: fuzzed, and compared with hyper and httparse"
+step "The parsers of HTTP/1 and of multipart forms: fuzzed, and compared with hyper, httparse and multer"
 fuzz=(--manifest-path tests/fuzz/Cargo.toml)
 cargo fmt "${fuzz[@]}" -- --check
 cargo clippy "${fuzz[@]}" --locked --release --target-dir target/fuzz -- -D warnings

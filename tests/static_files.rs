@@ -64,6 +64,36 @@ fn set_modified(path: &Path, time: SystemTime) {
 }
 
 #[test]
+fn files_have_the_types_that_browsers_insist_on() {
+    let folder = Folder::new("web");
+    let client = folder.client();
+    let (script, text) = ("text/javascript; charset=utf-8", "text/plain; charset=utf-8");
+    for (name, content_type) in [
+        ("a.js", script),
+        ("a.mjs", script),
+        ("a.cjs", script),
+        ("A.CJS", script),
+        ("a.js.map", "application/json"),
+        ("a.css", "text/css; charset=utf-8"),
+        ("a.wasm", "application/wasm"),
+        ("a.webmanifest", "application/manifest+json"),
+        ("a.svg", "image/svg+xml"),
+        ("a.avif", "image/avif"),
+        ("a.woff2", "font/woff2"),
+        ("a.tar.zst", "application/zstd"),
+        ("a.ts", text),
+        ("a.d.mts", text),
+        ("a.cts", text),
+        ("a.tsx", text),
+        ("ts", "application/octet-stream"),
+    ] {
+        fs::write(folder.root().join(name), "x").unwrap();
+        let response = client.get(&format!("/s/{name}")).send();
+        assert_eq!(response.header("content-type"), Some(content_type), "{name}");
+    }
+}
+
+#[test]
 fn a_file_is_sent_with_its_type_and_validators() {
     let folder = Folder::new("types");
     let client = folder.client();
@@ -119,6 +149,37 @@ fn nothing_outside_of_the_root_is_ever_read() {
         assert_eq!(client.get(&path).send().status(), 404, "{path}");
     }
     assert_eq!(client.get("/no-root").send().status(), 500);
+}
+
+#[test]
+fn what_a_dot_hides_is_served_where_that_is_said_alone() {
+    let folder = Folder::new("dots");
+    let root = folder.root();
+    fs::create_dir(root.join(".git")).unwrap();
+    for file in [".env", ".git/config", "sub/.htpasswd", "sub/..odd"] {
+        fs::write(root.join(file), "hidden").unwrap();
+    }
+    let mut app = App::new();
+    app.get("/s/<name:path>", {
+        let root = root.clone();
+        move |request: &Request, name: &str| static_file(request, name, &root)
+    });
+    app.get("/all/<name:path>", {
+        let root = root.clone();
+        move |request: &Request, name: &str| static_file(request, name, &root).dot_files(true)
+    });
+    app.get("/git/<name>", move |request: &Request, name: &str| {
+        static_file(request, name, root.join(".git"))
+    });
+    let client = TestClient::new(app).unwrap();
+    for file in [".env", ".git/config", "sub/.htpasswd", "sub/..odd", "%2eenv", "sub/./.htpasswd"] {
+        assert_eq!(client.get(&format!("/s/{file}")).send().status(), 404, "{file}");
+        assert_eq!(client.get(&format!("/all/{file}")).send().text(), "hidden", "{file}");
+    }
+    assert_eq!(client.get("/s/.none").send().status(), 404);
+    assert_eq!(client.get("/s/sub/./page.html").send().status(), 200);
+    assert_eq!(client.get("/git/config").send().text(), "hidden", "the root is the program's word");
+    assert_eq!(client.get("/all/../secret.txt").send().status(), 403);
 }
 
 #[cfg(unix)]
@@ -182,7 +243,14 @@ fn a_client_that_has_the_file_gets_a_304() {
         ("if-modified-since", "Sun, 09 Sep 2001 01:46:40 GMT", 304),
         ("if-modified-since", "Sun, 09 Sep 2001 01:46:41 GMT", 304),
         ("if-modified-since", "Sun, 09 Sep 2001 01:46:39 GMT", 200),
+        ("if-modified-since", "Sun, 09 Sep 2001 01:46:40 GMT; length=10", 304),
+        ("if-modified-since", "Sun, 09 Sep 2001 01:46:39 GMT; length=10", 200),
         ("if-modified-since", "nonsense", 200),
+        ("if-match", etag, 200),
+        ("if-match", &format!("\"other\", {etag}"), 200),
+        ("if-match", "*", 200),
+        ("if-unmodified-since", "Sun, 09 Sep 2001 01:46:40 GMT", 200),
+        ("if-unmodified-since", "nonsense", 200),
     ] {
         let response = client.get("/s/hello.txt").header(name, value).send();
         assert_eq!(response.status(), status, "{name}: {value}");
@@ -192,6 +260,18 @@ fn a_client_that_has_the_file_gets_a_304() {
             assert_eq!((response.text().as_str(), response.header("content-type")), ("", None));
         }
     }
+    for (name, value) in [
+        ("if-match", "\"other\""),
+        // Only a strong tag says that it is the same, byte for byte.
+        ("if-match", &format!("W/{etag}")),
+        ("if-match", ""),
+        ("if-unmodified-since", "Sun, 09 Sep 2001 01:46:39 GMT"),
+    ] {
+        let response = client.get("/s/hello.txt").header(name, value).send();
+        assert_eq!((response.status(), response.text().as_str()), (412, ""), "{name}: {value}");
+    }
+    let lines = client.get("/s/hello.txt").header("if-none-match", "\"other\"");
+    assert_eq!(lines.header("if-none-match", etag).send().status(), 304, "in the second line");
     // The tag goes before the date.
     let both = client.get("/s/hello.txt").header("if-none-match", "\"other\"");
     let both = both.header("if-modified-since", "Sun, 09 Sep 2001 01:46:41 GMT").send();

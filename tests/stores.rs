@@ -53,12 +53,21 @@ impl Redis {
 
 /// Makes all records older, in one step.
 pub const AGE: &str = r"
-local function older(time) return string.format('%.0f', time - ARGV[1]) end
+local DIGITS = '0123456789abcdefghijklmnopqrstuvwxyz'
+local function older(time)
+  local left, text = tonumber(time, 36) - ARGV[1], ''
+  repeat
+    local digit = math.fmod(left, 36)
+    text = string.sub(DIGITS, digit + 1, digit + 1) .. text
+    left = math.floor(left / 36)
+  until left == 0
+  return text
+end
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local left = redis.call('PTTL', key) - ARGV[1]
   local proof, saved = unpack(redis.call('HMGET', key, '\0', '\0s'))
   if proof then
-    local at, idle = string.match(saved, '^(%d+)(%.%d+)$')
+    local at, idle = string.match(saved, '^(%w+)(%.%w+)$')
     proof = string.sub(proof, 1, 12) .. older(string.sub(proof, 13))
     redis.call('HSET', key, '\0', proof, '\0s', older(at) .. idle)
   end

@@ -8,10 +8,16 @@ mod csrf;
 mod faults;
 mod flash;
 mod forms;
+#[cfg(feature = "garde")]
+#[path = "../examples/forms.rs"]
+#[allow(dead_code)]
+mod forms_example;
+mod guide;
 mod hostile;
 mod nginx;
 mod pending;
 mod processes;
+mod production;
 mod readme;
 mod redis_cluster;
 #[cfg(feature = "r2d2_redis")]

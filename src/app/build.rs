@@ -7,6 +7,7 @@ use http::Method;
 
 use crate::app::{App, Draft, InstalledPlugin, Mount, compatible};
 use crate::handler::{Binder, Provider, Wildcards};
+use crate::logging::Recurring;
 use crate::message::request::DEFAULT_BODY_LIMIT;
 use crate::pipeline::plugin::{Ask, Plugin, Route};
 use crate::pipeline::service::{Endpoint, Inner, Scope, Service, Target, Urls};
@@ -36,6 +37,7 @@ pub(crate) fn service(app: App) -> Result<Service> {
         plugins: building.plugins,
         scopes: building.scopes,
         urls: Arc::new(building.urls),
+        unavailable: Recurring::default(),
         body_limit,
     }))
 }
@@ -123,6 +125,10 @@ impl Building {
             .collect();
         let providers: Vec<_> = slots.iter().filter_map(provider).collect();
         let title = format!("route {}", texts.join(", "));
+        for unknown in draft.skip.unknown(installed) {
+            let text = format!("{title} skips what is not there: {unknown}");
+            self.errors.push(Error::new(ErrorKind::Plugin, text).at(location));
+        }
         let around = slots.iter().filter(|(_, slot, skipped)| *slot < first_own && !skipped);
         for own in &draft.plugins {
             let fits = |other| compatible(&own.name, own.provision.as_ref(), other);
@@ -181,7 +187,7 @@ impl Building {
                 let text = format!("two routes are named {name:?}; a name leads to one route");
                 self.errors.push(Error::new(ErrorKind::Route, text).at(route.location));
             }
-            self.urls.rules.insert(name.clone(), rules.clone());
+            rules.iter().for_each(|rule| self.urls.add(name, rule.clone()));
         }
         for (number, rule) in rules.into_iter().enumerate() {
             let methods: Vec<Option<Method>> = match route.methods.as_slice() {
@@ -242,6 +248,7 @@ fn gathered(rules: &[Rule]) -> Wildcards {
         let own: HashMap<&str, usize> = rule.wildcards().zip(0..).collect();
         names.iter().map(|name| own.get(name.as_str()).copied()).collect()
     };
+    let floats = names.iter().map(|name| rules.iter().any(|rule| rule.has_float(name))).collect();
     let rules = rules.iter().map(|rule| (rule.text().to_owned(), places(rule))).collect();
-    Wildcards { names, rules }
+    Wildcards { names, floats, rules }
 }

@@ -80,6 +80,27 @@ pub(crate) struct Skip {
 }
 
 impl Skip {
+    /// What it names that none of these plugins is.
+    pub(crate) fn unknown(&self, installed: &[InstalledPlugin]) -> Vec<String> {
+        let keyword = |plugin: &InstalledPlugin| {
+            plugin.provision.as_ref().map(|provision| provision.keyword().to_owned())
+        };
+        let names: Vec<_> = installed.iter().map(|plugin| plugin.name.clone()).collect();
+        let keywords: Vec<_> = installed.iter().filter_map(keyword).collect();
+        let told = |known: &[String]| match known {
+            [] => "none".to_owned(),
+            known => known.join(", "),
+        };
+        let unknown = |what: &str, skipped: &[String], known: &[String]| {
+            let lacks = skipped.iter().filter(|name| !known.contains(name));
+            let told = told(known);
+            lacks.map(|name| format!("{what} {name:?}; known: {told}")).collect::<Vec<_>>()
+        };
+        let mut all = unknown("plugin", &self.names, &names);
+        all.extend(unknown("keyword", &self.keywords, &keywords));
+        all
+    }
+
     pub(crate) fn skips(&self, installed: &InstalledPlugin) -> bool {
         let keyword = installed.provision.as_ref().map(Provision::keyword);
         self.all
@@ -280,6 +301,13 @@ impl App {
         page: impl Fn(&HttpError, &Request) -> R + Send + Sync + 'static,
     ) -> &mut App {
         match StatusCode::from_u16(status) {
+            Ok(status) if !status.is_client_error() && !status.is_server_error() => {
+                let text = format!(
+                    "{status} is no error, so its page would never be shown; an error page is for a status of \
+                     400 to 599"
+                );
+                self.errors.push(Error::new(ErrorKind::Route, text).at(Location::caller()));
+            }
             Ok(status) => {
                 let page = move |error: &HttpError, request: &Request| {
                     page(error, request).into_response()
@@ -348,7 +376,7 @@ impl App {
             for rule in &draft.rules {
                 let rule =
                     prefix.rule(rule, &self.filters).map_err(|error| error.at(draft.location))?;
-                urls.rules.entry(name.clone()).or_default().push(rule);
+                urls.add(name, rule);
             }
         }
         self.mounts.iter().try_for_each(|mount| {
@@ -449,13 +477,13 @@ impl RouteOptions<'_> {
         self
     }
 
-    /// Does without the plugins of this name.
+    /// Does without the plugins of this name. An error when the app is built, where it has none.
     pub fn skip(mut self, plugin: impl Into<String>) -> Self {
         self.draft().skip.names.push(plugin.into());
         self
     }
 
-    /// Does without the plugin of this keyword.
+    /// Does without the plugin of this keyword. An error when the app is built, where none has it.
     pub fn skip_keyword(mut self, keyword: impl Into<String>) -> Self {
         self.draft().skip.keywords.push(keyword.into());
         self

@@ -5,6 +5,7 @@ use std::any::Any;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::binder::Binder;
+use super::extract::apply_form_limits;
 use crate::message::request::Request;
 use crate::message::response::{HttpError, ResponseHead};
 use crate::pipeline::exchange::Exchange;
@@ -24,6 +25,8 @@ use crate::pipeline::service::Urls;
 /// | `&mut ResponseHead` | headers and cookies for the answer, whatever it will be |
 /// | `&Urls` | addresses of named routes |
 /// | [`Query<T>`](super::Query), [`Form<T>`](super::Form), [`Json<T>`](crate::Json) | the query, the form or the JSON body, deserialized |
+/// | `Result<Form<T>, FormError>`, `Result<Query<T>, FormError>` | the same, or what is wrong with it and what was sent |
+/// | `Checked<Form<T>>`, `Checked<Query<T>>` (feature `garde`) | the same, after the checks of its type |
 /// | `&HeaderMap`, `Method` | of the request |
 ///
 /// An argument has an owned state that is taken from the exchange, and an item that is lent from it while
@@ -157,6 +160,24 @@ impl Argument for &mut ResponseHead {
     }
 }
 
+impl Argument for &Request {
+    type Plan = ();
+    type State = ();
+    type Item<'a> = &'a Request;
+
+    fn plan(_: &mut Binder<'_>) -> Option<()> {
+        Some(())
+    }
+
+    fn take((): &(), exchange: &mut Exchange) {
+        apply_form_limits(exchange);
+    }
+
+    fn lend<'a>(_: &'a (), _: &'a mut (), exchange: &'a Exchange) -> &'a Request {
+        exchange.request()
+    }
+}
+
 macro_rules! borrowed {
     ($($item:ty: $exchange:ident => $value:expr;)*) => {$(
         impl Argument for &$item {
@@ -178,7 +199,6 @@ macro_rules! borrowed {
 }
 
 borrowed! {
-    Request: exchange => exchange.request();
     HeaderMap: exchange => exchange.request().headers();
     Urls: exchange => exchange.urls();
 }

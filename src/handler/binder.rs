@@ -22,6 +22,8 @@ pub(crate) struct Provider {
 #[derive(Debug, Default)]
 pub(crate) struct Wildcards {
     pub(crate) names: Vec<String>,
+    /// Which of them can be numbers with a point.
+    pub(crate) floats: Vec<bool>,
     /// For each rule its text, and for each wildcard its place in that rule.
     pub(crate) rules: Vec<(String, Vec<Option<usize>>)>,
 }
@@ -36,6 +38,8 @@ pub struct Binder<'a> {
     next_wildcard: usize,
     /// The response's head is taken.
     has_head: bool,
+    /// Which argument takes the body, and as what.
+    body: Option<(String, &'static str)>,
     asks: Vec<Ask>,
     fits: Vec<(usize, Accepts)>,
     errors: Vec<Error>,
@@ -62,6 +66,7 @@ impl<'a> Binder<'a> {
             position: 0,
             next_wildcard: 0,
             has_head: false,
+            body: None,
             asks: Vec::new(),
             fits: Vec::new(),
             errors: Vec::new(),
@@ -142,6 +147,24 @@ impl<'a> Binder<'a> {
                 "{argument} asks a second time for &mut ResponseHead; a handler borrows it once"
             ));
             return None;
+        }
+        Some(())
+    }
+
+    /// The request's body, which is of one kind: "a form", "JSON".
+    pub(crate) fn body(&mut self, kind: &'static str) -> Option<()> {
+        let argument = self.argument();
+        match &self.body {
+            None => self.body = Some((argument, kind)),
+            Some((_, other)) if *other == kind => {}
+            Some((first, other)) => {
+                let message = format!(
+                    "{argument} takes the body as {kind}, which {first} takes as {other}; a body is one of them: \
+                     register a route for each, or take &Request and look at its content_type()"
+                );
+                self.error(message);
+                return None;
+            }
         }
         Some(())
     }
@@ -238,6 +261,15 @@ impl<'a> Binder<'a> {
             });
             return None;
         };
+        if self.wildcards.floats[index] && !fits("0.5") {
+            let name = &self.wildcards.names[index];
+            let message = format!(
+                "{argument} takes wildcard <{name}>, whose filter is float, and reads no number with a point; \
+                 make it an f64, or write <{name}:int>"
+            );
+            self.error(message);
+            return None;
+        }
         if !optional {
             let name = &self.wildcards.names[index];
             let without = self.wildcards.rules.iter().find(|rule| rule.1[index].is_none());

@@ -14,6 +14,9 @@ mod extract;
 pub use argument::Argument;
 pub use binder::Binder;
 pub(crate) use binder::{Provider, Wildcards};
+#[cfg(feature = "garde")]
+pub use extract::Checked;
+pub(crate) use extract::apply_form_limits;
 pub use extract::{Form, Query, Wildcard};
 
 use crate::message::response::{IntoResponse, Response};

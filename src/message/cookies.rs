@@ -72,6 +72,10 @@ pub(crate) fn decoded(value: &str) -> Cow<'_, str> {
     percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed(value))
 }
 
+/// How long the name and value of a cookie may be together: browsers drop longer ones without a word (RFC 6265bis
+/// section 5.6).
+const LONGEST: usize = 4096;
+
 /// The `Set-Cookie` value of a cookie; the value is percent-encoded where RFC 6265 section 4.1.1 does not
 /// allow it as it is.
 pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
@@ -98,6 +102,15 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
     // Of a name that can come back nothing needs to be encoded; the `cookie` crate would, a `#` for one.
     let encoded = cookie.encoded().to_string();
     let value = encoded.split_once('=').map_or("", |(_, value)| value);
+    let length = cookie.name().len() + value.len();
+    if length > LONGEST {
+        let text = format!(
+            "cookie {:?} is {length} bytes long, and browsers drop what has more than {LONGEST} in name and \
+             value; a session holds more",
+            cookie.name()
+        );
+        return Err(Error::new(ErrorKind::Input, text));
+    }
     let mut value =
         HeaderValue::from_str(&format!("{}={value}", cookie.name())).map_err(|error| {
             let text = format!("cookie {:?} cannot be written as a header", cookie.name());
@@ -106,6 +119,32 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
     // So that no `Debug` of an answer shows it.
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// The `Set-Cookie` value with its path below this one, where that is not so already. `None` where there is nothing to
+/// change: browsers keep a `__Host-` cookie only with `/`, and find a path themselves where none is said.
+pub(crate) fn set_cookie_below(prefix: &str, value: &HeaderValue) -> Option<HeaderValue> {
+    let text = std::str::from_utf8(value.as_bytes()).ok()?;
+    if text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("__host-")) {
+        return None;
+    }
+    let is_path = |attribute: &&str| {
+        attribute.split_once('=').is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("path"))
+    };
+    // The last one counts (RFC 6265 section 5.3).
+    let attribute = text.split(';').skip(1).filter(is_path).last()?;
+    let path = attribute.split_once('=')?.1.trim();
+    let below =
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if below || !path.starts_with('/') {
+        return None;
+    }
+    let at = attribute.as_ptr().addr() - text.as_ptr().addr();
+    let behind = &text[at + attribute.len()..];
+    let placed = format!("{} Path={prefix}{}{behind}", &text[..at], path.trim_end_matches('/'));
+    let mut placed = HeaderValue::from_str(&placed).ok()?;
+    placed.set_sensitive(value.is_sensitive());
+    Some(placed)
 }
 
 /// RFC 9110 section 5.6.2, but for the percent sign, which other readers decode.
@@ -180,10 +219,44 @@ mod tests {
     }
 
     #[test]
+    fn a_cookie_that_browsers_would_drop_is_refused() {
+        let set = |value: String| set_cookie_value(&Cookie::new("name", value));
+        assert!(set("x".repeat(4092)).is_ok());
+        let error = set("x".repeat(4093)).unwrap_err().to_string();
+        let expected = "cookie \"name\" is 4097 bytes long, and browsers drop what has more than 4096 in name and \
+                        value; a session holds more";
+        assert_eq!(error, expected);
+        // As they are sent: each of these takes three bytes.
+        assert!(set(" ".repeat(1364)).is_ok());
+        assert!(set(" ".repeat(1365)).is_err());
+    }
+
+    #[test]
     fn values_are_unquoted_and_decoded() {
         let cookies = cookies(&["a=\"x y\"; b=%C3%A9; c=%FF", "d=1"]);
         for (name, value) in [("a", "x y"), ("b", "é"), ("c", "%FF"), ("d", "1")] {
             assert_eq!(cookies.get(name).as_deref(), Some(value));
+        }
+    }
+
+    #[test]
+    fn the_path_of_a_cookie_is_put_below_that_of_the_app() {
+        for (cookie, expected) in [
+            ("a=1; Path=/", Some("a=1; Path=/shop")),
+            ("a=1; path=/cart/; Secure", Some("a=1; Path=/shop/cart; Secure")),
+            ("a=1;Path=/x;Path = /y", Some("a=1;Path=/x; Path=/shop/y")),
+            ("a=/x; Path=/shopping", Some("a=/x; Path=/shop/shopping")),
+            ("a=1; Path=/shop", None),
+            ("a=1; Path=/shop/cart", None),
+            ("a=1; HttpOnly", None),
+            ("path=/; Secure", None),
+            ("a=1; Path=", None),
+            ("__Host-a=1; Path=/; Secure", None),
+            ("__HOST-a=1; Path=/; Secure", None),
+            ("__Secure-a=1; Path=/; Secure", Some("__Secure-a=1; Path=/shop; Secure")),
+        ] {
+            let placed = set_cookie_below("/shop", &HeaderValue::from_static(cookie));
+            assert_eq!(placed.as_ref().map(|value| value.to_str().unwrap()), expected, "{cookie}");
         }
     }
 

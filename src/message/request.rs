@@ -13,7 +13,7 @@ use http::{Extensions, HeaderMap, Method, StatusCode, Version};
 use serde::de::DeserializeOwned;
 
 use crate::message::cookies::RequestCookies;
-use crate::message::forms::{FormData, NoForm};
+use crate::message::forms::{self, FormData, FormError, FormLimits};
 use crate::message::response::{HttpError, abort, asked_for};
 use crate::{Error, ErrorKind, Result};
 
@@ -28,12 +28,14 @@ pub struct Request {
     headers: HeaderMap,
     remote_addr: Option<SocketAddr>,
     scheme: Scheme,
+    prefix: String,
     extensions: Extensions,
     cookies: OnceLock<RequestCookies>,
     unread: Mutex<Option<RequestBody>>,
     buffered: OnceLock<std::result::Result<Bytes, Unreadable>>,
-    form: OnceLock<std::result::Result<FormData, NoForm>>,
+    form: OnceLock<std::result::Result<FormData, FormError>>,
     body_limit: u64,
+    form_limits: FormLimits,
 }
 
 /// How the client reached the server.
@@ -80,12 +82,14 @@ impl Request {
             headers: HeaderMap::new(),
             remote_addr: None,
             scheme: Scheme::Http,
+            prefix: String::new(),
             extensions: Extensions::new(),
             cookies: OnceLock::new(),
             unread: Mutex::new(None),
             buffered: OnceLock::new(),
             form: OnceLock::new(),
             body_limit: DEFAULT_BODY_LIMIT,
+            form_limits: FormLimits::new(),
         }
     }
 
@@ -130,6 +134,14 @@ impl Request {
         self
     }
 
+    /// The same request, of an app that visitors find below this path, such as `/shop`. `Urls` and the paths of
+    /// cookies begin with it; the request's own path does not.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Request {
+        self.prefix = prefix.into();
+        self
+    }
+
     /// The method.
     pub fn method(&self) -> &Method {
         &self.method
@@ -161,14 +173,16 @@ impl Request {
         self.target.query().unwrap_or("")
     }
 
-    /// The first value of this name in the query, decoded.
-    pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.queries().find(|(key, _)| key == name).map(|(_, value)| value)
+    /// The value of this name in the query, decoded; the last of several. A value that is not UTF-8 is an error that
+    /// answers 400 and names it.
+    pub fn query(&self, name: &str) -> Result<Option<Cow<'_, str>>> {
+        forms::query_value(self.query_string(), name)
     }
 
-    /// All names and values in the query, decoded, in the order sent.
-    pub fn queries(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-        form_urlencoded::parse(self.query_string().as_bytes())
+    /// All names and values in the query, decoded, in the order sent. One that is not UTF-8 is an error, as with
+    /// [`query`](Request::query).
+    pub fn queries(&self) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>> {
+        forms::query_values(self.query_string())
     }
 
     /// The version of HTTP.
@@ -183,15 +197,17 @@ impl Request {
 
     /// The headers, to change.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        // What was read from them may be so no more.
+        // What was read from them may be so no more. A form that was read from the stream cannot be read again.
         self.cookies = OnceLock::new();
-        self.form = OnceLock::new();
+        if !matches!(self.buffered.get(), Some(Err(Unreadable::Taken))) {
+            self.form = OnceLock::new();
+        }
         &mut self.headers
     }
 
-    /// The first header of this name, where it is text.
+    /// The first header of this name, where it is text: ASCII, or UTF-8 as proxies for single sign-on send it.
     pub fn header(&self, name: impl AsHeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
+        std::str::from_utf8(self.headers.get(name)?.as_bytes()).ok()
     }
 
     /// The host the client asked for: the `Host` header, or what a trusted proxy said.
@@ -202,6 +218,13 @@ impl Request {
     /// The scheme; `https` only where a trusted proxy said so.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// The path below which visitors find the app, such as `/shop`, where a trusted proxy said so; else empty.
+    /// `Urls` and the paths of cookies begin with it. `redirect` does not add it, so that what `Urls` built can be
+    /// redirected to.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The client's address: the peer of the connection, or what a trusted proxy said. `None` over a unix
@@ -255,16 +278,57 @@ impl Request {
     }
 
     pub(crate) fn body_bytes(&self) -> Result<&Bytes> {
-        let read = self.buffered.get_or_init(|| self.read_body());
+        let read = self.buffered.get_or_init(|| self.read_body(self.body_limit));
         read.as_ref().map_err(Unreadable::error)
+    }
+
+    /// The limits of a form in the body; [`FormLimits`] has the defaults.
+    pub fn form_limits(&self) -> FormLimits {
+        self.form_limits
+    }
+
+    /// Sets the limits of a form in the body, for a form that is read later.
+    pub fn set_form_limits(&mut self, limits: FormLimits) {
+        self.form_limits = limits;
     }
 
     /// The form of the body, which `read` reads the first time.
     pub(crate) fn parsed_form(
         &self,
-        read: impl FnOnce() -> std::result::Result<FormData, NoForm>,
-    ) -> std::result::Result<&FormData, &NoForm> {
+        read: impl FnOnce() -> Result<FormData, FormError>,
+    ) -> Result<&FormData, &FormError> {
         self.form.get_or_init(read).as_ref()
+    }
+
+    /// The whole body, where it is not larger than this either.
+    pub(crate) fn body_bytes_up_to(&self, limit: u64) -> Result<&Bytes> {
+        let read = self.buffered.get_or_init(|| self.read_body(self.body_limit.min(limit)));
+        match read.as_ref().map_err(Unreadable::error)? {
+            bytes if bytes.len() as u64 > limit => Err(Unreadable::TooLarge(limit).error()),
+            bytes => Ok(bytes),
+        }
+    }
+
+    /// The body for a form that is read piece by piece: all of it where it is in memory or small, and otherwise the
+    /// stream, which can be taken once.
+    pub(crate) fn form_body(&self) -> Result<FormBody<'_>> {
+        let limit = self.body_limit;
+        let mut unread = self.unread.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match &*unread {
+            Some(RequestBody::Stream { length, .. })
+                if length.is_none_or(|length| length > SMALL_FORM && length <= limit) =>
+            {
+                let Some(RequestBody::Stream { reader, length }) = unread.take() else {
+                    unreachable!("it was looked at under the same lock")
+                };
+                let _ = self.buffered.set(Err(Unreadable::Taken));
+                Ok(FormBody::Stream(BodyStream { reader, length, limit, read: 0 }))
+            }
+            _ => {
+                drop(unread);
+                Ok(FormBody::Whole(self.body_bytes()?))
+            }
+        }
     }
 
     /// The body as a stream without a limit, for what is too large to hold. It can be taken once, and not
@@ -284,18 +348,20 @@ impl Request {
         })
     }
 
-    /// The body as JSON of this type; what is not answers 400 when a handler returns the error. The
-    /// `Content-Type` is not looked at.
+    /// The body as JSON of this type, behind a byte order mark or without; what is not answers 400 when a handler
+    /// returns the error. The `Content-Type` is not looked at.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(self.body()?).map_err(|error| {
+        let body = self.body()?;
+        // RFC 8259 section 8.1: a reader may pass over it.
+        let json = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+        serde_json::from_slice(json).map_err(|error| {
             HttpError::new(StatusCode::BAD_REQUEST)
                 .with_message(format!("The request body is not the expected JSON: {error}."))
                 .into()
         })
     }
 
-    fn read_body(&self) -> std::result::Result<Bytes, Unreadable> {
-        let limit = self.body_limit;
+    fn read_body(&self, limit: u64) -> std::result::Result<Bytes, Unreadable> {
         match self.take_body() {
             None => Ok(Bytes::new()),
             Some(RequestBody::Bytes(bytes)) if bytes.len() as u64 > limit => {
@@ -314,18 +380,52 @@ impl Request {
     }
 }
 
+/// Up to this size a multipart form is read into memory as a whole.
+const SMALL_FORM: u64 = 256 * 1024;
+
+/// A body that a form is in.
+pub(crate) enum FormBody<'a> {
+    Whole(&'a Bytes),
+    Stream(BodyStream),
+}
+
+/// A body that is read piece by piece.
+pub(crate) struct BodyStream {
+    reader: Box<dyn Read + Send>,
+    length: Option<u64>,
+    limit: u64,
+    read: u64,
+}
+
+impl BodyStream {
+    /// Reads the next bytes; none at the end.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let read = loop {
+            match self.reader.read(buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => break read.map_err(|error| Unreadable::of(&error).error())?,
+            }
+        };
+        self.read += read as u64;
+        match self.length {
+            _ if self.read > self.limit => Err(Unreadable::TooLarge(self.limit).error()),
+            Some(length) if read == 0 && self.read != length => {
+                let why = format!("{} of {length} bytes arrived", self.read);
+                Err(Unreadable::Broken(why).error())
+            }
+            _ => Ok(read),
+        }
+    }
+}
+
 fn read_limited(
     reader: Box<dyn Read + Send>,
     length: Option<u64>,
     limit: u64,
 ) -> std::result::Result<Bytes, Unreadable> {
     let mut bytes = Vec::new();
-    reader.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(
-        |error| match asked_for(&error) {
-            Some(asked) => Unreadable::Refused(asked.status(), asked.message().to_owned()),
-            None => Unreadable::Broken(error.to_string()),
-        },
-    )?;
+    let mut limited = reader.take(limit.saturating_add(1));
+    limited.read_to_end(&mut bytes).map_err(|error| Unreadable::of(&error))?;
     if bytes.len() as u64 > limit {
         return Err(Unreadable::TooLarge(limit));
     }
@@ -338,6 +438,13 @@ fn read_limited(
 }
 
 impl Unreadable {
+    fn of(error: &std::io::Error) -> Unreadable {
+        match asked_for(error) {
+            Some(asked) => Unreadable::Refused(asked.status(), asked.message().to_owned()),
+            None => Unreadable::Broken(error.to_string()),
+        }
+    }
+
     fn error(&self) -> Error {
         match self {
             Unreadable::TooLarge(limit) => {
@@ -427,11 +534,22 @@ mod tests {
     }
 
     #[test]
+    fn a_header_in_utf_8_is_text() {
+        let headers = ["Ren\u{e9}e".as_bytes(), b"Ren\xe9e", b"plain"]
+            .map(|value| http::HeaderValue::from_bytes(value).unwrap());
+        for (value, expected) in headers.into_iter().zip([Some("Renée"), None, Some("plain")]) {
+            let request = request(stream("", None), 1)
+                .with_headers(HeaderMap::from_iter([(header::FROM, value)]));
+            assert_eq!(request.header("from"), expected);
+        }
+    }
+
+    #[test]
     fn queries_are_decoded() {
         let request = request(stream("", None), 1);
-        assert_eq!(request.query("b").as_deref(), Some(" x"));
-        assert_eq!(request.query("a").as_deref(), Some("1"));
-        assert_eq!(request.query("c"), None);
-        assert_eq!(request.queries().count(), 3);
+        assert_eq!(request.query("b").unwrap().as_deref(), Some(" x"));
+        assert_eq!(request.query("a").unwrap().as_deref(), Some("2"));
+        assert_eq!(request.query("c").unwrap(), None);
+        assert_eq!(request.queries().unwrap().len(), 3);
     }
 }

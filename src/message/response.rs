@@ -14,6 +14,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
 use crate::message::cookies::set_cookie_value;
+use crate::message::forms::{self, FormError};
 use crate::{Error, ErrorKind, Result};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -545,7 +546,7 @@ pub fn abort(status: u16, message: impl Into<String>) -> HttpError {
 /// as a reply, `redirect("/login")`, or early, `return Err(redirect("/login").into())`.
 ///
 /// The address goes out as it is, of this site or of another. What cannot stand in one, such as a space, a
-/// backslash or `é`, is percent-encoded; what is encoded already stays so. An address that a visitor named
+/// line end, a backslash or `é`, is percent-encoded; what is encoded already stays so. An address that a visitor named
 /// (`/login?next=…`) may lead anywhere. This one stays on the site:
 ///
 /// ```
@@ -593,12 +594,7 @@ impl Redirect {
 
 impl IntoResponse for Redirect {
     fn into_response(self) -> Response {
-        let location = &self.location;
-        if location.contains(['\r', '\n', '\0']) {
-            let text = format!("{location:?} is no address to redirect to");
-            return HttpError::from(Error::new(ErrorKind::Input, text)).into_response();
-        }
-        let location = utf8_percent_encode(location, NOT_IN_ADDRESS).to_string();
+        let location = utf8_percent_encode(&self.location, NOT_IN_ADDRESS).to_string();
         Response::new(self.status).with_header(header::LOCATION, location)
     }
 }
@@ -632,6 +628,10 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for HttpError {
         match (&mut error as &mut dyn Any).downcast_mut::<Option<Error>>().and_then(Option::take) {
             Some(ours) => from_ours(ours),
             None => {
+                let any = &mut error as &mut dyn Any;
+                if let Some(form) = any.downcast_mut::<Option<FormError>>().and_then(Option::take) {
+                    return forms::answer(form);
+                }
                 let asked = (&error as &dyn Any)
                     .downcast_ref()
                     .and_then(|io: &Option<_>| asked_for(io.as_ref()?));
@@ -729,7 +729,7 @@ mod tests {
             (abort(418, "tea").into_response(), 418, "", ""),
             (abort(999, "").into_response(), 500, "", ""),
             (redirect("/x").into_response(), 303, "", ""),
-            (redirect("/\r\nSet-Cookie: x").into_response(), 500, "", ""),
+            (redirect("/\r\nSet-Cookie: x").into_response(), 303, "", ""),
             ("x".into_response().with_header("x", "a\nb"), 500, "", ""),
         ];
         for (number, (response, status, content_type, body)) in table.into_iter().enumerate() {
@@ -737,6 +737,19 @@ mod tests {
             let header = response.headers().get(header::CONTENT_TYPE);
             assert_eq!(header.map_or("", |value| value.to_str().unwrap()), content_type);
             assert_eq!(response.into_bytes().unwrap(), body, "row {number}");
+        }
+    }
+
+    #[test]
+    fn what_no_address_holds_is_encoded_in_a_redirection() {
+        for (given, sent) in [
+            ("/a b?c=d#e", "/a%20b?c=d#e"),
+            ("/\r\nSet-Cookie: x\0", "/%0D%0ASet-Cookie:%20x%00"),
+            ("/\\evil.example", "/%5Cevil.example"),
+            ("/é%C3%A9", "/%C3%A9%C3%A9"),
+        ] {
+            let response = redirect(given).into_response();
+            assert_eq!(response.headers()[header::LOCATION], sent, "{given:?}");
         }
     }
 

@@ -184,7 +184,7 @@ mod tests {
     fn a_cookie_comes_back_as_it_was_set() {
         let key = Key::generate();
         for (set, get) in WAYS {
-            for value in ["", "dark", "a=b; c", "\"quoted\"", "%41 ü\r\n", &"x".repeat(3000)] {
+            for value in ["", "dark", "a=b; c", "\"quoted\"", "%41 ü\r\n", &"x".repeat(2500)] {
                 let request = request(&sent(set, &key, "a", value));
                 assert_eq!(get(&request, &key, "a").as_deref(), Some(value));
                 assert_eq!(get(&request, &key, "b"), None);

@@ -15,11 +15,12 @@ use crate::{Error, ErrorKind};
 
 /// A file below `root` as a reply.
 ///
-/// It answers `If-None-Match` and `If-Modified-Since` with a 304, a `Range` of bytes with a 206 or 416 (RFC
-/// 9110 sections 13 and 14; of several ranges in one request none, which is a 200), and is read while it is
-/// sent. The type follows from the name's extension.
+/// It answers `If-None-Match` and `If-Modified-Since` with a 304, `If-Match` and `If-Unmodified-Since` with a 412, a
+/// `Range` of bytes with a 206 or 416 (RFC 9110 sections 13 and 14; of several ranges in one request none, which is a
+/// 200), and is read while it is sent. The type follows from the name's extension.
 ///
-/// What is not there, or is no file, is a 404. What must not be read is a 403: a `filename` with `..` in it,
+/// What is not there, or is no file, is a 404. So is what a name in the path hides with a dot at its begin, such as
+/// `.git/config` or `.env`, unless [`dot_files`](StaticFile::dot_files) says otherwise. What must not be read is a 403: a `filename` with `..` in it,
 /// a symbolic link that leads out of `root`, a file that the operating system refuses. A link that stays
 /// inside is followed, and `root` itself may be one. A filename that starts with `/` counts from `root`.
 /// Whoever can write into `root` while it is served is trusted.
@@ -40,20 +41,30 @@ use crate::{Error, ErrorKind};
 pub fn static_file(request: &Request, filename: &str, root: impl AsRef<Path>) -> StaticFile {
     // To any other method a 304 would say that nothing had been done (RFC 9110 section 13.2.1), and only a
     // GET has ranges (section 14.2).
-    let names: &[HeaderName] = match *request.method() {
-        Method::GET => {
-            &[header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::IF_RANGE]
-        }
-        Method::HEAD => &[header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE],
-        _ => &[],
+    const PRECONDITIONS: [HeaderName; 4] = [
+        header::IF_MATCH,
+        header::IF_UNMODIFIED_SINCE,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+    ];
+    let (preconditions, ranges): (&[HeaderName], &[HeaderName]) = match *request.method() {
+        Method::GET => (&PRECONDITIONS, &[header::RANGE, header::IF_RANGE]),
+        Method::HEAD => (&PRECONDITIONS, &[]),
+        _ => (&[], &[]),
     };
-    let header = |name: &HeaderName| Some((name.clone(), request.headers().get(name)?.clone()));
-    let conditions = Conditions { headers: names.iter().filter_map(header).collect() };
+    let mut headers = HeaderMap::new();
+    for name in preconditions.iter().chain(ranges) {
+        for value in request.headers().get_all(name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    let conditions = Conditions { headers };
     StaticFile {
         root: root.as_ref().to_owned(),
         filename: filename.to_owned(),
         content_type: None,
         download: None,
+        dot_files: false,
         conditions,
     }
 }
@@ -65,6 +76,7 @@ pub struct StaticFile {
     filename: String,
     content_type: Option<String>,
     download: Option<Download>,
+    dot_files: bool,
     conditions: Conditions,
 }
 
@@ -140,9 +152,33 @@ impl StaticFile {
         self
     }
 
+    /// Whether files and folders whose names begin with a dot are served: not unless set. For a folder such as
+    /// `.well-known`, better name it in the root.
+    ///
+    /// ```
+    /// use bottle_session::{Request, StaticFile, static_file};
+    ///
+    /// fn well_known(request: &Request, name: &str) -> StaticFile {
+    ///     // The root may have such a name in any case.
+    ///     static_file(request, name, "/srv/app/.well-known")
+    /// }
+    ///
+    /// fn backup(request: &Request, name: &str) -> StaticFile {
+    ///     static_file(request, name, "/srv/home").dot_files(true)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn dot_files(mut self, served: bool) -> StaticFile {
+        self.dot_files = served;
+        self
+    }
+
     fn answer(&self) -> Result<Response, Error> {
         let path = self.locate()?;
         let (file, size, validators) = open(&path)?;
+        if self.conditions.fail(&validators) {
+            return Ok(Response::new(StatusCode::PRECONDITION_FAILED));
+        }
         let mut response = match self.conditions.unmodified(&validators) {
             true => Response::new(StatusCode::NOT_MODIFIED),
             false => self.content(file, size, &validators)?,
@@ -160,6 +196,13 @@ impl StaticFile {
         let inside = |component| matches!(component, Component::Normal(_) | Component::CurDir);
         if !relative.components().all(inside) {
             return Err(denied());
+        }
+        let hidden = |component: Component<'_>| match component {
+            Component::Normal(name) => name.as_encoded_bytes().starts_with(b"."),
+            _ => false,
+        };
+        if !self.dot_files && relative.components().any(hidden) {
+            return Err(HttpError::new(StatusCode::NOT_FOUND).into());
         }
         let root = self.root.canonicalize().map_err(|error| {
             let text = format!("static files: the root {} cannot be read", self.root.display());
@@ -210,11 +253,33 @@ impl StaticFile {
         if let Some(content_type) = &self.content_type {
             return content_type.clone();
         }
+        let extension = self.filename.rsplit_once('.').map(|(_, extension)| extension);
+        let known =
+            |extension: &str| TYPES.iter().find(|(ext, _)| extension.eq_ignore_ascii_case(ext));
+        if let Some((_, content_type)) = extension.and_then(known) {
+            return (*content_type).to_owned();
+        }
         let guessed = mime_guess::from_path(&self.filename).first_or_octet_stream();
         let is_text = guessed.type_() == "text" || guessed.subtype() == "javascript";
         if is_text { format!("{guessed}; charset=utf-8") } else { guessed.to_string() }
     }
 }
+
+/// What `mime_guess` does not know, or has from tables older than the web's use of the name.
+const TYPES: &[(&str, &str)] = &[
+    // RFC 9239 section 6.1.1. Browsers run no module of another type, and `nosniff` keeps them from guessing.
+    ("cjs", "text/javascript; charset=utf-8"),
+    ("mjs", "text/javascript; charset=utf-8"),
+    // ECMA-426 section 5: source maps are JSON.
+    ("map", "application/json"),
+    // TypeScript has no registered type, and no browser runs it: text that can be read. It is not MPEG's transport stream.
+    ("cts", "text/plain; charset=utf-8"),
+    ("mts", "text/plain; charset=utf-8"),
+    ("ts", "text/plain; charset=utf-8"),
+    ("tsx", "text/plain; charset=utf-8"),
+    // RFC 8878 section 7.1.
+    ("zst", "application/zstd"),
+];
 
 impl IntoResponse for StaticFile {
     fn into_response(self) -> Response {
@@ -263,14 +328,35 @@ impl Conditions {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// The tags in all lines of this header, as they were sent.
+    fn tags(&self, name: HeaderName) -> impl Iterator<Item = &str> {
+        let lines = self.headers.get_all(name).into_iter();
+        lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',')).map(str::trim)
+    }
+
+    fn date(&self, name: HeaderName) -> Option<SystemTime> {
+        // Some old clients add the file's length behind the date.
+        let date = self.header(name)?.split(';').next()?.trim();
+        httpdate::parse_http_date(date).ok()
+    }
+
+    /// Whether the client wants another state of the file (RFC 9110 section 13.2.2, steps 1 and 2).
+    fn fail(&self, validators: &Validators) -> bool {
+        if self.headers.contains_key(header::IF_MATCH) {
+            let same = |tag: &str| tag == "*" || tag == validators.etag;
+            return !self.tags(header::IF_MATCH).any(same);
+        }
+        let since = self.date(header::IF_UNMODIFIED_SINCE).zip(validators.modified);
+        since.is_some_and(|(since, modified)| modified > since)
+    }
+
     /// Whether the client has this state of the file already (RFC 9110 section 13.2.2, steps 3 and 4).
     fn unmodified(&self, validators: &Validators) -> bool {
-        if let Some(known) = self.header(header::IF_NONE_MATCH) {
-            let weakly = |tag: &str| tag.trim().trim_start_matches("W/") == validators.etag;
-            return known.trim() == "*" || known.split(',').any(weakly);
+        if self.headers.contains_key(header::IF_NONE_MATCH) {
+            let weakly = |tag: &str| tag == "*" || tag.trim_start_matches("W/") == validators.etag;
+            return self.tags(header::IF_NONE_MATCH).any(weakly);
         }
-        let since = self.header(header::IF_MODIFIED_SINCE);
-        let since = since.and_then(|date| httpdate::parse_http_date(date).ok());
+        let since = self.date(header::IF_MODIFIED_SINCE);
         since.zip(validators.modified).is_some_and(|(since, modified)| modified <= since)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! An operation does no I/O. It writes a request, reads the reply, and says whether it is done or needs another
 //! round trip. Whoever carries it owns the connection: the event loops of [`server::native`](crate::server::native)
-//! send what one turn made ready as one write and take the requests further when the replies are there; a thread that
+//! send what one iteration made ready as one write and take the requests further when the replies are there; a thread that
 //! may block (a test, another server, [`Session::commit`](crate::Session::commit)) does the same over a pool.
 
 use std::fmt;
@@ -144,7 +144,10 @@ pub(crate) trait Channel: Send {
     fn submit(&mut self, ticket: usize, waiting: Box<dyn Waiting>, now: Instant);
 
     /// Hears what its socket is ready for.
-    fn ready(&mut self, readable: bool, writable: bool);
+    fn ready(&mut self, ready: Ready);
+
+    /// Whether nothing but event loops knows the service any more.
+    fn is_forgotten(&self) -> bool;
 
     /// Goes on as far as it can: connects, sends, receives, and gives up what is past its deadline. Operations that
     /// are over are in `done`.
@@ -156,6 +159,16 @@ pub(crate) trait Channel: Send {
     /// The socket to watch for reading and writing, and a number that tells it from former ones.
     #[cfg(unix)]
     fn socket(&self) -> Option<(std::os::fd::RawFd, u64)>;
+}
+
+/// What a socket is ready for.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(unix), allow(dead_code))]
+pub(crate) struct Ready {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The other side sends no more.
+    pub(crate) ended: bool,
 }
 
 /// An operation, and what follows when it is over.

@@ -8,8 +8,11 @@ use std::sync::{Arc, LazyLock};
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
+use smallvec::SmallVec;
 
+use crate::logging::{OneLine, Recurring};
 use crate::message::address::ListenAddress;
+use crate::message::cookies::set_cookie_below;
 use crate::message::request::Request;
 use crate::message::response::{HttpError, IntoResponse, Response, escape_html};
 use crate::pipeline::exchange::{Exchange, Position};
@@ -37,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) scopes: Vec<Scope>,
     pub(crate) urls: Arc<Urls>,
     pub(crate) body_limit: u64,
+    /// What is answered 503, by its cause.
+    pub(crate) unavailable: Recurring,
 }
 
 /// What a rule leads to.
@@ -143,10 +148,10 @@ impl Service {
         for exchange in batch.iter_mut() {
             if Stage::Acquire.concerns(exchange, slot) {
                 exchange.move_to(Position::Acquiring(slot));
-            } else if matches!(exchange.position(), Position::Acquiring(next) if next <= slot)
+            } else if let Position::Acquiring(next) = exchange.position()
                 && !exchange.is_pending()
             {
-                exchange.move_to(Position::Acquiring(slot + 1));
+                exchange.move_to(Position::Acquiring(next.max(slot + 1)));
                 self.acquire(std::slice::from_mut(exchange), Blocking::Forbidden);
             }
         }
@@ -170,9 +175,12 @@ impl Service {
             let operations = waiting.iter_mut().map(|(_, pending)| &mut *pending.waiting);
             let mut operations: Vec<_> =
                 operations.map(|waiting| waiting as &mut dyn Operation).collect();
-            remote.run(&mut operations);
+            let carried = catch_unwind(AssertUnwindSafe(|| remote.run(&mut operations)));
             for (exchange, Pending { slot, waiting, .. }) in waiting {
-                self.conclude(exchange, slot, waiting);
+                match &carried {
+                    Ok(()) => self.conclude(exchange, slot, waiting),
+                    Err(panic) => self.distrust(exchange, slot, panic.as_ref()),
+                }
             }
         }
         any
@@ -243,10 +251,10 @@ impl Service {
         for exchange in batch.iter_mut() {
             if Stage::Release.concerns(exchange, slot) {
                 exchange.move_to(Position::Releasing(slot + 1));
-            } else if matches!(exchange.position(), Position::Releasing(below) if below > slot)
+            } else if let Position::Releasing(below) = exchange.position()
                 && !exchange.is_pending()
             {
-                exchange.move_to(Position::Releasing(slot));
+                exchange.move_to(Position::Releasing(below.min(slot)));
                 self.release(std::slice::from_mut(exchange), Blocking::Forbidden);
             }
         }
@@ -263,6 +271,7 @@ impl Service {
         let mut answer = self.dress(answer, exchange.request(), scope);
         self.after(exchange.request(), &mut answer, scope);
         exchange.take_head().attach(&mut answer);
+        place_cookies(&mut answer, exchange.request().prefix());
         if exchange.client_method() == Method::HEAD {
             answer.discard_body();
         }
@@ -287,7 +296,10 @@ impl Service {
     }
 
     fn find_route(&self, exchange: &mut Exchange) {
-        exchange.set_urls(self.0.urls.clone());
+        exchange.set_urls(match exchange.request().prefix() {
+            "" => self.0.urls.clone(),
+            prefix => Arc::new(self.0.urls.below(prefix)),
+        });
         exchange.request_mut().set_body_limit(self.0.body_limit);
         if let Some(response) = self.before(ROOT, exchange) {
             return exchange.answer(response);
@@ -350,27 +362,19 @@ impl Service {
         stage: Stage,
         run: impl FnOnce(&mut Batch<'_>),
     ) {
-        // Only the first of them that it concerns is known without looking again: whom it may have touched when it
-        // panics is decided before it runs.
+        // Known before it runs: after a panic nobody can tell whom it had touched.
+        let concerned: SmallVec<[bool; 32]> =
+            exchanges.iter().map(|exchange| stage.concerns(exchange, slot)).collect();
         let mut batch = Batch { exchanges: &mut *exchanges, slot, stage };
         let done = catch_unwind(AssertUnwindSafe(|| run(&mut batch)));
-        for exchange in exchanges.iter_mut() {
-            let was_concerned = match (stage, exchange.position()) {
-                (Stage::Acquire, Position::Acquiring(next)) => next <= slot && exchange.asks(slot),
-                (Stage::Release, Position::Releasing(below)) => slot < below && exchange.asks(slot),
-                _ => false,
-            };
-            if !was_concerned {
-                continue;
-            }
-            if exchange.pending().is_none_or(|pending| pending.slot == slot) {
-                exchange.move_to(match stage {
-                    Stage::Acquire => Position::Acquiring(slot + 1),
-                    Stage::Release => Position::Releasing(slot),
-                });
-                if let Err(panic) = &done {
-                    self.distrust(exchange, slot, panic.as_ref());
-                }
+        for (exchange, _) in exchanges.iter_mut().zip(concerned).filter(|(_, concerned)| *concerned)
+        {
+            exchange.move_to(match stage {
+                Stage::Acquire => Position::Acquiring(slot + 1),
+                Stage::Release => Position::Releasing(slot),
+            });
+            if let Err(panic) = &done {
+                self.distrust(exchange, slot, panic.as_ref());
             }
         }
     }
@@ -387,7 +391,7 @@ impl Service {
     /// the apps around it, then the built-in one.
     fn dress(&self, mut response: Response, request: &Request, scope: usize) -> Response {
         let Some(error) = response.take_error() else { return response };
-        log_error(&error, request);
+        self.log_error(&error, request);
         let page = self
             .scopes_outwards(scope)
             .find_map(|scope| scope.pages.get(&error.status()).or(scope.any_page.as_ref()));
@@ -405,6 +409,27 @@ impl Service {
         }
         made.headers_mut().extend(error.headers().clone());
         made
+    }
+
+    fn log_error(&self, error: &HttpError, request: &Request) {
+        let (mut text, mut logged) = (String::new(), false);
+        let mut cause = error.cause().map(|cause| cause as &(dyn std::error::Error + 'static));
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&OneLine(error).to_string());
+            logged |= error.is::<LoggedBefore>();
+            cause = error.source();
+        }
+        let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
+        let line = || format!("{method} {path} answers {status}{text}");
+        if logged || error.status() == StatusCode::SERVICE_UNAVAILABLE {
+            // Thousands a second where a store is down.
+            self.0.unavailable.happened(log::Level::Warn, &format!("{status}{text}"), line);
+        } else if error.status().is_server_error() {
+            log::error!("{}", line());
+        } else {
+            log::debug!("{}", line());
+        }
     }
 
     fn after(&self, request: &Request, response: &mut Response, scope: usize) {
@@ -454,7 +479,21 @@ fn panicked(who: &str, panic: &(dyn Any + Send)) -> String {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
-    format!("{who} panicked: {text}")
+    format!("{who} panicked: {}", OneLine(text))
+}
+
+/// Puts the paths of an answer's cookies below the path that visitors find the app at.
+fn place_cookies(answer: &mut Response, prefix: &str) {
+    if prefix.is_empty() {
+        return;
+    }
+    if let header::Entry::Occupied(mut cookies) = answer.headers_mut().entry(header::SET_COOKIE) {
+        for cookie in cookies.iter_mut() {
+            if let Some(placed) = set_cookie_below(prefix, cookie) {
+                *cookie = placed;
+            }
+        }
+    }
 }
 
 fn not_allowed(method: &Method, allowed: &[Method]) -> Response {
@@ -480,25 +519,6 @@ impl fmt::Display for LoggedBefore {
 
 impl std::error::Error for LoggedBefore {}
 
-fn log_error(error: &HttpError, request: &Request) {
-    let (mut text, mut logged) = (String::new(), false);
-    let mut cause = error.cause().map(|cause| cause as &(dyn std::error::Error + 'static));
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        logged |= error.is::<LoggedBefore>();
-        cause = error.source();
-    }
-    let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
-    if logged || error.status() == StatusCode::SERVICE_UNAVAILABLE {
-        log::warn!("{method} {path} answers {status}{text}");
-    } else if error.status().is_server_error() {
-        log::error!("{method} {path} answers {status}{text}");
-    } else {
-        log::debug!("{method} {path} answers {status}{text}");
-    }
-}
-
 fn plain_page(error: &HttpError) -> Response {
     let status = error.status();
     let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
@@ -512,9 +532,10 @@ fn plain_page(error: &HttpError) -> Response {
 }
 
 /// Addresses of named routes: a handler's `&Urls` argument.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Urls {
-    pub(crate) rules: HashMap<String, Vec<Rule>>,
+    rules: Arc<HashMap<String, Vec<Rule>>>,
+    prefix: String,
 }
 
 impl Urls {
@@ -523,8 +544,19 @@ impl Urls {
         &NONE
     }
 
+    /// Adds a rule of the route of this name.
+    pub(crate) fn add(&mut self, name: &str, rule: Rule) {
+        Arc::make_mut(&mut self.rules).entry(name.to_owned()).or_default().push(rule);
+    }
+
+    /// The same addresses, for visitors who find the app below this path.
+    pub(crate) fn below(&self, prefix: &str) -> Urls {
+        Urls { rules: self.rules.clone(), prefix: prefix.to_owned() }
+    }
+
     /// The address of the route of this name: its first rule that takes the given wildcards, each value
-    /// percent-encoded. Arguments that are no wildcards become the query, as in Bottle's `get_url`.
+    /// percent-encoded. Arguments that are no wildcards become the query, as in Bottle's `get_url`. Where a trusted
+    /// proxy said below which path the app is ([`Request::prefix`]), it begins with that.
     pub fn build(&self, name: &str, arguments: &[(&str, &str)]) -> Result<String> {
         let rules = self.rules.get(name).ok_or_else(|| {
             let mut known: Vec<_> = self.rules.keys().map(String::as_str).collect();
@@ -538,7 +570,7 @@ impl Urls {
             .filter(|rule| rule.wildcards().all(|w| arguments.iter().any(|given| given.0 == w)))
             .max_by_key(|rule| rule.wildcards().count());
         match fitting.or(rules.first()) {
-            Some(rule) => rule.build(arguments),
+            Some(rule) => Ok(format!("{}{}", self.prefix, rule.build(arguments)?)),
             None => Err(Error::new(ErrorKind::Route, format!("route {name:?} has no rule"))),
         }
     }

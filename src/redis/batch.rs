@@ -6,6 +6,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -99,16 +100,28 @@ impl Batch {
         }
     }
 
-    /// Writes an operation's request.
-    pub(super) fn push(&mut self, operation: &mut dyn Operation, clock: SystemTime, one_key: bool) {
+    /// Writes an operation's request. False where that panicked: the operation has failed, and is not in the pipeline.
+    pub(super) fn push(
+        &mut self,
+        operation: &mut dyn Operation,
+        clock: SystemTime,
+        one_key: bool,
+    ) -> bool {
+        let before = self.bytes.len();
         let mut round = Round::new(&mut self.bytes, clock, one_key);
         if self.asking {
             round.command(&[b"ASKING"]);
         }
-        operation.request(&mut round);
+        if catch_unwind(AssertUnwindSafe(|| operation.request(&mut round))).is_err() {
+            self.bytes.truncate(before);
+            let text = "writing a request to Redis panicked";
+            fail(operation, Error::new(crate::ErrorKind::Redis, text));
+            return false;
+        }
         let Round { replies, repeatable, limit, .. } = round;
         self.limit = self.limit.saturating_add(limit);
         self.parts.push(Part { replies, start: 0, end: 0, repeatable });
+        true
     }
 
     /// Ends the pipeline. Nothing is pushed behind this. The time is asked for unless `clock` was told it a moment ago.
@@ -135,6 +148,11 @@ impl Batch {
     /// Whether this operation's request may be sent once more.
     pub(super) fn is_repeatable(&self, operation: usize) -> bool {
         self.parts[operation].repeatable
+    }
+
+    /// The operation whose reply is the next to be whole.
+    pub(super) fn current(&self) -> usize {
+        self.part
     }
 
     /// How many bytes the whole reply has, once it is there.
@@ -230,11 +248,17 @@ impl Batch {
 
 /// Hands a reply to its operation. A panic there fails the operation and no other one.
 pub(super) fn deliver(operation: &mut dyn Operation, answer: Answer<'_>) -> Progress {
-    let answered = std::panic::AssertUnwindSafe(|| operation.answer(answer));
-    std::panic::catch_unwind(answered).unwrap_or_else(|_| {
-        operation.fail(Error::new(crate::ErrorKind::Redis, "reading a reply of Redis panicked"));
+    catch_unwind(AssertUnwindSafe(|| operation.answer(answer))).unwrap_or_else(|_| {
+        fail(operation, Error::new(crate::ErrorKind::Redis, "reading a reply of Redis panicked"));
         Progress::OutOfStep
     })
+}
+
+/// Tells an operation that it has failed. A panic there is its own affair.
+pub(super) fn fail(operation: &mut dyn Operation, error: Error) {
+    if catch_unwind(AssertUnwindSafe(|| operation.fail(error))).is_err() {
+        log::error!("an operation panicked when it heard that it has failed");
+    }
 }
 
 /// The reply to TIME: seconds since 1970, and microseconds.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::logging::OneLine;
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
@@ -116,6 +117,7 @@ impl Breaker {
         drop(state);
         // That it is wrong is to be heard also where it was down before.
         if before != Some(error.kind()) {
+            let error = OneLine(error);
             log::error!("{error}; failing at once until it answers again");
         }
         before.is_none()

@@ -1,25 +1,26 @@
 //! The connection to Redis that an event loop owns: pipelined, and never waited for.
 //!
-//! What one turn of the loop submitted goes out as one pipeline; several are in flight at once. A thread of its own
+//! What one iteration of the loop submitted goes out as one pipeline; several are in flight at once. A thread of its own
 //! connects, as names, sentinels and TLS handshakes block. A connection that errs, stalls or is out of step is closed:
 //! operations that were in flight are sent once more on a new one where they may be repeated, the others fail. What
 //! timed out is never repeated.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use ::redis::RedisError;
 
-use super::batch::{Batch, Manner, Received, deliver};
+use super::batch::{Batch, Manner, Received, deliver, fail};
 use super::connection::{broken, unasked};
-use super::errors::copy;
+use super::errors::{TooLarge, copy};
 use super::transport::Transport;
 use super::upstream::{DOUBTFUL_AFTER, Failure, Upstream};
-use crate::pipeline::operation::{Channel, Progress, RemoteClock, Waiting, Wake};
+use crate::pipeline::operation::{Channel, Progress, Ready, RemoteClock, Waiting, Wake};
 use crate::{Error, ErrorKind, Result};
 
 /// How many operations and bytes one pipeline has at most: its replies are believed when the last one is there, and a
@@ -36,6 +37,8 @@ const READ: usize = 64 * 1024;
 
 pub(super) struct RedisChannel {
     upstream: Arc<Upstream>,
+    /// Gone when nobody can submit any more.
+    pool: Weak<dyn Any + Send + Sync>,
     wake: Wake,
     state: State,
     /// Submitted and not sent.
@@ -53,7 +56,8 @@ pub(super) struct RedisChannel {
 
 enum State {
     Disconnected,
-    Connecting(Receiver<Result<Connected>>),
+    /// A thread connects; nobody waits for it any longer than until then.
+    Connecting(Receiver<Result<Connected>>, Instant),
     Connected(Box<Connected>),
 }
 
@@ -70,6 +74,8 @@ pub(super) struct Connected {
     /// Whether the socket may have more to read, or take more.
     readable: bool,
     writable: bool,
+    /// Whether the server sends no more: everything is read up to the end then, as no other event tells.
+    ended: bool,
     /// Whether anything has been answered over it, and when that was the last time.
     used: bool,
     answered: Instant,
@@ -78,7 +84,8 @@ pub(super) struct Connected {
 struct Queued {
     ticket: usize,
     waiting: Box<dyn Waiting>,
-    since: Instant,
+    /// When it gives up waiting to be sent.
+    until: Instant,
     repeated: bool,
 }
 
@@ -87,6 +94,17 @@ struct Flight {
     batch: Batch,
     operations: Vec<Queued>,
     deadline: Instant,
+}
+
+/// How much longer than the thread that connects the loop waits for it: that one knows better what went wrong.
+const GRACE: Duration = Duration::from_millis(50);
+
+struct WakesAtTheEnd(Wake);
+
+impl Drop for WakesAtTheEnd {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 type Done = Vec<(usize, Box<dyn Waiting>)>;
@@ -107,6 +125,7 @@ impl Connected {
             filled: 0,
             readable: true,
             writable: true,
+            ended: false,
             used: false,
             answered: Instant::now(),
         }
@@ -154,7 +173,7 @@ impl Connected {
                 // record.
                 Ok(count) => {
                     self.filled += count;
-                    self.readable = count == size || self.transport.is_tls();
+                    self.readable = count == size || self.ended || self.transport.is_tls();
                 }
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == IoErrorKind::Interrupted => {}
@@ -166,9 +185,14 @@ impl Connected {
 }
 
 impl RedisChannel {
-    pub(super) fn new(upstream: Arc<Upstream>, wake: Wake) -> RedisChannel {
+    pub(super) fn new(
+        upstream: Arc<Upstream>,
+        pool: Weak<dyn Any + Send + Sync>,
+        wake: Wake,
+    ) -> RedisChannel {
         RedisChannel {
             upstream,
+            pool,
             wake,
             state: State::Disconnected,
             queue: VecDeque::new(),
@@ -180,22 +204,23 @@ impl RedisChannel {
         }
     }
 
-    /// How long an operation may wait to be sent.
+    /// How long an operation may wait to be sent, connecting included.
     fn patience(&self) -> Duration {
         let config = &self.upstream.config;
-        match self.state {
-            State::Connected(_) => config.operation_timeout,
-            State::Disconnected | State::Connecting(_) => {
-                config.connect_timeout.saturating_add(config.operation_timeout)
-            }
-        }
+        config.connect_timeout.saturating_add(config.operation_timeout)
     }
 
     /// Takes note of a connection that has come about, or has not.
     fn connect(&mut self, now: Instant, done: &mut Done) {
-        let State::Connecting(connecting) = &self.state else { return };
+        let State::Connecting(connecting, until) = &self.state else { return };
         let connected = match connecting.try_recv() {
-            Err(TryRecvError::Empty) => return,
+            Err(TryRecvError::Empty) if now < *until => return,
+            // A name that is not resolved, or a unix socket whose queue is full, has no deadline of its own.
+            Err(TryRecvError::Empty) => {
+                let (config, time) = (&self.upstream.config, self.upstream.config.connect_timeout);
+                let text = format!("{config}: no connection within {time:?}");
+                Err(Error::new(ErrorKind::Unavailable, text))
+            }
             Err(TryRecvError::Disconnected) => {
                 Err(Error::new(ErrorKind::Unavailable, "connecting to Redis panicked"))
             }
@@ -205,8 +230,6 @@ impl RedisChannel {
             Ok(connected) => {
                 self.number += 1;
                 self.entered = true;
-                // Connecting has a deadline of its own.
-                self.queue.iter_mut().for_each(|queued| queued.since = now);
                 self.state = State::Connected(Box::new(connected));
             }
             Err(error) => {
@@ -232,7 +255,7 @@ impl RedisChannel {
 
     fn understand(&mut self, now: Instant, done: &mut Done) -> std::result::Result<(), RedisError> {
         let mut start = 0;
-        let mut in_step = true;
+        let (mut in_step, patience) = (true, self.patience());
         loop {
             let State::Connected(connected) = &mut self.state else { return Ok(()) };
             let received = &connected.received[start..connected.filled];
@@ -264,12 +287,12 @@ impl RedisChannel {
                         deliver(&mut *queued.waiting, answer)
                     }
                     Err(error) => {
-                        queued.waiting.fail(copy(error));
+                        fail(&mut *queued.waiting, copy(error));
                         Progress::Done
                     }
                 };
                 if progress == Progress::Again {
-                    queued.since = now;
+                    queued.until = now + patience;
                     queued.repeated = false;
                     self.queue.push_back(queued);
                 } else {
@@ -296,23 +319,31 @@ impl RedisChannel {
             return;
         };
         // One that was closed while nobody used it is no news.
-        if self.in_flight.is_empty() && !error.is_timeout() && error.is_connection_dropped() {
+        let is_unexpected = !connected.used && !self.queue.is_empty();
+        let dropped = !error.is_timeout() && error.is_connection_dropped();
+        if self.in_flight.is_empty() && dropped && !is_unexpected {
             return;
         }
+        let too_large = TooLarge::of(error).is_some();
         let (error, may_repeat) = match self.upstream.failure(error, connected.used) {
             Failure::Stale(error) => (error, true),
             Failure::Other(error) => (error, false),
         };
         (self.operations, self.bytes) = (0, 0);
         let mut again = Vec::new();
-        for Flight { batch, operations, deadline } in std::mem::take(&mut self.in_flight) {
+        for (at, flight) in std::mem::take(&mut self.in_flight).into_iter().enumerate() {
+            let Flight { batch, operations, deadline } = flight;
+            // Whose reply was too large for any session: the others are not to blame.
+            let culprit = (at == 0 && too_large).then(|| batch.current());
             for (number, mut queued) in operations.into_iter().enumerate() {
                 let is_late = deadline <= now;
-                if (may_repeat || !is_late) && !queued.repeated && batch.is_repeatable(number) {
-                    queued.repeated = true;
+                let innocent = too_large && culprit != Some(number);
+                let repeats = (may_repeat || !is_late) && (innocent || !queued.repeated);
+                if repeats && culprit != Some(number) && batch.is_repeatable(number) {
+                    queued.repeated |= !innocent;
                     again.push(queued);
                 } else {
-                    queued.waiting.fail(copy(&error));
+                    fail(&mut *queued.waiting, copy(&error));
                     done.push((queued.ticket, queued.waiting));
                 }
             }
@@ -326,10 +357,10 @@ impl RedisChannel {
             self.lose(&RedisError::from(std::io::Error::from(IoErrorKind::TimedOut)), now, done);
         }
         let patience = self.patience();
-        while self.queue.front().is_some_and(|queued| queued.since + patience <= now) {
+        while self.queue.front().is_some_and(|queued| queued.until <= now) {
             let Some(mut queued) = self.queue.pop_front() else { break };
             let text = format!("{}: no connection was free in {patience:?}", self.upstream.config);
-            queued.waiting.fail(Error::new(ErrorKind::Unavailable, text));
+            fail(&mut *queued.waiting, Error::new(ErrorKind::Unavailable, text));
             done.push((queued.ticket, queued.waiting));
         }
     }
@@ -349,7 +380,7 @@ impl RedisChannel {
                 _ => {}
             }
         }
-        if !matches!(self.state, State::Connecting(_)) {
+        if !matches!(self.state, State::Connecting(..)) {
             // While one pipeline tries, others fail at once.
             let entered = std::mem::take(&mut self.entered) || !self.in_flight.is_empty();
             let entered = match entered {
@@ -361,14 +392,14 @@ impl RedisChannel {
             }
         }
         match &self.state {
-            State::Disconnected => self.begin_to_connect(done),
-            State::Connecting(_) => {
+            State::Disconnected => self.begin_to_connect(now, done),
+            State::Connecting(..) => {
                 if let Err(error) = self.upstream.breaker.while_open(now) {
                     self.fail_queue(&error, done);
                 }
             }
             State::Connected(_) => {
-                while self.fill(now) {}
+                while self.fill(now, done) {}
                 self.exchange_out(now, done);
             }
         }
@@ -382,7 +413,7 @@ impl RedisChannel {
     }
 
     /// Makes one more pipeline of what was submitted; false where there is nothing, or no room.
-    fn fill(&mut self, now: Instant) -> bool {
+    fn fill(&mut self, now: Instant, done: &mut Done) -> bool {
         let State::Connected(connected) = &mut self.state else { return false };
         let room = self.operations < IN_FLIGHT && self.bytes < IN_FLIGHT_BYTES;
         if self.queue.is_empty() || !room {
@@ -395,8 +426,14 @@ impl RedisChannel {
             && batch.bytes.len() < BATCH_BYTES
             && let Some(mut queued) = self.queue.pop_front()
         {
-            batch.push(&mut *queued.waiting, clock, false);
-            operations.push(queued);
+            if batch.push(&mut *queued.waiting, clock, false) {
+                operations.push(queued);
+            } else {
+                done.push((queued.ticket, queued.waiting));
+            }
+        }
+        if operations.is_empty() {
+            return true;
         }
         batch.seal(connected.clock, now);
         connected.out.extend_from_slice(&batch.bytes);
@@ -407,17 +444,21 @@ impl RedisChannel {
         true
     }
 
-    fn begin_to_connect(&mut self, done: &mut Done) {
+    fn begin_to_connect(&mut self, now: Instant, done: &mut Done) {
         let (give, connected) = channel();
         let (upstream, wake) = (self.upstream.clone(), self.wake.clone());
         let connect = move || {
+            // Also where it panics.
+            let _wakes = WakesAtTheEnd(wake);
             // Nobody waits any more where the loop has ended.
             let _ = give.send(upstream.connect_channel());
-            wake();
         };
         let thread = std::thread::Builder::new().name("redis-connect".to_owned());
         match thread.spawn(connect) {
-            Ok(_) => self.state = State::Connecting(connected),
+            Ok(_) => {
+                let until = now + self.upstream.config.connect_timeout + GRACE;
+                self.state = State::Connecting(connected, until);
+            }
             Err(error) => {
                 let text = format!("no thread to connect to {}: {error}", self.upstream.config);
                 self.fail_queue(&Error::new(ErrorKind::Unavailable, text), done);
@@ -427,7 +468,7 @@ impl RedisChannel {
 
     fn fail_queue(&mut self, error: &Error, done: &mut Done) {
         for mut queued in self.queue.drain(..) {
-            queued.waiting.fail(copy(error));
+            fail(&mut *queued.waiting, copy(error));
             done.push((queued.ticket, queued.waiting));
         }
     }
@@ -435,27 +476,47 @@ impl RedisChannel {
 
 impl Channel for RedisChannel {
     fn submit(&mut self, ticket: usize, waiting: Box<dyn Waiting>, now: Instant) {
-        self.queue.push_back(Queued { ticket, waiting, since: now, repeated: false });
+        let until = now + self.patience();
+        self.queue.push_back(Queued { ticket, waiting, until, repeated: false });
     }
 
-    fn ready(&mut self, readable: bool, writable: bool) {
+    fn ready(&mut self, ready: Ready) {
         if let State::Connected(connected) = &mut self.state {
-            connected.readable |= readable;
-            connected.writable |= writable;
+            connected.ended |= ready.ended;
+            connected.readable |= ready.readable || ready.ended;
+            connected.writable |= ready.writable;
         }
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_empty() && self.pool.strong_count() == 0
     }
 
     fn drive(&mut self, now: Instant, done: &mut Done) {
         self.connect(now, done);
+        if let State::Connected(connected) = &mut self.state
+            && self.in_flight.front().is_some_and(|flight| flight.deadline <= now)
+        {
+            // The loop may have been busy, and the replies been there all the time.
+            connected.readable = true;
+        }
         self.exchange(now, done);
         self.expire(now, done);
         self.start(now, done);
+        if matches!(self.state, State::Disconnected) {
+            // Lost while it was written to: what may be repeated waits for a new one.
+            self.start(now, done);
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let oldest = self.in_flight.front().map(|flight| flight.deadline);
-        let first = self.queue.front().map(|queued| queued.since + self.patience());
-        oldest.into_iter().chain(first).min()
+        let first = self.queue.front().map(|queued| queued.until);
+        let connecting = match &self.state {
+            State::Connecting(_, until) => Some(*until),
+            _ => None,
+        };
+        oldest.into_iter().chain(first).chain(connecting).min()
     }
 
     fn socket(&self) -> Option<(RawFd, u64)> {
@@ -478,6 +539,8 @@ mod tests {
     use super::*;
     use crate::pipeline::operation::{Answer, Operation, Round};
     use crate::pipeline::plugin::Entry;
+
+    const READY: Ready = Ready { readable: true, writable: true, ended: false };
 
     /// An operation that tells its outcome.
     struct Told(Ask, std::sync::mpsc::Sender<std::result::Result<String, Error>>);
@@ -524,7 +587,7 @@ mod tests {
             .connect_timeout(Duration::from_secs(60))
             .operation_timeout(operation_timeout);
         let pool = RedisPool::new(config).unwrap();
-        let channel = RedisChannel::new(pool.upstream().clone(), Arc::new(|| ()));
+        let channel = RedisChannel::new(pool.upstream().clone(), pool.weak(), Arc::new(|| ()));
         Stage { pool, channel, done: Vec::new() }
     }
 
@@ -543,7 +606,7 @@ mod tests {
                 .collect();
             let mut over = 0;
             while over < commands.len() {
-                self.channel.ready(true, true);
+                self.channel.ready(READY);
                 self.channel.drive(Instant::now(), &mut self.done);
                 over += self.done.len();
                 self.done.clear();
@@ -647,7 +710,7 @@ mod tests {
         let State::Connected(connected) = &mut stage.channel.state else { panic!("connected") };
         // As if the server had closed it.
         connected.transport.shut_down();
-        stage.channel.ready(true, true);
+        stage.channel.ready(READY);
         stage.channel.drive(Instant::now(), &mut stage.done);
         assert!(stage.channel.socket().is_none());
         assert_eq!(stage.ask(&[("SET a", false)]), [Ok("+fine\r\n".to_owned())]);
@@ -692,7 +755,7 @@ mod tests {
         assert!(stage.channel.queue.len() >= IN_FLIGHT - BATCH);
         let_go.send(()).unwrap();
         while stage.done.len() < 2 * IN_FLIGHT {
-            stage.channel.ready(true, true);
+            stage.channel.ready(READY);
             stage.channel.drive(Instant::now(), &mut stage.done);
             std::thread::yield_now();
         }

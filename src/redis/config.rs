@@ -1,6 +1,7 @@
 //! Where a Redis server is and how long it may take.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +102,11 @@ impl RedisConfig {
             "rediss" | "valkeys" if cfg!(feature = "rustls") => self.at_tcp(&url, true),
             "rediss" | "valkeys" => refused("asks for TLS, which needs the feature `rustls`"),
             "unix" | "redis+unix" | "valkey+unix" => self.at_unix(&url),
-            scheme => refused(&format!("has scheme {scheme:?}")),
+            // What else stands before a colon may be a user, or a password.
+            scheme @ ("http" | "https" | "tcp" | "localhost") => {
+                refused(&format!("has scheme {scheme:?}"))
+            }
+            _ => refused("has another scheme than redis, rediss and unix"),
         }
     }
 
@@ -140,14 +145,21 @@ impl RedisConfig {
                         unix:///path?db=0&user=name&pass=word";
             return Err(Error::new(ErrorKind::Config, text));
         }
+        if url.path().contains('&') {
+            let text = "the Redis address has a & in the path of its socket (written %26 there); expected \
+                        unix:///path?db=0&user=name&pass=word";
+            return Err(Error::new(ErrorKind::Config, text));
+        }
         self.address = Address::Unix(PathBuf::from(decoded(url.path())?));
         for (name, value) in url.query_pairs() {
             match name.as_ref() {
                 "db" => self.db = database(&value)?,
                 "user" => self.username = Some(value.into_owned()),
                 "pass" => self.password = Some(value.into_owned()),
-                other => {
-                    let text = format!("the Redis address has {other:?}; known are db, user, pass");
+                // Not quoted: it may be what stands behind a & in the password.
+                _ => {
+                    let text = "the Redis address has other options than db, user and pass (a & in a password \
+                                is written %26)";
                     return Err(Error::new(ErrorKind::Config, text));
                 }
             }
@@ -315,6 +327,12 @@ impl RedisConfig {
 
     pub(super) fn check(&self) -> Result<()> {
         let refused = |why: &str| Err(Error::new(ErrorKind::Config, format!("Redis: {why}")));
+        if matches!(&self.address, Address::Tcp { host, .. } if !is_host(host)) {
+            return refused(
+                "the host is no name or address of a machine (it is not shown, as it may hold a password); \
+                 what begins with redis:// is given to `url`, a port to `port`",
+            );
+        }
         if self.connect_timeout.is_zero() || self.operation_timeout.is_zero() {
             return refused("a time-out of zero leaves no time for anything");
         }
@@ -348,12 +366,23 @@ fn decoded(text: &str) -> Result<String> {
 }
 
 fn database(text: &str) -> Result<i64> {
+    // Not quoted: behind a misplaced / or & it is part of a password.
     text.parse().ok().filter(|db| *db >= 0).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Config,
-            format!("the Redis address has {text:?} for a database number"),
-        )
+        let text = "the Redis address has something else than a number for its database";
+        Error::new(ErrorKind::Config, text)
     })
+}
+
+/// Whether this can be the name or the address of a machine, and not a whole URL in its place.
+fn is_host(text: &str) -> bool {
+    let forbidden = |character: char| {
+        "/\\@?#&".contains(character) || character.is_whitespace() || character.is_control()
+    };
+    let is_address = || {
+        let (address, _zone) = text.split_once('%').unwrap_or((text, ""));
+        address.parse::<Ipv6Addr>().is_ok()
+    };
+    !text.is_empty() && !text.contains(forbidden) && (!text.contains(':') || is_address())
 }
 
 /// Where it is, without a password.
@@ -361,6 +390,8 @@ impl fmt::Display for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
             Address::Tcp { host, port, tls } => {
+                // What is no host may hold a password.
+                let host = if is_host(host) { host } else { "?" };
                 write!(f, "redis{}://{host}:{port}/{}", if *tls { "s" } else { "" }, self.db)
             }
             Address::Unix(path) => write!(f, "unix://{}?db={}", path.display(), self.db),
@@ -388,9 +419,9 @@ mod tests {
             ("unix:///run/redis.sock?db=2&pass=x", Ok("unix:///run/redis.sock?db=2")),
             ("localhost:6379", Err("has scheme \"localhost\"")),
             ("http://localhost", Err("has scheme \"http\"")),
-            ("redis://localhost/x", Err("\"x\" for a database number")),
-            ("redis://localhost/-1", Err("\"-1\" for a database number")),
-            ("unix:///x?color=red", Err("has \"color\"")),
+            ("redis://localhost/x", Err("something else than a number for its database")),
+            ("redis://localhost/-1", Err("something else than a number for its database")),
+            ("unix:///x?color=red", Err("other options than db, user and pass")),
             ("", Err("is not a URL")),
             // What would otherwise be passed over.
             ("redis://localhost?db=3", Err("a query or fragment")),
@@ -404,6 +435,44 @@ mod tests {
                 (Err(error), Err(expected)) => assert!(error.contains(expected), "{error}"),
                 (got, _) => panic!("{text}: {got:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused_and_what_may_hold_a_password_is_never_shown() {
+        for host in [
+            "redis://:secret@db",
+            "redis://:secret@db:6379/0",
+            ":secret@db",
+            "user:secret@db",
+            "db/secret",
+            "db:secret",
+            "secret db",
+            "db?pass=secret",
+            "secret\n",
+            "",
+        ] {
+            let config = RedisConfig::default().host(host);
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.starts_with("Redis: the host is no name or address"), "{error}");
+            assert!(!format!("{error} {config} {config:?}").contains("secret"), "{host}");
+        }
+        for host in ["localhost", "db.example.org", "10.0.0.1", "::1", "fe80::1%eth0", "a_b-c"] {
+            RedisConfig::default().host(host).check().unwrap();
+        }
+        for url in [
+            "unix:///run/redis.sock?db=0&pass=a&secret",
+            "unix:///run/redis.sock?pass=a&db=secret",
+            "unix:///run/redis.sock&pass=secret",
+            "redis://:pass/secret",
+            "redis://user:pass/secret@db",
+            "secret:6379",
+            "user:secret@db",
+            ":secret@db",
+            "redis://:secret@db?x",
+        ] {
+            let error = RedisConfig::from_url(url).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("secret"), "{url}: {error:?}");
         }
     }
 

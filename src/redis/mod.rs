@@ -30,4 +30,6 @@ pub(crate) use errors::{copy, refusal};
 pub use plugin::RedisPlugin;
 pub use pool::RedisPool;
 pub(crate) use resp::Words;
+#[doc(hidden)]
+pub use resp::count_strings;
 pub use resp::{Replies, Reply as RedisReply};

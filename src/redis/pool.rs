@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ::redis::{RedisError, RedisResult, Value};
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use super::batch::{Batch, Manner, Received, deliver};
+use super::batch::{Batch, Manner, Received, deliver, fail};
 use super::breaker::{Breaker, BreakerState};
 #[cfg(unix)]
 use super::channel::RedisChannel;
@@ -171,6 +171,12 @@ impl RedisPool {
         RedisConnection::new(self.clone())
     }
 
+    #[cfg(unix)]
+    pub(super) fn weak(&self) -> std::sync::Weak<dyn std::any::Any + Send + Sync> {
+        let weak: std::sync::Weak<Inner> = Arc::downgrade(&self.0);
+        weak
+    }
+
     #[cfg(all(test, unix))]
     pub(super) fn upstream(&self) -> &Arc<Upstream> {
         &self.0.upstream
@@ -220,13 +226,16 @@ impl RedisPool {
             let mut connection = match self.checkout_before(&timings) {
                 Ok(connection) => connection,
                 Err(error) => {
-                    operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
+                    operations.into_iter().for_each(|operation| fail(operation, copy(&error)));
                     return Vec::new();
                 }
             };
             let mut batch = Batch::new(manner);
             let now = connection.now();
-            operations.iter_mut().for_each(|op| batch.push(&mut **op, now, manner.one_key));
+            operations.retain_mut(|operation| batch.push(&mut **operation, now, manner.one_key));
+            if operations.is_empty() {
+                return operations;
+            }
             batch.seal(connection.clock(), Instant::now());
             let reused = connection.used;
             let carried = connection.carry(
@@ -245,7 +254,7 @@ impl RedisPool {
                     for (number, operation) in operations.into_iter().enumerate() {
                         match may_repeat && batch.is_repeatable(number) {
                             true => left.push(operation),
-                            false => operation.fail(copy(&error)),
+                            false => fail(operation, copy(&error)),
                         }
                     }
                     operations = left;
@@ -262,7 +271,7 @@ impl RedisPool {
             let clock = match received {
                 Received::InStep(_) => connection.now(),
                 Received::Refused(error) => {
-                    operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
+                    operations.into_iter().for_each(|operation| fail(operation, copy(&error)));
                     return Vec::new();
                 }
                 Received::Incomplete => unreachable!("a connection reads whole replies"),
@@ -415,13 +424,16 @@ impl RedisPool {
 
 impl Carrier for RedisPool {
     fn identity(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
+        Arc::as_ptr(&self.0.upstream).addr()
     }
 
     #[cfg(unix)]
     fn channel(&self, wake: Wake) -> Option<Box<dyn Channel>> {
         match self.0.upstream.source {
-            Source::Network => Some(Box::new(RedisChannel::new(self.0.upstream.clone(), wake))),
+            Source::Network => {
+                let channel = RedisChannel::new(self.0.upstream.clone(), self.weak(), wake);
+                Some(Box::new(channel))
+            }
             // Where Redis is, only that pool knows.
             #[cfg(feature = "r2d2_redis")]
             Source::External(_) => None,

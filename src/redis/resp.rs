@@ -201,6 +201,26 @@ fn length(line: &[u8]) -> Result<Option<usize>, Garbage> {
     }
 }
 
+/// Finds so many replies at the start of these bytes, reads them, and counts the strings in them: what a load does, for
+/// the benchmark of this module.
+#[doc(hidden)]
+pub fn count_strings(bytes: &[u8], replies: usize) -> Option<usize> {
+    let mut end = 0;
+    for _ in 0..replies {
+        end += end_of(&bytes[end..]).ok()??;
+    }
+    Some(strings_in(Replies::of(&bytes[..end], replies)))
+}
+
+fn strings_in(replies: Replies<'_>) -> usize {
+    let count = |reply| match reply {
+        Reply::Bulk(_) => 1,
+        Reply::Array(replies) => strings_in(replies),
+        _ => 0,
+    };
+    replies.map(count).sum()
+}
+
 impl Round<'_> {
     /// Writes one command, to which one reply is expected.
     pub fn command(&mut self, words: &[&[u8]]) {

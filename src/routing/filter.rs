@@ -123,6 +123,10 @@ impl Filter {
         Filter(Kind::Segment)
     }
 
+    pub(super) fn is_float(&self) -> bool {
+        matches!(self.0, Kind::Float)
+    }
+
     /// Whether it can take more than one segment.
     pub(super) fn spans(&self) -> bool {
         matches!(self.0, Kind::Path | Kind::Regex { spans: true, .. })

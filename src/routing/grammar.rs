@@ -5,7 +5,8 @@
 //! wildcard = "<" [name] [":" [filter] [":" [config]]] ">"
 //! ```
 //!
-//! `\<`, `\>`, `\:` and `\\` in a text stand for the character; `:` needs no escape. In a configuration,
+//! `\<`, `\>`, `\:`, `\{` and `\\` in a text stand for the character. A `>` behind a `\<` needs no escape, nor does a `:`
+//! or `{` that does not look like the wildcard of another framework, `/:name` or `{name}`. In a configuration,
 //! `\>` and `\<` do, and every other backslash is left for the filter: `<id:re:\d+>`. A wildcard without a
 //! name is matched and not passed on.
 
@@ -42,6 +43,8 @@ impl Parser<'_> {
         }
         let mut parts = Vec::new();
         let mut literal = String::new();
+        // Of a `\<its>` the end needs no escape, as in Bottle.
+        let mut escaped_ends = 0;
         while let Some((at, character)) = self.rest.next() {
             match character {
                 '<' => {
@@ -51,11 +54,31 @@ impl Parser<'_> {
                     let wildcard = self.wildcard(at, &parts)?;
                     parts.push(wildcard);
                 }
+                '>' if escaped_ends > 0 => {
+                    escaped_ends -= 1;
+                    literal.push('>');
+                }
                 '>' => return Err(self.error("a > without its <; write \\> for the character", at)),
-                '\\' => match self.rest.next_if(|(_, next)| "<>:\\".contains(*next)) {
-                    Some((_, escaped)) => literal.push(escaped),
+                '\\' => match self.rest.next_if(|(_, next)| "<>:{\\".contains(*next)) {
+                    Some((_, escaped)) => {
+                        match escaped {
+                            '<' => escaped_ends += 1,
+                            '>' => escaped_ends = usize::saturating_sub(escaped_ends, 1),
+                            _ => {}
+                        }
+                        literal.push(escaped);
+                    }
                     None => literal.push('\\'),
                 },
+                ':' | '{' => {
+                    if let Some(name) = self.foreign_wildcard(at) {
+                        let text = format!(
+                            "a wildcard is written <{name}>; write \\{character} for the character"
+                        );
+                        return Err(self.error(text, at));
+                    }
+                    literal.push(character);
+                }
                 ENCODED_SLASH => {
                     return Err(self.error("U+FFFF is no character and cannot be matched", at));
                 }
@@ -68,6 +91,21 @@ impl Parser<'_> {
         Ok(parts)
     }
 
+    /// The name of what is a wildcard in other frameworks, `/:name` or `{name}`, where one begins here.
+    fn foreign_wildcard(&self, at: usize) -> Option<&str> {
+        let behind = &self.text[at + 1..];
+        let name = |text: &str| {
+            text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count()
+        };
+        if self.text[at..].starts_with(':') {
+            let begins =
+                self.text[..at].ends_with('/') && !behind.starts_with(|c: char| c.is_ascii_digit());
+            return Some(&behind[..name(behind)]).filter(|name| begins && !name.is_empty());
+        }
+        let inner = behind.split_once('}')?.0.trim_start_matches('*');
+        Some(&inner[..name(inner)]).filter(|name| is_name(name))
+    }
+
     fn wildcard(&mut self, start: usize, before: &[Part]) -> Result<Part> {
         let end = self.end_of_wildcard(start)?;
         let inner = &self.text[start + 1..end];
@@ -76,9 +114,6 @@ impl Parser<'_> {
         let filter_at = start + 1 + name.len() + 1;
         let filter = fields.next();
         let config = fields.next().filter(|config| !config.is_empty()).map(unescaped);
-        if name.is_empty() && filter.is_none() {
-            return Err(self.error("an empty wildcard; give it a name or a filter", start));
-        }
         if !name.is_empty() && !is_name(name) {
             let text = format!(
                 "{name:?} is no name for a wildcard, which starts with a letter or _ and goes on with \

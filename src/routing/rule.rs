@@ -129,6 +129,11 @@ impl Rule {
         self.filters().filter_map(|(name, _)| name)
     }
 
+    /// Whether it has a wildcard of this name with the filter `float`.
+    pub(crate) fn has_float(&self, wildcard: &str) -> bool {
+        self.filters().any(|(name, filter)| name == Some(wildcard) && filter.is_float())
+    }
+
     fn filters(&self) -> impl Iterator<Item = (Option<&str>, &Filter)> {
         self.0.parts.iter().filter_map(|part| match part {
             Part::Text(_) => None,

@@ -102,7 +102,8 @@ impl CookieSettings {
             cookie.set_domain(domain.clone());
         }
         if let Some(lifetime) = lifetime {
-            let seconds = lifetime.min(LONGEST).as_secs().max(1);
+            // Rounded up: the browser must not let go of it before the store does.
+            let seconds = lifetime.min(LONGEST).as_nanos().div_ceil(1_000_000_000).max(1);
             cookie.set_max_age(cookie::time::Duration::seconds(seconds as i64));
         }
         cookie

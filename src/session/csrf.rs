@@ -6,6 +6,7 @@ use url::{Origin, Url};
 
 use super::data::Session;
 use super::id::{decode_base64url, encode_base64url};
+use crate::handler::apply_form_limits;
 use crate::message::request::{Request, Scheme};
 use crate::message::response::{HttpError, IntoResponse};
 use crate::pipeline::exchange::Exchange;
@@ -95,16 +96,25 @@ fn xor(one: &[u8; 32], other: &[u8; 32]) -> [u8; 32] {
     std::array::from_fn(|at| one[at] ^ other[at])
 }
 
-/// Refuses forged requests with a 403 (OWASP Cross-Site Request Forgery Prevention Cheat Sheet).
+/// Refuses forged requests with a 403 (OWASP Cross-Site Request Forgery Prevention Cheat Sheet, "Fetch Metadata" and
+/// "Synchronizer Token Pattern").
 ///
-/// On every route that takes a method other than GET, HEAD, OPTIONS and TRACE, a request of such a method
-/// must
+/// On every route that takes a method other than GET, HEAD, OPTIONS and TRACE, a request of such a method is looked at:
 ///
-/// 1. not come from another site: `Sec-Fetch-Site` must be `same-origin` or `none`; without it (old browsers,
-///    plain http) an `Origin` must be that of the `Host`. [Trusted origins](CsrfPlugin::trusted_origin) are
-///    let through;
-/// 2. carry a token of its session ([`Session::csrf_token`]), as the header `X-CSRF-Token` or as the form
-///    field `csrf_token`. With the header, the body is left unread.
+/// 1. Where does the browser say that it comes from? `Sec-Fetch-Site: same-origin` is a page of this site: it is accepted,
+///    whatever token it carries, so that neither a login in another tab nor a session that has ended spoils a form.
+///    `cross-site` and `same-site` are refused, and so is an `Origin` that is not that of the `Host`, unless it is a
+///    [trusted](CsrfPlugin::trusted_origin) one.
+/// 2. Where it does not say (`none`, a browser from before 2023, plain http) the request must carry a token of its session
+///    ([`Session::csrf_token`]), as the header `X-CSRF-Token` or as the form field `csrf_token`. With the header, the body
+///    is left unread. So must one from a trusted origin. `Origin: null` over plain http, which a page with
+///    `Referrer-Policy: no-referrer` sends, says nothing either.
+///
+/// What a page of this site sends is not always what its author wrote: markup that somebody managed to inject, a form
+/// without a script, is same-origin, too. [`always_token`](CsrfPlugin::always_token) asks for the token as well.
+///
+/// Who is refused reads what happened, and finds what they typed by going back. The log says at `info` which rule it was,
+/// and which headers were sent.
 ///
 /// Such routes always load the session. A route that other programs call, with credentials of their own and
 /// no cookie, does without: `.skip("csrf")`.
@@ -127,6 +137,7 @@ fn xor(one: &[u8; 32], other: &[u8; 32]) -> [u8; 32] {
 pub struct CsrfPlugin {
     keyword: String,
     trusted: Vec<Origin>,
+    always_token: bool,
     /// The first option that could not work; told at install.
     refused: Option<String>,
 }
@@ -134,7 +145,12 @@ pub struct CsrfPlugin {
 impl CsrfPlugin {
     /// A plugin that checks against the session of keyword `session` and trusts no other origin.
     pub fn new() -> CsrfPlugin {
-        CsrfPlugin { keyword: "session".to_owned(), trusted: Vec::new(), refused: None }
+        CsrfPlugin {
+            keyword: "session".to_owned(),
+            trusted: Vec::new(),
+            always_token: false,
+            refused: None,
+        }
     }
 
     /// The keyword of the session that the tokens belong to: `session` unless set.
@@ -162,43 +178,112 @@ impl CsrfPlugin {
         self
     }
 
-    fn check(&self, exchange: &mut Exchange) -> Result<()> {
-        let request = exchange.request();
-        self.check_origin(request)?;
-        let token = token(request)?;
-        let session = exchange.provided::<Session>(&self.keyword).ok_or_else(|| {
-            let text =
-                format!("the token cannot be checked: no session of keyword {:?}", self.keyword);
-            Error::new(ErrorKind::Unavailable, text)
-        })?;
-        let Some(token) = token else {
-            return Err(forbidden(
-                "The request carries no token: it needs the form field csrf_token or the header \
-                 X-CSRF-Token.",
-            ));
-        };
-        match session.verify_csrf(&token) {
-            true => Ok(()),
-            false => Err(forbidden(
-                "The token is not, or no longer, that of the session. Load the page again.",
-            )),
-        }
+    /// Asks for the token also where the browser says that the request comes from a page of this site. Markup that
+    /// somebody injects into one of its pages, without a script, can send forms, but knows no token.
+    #[must_use]
+    pub fn always_token(mut self) -> CsrfPlugin {
+        self.always_token = true;
+        self
     }
 
-    fn check_origin(&self, request: &Request) -> Result<()> {
+    fn check(&self, exchange: &mut Exchange) -> Result<()> {
+        let refused = match self.source(exchange.request()) {
+            Source::Own if !self.always_token => return Ok(()),
+            Source::Foreign(header) => Refused::Foreign(header),
+            Source::Own | Source::Trusted | Source::Unknown => {
+                apply_form_limits(exchange);
+                let token = token(exchange.request())?;
+                let session = exchange.provided::<Session>(&self.keyword).ok_or_else(|| {
+                    let keyword = &self.keyword;
+                    let text =
+                        format!("the token cannot be checked: no session of keyword {keyword:?}");
+                    Error::new(ErrorKind::Unavailable, text)
+                })?;
+                match token {
+                    Some(token) if session.verify_csrf(&token) => return Ok(()),
+                    Some(_) => Refused::WrongToken,
+                    None => Refused::NoToken,
+                }
+            }
+        };
+        let request = exchange.request();
+        let sent = |name| request.header(name).unwrap_or("not sent");
+        log::info!(
+            "{} {} is refused by the csrf plugin: {}; Sec-Fetch-Site: {}, Origin: {}, Host: {}",
+            request.method(),
+            request.path(),
+            refused.reason(),
+            sent("sec-fetch-site"),
+            sent("origin"),
+            sent("host"),
+        );
+        Err(HttpError::new(StatusCode::FORBIDDEN).with_message(refused.message()).into())
+    }
+
+    /// Where the request comes from, as far as the browser says.
+    fn source(&self, request: &Request) -> Source {
         let origin = request.header("origin");
         let parsed = origin.and_then(|origin| Url::parse(origin).ok());
         let trusted = parsed.as_ref().is_some_and(|url| self.trusted.contains(&url.origin()));
-        let own = match (request.header("sec-fetch-site"), origin) {
+        match (request.header("sec-fetch-site"), origin) {
             // The browser knows best, also where a proxy has changed the Host.
-            (Some(site), _) => matches!(site, "same-origin" | "none"),
-            (None, Some(_)) => parsed.is_some_and(|url| is_own(&url, request)),
-            // No browser, or one from before 2020: the token alone decides.
-            (None, None) => true,
-        };
-        match own || trusted {
-            true => Ok(()),
-            false => Err(forbidden("The request comes from a page of another site.")),
+            (Some("same-origin"), _) => Source::Own,
+            _ if trusted => Source::Trusted,
+            (Some("none"), _) | (None, None) => Source::Unknown,
+            (Some(_), _) => Source::Foreign("Sec-Fetch-Site"),
+            (None, Some("null")) if request.scheme() == Scheme::Http => Source::Unknown,
+            (None, Some(_)) if parsed.is_some_and(|url| is_own(&url, request)) => Source::Unknown,
+            (None, Some(_)) => Source::Foreign("Origin"),
+        }
+    }
+}
+
+/// Where a request comes from.
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    /// A page of this site: the browser says so.
+    Own,
+    Trusted,
+    /// The browser does not say, or what is easily made up.
+    Unknown,
+    /// Another site: this header says so.
+    Foreign(&'static str),
+}
+
+/// Why a request is refused.
+enum Refused {
+    Foreign(&'static str),
+    NoToken,
+    WrongToken,
+}
+
+impl Refused {
+    /// For the log.
+    fn reason(&self) -> String {
+        match self {
+            Refused::Foreign(header) => format!("rule 1, {header} names another site"),
+            Refused::NoToken => {
+                "rule 2, it has neither the form field csrf_token nor the header X-CSRF-Token"
+                    .to_owned()
+            }
+            Refused::WrongToken => "rule 2, its token is not that of its session".to_owned(),
+        }
+    }
+
+    /// For the visitor.
+    fn message(&self) -> &'static str {
+        match self {
+            Refused::Foreign(_) => {
+                "Nothing was changed: the request comes from a page of another site."
+            }
+            Refused::NoToken => {
+                "Nothing was changed: the request carries no token, by which this site knows its own forms. Go back: \
+                 what you typed is still there. Copy it, load the page again, and send it from there."
+            }
+            Refused::WrongToken => {
+                "Nothing was changed: the page is from before you logged in or out, or was open for too long. Go back: \
+                 what you typed is still there. Copy it, load the page again, and send it from there."
+            }
         }
     }
 }
@@ -221,14 +306,10 @@ fn token(request: &Request) -> Result<Option<String>> {
     }
     match request.content_type().as_str() {
         "application/x-www-form-urlencoded" | "multipart/form-data" => {
-            Ok(request.form()?.get(FIELD).map(str::to_owned))
+            Ok(request.form()?.get(FIELD)?.map(str::to_owned))
         }
         _ => Ok(None),
     }
-}
-
-fn forbidden(message: &str) -> Error {
-    HttpError::new(StatusCode::FORBIDDEN).with_message(message).into()
 }
 
 fn is_safe(method: &Method) -> bool {
@@ -291,36 +372,44 @@ mod tests {
     use http::uri::PathAndQuery;
 
     #[test]
-    fn only_the_apps_own_pages_and_trusted_ones_get_through() {
+    fn where_a_request_comes_from_is_what_the_browser_says() {
+        use Source::{Own, Trusted, Unknown};
+
         let plugin = CsrfPlugin::new().trusted_origin("https://accounts.example.com");
         let (http, https) = (Scheme::Http, Scheme::Https);
+        let by_site = Source::Foreign("Sec-Fetch-Site");
+        let by_origin = Source::Foreign("Origin");
         let table = [
             // Sec-Fetch-Site, Origin, Host, our scheme as far as it is known
-            ("same-origin", "", "example.com", http, true),
-            ("none", "", "example.com", http, true),
-            ("cross-site", "", "example.com", http, false),
-            ("same-site", "https://forum.example.com", "example.com", http, false),
-            ("same-site", "https://accounts.example.com", "example.com", http, true),
-            ("cross-site", "https://accounts.example.com:444", "example.com", http, false),
-            ("cross-site", "http://accounts.example.com", "example.com", http, false),
-            ("cross-site", "https://example.com", "example.com", http, false),
-            ("nonsense", "", "example.com", http, false),
-            ("same-origin", "https://example.com", "behind-a-proxy:8080", http, true),
-            ("", "https://example.com", "example.com", http, true),
-            ("", "https://example.com", "EXAMPLE.com:443", http, true),
-            ("", "http://example.com:8080", "example.com:8080", http, true),
-            ("", "http://example.com", "example.com", https, false),
-            ("", "https://example.com", "example.com", https, true),
-            ("", "http://example.com:8080", "example.com", http, false),
-            ("", "https://evil.com", "example.com", http, false),
-            ("", "https://example.com.evil.com", "example.com", http, false),
-            ("", "null", "example.com", http, false),
-            ("", "null", "null", http, false),
-            ("", "file:///", "", http, false),
-            ("", "https://example.com", "", http, false),
-            ("", "", "example.com", http, true),
+            ("same-origin", "", "example.com", http, &Own),
+            ("same-origin", "null", "example.com", https, &Own),
+            ("none", "", "example.com", http, &Unknown),
+            ("cross-site", "", "example.com", http, &by_site),
+            ("same-site", "https://forum.example.com", "example.com", http, &by_site),
+            ("same-site", "https://accounts.example.com", "example.com", http, &Trusted),
+            ("cross-site", "https://accounts.example.com:444", "example.com", http, &by_site),
+            ("cross-site", "http://accounts.example.com", "example.com", http, &by_site),
+            ("cross-site", "https://example.com", "example.com", http, &by_site),
+            ("cross-site", "null", "example.com", http, &by_site),
+            ("nonsense", "", "example.com", http, &by_site),
+            ("same-origin", "https://example.com", "behind-a-proxy:8080", http, &Own),
+            ("", "https://accounts.example.com", "example.com", http, &Trusted),
+            ("", "https://example.com", "example.com", http, &Unknown),
+            ("", "https://example.com", "EXAMPLE.com:443", http, &Unknown),
+            ("", "http://example.com:8080", "example.com:8080", http, &Unknown),
+            ("", "http://example.com", "example.com", https, &by_origin),
+            ("", "https://example.com", "example.com", https, &Unknown),
+            ("", "http://example.com:8080", "example.com", http, &by_origin),
+            ("", "https://evil.com", "example.com", http, &by_origin),
+            ("", "https://example.com.evil.com", "example.com", http, &by_origin),
+            ("", "null", "example.com", http, &Unknown),
+            ("", "null", "example.com", https, &by_origin),
+            ("", "null", "null", https, &by_origin),
+            ("", "file:///", "", http, &by_origin),
+            ("", "https://example.com", "", http, &by_origin),
+            ("", "", "example.com", http, &Unknown),
         ];
-        for (site, origin, host, scheme, passes) in table {
+        for (site, origin, host, scheme, source) in table {
             let target = PathAndQuery::from_static("/");
             let mut request = Request::new(Method::POST, target).with_scheme(scheme);
             for (name, value) in [("sec-fetch-site", site), ("origin", origin), ("host", host)] {
@@ -328,8 +417,8 @@ mod tests {
                     request.headers_mut().insert(name, value.parse().unwrap());
                 }
             }
-            let passed = plugin.check_origin(&request).is_ok();
-            assert_eq!(passed, passes, "{site} {origin} {host} {scheme:?}");
+            let got = plugin.source(&request);
+            assert_eq!(got, *source, "{site} {origin} {host} {scheme:?}");
         }
     }
 

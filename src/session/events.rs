@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Error;
+use crate::logging::OneLine;
 
 /// Something that happened to a session or to the store. None of them carries an id.
 #[derive(Clone, Copy, Debug)]
@@ -55,12 +56,12 @@ impl Events for LogEvents {
             Event::WriteLost => log::warn!(
                 "a session ended while a request that changed it was running: its changes were not saved"
             ),
-            Event::Damaged(error) => log::warn!("{error}"),
+            Event::Damaged(error) => log::warn!("{}", OneLine(error)),
             Event::Desync => {
                 log::error!("a reply belonged to another session: its connection was closed");
             }
             // The request's own error is logged with its path when it is answered.
-            Event::StoreError(error) => log::debug!("the session store failed: {error}"),
+            Event::StoreError(error) => log::debug!("the session store failed: {}", OneLine(error)),
             Event::Created
             | Event::Loaded
             | Event::Renewed

@@ -6,6 +6,7 @@ pub(crate) mod csrf;
 pub(crate) mod data;
 pub(crate) mod events;
 pub(crate) mod flash;
+mod forms;
 pub(crate) mod id;
 pub(crate) mod store;
 
@@ -24,6 +25,7 @@ use self::id::IdGenerator;
 use self::store::memory::MemoryStore;
 use self::store::redis::{Layout, RedisStore};
 use self::store::{Caps, Lifetimes, PipelinedStore, SessionStore};
+use crate::logging::OneLine;
 use crate::message::address::ListenAddress;
 use crate::message::cookies::SameSite;
 use crate::pipeline::plugin::{Batch, Callback, Installed, Plugin, Provision, Route};
@@ -516,6 +518,7 @@ impl Plugin for SessionPlugin {
             let pending = session.map(|session| session.pending_cookie()).unwrap_or_default();
             let done = catch_unwind(AssertUnwindSafe(|| callback.call(exchange)));
             if let Err(error) = context.write_pending_cookie(&pending, exchange.head_mut()) {
+                let error = OneLine(error);
                 log::error!("a session's new id did not reach its browser: {error}");
             }
             done.unwrap_or_else(|panic| resume_unwind(panic))

@@ -149,14 +149,14 @@ impl TestRequest<'_> {
         self
     }
 
-    /// Sends a form.
+    /// Sends a form; a list in it is a field of several values.
     ///
     /// # Panics
     ///
     /// If the value cannot be a form.
     #[must_use]
     pub fn form(self, form: &impl Serialize) -> Self {
-        let text = serde_urlencoded::to_string(form).expect("a value that can be a form");
+        let text = serde_html_form::to_string(form).expect("a value that can be a form");
         self.header("content-type", "application/x-www-form-urlencoded").body(text)
     }
 

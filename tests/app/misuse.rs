@@ -83,7 +83,7 @@ impl Plugin for Unreliable {
     }
 
     fn apply(&self, callback: Callback, _: &Route) -> Callback {
-        Callback::new(move |exchange| match exchange.request().query("how").as_deref() {
+        Callback::new(move |exchange| match exchange.request().query("how").unwrap().as_deref() {
             Some("swallow") => {
                 let request = Request::new(Method::GET, "/elsewhere".parse().unwrap());
                 let mut swallowed = std::mem::replace(exchange, Exchange::new(request));
@@ -101,7 +101,7 @@ impl Plugin for Unreliable {
 
     fn acquire(&self, batch: &mut Batch<'_>) {
         for mut entry in batch.iter_mut() {
-            match entry.request().query("how").as_deref() {
+            match entry.request().query("how").unwrap().as_deref() {
                 Some("nothing") => {}
                 Some("other") => entry.put(Other),
                 Some("panic") => panic!("on purpose"),
@@ -112,7 +112,7 @@ impl Plugin for Unreliable {
 
     fn release(&self, batch: &mut Batch<'_>) {
         for mut entry in batch.iter_mut() {
-            assert!(entry.request().query("how").as_deref() != Some("late"), "on purpose");
+            assert!(entry.request().query("how").unwrap().as_deref() != Some("late"), "on purpose");
             assert!(entry.take::<Other>().is_none() || entry.get_mut::<Number>().is_none());
             if let Some(number) = entry.take::<Number>() {
                 entry.head_mut().set_header("x-number", number.0).unwrap();
@@ -228,5 +228,64 @@ fn what_a_plugin_set_on_the_head_survives_a_panic() {
             "{path}"
         );
         assert_eq!(response.header("x-half-done"), None);
+    }
+}
+
+#[test]
+fn what_would_have_no_effect_is_an_error_when_the_app_is_built() {
+    let with_plugin = |set: fn(&mut App)| {
+        build_error(|app| {
+            app.install(Counting::new("n", 0)).unwrap();
+            set(app);
+        })
+    };
+    for (error, expected) in [
+        (
+            with_plugin(|app| {
+                app.get("/x", || "x").skip("typo");
+            }),
+            "route /x skips what is not there: plugin \"typo\"; known: counting (at tests/app/misuse.rs:",
+        ),
+        (
+            with_plugin(|app| {
+                app.get("/x", || "x").skip_keyword("counting");
+            }),
+            "route /x skips what is not there: keyword \"counting\"; known: n (at tests/app/misuse.rs:",
+        ),
+        (
+            build_error(|app| {
+                app.get("/x", || "x").skip("csrf");
+            }),
+            "route /x skips what is not there: plugin \"csrf\"; known: none (at tests/app/misuse.rs:",
+        ),
+        (
+            build_error(|app| {
+                app.error(200, |_, _| "fine");
+            }),
+            "200 OK is no error, so its page would never be shown; an error page is for a status of 400 to 599 \
+             (at tests/app/misuse.rs:",
+        ),
+        (
+            build_error(|app| {
+                app.get("/<id:float>", |id: i64| id.to_string());
+            }),
+            "route /<id:float>: argument 1 takes wildcard <id>, whose filter is float, and reads no number with a \
+             point; make it an f64, or write <id:int> (at tests/app/misuse.rs:",
+        ),
+        (
+            build_error(|app| {
+                app.get("/<id:float>", named!(|id: Option<u8>| format!("{id:?}")));
+            }),
+            "argument \"id\" takes wildcard <id>, whose filter is float",
+        ),
+    ] {
+        assert!(error.contains(expected), "{error}");
+    }
+    let client = client(|app| {
+        app.get("/f/<x:float>", |x: f64| x.to_string());
+        app.get("/s/<x:float>", |x: &str| x.to_owned());
+    });
+    for (path, text) in [("/f/1.5", "1.5"), ("/s/1.50", "1.50")] {
+        assert_eq!(client.get(path).send().text(), text);
     }
 }

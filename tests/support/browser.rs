@@ -72,6 +72,12 @@ struct Session {
     process: u64,
 }
 
+/// Keys as WebDriver has them.
+#[cfg(feature = "garde")]
+pub const TAB: char = '\u{e004}';
+#[cfg(feature = "garde")]
+pub const ENTER: char = '\u{e007}';
+
 /// A cookie as the browser keeps it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -177,9 +183,15 @@ impl Browser {
 
     /// Clicks on what leads to another page, and returns what that one shows.
     pub fn follow(&mut self, selector: &str) -> String {
-        self.script("window.isLeft = true");
         let element = self.element(selector);
-        self.command("POST", &format!("/element/{element}/click"), json!({}));
+        self.leave(|browser| {
+            browser.command("POST", &format!("/element/{element}/click"), json!({}));
+        })
+    }
+
+    fn leave(&mut self, act: impl FnOnce(&mut Browser)) -> String {
+        self.script("window.isLeft = true");
+        act(self);
         while self.script("return window.isLeft || document.readyState !== 'complete'") == true {
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -256,6 +268,48 @@ impl Browser {
             200 => Ok(value),
             _ => Err(format!("{}: {}", value["error"], value["message"])),
         }
+    }
+}
+
+/// What the tests of the example with forms need besides.
+#[cfg(feature = "garde")]
+impl Browser {
+    /// Presses keys, the last of which leads to another page, and returns what that one shows.
+    pub fn follow_keys(&mut self, keys: &str) -> String {
+        self.leave(|browser| browser.press(keys))
+    }
+
+    /// Presses keys one after the other, wherever the focus is. [`TAB`] and the like are characters, too.
+    pub fn press(&mut self, keys: &str) {
+        let strokes: Vec<_> = keys
+            .chars()
+            .flat_map(|key| {
+                ["keyDown", "keyUp"].map(|stroke| json!({ "type": stroke, "value": key }))
+            })
+            .collect();
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": strokes });
+        self.command("POST", "/actions", json!({ "actions": [keyboard] }));
+    }
+
+    /// Chooses a file in the control that has the focus, which opens the system's own dialog otherwise.
+    pub fn choose_file(&mut self, path: &Path) {
+        let element = self.command("GET", "/element/active", json!({}));
+        let mut references = element.as_object().expect("an element").values();
+        let element = references.next().and_then(Value::as_str).expect("a reference").to_owned();
+        let path = path.to_str().expect("text");
+        self.command("POST", &format!("/element/{element}/value"), json!({ "text": path }));
+    }
+
+    /// Opens one more tab and goes there; returns the one before, to go back to.
+    pub fn new_tab(&mut self) -> Value {
+        let old = self.command("GET", "/window", json!({}));
+        let new = self.command("POST", "/window/new", json!({ "type": "tab" }));
+        self.go_to_tab(&new["handle"]);
+        old
+    }
+
+    pub fn go_to_tab(&mut self, handle: &Value) {
+        self.command("POST", "/window", json!({ "handle": handle }));
     }
 }
 

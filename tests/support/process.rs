@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 
 use super::logs::look_for_ids;
@@ -46,16 +47,23 @@ impl Program {
         (program, log)
     }
 
-    /// The greeter, with so few file descriptors that clients can use them up.
-    pub fn greeter_with_few_files(files: u32) -> Program {
+    /// The greeter, with so few file descriptors that clients can use them up, and its log, line by line.
+    pub fn greeter_with_few_files(files: u32) -> (Program, Receiver<String>) {
         let mut command = Command::new("sh");
         command
             .args(["-c", "ulimit -n \"$1\" && exec \"$0\" --listen 127.0.0.1:0"])
             .arg(example("greeter"))
             .arg(files.to_string())
             .env_remove("REDIS_URL")
-            .env("RUST_LOG", "off");
-        Program::start(&mut command)
+            .env("RUST_LOG", "debug");
+        let mut program = Program::start(command.stderr(Stdio::piped()));
+        let stderr = BufReader::new(program.child.stderr.take().expect("piped"));
+        let (lines, log) = mpsc::channel();
+        std::thread::spawn(move || {
+            // Read on when nobody listens any more: a full pipe would stop the program.
+            stderr.lines().map_while(|line| line.ok()).for_each(|line| drop(lines.send(line)));
+        });
+        (program, log)
     }
 
     /// The greeter on a socket that it is handed as systemd does: as file descriptor 3.
@@ -141,7 +149,7 @@ impl Drop for Program {
     }
 }
 
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
         let built = Command::new(env!("CARGO"))

@@ -1,66 +1,163 @@
 //! Forms: fields and uploaded files, however the client encoded them.
 
+mod de;
+mod error;
 mod multipart;
+mod receive;
+mod secret;
+mod upload;
+mod urlencoded;
 
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
-use http::StatusCode;
-use http::header;
+use http::{StatusCode, header};
 
+pub use error::{FormError, Problem};
+pub(crate) use error::{Part, answer};
+pub use secret::Secret;
+pub use upload::{Upload, UploadReader};
+
+use crate::Result;
 use crate::message::request::Request;
-use crate::message::response::HttpError;
-use crate::{Error, Result};
 
 /// A form: its fields and files, in the order sent. See [`Request::form`].
-#[derive(Clone, Debug, Default)]
+///
+/// `Debug` shows the names alone.
+#[derive(Default)]
 pub struct FormData {
-    fields: Vec<(String, String)>,
-    files: Vec<UploadedFile>,
+    /// Decoded names and texts, one behind the other.
+    buffer: Vec<u8>,
+    entries: Vec<Entry>,
 }
 
-/// A file that came with a form. See [`FormData::file`].
-#[derive(Clone)]
-pub struct UploadedFile {
-    field: String,
-    filename: String,
-    raw_filename: String,
-    content_type: Option<String>,
-    content: Bytes,
+struct Entry {
+    name: Range<usize>,
+    value: Value,
+    /// A type has asked for it by name, and not for a secret: it can be shown again.
+    shown: AtomicBool,
 }
 
-/// How many fields a urlencoded form may have, as many as a multipart one. Each takes far more memory than
-/// the two bytes that it takes in the body.
-const FIELDS: usize = 1000;
+enum Value {
+    /// In the buffer, whether UTF-8 or not.
+    Text(Range<usize>),
+    File(Upload),
+    /// A control for files in which none was chosen.
+    NoFile,
+}
 
-/// Why a body is no form: the status of the answer, and a text for the client.
-pub(crate) type NoForm = (StatusCode, String);
+/// How much one form may hold: a setting of a route ([`RouteOptions::config`](crate::RouteOptions::config)), within
+/// its [body limit](crate::RouteOptions::body_limit), which is that of all together. What is past it is a 413 that
+/// names the field.
+///
+/// | limit | default |
+/// |---|---|
+/// | [`field`](FormLimits::field): the text of one field | 1 MiB |
+/// | [`text`](FormLimits::text): the text of all fields together | 8 MiB |
+/// | [`file`](FormLimits::file): one file | as the body limit |
+/// | [`count`](FormLimits::count): fields and files | 1000 |
+///
+/// ```
+/// use bottle_session::{App, Form, FormLimits, Upload};
+/// use serde::Deserialize;
+///
+/// #[derive(Deserialize)]
+/// struct Album {
+///     pictures: Vec<Upload>,
+/// }
+///
+/// let mut app = App::new();
+/// app.post("/album", |Form(album): Form<Album>| format!("{} pictures", album.pictures.len()))
+///     .body_limit(200 << 20)
+///     .config(FormLimits::new().file(20 << 20).count(50));
+/// # app.build()?;
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FormLimits {
+    field: u64,
+    text: u64,
+    file: u64,
+    count: usize,
+}
+
+impl FormLimits {
+    /// The defaults.
+    pub const fn new() -> FormLimits {
+        FormLimits { field: 1 << 20, text: 8 << 20, file: u64::MAX, count: 1000 }
+    }
+
+    /// How many bytes of text one field may have.
+    #[must_use]
+    pub const fn field(mut self, bytes: u64) -> FormLimits {
+        self.field = bytes;
+        self
+    }
+
+    /// How many bytes of text all fields together may have. This much is held in memory.
+    #[must_use]
+    pub const fn text(mut self, bytes: u64) -> FormLimits {
+        self.text = bytes;
+        self
+    }
+
+    /// How many bytes one file may have.
+    #[must_use]
+    pub const fn file(mut self, bytes: u64) -> FormLimits {
+        self.file = bytes;
+        self
+    }
+
+    /// How many fields and files there may be.
+    #[must_use]
+    pub const fn count(mut self, fields: usize) -> FormLimits {
+        self.count = fields;
+        self
+    }
+}
+
+impl Default for FormLimits {
+    fn default() -> FormLimits {
+        FormLimits::new()
+    }
+}
 
 impl FormData {
-    /// The first value of this name.
+    /// The value of this field, the last of several. A value that is not UTF-8 is an error that answers 400 and
+    /// names the field.
     ///
     /// ```
     /// use bottle_session::{Request, Result};
     ///
     /// fn greet(request: &Request) -> Result<String> {
-    ///     Ok(format!("Hello, {}", request.form()?.get("name").unwrap_or("stranger")))
+    ///     Ok(format!("Hello, {}", request.form()?.get("name")?.unwrap_or("stranger")))
     /// }
+    /// # let _ = greet;
     /// ```
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.get_all(name).next()
+    pub fn get(&self, name: &str) -> Result<Option<&str>> {
+        Ok(self.texts_of(name).next_back().map(|text| utf8(name, text)).transpose()?)
     }
 
-    /// All values of this name, in the order sent.
-    pub fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.fields().filter(move |field| field.0 == name).map(|field| field.1)
+    /// All values of this field, in the order sent. One that is not UTF-8 is an error, as with
+    /// [`get`](FormData::get).
+    pub fn get_all(&self, name: &str) -> Result<Vec<&str>> {
+        Ok(self.texts_of(name).map(|text| utf8(name, text)).collect::<Result<_, FormError>>()?)
     }
 
-    /// Names and values of all fields, in the order sent.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    /// Names and values of all fields, in the order sent. One that is not UTF-8 is an error, as with
+    /// [`get`](FormData::get).
+    pub fn fields(&self) -> Result<Vec<(&str, &str)>> {
+        let fields = self.entries.iter().filter_map(|entry| Some((entry, self.text(entry)?)));
+        let fields = fields.map(|(entry, text)| {
+            let name = String::from_utf8_lossy(self.name(entry));
+            Ok((utf8(&name, self.name(entry))?, utf8(&name, text)?))
+        });
+        Ok(fields.collect::<Result<_, FormError>>()?)
     }
 
-    /// The first file of the control of this name. `None` also where the visitor chose no file.
+    /// The file of this control, the last of several. `None` also where the visitor chose no file.
     ///
     /// ```
     /// use bottle_session::{Request, Result, abort};
@@ -68,74 +165,243 @@ impl FormData {
     /// fn upload(request: &Request) -> Result<String> {
     ///     let form = request.form()?;
     ///     let file = form.file("picture").ok_or_else(|| abort(400, "Choose a picture."))?;
-    ///     std::fs::write(format!("/srv/app/pictures/{}", file.filename()), file.bytes())?;
-    ///     Ok(format!("{} bytes", file.bytes().len()))
+    ///     let path = file.save_to("/srv/app/pictures")?;
+    ///     Ok(format!("{} bytes in {}", file.len(), path.display()))
     /// }
+    /// # let _ = upload;
     /// ```
-    pub fn file(&self, name: &str) -> Option<&UploadedFile> {
-        self.files_of(name).next()
+    pub fn file(&self, name: &str) -> Option<&Upload> {
+        self.files_of(name).last()
     }
 
-    /// All files of the control of this name (`<input type="file" multiple>`), in the order sent.
-    pub fn files_of(&self, name: &str) -> impl Iterator<Item = &UploadedFile> {
-        self.files().filter(move |file| file.field == name)
+    /// All files of this control (`<input type="file" multiple>`), in the order sent.
+    pub fn files_of(&self, name: &str) -> impl Iterator<Item = &Upload> {
+        self.files().filter(move |file| file.field() == name)
     }
 
     /// All files, in the order sent.
-    pub fn files(&self) -> impl Iterator<Item = &UploadedFile> {
-        self.files.iter()
+    pub fn files(&self) -> impl Iterator<Item = &Upload> {
+        self.entries.iter().filter_map(|entry| match &entry.value {
+            Value::File(file) => Some(file),
+            Value::Text(_) | Value::NoFile => None,
+        })
+    }
+
+    /// What shows the form again with this text at one of its fields: for what only the handler can find wrong, where
+    /// the form was read as a type before.
+    ///
+    /// ```
+    /// use bottle_session::{Form, FormError, Request, Result};
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct NewNote {
+    ///     title: String,
+    /// }
+    ///
+    /// fn add(request: &Request, form: Result<Form<NewNote>, FormError>) -> Result<String> {
+    ///     let Form(note) = form?;
+    ///     if note.title == "Tea" {
+    ///         return Err(request.form()?.refuse("title", "is there already").into());
+    ///     }
+    ///     Ok(note.title)
+    /// }
+    /// # let _ = add;
+    /// ```
+    pub fn refuse(&self, field: &str, message: impl Into<String>) -> FormError {
+        let mut error = FormError::of(Part::Form, self.kept());
+        error.add(field, message);
+        error
+    }
+
+    /// Checks what was read from this form, and says all that is wrong. [`Checked`](crate::Checked) does this with the
+    /// default context and in English; for a context, or for `garde::i18n::with_i18n`, do it in the handler.
+    #[cfg(feature = "garde")]
+    pub fn check<T: garde::Validate>(
+        &self,
+        value: &T,
+        context: &T::Context,
+    ) -> Result<(), FormError> {
+        self.check_part(Part::Form, value, context)
+    }
+
+    #[cfg(feature = "garde")]
+    pub(crate) fn check_part<T: garde::Validate>(
+        &self,
+        part: Part,
+        value: &T,
+        context: &T::Context,
+    ) -> Result<(), FormError> {
+        let Err(report) = value.validate_with(context) else { return Ok(()) };
+        let mut wrong: Vec<_> = (report.iter())
+            .map(|(path, wrong)| {
+                let path = path.to_string();
+                // What is wrong with one of a list's values is shown at the list.
+                let field = path.split(['[', '.']).next().unwrap_or_default().to_owned();
+                (field, wrong.message().to_owned())
+            })
+            .collect();
+        // In the order of the page.
+        wrong.sort_by_key(|(field, _)| {
+            let place = self.entries.iter().position(|entry| self.name(entry) == field.as_bytes());
+            place.unwrap_or(usize::MAX)
+        });
+        let mut error = FormError::of(part, self.kept());
+        wrong.into_iter().for_each(|(field, message)| error.add(&field, message));
+        Err(error)
+    }
+
+    /// The query of a request, as a form.
+    pub(crate) fn of_query(request: &Request) -> Result<FormData, FormError> {
+        let limits = FormLimits { text: u64::MAX, field: u64::MAX, ..FormLimits::new() };
+        let form = FormData::urlencoded(request.query_string().as_bytes(), limits)?;
+        // In a query it is no body of another type: a 400.
+        match form.foreign_charset() {
+            Some(charset) => Err(not_utf8(StatusCode::BAD_REQUEST, charset)),
+            None => Ok(form),
+        }
+    }
+
+    fn urlencoded(text: &[u8], limits: FormLimits) -> Result<FormData, FormError> {
+        let mut form = FormData::default();
+        form.buffer.reserve(text.len());
+        for (name, value) in urlencoded::pairs(text) {
+            if form.entries.len() == limits.count {
+                return Err(malformed(format!("it has more than {} fields", limits.count)));
+            }
+            let begin = form.buffer.len();
+            urlencoded::decode_into(name, &mut form.buffer);
+            let between = form.buffer.len();
+            urlencoded::decode_into(value, &mut form.buffer);
+            let name = begin..between;
+            form.entries.push(Entry::new(name, Value::Text(between..form.buffer.len())));
+            form.check_last(limits)?;
+        }
+        Ok(form)
+    }
+
+    /// Refuses the text that came last where it is too large.
+    fn check_last(&self, limits: FormLimits) -> Result<(), FormError> {
+        let Some(entry) = self.entries.last() else { return Ok(()) };
+        let length = self.text(entry).unwrap_or_default().len() as u64;
+        let most = match (length > limits.field, self.buffer.len() as u64 > limits.text) {
+            (false, false) => return Ok(()),
+            (true, _) => limits.field,
+            (false, true) => limits.text,
+        };
+        let field = String::from_utf8_lossy(self.name(entry));
+        Err(FormError::field(StatusCode::PAYLOAD_TOO_LARGE, &field, Problem::TooLarge(most)))
+    }
+
+    /// The encoding that the form itself says it is in (HTML, "Multipart form data"), where that is not ours.
+    fn foreign_charset(&self) -> Option<&[u8]> {
+        self.texts_of("_charset_").next_back().filter(|charset| !is_utf8(charset))
+    }
+
+    fn name(&self, entry: &Entry) -> &[u8] {
+        &self.buffer[entry.name.clone()]
+    }
+
+    fn entry_name(&self, at: usize) -> &[u8] {
+        self.name(&self.entries[at])
+    }
+
+    fn text(&self, entry: &Entry) -> Option<&[u8]> {
+        match &entry.value {
+            Value::Text(text) => Some(&self.buffer[text.clone()]),
+            Value::File(_) | Value::NoFile => None,
+        }
+    }
+
+    fn texts_of(&self, name: &str) -> impl DoubleEndedIterator<Item = &[u8]> {
+        let of_name = move |entry: &&Entry| self.name(entry) == name.as_bytes();
+        self.entries.iter().filter(of_name).filter_map(|entry| self.text(entry))
+    }
+
+    /// What can be shown again.
+    fn kept(&self) -> Vec<(String, String)> {
+        let shown = self.entries.iter().filter(|entry| entry.shown.load(Ordering::Relaxed));
+        let texts = shown.filter_map(|entry| {
+            let name = std::str::from_utf8(self.name(entry)).ok()?;
+            let text = std::str::from_utf8(self.text(entry)?).ok()?;
+            Some((name.to_owned(), text.to_owned()))
+        });
+        texts.collect()
     }
 }
 
-impl UploadedFile {
-    /// The name of the form's control.
-    pub fn field(&self) -> &str {
-        &self.field
-    }
-
-    /// A name that is safe as the name of a file: the last component of the client's, of letters, digits,
-    /// `-`, `_` and `.` alone, with no dot in front or at the end, at most 255 bytes, never empty (`empty`
-    /// stands in). Two files can have the same, and one on the disk as well.
-    pub fn filename(&self) -> &str {
-        &self.filename
-    }
-
-    /// The name that the client sent. It can be anything: `../../etc/passwd`.
-    pub fn raw_filename(&self) -> &str {
-        &self.raw_filename
-    }
-
-    /// The type that the client sent. It can be anything, whatever the content is.
-    pub fn content_type(&self) -> Option<&str> {
-        self.content_type.as_deref()
-    }
-
-    /// The content. Clones of it share the memory of the request's body.
-    pub fn bytes(&self) -> &Bytes {
-        &self.content
+impl Entry {
+    fn new(name: Range<usize>, value: Value) -> Entry {
+        Entry { name, value, shown: AtomicBool::new(false) }
     }
 }
 
-/// Without the content.
-impl fmt::Debug for UploadedFile {
+impl fmt::Debug for FormData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UploadedFile")
-            .field("field", &self.field)
-            .field("raw_filename", &self.raw_filename)
-            .field("content_type", &self.content_type)
-            .field("bytes", &self.content.len())
-            .finish()
+        let names = self.entries.iter().map(|entry| String::from_utf8_lossy(self.name(entry)));
+        f.debug_set().entries(names).finish()
     }
+}
+
+fn utf8<'a>(name: &str, text: &'a [u8]) -> Result<&'a str, FormError> {
+    std::str::from_utf8(text)
+        .map_err(|_| FormError::field(StatusCode::BAD_REQUEST, name, Problem::NotUtf8))
+}
+
+fn malformed(why: impl fmt::Display) -> FormError {
+    FormError::whole(StatusCode::BAD_REQUEST, format!("The form is malformed: {why}."), "")
+}
+
+/// ASCII is UTF-8, too.
+fn is_utf8(charset: &[u8]) -> bool {
+    ["utf-8", "utf8", "us-ascii"].iter().any(|own| charset.eq_ignore_ascii_case(own.as_bytes()))
+}
+
+fn not_utf8(status: StatusCode, charset: &[u8]) -> FormError {
+    let charset = String::from_utf8_lossy(charset);
+    let text = format!("The form says that it is in {charset:?}; forms are read as UTF-8 alone.");
+    FormError::whole(status, text, "")
+}
+
+/// A value of a query, decoded.
+pub(crate) fn query_value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>> {
+    let of_name = |pair: &(&[u8], &[u8])| &*urlencoded::decode(pair.0) == name.as_bytes();
+    let last = urlencoded::pairs(query.as_bytes()).filter(of_name).last();
+    Ok(last.map(|(_, value)| query_text(name, value)).transpose()?)
+}
+
+/// Names and values of a query, decoded.
+pub(crate) fn query_values(query: &str) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>> {
+    let pairs = urlencoded::pairs(query.as_bytes()).map(|(name, value)| {
+        let shown = String::from_utf8_lossy(name);
+        Ok((query_text(&shown, name)?, query_text(&shown, value)?))
+    });
+    Ok(pairs.collect::<Result<_, FormError>>()?)
+}
+
+fn query_text<'a>(name: &str, text: &'a [u8]) -> Result<Cow<'a, str>, FormError> {
+    let text = match urlencoded::decode(text) {
+        Cow::Borrowed(text) => std::str::from_utf8(text).map(Cow::Borrowed).ok(),
+        Cow::Owned(text) => String::from_utf8(text).map(Cow::Owned).ok(),
+    };
+    text.ok_or_else(|| {
+        let mut error = FormError::of(Part::Query, Vec::new());
+        error.wrong(name, Problem::NotUtf8, String::new());
+        error
+    })
 }
 
 impl Request {
     /// The form in the body, `application/x-www-form-urlencoded` or `multipart/form-data`, read once and kept.
     ///
     /// The [body limit](Request::body_limit) is that of fields and files together: routes that take files
-    /// often need [a larger one](crate::RouteOptions::body_limit). Returned from a handler, the error
-    /// answers 413 past the limit, 415 for another type of body, 400 for a form that is malformed or breaks
-    /// off. A form has at most 1000 fields and files together. A part of a multipart one has at most 8 KiB of
-    /// headers, and its text must be UTF-8.
+    /// often need [a larger one](crate::RouteOptions::body_limit); [`FormLimits`] has the others. Returned from a
+    /// handler, the error answers 413 past a limit, 415 for another type of body and for what says of itself that it
+    /// is not UTF-8, 400 for a form that is malformed or breaks off. A part of a multipart form has at most 8 KiB of
+    /// headers.
+    ///
+    /// A multipart form of more than 256 KiB is read piece by piece and not kept as it was sent: the
+    /// [body](Request::body) cannot be read besides.
     ///
     /// ```
     /// use bottle_session::{App, Request, Result, TestClient};
@@ -143,8 +409,8 @@ impl Request {
     /// let mut app = App::new();
     /// app.post("/upload", |request: &Request| -> Result<String> {
     ///     let form = request.form()?;
-    ///     let sizes = form.files().map(|file| format!("{}: {}", file.filename(), file.bytes().len()));
-    ///     Ok(format!("{} {:?}", form.get("title").unwrap_or("-"), sizes.collect::<Vec<_>>()))
+    ///     let sizes = form.files().map(|file| format!("{}: {}", file.filename(), file.len()));
+    ///     Ok(format!("{} {:?}", form.get("title")?.unwrap_or("-"), sizes.collect::<Vec<_>>()))
     /// })
     /// .body_limit(16 * 1024 * 1024);
     ///
@@ -157,105 +423,46 @@ impl Request {
     /// # Ok::<(), bottle_session::Error>(())
     /// ```
     pub fn form(&self) -> Result<&FormData> {
-        // The body's own error is kept by the body.
-        let body = self.body_bytes()?;
-        self.parsed_form(|| self.read_form(body)).map_err(|(status, message)| {
-            Error::from(HttpError::new(*status).with_message(message.clone()))
-        })
+        Ok(self.form_data()?)
     }
 
-    fn read_form(&self, body: &Bytes) -> std::result::Result<FormData, NoForm> {
-        match self.content_type().as_str() {
+    pub(crate) fn form_data(&self) -> Result<&FormData, FormError> {
+        self.parsed_form(|| self.read_form()).map_err(FormError::clone)
+    }
+
+    fn read_form(&self) -> Result<FormData, FormError> {
+        let limits = self.form_limits();
+        let content_type = self.header(header::CONTENT_TYPE).unwrap_or_default();
+        let form = match self.content_type().as_str() {
             "application/x-www-form-urlencoded" => {
-                check_urlencoded(body)?;
-                let fields = form_urlencoded::parse(body).into_owned().collect();
-                Ok(FormData { fields, files: Vec::new() })
+                check_charset(content_type)?;
+                let body = self.body_bytes_up_to(limits.text).map_err(FormError::body)?;
+                FormData::urlencoded(body, limits)?
             }
             "multipart/form-data" => {
-                let content_type = self.header(header::CONTENT_TYPE).unwrap_or_default();
-                read_multipart(body, content_type).map_err(malformed)
+                let boundary = multipart::boundary(content_type).map_err(malformed)?;
+                check_charset(content_type)?;
+                receive::receive(self.form_body().map_err(FormError::body)?, &boundary, limits)?
             }
-            other => Err((
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                format!(
-                    "Expected a form (application/x-www-form-urlencoded or multipart/form-data), not \
-                     {other:?}."
-                ),
-            )),
-        }
-    }
-}
-
-/// Refuses a urlencoded form of too many fields.
-pub(crate) fn check_urlencoded(body: &[u8]) -> std::result::Result<(), NoForm> {
-    match form_urlencoded::parse(body).nth(FIELDS) {
-        None => Ok(()),
-        Some(_) => Err(malformed("it has more than 1000 fields")),
-    }
-}
-
-fn malformed(why: multipart::Malformed) -> NoForm {
-    (StatusCode::BAD_REQUEST, format!("The form is malformed: {why}."))
-}
-
-fn read_multipart(body: &Bytes, content_type: &str) -> Result<FormData, multipart::Malformed> {
-    let boundary = multipart::boundary(content_type)?;
-    let mut form = FormData::default();
-    for part in multipart::parse(body, &boundary)? {
-        let content = body.slice(part.content);
-        match part.filename {
-            None => {
-                let text = std::str::from_utf8(&content).map_err(|_| "a field is not UTF-8")?;
-                form.fields.push((part.name, text.to_owned()));
+            other => {
+                let text = format!(
+                    "Expected a form (application/x-www-form-urlencoded or multipart/form-data), not {other:?}."
+                );
+                return Err(FormError::whole(StatusCode::UNSUPPORTED_MEDIA_TYPE, text, ""));
             }
-            // What browsers send for a control in which no file was chosen.
-            Some(name) if name.is_empty() && content.is_empty() => {}
-            Some(name) => form.files.push(UploadedFile {
-                field: part.name,
-                filename: safe_name(&name),
-                raw_filename: name,
-                content_type: part.content_type,
-                content,
-            }),
+        };
+        match form.foreign_charset() {
+            Some(charset) => Err(not_utf8(StatusCode::UNSUPPORTED_MEDIA_TYPE, charset)),
+            None => Ok(form),
         }
     }
-    Ok(form)
 }
 
-fn safe_name(name: &str) -> String {
-    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let safe: String = (last.chars())
-        .map(|c| if c.is_whitespace() { '_' } else { c })
-        .filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c))
-        .collect();
-    // In front: hidden files and `..`. At the end: what Windows would drop.
-    let safe = safe.trim_start_matches('.');
-    let safe = safe[..safe.len().min(255)].trim_end_matches('.');
-    if safe.is_empty() { "empty".to_owned() } else { safe.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_filename_is_safe_whatever_the_client_sent() {
-        for (raw, safe) in [
-            ("a.txt", "a.txt"),
-            ("My Holiday (1).JPG", "My_Holiday_1.JPG"),
-            ("../../etc/passwd", "passwd"),
-            ("C:\\dir\\a.txt", "a.txt"),
-            ("..", "empty"),
-            ("/", "empty"),
-            ("", "empty"),
-            ("日本", "empty"),
-            (".htaccess", "htaccess"),
-            ("a\0b\r\n.sh", "ab__.sh"),
-            ("a.txt...", "a.txt"),
-            (&"x".repeat(300), &"x".repeat(255)),
-            (&format!("{}.gz", "x".repeat(254)), &"x".repeat(254)),
-        ] {
-            assert_eq!(safe_name(raw), safe, "{raw:?}");
+fn check_charset(content_type: &str) -> Result<(), FormError> {
+    match multipart::charset(content_type).map_err(malformed)? {
+        Some(charset) if !is_utf8(charset.as_bytes()) => {
+            Err(not_utf8(StatusCode::UNSUPPORTED_MEDIA_TYPE, charset.as_bytes()))
         }
+        _ => Ok(()),
     }
 }

@@ -83,8 +83,8 @@ pub(crate) fn write_head(
     out.extend_from_slice(b"\r\n");
 }
 
-/// A whole answer from the server itself, behind which the connection closes.
-pub(crate) fn refusal(status: StatusCode) -> Vec<u8> {
+/// A whole answer from the server itself, behind which the connection closes; without its body for a HEAD request.
+pub(crate) fn refusal(status: StatusCode, head: bool) -> Vec<u8> {
     let body = format!("{status}\n");
     let mut headers = HeaderMap::new();
     let text = header::HeaderValue::from_static("text/plain; charset=utf-8");
@@ -95,7 +95,9 @@ pub(crate) fn refusal(status: StatusCode) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     let delivery = Delivery::Length(body.len() as u64);
     write_head(&mut out, status, &headers, delivery, Version::HTTP_11, false);
-    out.extend_from_slice(body.as_bytes());
+    if !head {
+        out.extend_from_slice(body.as_bytes());
+    }
     out
 }
 

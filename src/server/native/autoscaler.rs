@@ -22,12 +22,12 @@ const ROOMY: f64 = 0.6;
 const SPARE: f64 = 0.5;
 
 /// Requests that wait this long for those before them are to be spread, whatever else the cores do.
-const LONG_TURN: Duration = Duration::from_millis(5);
+const LONG_ITERATION: Duration = Duration::from_millis(5);
 
 /// What was seen at the start of a window.
 pub(super) struct Autoscaler {
     since: Instant,
-    /// For how long each worker had been busy by then, and for how many turns.
+    /// For how long each worker had been busy by then, and for how many iterations.
     workers: Vec<(Duration, u64)>,
     idle: Option<Duration>,
 }
@@ -53,15 +53,17 @@ impl Autoscaler {
             return None;
         }
         let before = std::mem::replace(self, Autoscaler::new(event_loops));
-        let (mut busy, mut turns) = (Duration::ZERO, 0);
+        let (mut busy, mut iterations) = (Duration::ZERO, 0);
         for (now, before) in self.workers.iter().zip(&before.workers) {
             busy += now.0.saturating_sub(before.0).min(elapsed);
-            turns += now.1 - before.1;
+            iterations += now.1 - before.1;
         }
         let share = |time: Duration| time.as_secs_f64() / elapsed.as_secs_f64();
         let seen = Seen {
             used: share(busy),
-            turn: busy.checked_div(u32::try_from(turns).unwrap_or(u32::MAX)).unwrap_or_default(),
+            iteration: busy
+                .checked_div(u32::try_from(iterations).unwrap_or(u32::MAX))
+                .unwrap_or_default(),
             spare: match (self.idle, before.idle) {
                 (Some(now), Some(before)) => share(now.saturating_sub(before)) >= SPARE,
                 // Where it cannot be known, assume that the machine is ours.
@@ -77,15 +79,15 @@ impl Autoscaler {
 struct Seen {
     /// How many workers' time was used.
     used: f64,
-    /// The mean length of a turn.
-    turn: Duration,
+    /// The mean length of an iteration.
+    iteration: Duration,
     /// Whether a core was idle.
     spare: bool,
 }
 
 fn needed(seen: Seen, active: usize, cores: usize) -> usize {
     let crowded = seen.used >= FULL * active as f64;
-    if crowded && active < cores && (seen.spare || seen.turn > LONG_TURN) {
+    if crowded && active < cores && (seen.spare || seen.iteration > LONG_ITERATION) {
         return (active * 2).min(cores);
     }
     if active > 1 && seen.used < ROOMY * (active - 1) as f64 {
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn event_loops_are_added_when_there_is_no_time_left_and_a_core_to_be_had() {
         let ms = Duration::from_millis;
-        // Used, mean turn, whether a core is idle, active; how many of 2 cores are to be.
+        // Used, mean iteration, whether a core is idle, active; how many of 2 cores are to be.
         let table = [
             (0.5, ms(1), true, 1, 1),
             (0.98, ms(1), true, 1, 2),
@@ -145,11 +147,11 @@ mod tests {
             (0.5, ms(1), true, 2, 1),
             (0.0, ms(0), true, 8, 7),
         ];
-        for (used, turn, spare, active, expected) in table {
-            let seen = Seen { used, turn, spare };
+        for (used, iteration, spare, active, expected) in table {
+            let seen = Seen { used, iteration, spare };
             assert_eq!(needed(seen, active, 2), expected, "{seen:?} {active}");
         }
-        let idle = Seen { used: 0.0, turn: ms(0), spare: true };
+        let idle = Seen { used: 0.0, iteration: ms(0), spare: true };
         assert_eq!(needed(idle, 1, usize::MAX), 1);
     }
 

@@ -1,8 +1,9 @@
 //! A request body that is too large to be held: the handler reads it from the socket.
 
 use std::io::{self, Read, Write};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
@@ -10,6 +11,9 @@ use super::options::Options;
 use super::socket::Socket;
 use crate::server::http1::{BodyDecoder, Refused};
 use crate::{Error, HttpError};
+
+/// How often a handler that waits for a body looks whether the server still waits for it.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// The body, shared by the handler that reads it and the server that takes its connection back.
 #[derive(Clone)]
@@ -135,13 +139,19 @@ impl Incoming {
         socket.set_nonblocking(false)?;
         let mut piece = [0; 16 * 1024];
         loop {
+            if self.options.cut_off.load(Ordering::SeqCst) {
+                let text =
+                    "The server shuts down; the rest of the request body did not arrive in time.";
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                return Err(refused(io::ErrorKind::ConnectionAborted, status, text.to_owned()));
+            }
             let allowed = self.options.body_allowance(self.received);
             let left = allowed.saturating_sub(started.elapsed());
             if left.is_zero() {
                 let text = "The request body arrives too slowly.".to_owned();
                 return Err(refused(io::ErrorKind::TimedOut, StatusCode::REQUEST_TIMEOUT, text));
             }
-            socket.set_timeout(left)?;
+            socket.set_timeout(left.min(GLANCE))?;
             if std::mem::take(&mut self.expects) {
                 socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }

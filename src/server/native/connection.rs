@@ -33,6 +33,8 @@ pub(super) struct Connection {
     looked_at: usize,
     state: State,
     pub(super) deadline: Instant,
+    /// Where it is beyond the limit of connections.
+    turned_away: Option<Hold>,
     /// Whether the socket may hold more than was read: an edge is announced only once.
     pub(super) readable: bool,
     /// Whether the client will send no more: everything is read up to the end then.
@@ -96,6 +98,7 @@ impl Connection {
             looked_at: 0,
             state: State::Head,
             deadline: now + options.head_deadline,
+            turned_away: None,
             readable: true,
             ended: false,
             options,
@@ -105,6 +108,11 @@ impl Connection {
     /// Whether it waits for a request of which nothing has arrived.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.state, State::Head) && self.input.is_empty()
+    }
+
+    /// Whether it waits for a request, or for the rest of one.
+    pub(super) fn awaits_request(&self) -> bool {
+        matches!(self.state, State::Head | State::Body(_))
     }
 
     /// Whether something can be done without waiting for the poller.
@@ -192,12 +200,11 @@ impl Connection {
             return Ok(None);
         };
         self.looked_at = 0;
+        if matches!(head.framing, Framing::Length(length) if length > self.options.max_body) {
+            return Err(Refused(StatusCode::PAYLOAD_TOO_LARGE));
+        }
         consume(&mut self.input, head.consumed);
-        let too_large = |length| length > self.options.max_body;
         match head.framing {
-            Framing::Length(length) if too_large(length) => {
-                Err(Refused(StatusCode::PAYLOAD_TOO_LARGE))
-            }
             Framing::Empty => Ok(Some(self.hand_over(*head, None, None))),
             framing => {
                 let decoder = BodyDecoder::new(framing);
@@ -278,6 +285,15 @@ impl Connection {
             request = proxy::apply(request, self.peer, &self.options);
         }
         Next::Handle(Incoming { exchange: Exchange::new(request), audience, stream })
+    }
+
+    /// Tells the client that there is no room for it. Whether the connection is to be kept until the client has read
+    /// that: closed at once, a request that is on its way would bring back a reset in place of the answer.
+    pub(super) fn turn_away(&mut self) -> bool {
+        self.turned_away = self.options.turn_away();
+        let refusal = Outgoing::refusal(StatusCode::SERVICE_UNAVAILABLE, false);
+        let next = self.answer(refusal);
+        self.turned_away.is_some() && !matches!(next, Next::Close)
     }
 
     /// Takes the connection back from a handler, and says whether another request can follow: not where
@@ -365,7 +381,12 @@ impl Connection {
         if self.options.access_log {
             access::refused(self.peer, status);
         }
-        self.state = State::Sending(Box::new(Outgoing::refusal(status)));
+        // As far as it can be told of what is no request.
+        let head = match &self.state {
+            State::Body(gathering) => gathering.head.method == Method::HEAD,
+            _ => self.input.strip_prefix(b"\r\n").unwrap_or(&self.input).starts_with(b"HEAD "),
+        };
+        self.state = State::Sending(Box::new(Outgoing::refusal(status, head)));
         self.deadline = now + self.options.write_deadline;
         self.resume(now)
     }

@@ -15,9 +15,10 @@ use super::event_loop::{Activity, EventLoop, InFlight, Job, Task};
 use super::event_loops::EventLoops;
 use super::options::Options;
 use super::outgoing::Outgoing;
-use super::poller::{Returned, turn_away};
+use super::poller::Returned;
 use super::run_loop;
 use super::threads::Threads;
+use crate::logging::Recurring;
 use crate::message::response::{Body, Response};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::service::Service;
@@ -54,6 +55,8 @@ pub(super) struct Engine {
     cores: usize,
     monitor: Thread,
     monitor_sleeps: AtomicBool,
+    /// Requests refused for want of threads.
+    refused: Recurring,
 }
 
 impl Engine {
@@ -75,6 +78,7 @@ impl Engine {
             event_loops,
             monitor: std::thread::current(),
             monitor_sleeps: AtomicBool::new(false),
+            refused: Recurring::default(),
         }
     }
 
@@ -93,6 +97,16 @@ impl Engine {
         }
     }
 
+    /// Whether a shutdown has come so far that what has not fully arrived is not waited for.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.options.cut_off.load(Ordering::SeqCst)
+    }
+
+    fn cut_off(&self) {
+        self.options.cut_off.store(true, Ordering::SeqCst);
+        self.event_loops.all().iter().for_each(|event_loop| event_loop.wake());
+    }
+
     /// Whether as many handlers block as may.
     pub(super) fn all_blocked(&self) -> bool {
         self.threads.is_full()
@@ -109,22 +123,38 @@ impl Engine {
     }
 
     /// Takes requests through the stage that they are in on a thread that may block; their loop goes on with what
-    /// comes of it.
+    /// comes of it. Where no thread is free and too many wait for one, those that have only begun are refused.
     pub(super) fn carry_out(self: &Arc<Engine>, event_loop: &Arc<EventLoop>, batch: Vec<InFlight>) {
+        let releases = |(exchange, _): &InFlight| {
+            matches!(exchange.position(), Position::Releasing(_) | Position::Released)
+        };
+        let (releasing, acquiring): (Vec<_>, Vec<_>) = batch.into_iter().partition(releases);
+        if self.is_crowded() {
+            for in_flight in acquiring {
+                self.refuse(event_loop, in_flight, "the queue for a thread is full");
+            }
+        } else {
+            self.offload_stage(event_loop, acquiring, Service::acquire_all);
+        }
+        self.offload_stage(event_loop, releasing, Service::release_all);
+    }
+
+    fn offload_stage(
+        self: &Arc<Engine>,
+        event_loop: &Arc<EventLoop>,
+        batch: Vec<InFlight>,
+        stage: fn(&Service, &mut [Exchange]),
+    ) {
         if batch.is_empty() {
             return;
         }
         let (engine, event_loop) = (self.clone(), event_loop.clone());
         self.threads.run(Box::new(move || {
-            let releases = |(exchange, _): &InFlight| {
-                matches!(exchange.position(), Position::Releasing(_) | Position::Released)
-            };
-            let (releasing, acquiring): (Vec<_>, Vec<_>) = batch.into_iter().partition(releases);
-            let (mut exchanges, jobs): (Vec<_>, Vec<_>) = acquiring.into_iter().unzip();
-            contained(|| engine.service.acquire_all(&mut exchanges));
-            event_loop.resume(exchanges.into_iter().zip(jobs));
-            let (mut exchanges, jobs): (Vec<_>, Vec<_>) = releasing.into_iter().unzip();
-            contained(|| engine.service.release_all(&mut exchanges));
+            let (mut exchanges, jobs): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            if contained(|| stage(&engine.service, &mut exchanges)).is_none() {
+                // Whose panic that was is not known, nor how far it came.
+                exchanges.iter_mut().for_each(Exchange::fail);
+            }
             event_loop.resume(exchanges.into_iter().zip(jobs));
         }));
     }
@@ -165,7 +195,18 @@ impl Engine {
 
     fn start(self: &Arc<Engine>, event_loop: Arc<EventLoop>, epoch: u64) {
         let engine = self.clone();
-        self.threads.run_now(Box::new(move || run_loop::run(&engine, &event_loop, epoch)));
+        self.threads.run_now(Box::new(move || {
+            // A loop that nobody runs would be lost with all its connections.
+            while contained(|| run_loop::run(&engine, &event_loop, epoch)).is_none() {
+                log::error!("the worker of an event loop panicked; it goes on");
+                let mut work = event_loop.work();
+                if work.epoch != epoch {
+                    drop(work);
+                    return engine.unblocked();
+                }
+                work.busy = false;
+            }
+        }));
     }
 
     /// Lets more or fewer event loops be active.
@@ -186,7 +227,7 @@ impl Engine {
     fn monitor(self: &Arc<Engine>) {
         let mut seen = Vec::new();
         let mut autoscaler = Autoscaler::new(&self.event_loops.all());
-        let (mut quiet, mut end) = (0, None);
+        let (mut quiet, mut end, mut lame_duck) = (0, None, None);
         while self.running.load(Ordering::SeqCst) > 0 {
             let stage = self.stage();
             let now = Instant::now();
@@ -197,6 +238,10 @@ impl Engine {
                 };
                 let due = end.map_or(now + wait, |end: Instant| end.min(now + wait));
                 end = Some(due);
+                let cut_off = *lame_duck.get_or_insert(now + self.options.lame_duck);
+                if now >= cut_off && !self.is_cut_off() {
+                    self.cut_off();
+                }
                 if now >= due && stage == ShutdownStage::Immediate {
                     log::warn!("ends while requests are still being handled");
                     return;
@@ -348,10 +393,11 @@ impl Engine {
 
     /// Gives accepted connections to the active event loops.
     pub(super) fn distribute(&self, event_loop: &EventLoop, accepted: Vec<Connection>) {
-        for connection in accepted {
-            if self.event_loops.connections() >= self.options.max_connections {
-                turn_away(&connection);
-            } else {
+        for mut connection in accepted {
+            let turned_away = self.options.turned_away.count();
+            let is_full =
+                self.event_loops.connections() >= self.options.max_connections + turned_away;
+            if !is_full || connection.turn_away() {
                 self.event_loops.welcome(Box::new(connection), event_loop);
             }
         }
@@ -388,14 +434,15 @@ impl Engine {
     /// Answers a request 503 and closes its connection.
     pub(super) fn refuse(&self, event_loop: &EventLoop, (exchange, job): InFlight, why: &str) {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        log::warn!("refused a request: {why}");
+        let line = || format!("refused a request: {why}");
+        self.refused.happened(log::Level::Warn, why, line);
         contained(|| drop(exchange));
         if let Some(logged) = job.logged {
             logged.answered(status, None);
         }
         let mut connection = job.connection;
         connection.reclaim(job.stream);
-        let next = connection.answer(Outgoing::refusal(status));
+        let next = connection.answer(Outgoing::refusal(status, job.audience.head));
         event_loop.work().returned.push(returned(connection, next));
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct EventLoop {
     connections: AtomicUsize,
     /// How long the worker was not waiting for its poller, in nanoseconds, and how often.
     busy: AtomicU64,
-    turns: AtomicU64,
+    iterations: AtomicU64,
     /// The worker, as the system numbers threads; 0 where that is not known.
     worker: AtomicU32,
 }
@@ -117,7 +117,7 @@ impl EventLoop {
             heartbeat: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             busy: AtomicU64::new(0),
-            turns: AtomicU64::new(0),
+            iterations: AtomicU64::new(0),
             worker: AtomicU32::new(0),
         })
     }
@@ -162,13 +162,13 @@ impl EventLoop {
     pub(super) fn worked(&self, since: Instant) {
         let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.busy.fetch_add(nanos, Ordering::Relaxed);
-        self.turns.fetch_add(1, Ordering::Relaxed);
+        self.iterations.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// For how long, and for how many turns, the worker has been at work in all.
+    /// For how long, and for how many iterations, the worker has been at work in all.
     pub(super) fn worked_so_far(&self) -> (Duration, u64) {
         let busy = Duration::from_nanos(self.busy.load(Ordering::Relaxed));
-        (busy, self.turns.load(Ordering::Relaxed))
+        (busy, self.iterations.load(Ordering::Relaxed))
     }
 
     pub(super) fn run_by_this_thread(&self) {

@@ -5,7 +5,7 @@
 //! time left; then there are more, up to one for each core.
 //!
 //! No loop waits for a store. Where a plugin leaves a request [pending](crate::plugin::Entry::wait) on an operation, the
-//! loop sends it over a connection of its own, one pipeline for all that one turn made ready, and goes on; the
+//! loop sends it over a connection of its own, one pipeline for all that one iteration made ready, and goes on; the
 //! replies are one more event. Plugins that [may block](crate::Plugin::may_block) run on other threads.
 //!
 //! A worker that waits in one handler for more than a millisecond or two, or computes in it for ten, loses the loop:
@@ -28,6 +28,7 @@
 //! | time in which a client takes nothing of an answer | [`write_deadline`](Native::write_deadline) | 30 s | closes |
 //! | time for a client behind a last answer | [`linger`](Native::linger) | 2 s | closes |
 //! | bytes that a client may still send behind a last answer | [`linger`](Native::linger) | 1 MiB | are not read |
+//! | time for requests on open connections at a shutdown | [`lame_duck`](Native::lame_duck) | 2 s | closes |
 //! | time to finish what runs at a shutdown | [`drain_deadline`](Native::drain_deadline) | 30 s | ends |
 //!
 //! A body that is too large for memory holds a thread for as long as it arrives, however slowly the rate
@@ -228,6 +229,16 @@ impl Native {
         self
     }
 
+    /// For how long a server that shuts down still answers what comes on the connections that are open: 2 s unless
+    /// set, and no longer than there are any. Each answer says that it is the last one; then what is idle is closed,
+    /// and what has not fully arrived. A proxy that has just sent a request on an idle connection would else find it
+    /// closed, and could not send a POST again.
+    #[must_use]
+    pub fn lame_duck(mut self, time: Duration) -> Native {
+        self.options.lame_duck = bounded(time);
+        self
+    }
+
     /// How long requests that run at a shutdown may go on: 30 s unless set.
     #[must_use]
     pub fn drain_deadline(mut self, deadline: Duration) -> Native {
@@ -247,8 +258,8 @@ impl Native {
         Ok(self)
     }
 
-    /// The headers in which trusted proxies say who the client is: `X-Forwarded-For`, `-Proto` and `-Host`
-    /// unless set.
+    /// The headers in which trusted proxies say who the client is: `X-Forwarded-For`, `-Proto`, `-Host` and
+    /// `-Prefix` unless set.
     #[must_use]
     pub fn proxy_headers(mut self, headers: ProxyHeaders) -> Native {
         self.options.proxy_headers = headers;

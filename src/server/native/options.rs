@@ -1,7 +1,7 @@
 //! Limits and deadlines.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::proxy::{Network, ProxyHeaders};
@@ -10,7 +10,7 @@ use crate::server::http1::HeadLimits;
 /// A century: what is added to a point in time must not overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// How many connections are held unread behind their last answers, whatever the limit of connections.
+/// How many connections are held unread behind their last answers, and how many beyond the limit, whatever the limit of connections.
 const MOST_HELD: usize = 1024;
 
 /// A deadline as it is kept: `Duration::MAX` means that there is none.
@@ -35,6 +35,11 @@ pub(super) struct Options {
     pub(super) linger: Duration,
     pub(super) linger_bytes: usize,
     pub(super) held: Held,
+    /// Connections beyond the limit, which have been told so and are not yet closed.
+    pub(super) turned_away: Held,
+    pub(super) lame_duck: Duration,
+    /// Set once what has not fully arrived will not be waited for.
+    pub(super) cut_off: Arc<AtomicBool>,
     pub(super) drain_deadline: Duration,
     pub(super) trusted_proxies: Vec<Network>,
     pub(super) proxy_headers: ProxyHeaders,
@@ -58,6 +63,9 @@ impl Default for Options {
             linger: Duration::from_secs(2),
             linger_bytes: 1024 * 1024,
             held: Held::default(),
+            turned_away: Held::default(),
+            lame_duck: Duration::from_secs(2),
+            cut_off: Arc::default(),
             drain_deadline: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
             proxy_headers: ProxyHeaders::default(),
@@ -75,7 +83,16 @@ impl Options {
     /// Counts a connection that is held unread behind its last answer, unless there are as many as may be: the others
     /// are for visitors, and each can keep a full buffer of the system's.
     pub(super) fn hold(&self) -> Option<Hold> {
-        self.held.one((self.max_connections / 4).clamp(1, MOST_HELD))
+        self.held.one(self.most_held())
+    }
+
+    /// Counts a connection beyond the limit, unless there are as many as may be.
+    pub(super) fn turn_away(&self) -> Option<Hold> {
+        self.turned_away.one(self.most_held())
+    }
+
+    fn most_held(&self) -> usize {
+        (self.max_connections / 4).clamp(1, MOST_HELD)
     }
 
     /// How often deadlines are looked at.
@@ -89,7 +106,7 @@ impl Options {
     }
 }
 
-/// How many connections are kept open, unread, behind their last answers.
+/// How many connections there are of a sort that is bounded by itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Held(Arc<AtomicUsize>);
 
@@ -97,6 +114,10 @@ pub(super) struct Held(Arc<AtomicUsize>);
 pub(super) struct Hold(Held);
 
 impl Held {
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Counts one more, unless there are as many as may be.
     pub(super) fn one(&self, most: usize) -> Option<Hold> {
         let hold = Hold(self.clone());

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{StatusCode, Version};
 
 use super::socket::Socket;
+use crate::logging::OneLine;
 use crate::message::response::{Body, Response};
 use crate::server::http1::{ChunkEnd, Delivery, push_chunk, refusal, write_head};
 
@@ -35,7 +36,7 @@ struct Source {
 }
 
 impl Drop for Source {
-    /// A panic in the body's own `drop` must not reach the thread that drives the place.
+    /// A panic in the body's own `drop` must not reach the worker of an event loop.
     fn drop(&mut self) {
         let reader = std::mem::replace(&mut self.reader, Box::new(io::empty()));
         if catch_unwind(AssertUnwindSafe(|| drop(reader))).is_err() {
@@ -69,7 +70,7 @@ impl Outgoing {
         let (status, headers, body) = response.into_parts();
         if status.is_informational() {
             log::error!("{status} cannot be an answer; sent is a 500");
-            return Outgoing::refusal(StatusCode::INTERNAL_SERVER_ERROR);
+            return Outgoing::refusal(StatusCode::INTERNAL_SERVER_ERROR, audience.head);
         }
         let length = match &body {
             // What `Response` keeps of the body that a HEAD request does not get.
@@ -103,9 +104,9 @@ impl Outgoing {
     }
 
     /// The server's own answer to what cannot be served; the connection closes behind it.
-    pub(super) fn refusal(status: StatusCode) -> Outgoing {
+    pub(super) fn refusal(status: StatusCode, head: bool) -> Outgoing {
         Outgoing {
-            buffer: refusal(status),
+            buffer: refusal(status, head),
             sent: 0,
             body: Bytes::new(),
             source: None,
@@ -188,7 +189,7 @@ fn read(reader: &mut Box<dyn Read + Send>, buffer: &mut [u8]) -> io::Result<usiz
         match read.unwrap_or_else(|_| Err(io::Error::other("the body of an answer panicked"))) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
-                log::error!("an answer breaks off: {error}");
+                log::error!("an answer breaks off: {}", OneLine(&error));
                 return Err(error);
             }
             Ok(count) if count > buffer.len() => {

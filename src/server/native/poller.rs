@@ -1,7 +1,6 @@
 //! All connections of one event loop, its channels to remote services, and what the operating system says about them.
 
 use std::io;
-use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,9 +11,9 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use super::connection::{Connection, Incoming, Next};
 use super::event_loop::InFlight;
 use super::options::Options;
-use super::socket::{Listener, Socket};
-use crate::pipeline::operation::{Channel, Pending, Remote, Waiting, Wake};
-use crate::server::http1::refusal;
+use super::socket::Listener;
+use crate::logging::Recurring;
+use crate::pipeline::operation::{Channel, Pending, Ready as ReadyFor, Remote, Waiting, Wake};
 
 const LISTENER: Token = Token(usize::MAX);
 pub(super) const WAKER: Token = Token(usize::MAX - 1);
@@ -28,7 +27,7 @@ const MOST_CHANNELS: usize = 1024;
 /// How long accepting pauses when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections are taken before those that are there get their turn.
+/// How many connections are taken before those that are there are served.
 const ACCEPTED_AT_ONCE: usize = 64;
 
 pub(super) struct Poller {
@@ -39,12 +38,14 @@ pub(super) struct Poller {
     listener: Option<Listener>,
     closing: bool,
     accept_at: Option<Instant>,
+    /// Why accepting paused: out of file descriptors, twenty times a second.
+    paused: Recurring,
     scratch: Vec<u8>,
     next_scan: Instant,
     options: Arc<Options>,
     /// What the caller is to do next.
     pub(super) ready: Vec<Ready>,
-    /// Connections for other places to take.
+    /// Connections for other loops to take.
     pub(super) accepted: Vec<Connection>,
     /// When the last wait ended.
     pub(super) woke: Instant,
@@ -109,6 +110,7 @@ impl Poller {
             listener: None,
             closing: false,
             accept_at: None,
+            paused: Recurring::default(),
             scratch: vec![0; 64 * 1024],
             next_scan: Instant::now(),
             options,
@@ -137,7 +139,7 @@ impl Poller {
 
     /// Whether nothing is left and nothing will come.
     pub(super) fn is_empty_for_good(&self) -> bool {
-        self.closing && self.count() == 0
+        self.closing && self.count() == 0 && self.accepted.is_empty()
     }
 
     /// How many connections there are.
@@ -198,12 +200,23 @@ impl Poller {
     fn channel(&mut self, remote: &Remote) -> Option<usize> {
         let service = remote.0.identity();
         let known = self.channels.iter().position(|watched| watched.service == service);
-        if known.is_some() || self.channels.len() >= MOST_CHANNELS {
+        if known.is_some() {
             return known;
         }
         let channel = remote.0.channel(self.wake.clone()?)?;
-        self.channels.push(Watched { service, channel, socket: None, ready: false });
-        Some(self.channels.len() - 1)
+        let watched = Watched { service, channel, socket: None, ready: false };
+        // The number of a channel is its token: one that nobody needs any more leaves its place to another.
+        match self.channels.iter().position(|watched| watched.channel.is_forgotten()) {
+            Some(number) => {
+                self.channels[number] = watched;
+                Some(number)
+            }
+            None if self.channels.len() < MOST_CHANNELS => {
+                self.channels.push(watched);
+                Some(self.channels.len() - 1)
+            }
+            None => None,
+        }
     }
 
     /// Lets the channels go on that have something to do, and takes note of the operations that are over.
@@ -238,12 +251,13 @@ impl Poller {
 
     /// Waits until something can be done and does what does not block; the rest is in `ready` then.
     /// With `rest` there is something else to do: it only looks.
-    pub(super) fn turn(&mut self, rest: bool) -> io::Result<()> {
+    pub(super) fn poll(&mut self, rest: bool) -> io::Result<()> {
         let mut now = Instant::now();
         self.drive(now);
         let eager = rest
             || !self.ready.is_empty()
             || !self.resumed.is_empty()
+            || !self.accepted.is_empty()
             || self.accept_at.is_some_and(|at| at <= now);
         // Without connections there are no deadlines.
         let scan = (self.count() > 0).then_some(self.next_scan);
@@ -266,9 +280,11 @@ impl Poller {
                 WAKER => self.channels.iter_mut().for_each(|watched| watched.ready = true),
                 Token(token) if token > CHANNELS - MOST_CHANNELS => {
                     if let Some(watched) = self.channels.get_mut(CHANNELS - token) {
-                        watched
-                            .channel
-                            .ready(event.is_readable() || event.is_error(), event.is_writable());
+                        watched.channel.ready(ReadyFor {
+                            readable: event.is_readable() || event.is_error(),
+                            writable: event.is_writable(),
+                            ended: event.is_read_closed(),
+                        });
                         watched.ready = true;
                     }
                 }
@@ -400,7 +416,8 @@ impl Poller {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    log::error!("accepting pauses: {error}");
+                    let line = || format!("accepting pauses: {error}");
+                    self.paused.happened(log::Level::Error, &error.to_string(), line);
                     self.accept_at = Some(now + ACCEPT_PAUSE);
                     return;
                 }
@@ -409,16 +426,28 @@ impl Poller {
         self.accept_at = Some(now);
     }
 
-    /// Closes the listener and what is idle: nothing new is begun.
+    /// Takes the connections that wait to be accepted, and listens no more.
     pub(super) fn stop_accepting(&mut self) {
+        self.closing = true;
         let now = Instant::now();
-        (self.closing, self.listener, self.accept_at) = (true, None, None);
+        loop {
+            self.accept(now);
+            // It is due again at once as long as there are more; later, where there are no file descriptors.
+            if self.accept_at != Some(now) {
+                break;
+            }
+        }
+        (self.listener, self.accept_at) = (None, None);
+    }
+
+    /// Closes what is idle, and what waits for the rest of a request.
+    pub(super) fn close_unbegun(&mut self) {
+        let now = Instant::now();
         for slot in 0..self.slots.len() {
-            if let Slot::Here(connection) = &self.slots[slot]
-                && connection.is_idle()
-            {
+            let awaits = |slot: &Slot| matches!(slot, Slot::Here(it) if it.awaits_request());
+            if awaits(&self.slots[slot]) {
                 self.advance(slot, now);
-                if matches!(&self.slots[slot], Slot::Here(connection) if connection.is_idle()) {
+                if awaits(&self.slots[slot]) {
                     self.release(slot);
                 }
             }
@@ -442,13 +471,4 @@ impl Poller {
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     [ConnectionAborted, ConnectionReset, ConnectionRefused, Interrupted].contains(&error.kind())
-}
-
-/// Tells a client that there is no room for it.
-pub(super) fn turn_away(connection: &Connection) {
-    use std::io::Write;
-    let _ = (&*connection.socket).write(&refusal(http::StatusCode::SERVICE_UNAVAILABLE));
-    if let Socket::Tcp(stream) = &*connection.socket {
-        let _ = stream.shutdown(Shutdown::Write);
-    }
 }

@@ -16,7 +16,9 @@ use crate::{Error, ErrorKind, Result};
 /// the client's must take care with what it quotes; one that replaces it need not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProxyHeaders {
-    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    /// `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`, and `X-Forwarded-Prefix` for an app that visitors
+    /// find below a path ([`Request::prefix`](crate::Request::prefix)). Where several proxies add to these, the words
+    /// of the outermost one that is trusted count.
     #[default]
     XForwarded,
     /// `Forwarded` (RFC 7239).
@@ -79,6 +81,7 @@ struct Said {
     client: Option<IpAddr>,
     https: bool,
     host: Option<HeaderValue>,
+    prefix: Option<String>,
 }
 
 /// Takes what a trusted peer says about the client into the request.
@@ -102,6 +105,9 @@ pub(super) fn apply(request: Request, peer: Option<SocketAddr>, options: &Option
     if said.https {
         request = request.with_scheme(Scheme::Https);
     }
+    if let Some(prefix) = said.prefix {
+        request = request.with_prefix(prefix);
+    }
     match said.client {
         Some(ip) => request.with_remote_addr(SocketAddr::new(ip, 0)),
         None => request,
@@ -111,20 +117,41 @@ pub(super) fn apply(request: Request, peer: Option<SocketAddr>, options: &Option
 fn x_forwarded(headers: &HeaderMap, trusted: impl Fn(IpAddr) -> bool) -> Said {
     let mut client = None;
     let hops: Vec<_> = words(headers, "x-forwarded-for").collect();
-    for hop in hops.into_iter().rev() {
+    // How many proxies in front of the nearest one are believed.
+    let mut beyond = 0;
+    for (number, hop) in hops.into_iter().rev().enumerate() {
         let Some(ip) = address(hop) else { break };
-        client = Some(ip);
+        (client, beyond) = (Some(ip), number);
         if !trusted(ip) {
             break;
         }
     }
-    // The nearest proxy's word: it stands last.
-    let last = |name| words(headers, name).last().filter(|word| !word.is_empty());
+    // The nearest proxy's word stands last, and before it that of the one in front of it. Where there are fewer words,
+    // the nearest ones said nothing of their own.
+    let word = |name| {
+        let words: Vec<_> = words(headers, name).collect();
+        let last = words.len().checked_sub(1)?;
+        words.get(last.saturating_sub(beyond)).copied().filter(|word| !word.is_empty())
+    };
     Said {
         client,
-        https: last("x-forwarded-proto").is_some_and(|word| word.eq_ignore_ascii_case("https")),
-        host: last("x-forwarded-host").and_then(host),
+        https: word("x-forwarded-proto").is_some_and(|word| word.eq_ignore_ascii_case("https")),
+        host: word("x-forwarded-host").and_then(host),
+        prefix: word("x-forwarded-prefix").and_then(prefix),
     }
+}
+
+/// A path below which an app can be, without a slash at its end. In a link `//evil` would be another host.
+fn prefix(text: &str) -> Option<String> {
+    let path = text.strip_suffix('/').unwrap_or(text);
+    let is_segment = |segment: &str| {
+        let unreserved =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&byte);
+        !["", ".", ".."].contains(&segment) && segment.bytes().all(unreserved)
+    };
+    let is_path = path.strip_prefix('/')?.split('/').all(is_segment);
+    // A `;` would end the path of a cookie.
+    (is_path && !path.contains(';')).then(|| path.to_owned())
 }
 
 fn words<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
@@ -156,6 +183,7 @@ fn forwarded(headers: &HeaderMap, trusted: impl Fn(IpAddr) -> bool) -> Said {
             client: client.or(said.client),
             https: value("proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https")),
             host: value("host").and_then(host),
+            prefix: None,
         };
         if !client.is_some_and(&trusted) {
             break;
@@ -247,7 +275,65 @@ mod tests {
         }
         let request = apply(request, peer, &options);
         let client = request.remote_addr().map_or("-".to_owned(), |at| at.ip().to_string());
-        format!("{client} {:?} {}", request.scheme(), request.host().unwrap())
+        let host = request.host().unwrap();
+        format!("{client} {:?} {host}{}", request.scheme(), request.prefix())
+    }
+
+    #[test]
+    fn what_several_proxies_add_is_walked_along_those_that_are_trusted() {
+        // By `X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix`; the peer is trusted.
+        let table = [
+            (["9.9.9.9, 10.0.0.7", "https,http", "", ""], "9.9.9.9 Https inner"),
+            (["9.9.9.9, 10.0.0.7", "http, https", "", ""], "9.9.9.9 Http inner"),
+            (["9.9.9.9, 10.0.0.7", "https", "outer", "/a"], "9.9.9.9 Https outer/a"),
+            (
+                ["9.9.9.9, 10.0.0.7", "https, http", "outer, middle", "/a, /b"],
+                "9.9.9.9 Https outer/a",
+            ),
+            (["9.9.9.9", "https, http", "evil, outer", "/evil, /a"], "9.9.9.9 Http outer/a"),
+            (["6.6.6.6, 9.9.9.9", "https, http", "evil, outer", ""], "9.9.9.9 Http outer"),
+            (["6.6.6.6, x, 10.0.0.7", "https, https, http", "", ""], "10.0.0.7 Http inner"),
+            (["10.0.0.9, 10.0.0.8, 10.0.0.7", "https, http, http", "", ""], "10.0.0.9 Https inner"),
+            (["", "https, http", "", ""], "10.0.0.1 Http inner"),
+        ];
+        for (said, expected) in table {
+            let names =
+                ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-prefix"];
+            let fields: Vec<_> =
+                names.into_iter().zip(said).filter(|(_, value)| !value.is_empty()).collect();
+            assert_eq!(seen("10.0.0.1:5", &["10.0.0.0/8"], &fields), expected, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn the_prefix_of_a_trusted_proxy_is_a_path_or_nothing() {
+        for (text, expected) in [
+            ("/shop", "/shop"),
+            ("/shop/", "/shop"),
+            ("/a/b%20c", "/a/b%20c"),
+            ("", ""),
+            ("/", ""),
+            ("shop", ""),
+            ("//evil", ""),
+            ("/a//b", ""),
+            ("/\\evil", ""),
+            ("http:", ""),
+            ("http://evil/", ""),
+            ("/a?b", ""),
+            ("/a#b", ""),
+            ("/a;Domain=x", ""),
+            ("/a/../b", ""),
+            ("/a b", ""),
+            ("/a\tb", ""),
+            ("/é", ""),
+        ] {
+            let fields = [("x-forwarded-prefix", text)];
+            let expected = format!("10.0.0.1 Http inner{expected}");
+            assert_eq!(seen("10.0.0.1:5", &["10.0.0.0/8"], &fields), expected, "{text:?}");
+            assert_eq!(seen("10.0.0.1:5", &[], &fields), "10.0.0.1 Http inner", "{text:?}");
+            let forwarded = [("forwarded", "for=10.0.0.1"), ("x-forwarded-prefix", text)];
+            assert_eq!(seen("10.0.0.1:5", &["10.0.0.0/8"], &forwarded), "10.0.0.1 Http inner");
+        }
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub(super) fn run(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64)
         let stage = engine.stage();
         if stage != ShutdownStage::Running {
             poller.stop_accepting();
+            if engine.is_cut_off() {
+                poller.close_unbegun();
+            }
         }
         let at_once = stage == ShutdownStage::Immediate;
         if (at_once || poller.is_empty_for_good()) && event_loop.end(at_once) {
@@ -36,7 +39,7 @@ pub(super) fn run(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64)
             return engine.ended();
         }
         let unreachable = poller.submit(submitted);
-        if let Err(error) = poller.turn(rest || !unreachable.is_empty()) {
+        if let Err(error) = poller.poll(rest || !unreachable.is_empty()) {
             log::error!("polling failed: {error}");
             engine.enter(ShutdownStage::Immediate);
         }
@@ -140,6 +143,8 @@ fn prepare(
     work.ran.extend(released);
     for (exchange, job) in exchanges.into_iter().zip(jobs) {
         match exchange.waits() {
+            // No handler is needed, and so no thread.
+            Waits::Nothing if exchange.response().is_some() => work.ran.push((exchange, job)),
             Waits::Nothing => work.tasks.push_back(Task::Run((exchange, job))),
             Waits::Operation => operations.push((exchange, job)),
             Waits::Thread => blocking.push((exchange, job)),

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::engine::contained;
+
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -124,7 +126,7 @@ impl Inner {
         loop {
             if let Some(task) = state.urgent.pop_front() {
                 drop(state);
-                task();
+                contained(task);
                 state = self.state();
                 continue;
             }
@@ -133,7 +135,7 @@ impl Inner {
             {
                 self.limited.fetch_add(1, Ordering::SeqCst);
                 drop(state);
-                task();
+                contained(task);
                 state = self.state();
                 self.limited.fetch_sub(1, Ordering::SeqCst);
                 continue;

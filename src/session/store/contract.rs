@@ -85,6 +85,13 @@ pub struct Save<'a> {
     pub created: Option<SystemTime>,
 }
 
+impl Save<'_> {
+    /// The idle limit that the request takes the session to have, once this is saved.
+    pub(crate) fn idle(&self) -> Duration {
+        self.remember.unwrap_or(self.lifetimes.idle)
+    }
+}
+
 /// What a save does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<'a> {
@@ -107,7 +114,7 @@ pub enum Action<'a> {
 }
 
 /// The fields that changed since the load.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// All fields that the store holds go first.
     pub cleared: bool,
@@ -119,6 +126,21 @@ impl Changes {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         !self.cleared && self.fields.is_empty()
+    }
+}
+
+/// Shows which fields change, and no value.
+impl std::fmt::Debug for Changes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = |set: bool| -> Vec<&String> {
+            let fields = self.fields.iter().filter(|(_, value)| value.is_some() == set);
+            fields.map(|(name, _)| name).collect()
+        };
+        f.debug_struct("Changes")
+            .field("cleared", &self.cleared)
+            .field("set", &names(true))
+            .field("removed", &names(false))
+            .finish()
     }
 }
 

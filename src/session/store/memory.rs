@@ -59,6 +59,8 @@ struct Kept {
     fields: Fields,
     created: SystemTime,
     saved: SystemTime,
+    /// The idle limit that its request took it to have.
+    saved_for: Duration,
     remember: Option<Duration>,
     /// `None` where the end is past what a `SystemTime` can say.
     expires: Option<SystemTime>,
@@ -126,6 +128,7 @@ impl MemoryStore {
             fields,
             created: now,
             saved: now,
+            saved_for: save.idle(),
             remember: save.remember,
             expires: None,
             due: None,
@@ -142,7 +145,7 @@ impl MemoryStore {
         };
         kept.fields = applied(&kept.fields, save.changes, &self.caps)?;
         kept.remember = save.remember.or(kept.remember);
-        kept.saved = now;
+        (kept.saved, kept.saved_for) = (now, save.idle());
         shard.touch(save.id, &save.lifetimes, now);
         Ok(Saved::Stored)
     }
@@ -162,7 +165,7 @@ impl MemoryStore {
         let Some(mut kept) = pair.source().remove(save.id) else { return Ok(Saved::Gone) };
         kept.fields = fields;
         kept.remember = save.remember.or(kept.remember);
-        kept.saved = now;
+        (kept.saved, kept.saved_for) = (now, save.idle());
         kept.expires = kept.end(&save.lifetimes, now);
         pair.target().insert(to, kept);
         Ok(Saved::Stored)
@@ -252,10 +255,16 @@ impl SessionStore for MemoryStore {
         let Some(kept) = shard.live(load.id, &load.lifetimes, now, &self.held) else {
             return Ok(None);
         };
+        let mut ago = now.duration_since(kept.saved).unwrap_or_default();
+        let idle = kept.remember.unwrap_or(load.lifetimes.idle);
+        if kept.saved_for != idle {
+            // Saved by a request that did not know of this limit: its cookie may end too early or too late.
+            ago = ago.max(idle / 10);
+        }
         Ok(Some(Record {
             fields: kept.fields.clone(),
             created: Some(kept.created),
-            saved_ago: Some(now.duration_since(kept.saved).unwrap_or_default()),
+            saved_ago: Some(ago),
             remember: kept.remember,
         }))
     }
@@ -280,7 +289,7 @@ impl SessionStore for MemoryStore {
     }
 
     fn take(&self, load: &Load<'_>, keys: &[&str]) -> Result<Vec<Option<String>>> {
-        self.operate(load, |fields| Ok(keys.iter().map(|key| fields.remove(*key)).collect()))
+        self.operate(load, |fields| Ok(keys.iter().map(|key| fields.remove(key)).collect()))
     }
 
     fn set_if_absent(&self, load: &Load<'_>, key: &str, value: &str) -> Result<bool> {

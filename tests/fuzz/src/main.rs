@@ -1,4 +1,5 @@
-//! Fuzzes the HTTP/1 parser in src/server/http1 and compares it with hyper and httparse.
+//! Fuzzes the HTTP/1 parser in src/server/http1 and compares it with hyper and httparse; and the parser of multipart
+//! forms, in forms.rs, with multer.
 //!
 //! `cargo run --release` here (tests/run.sh does) reads the corpus in tests/corpus/http1, mutates it with an
 //! idea of the grammar, and checks every input:
@@ -21,6 +22,11 @@ mod http1;
 #[allow(dead_code)]
 mod corpus;
 
+#[path = "../../../src/message/forms/multipart.rs"]
+#[allow(dead_code)]
+mod multipart;
+
+mod forms;
 mod mutate;
 mod novelty;
 mod peers;
@@ -41,6 +47,7 @@ fn main() {
     let cases = number("FUZZ_CASES", 100_000);
     let seed = number("FUZZ_SEED", 1);
     let mut random = Random::new(seed);
+    forms::fuzz(cases, &mut random);
     let (mut novelty, mut tally) = (Novelty::default(), Tally::default());
     // Most of what is mutated was not refused: what is wrong already seldom becomes more interesting.
     let (mut pool, mut sound) = (Vec::new(), Vec::new());

@@ -47,9 +47,12 @@ pub fn draw(cells: &[Cell]) -> String {
         }
         top += height;
     }
+    let what = format!("Requests per second at {connections} connections");
+    text(&mut body, "name", 0, top + 14, &what);
+    top += 22;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {top}\" width=\"{width}\" \
-         height=\"{top}\" role=\"img\">\n<title>Requests per second at {connections} connections</title>\n\
+         height=\"{top}\" role=\"img\">\n<title>{what}</title>\n\
          <style>\n{STYLE}\n</style>\n{body}</svg>\n"
     )
 }
@@ -61,7 +64,7 @@ fn panel(body: &mut String, bars: &[&Cell], left: usize, top: usize) {
         (case, Distance::Near) => format!("{}, Redis on the same machine", what(case)),
         (case, Distance::Far) => format!("{}, Redis 0.5 ms away", what(case)),
     };
-    text(body, "title", left, top + 20, &format!("{title}: requests/s"));
+    text(body, "title", left, top + 20, &title);
     let most = bars.iter().map(|cell| cell.per_second).fold(1.0, f64::max);
     for (n, cell) in bars.iter().enumerate() {
         let top = top + TITLE + n * LINE;

@@ -126,8 +126,10 @@ impl Bench {
             self.options.rounds
         );
         for &server in order {
-            let running = self.running(server, distance)?;
-            match self.measure(running, case, connections, distance) {
+            let row = self
+                .running(server, distance)
+                .and_then(|place| self.measure(place, case, connections, distance));
+            match row {
                 Ok(row) => {
                     eprint!(" {server} {:.0}", row.per_second);
                     writeln!(self.rounds, "{round}\t{}", row.cell().line())?;

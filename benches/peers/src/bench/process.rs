@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Failure;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a process may take to be ready, and to end once it is asked.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process that ends with this one, and with this value.
 pub struct Process(Child);

@@ -53,24 +53,13 @@ impl Redis {
         cmd("FLUSHDB").arg("SYNC").exec(&mut self.connection)
     }
 
-    /// The bytes that a key of a database takes by itself.
-    pub fn bytes_of_a_key(&mut self, database: usize) -> RedisResult<u64> {
-        cmd("SELECT").arg(database).exec(&mut self.connection)?;
-        let key: Vec<u8> = cmd("RANDOMKEY").query(&mut self.connection)?;
-        cmd("MEMORY").arg("USAGE").arg(key).query(&mut self.connection)
-    }
-
-    /// The bytes that it has in use for all but its clients, whose buffers come and go.
-    pub fn bytes(&mut self) -> Result<u64, Failure> {
-        let text: String = cmd("INFO").arg("memory").query(&mut self.connection)?;
-        let field = |name: &str| {
-            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            value.and_then(|value| value.parse::<u64>().ok())
-        };
-        match (field("used_memory"), field("mem_clients_normal")) {
-            (Some(used), Some(clients)) => Ok(used - clients),
-            _ => Err("Redis does not say how much memory it uses".into()),
+    /// The bytes that the one key of a database takes.
+    pub fn bytes_of_a_key(&mut self, database: usize) -> Result<u64, Failure> {
+        if self.keys(database)? != 1 {
+            return Err("a session is not one key".into());
         }
+        let key: Vec<u8> = cmd("RANDOMKEY").query(&mut self.connection)?;
+        Ok(cmd("MEMORY").arg("USAGE").arg(key).query(&mut self.connection)?)
     }
 }
 

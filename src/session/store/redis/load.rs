@@ -26,6 +26,7 @@ pub(super) struct LoadStep {
     state: State,
     /// What the damage observers are to hear.
     damage: Option<Error>,
+    too_large: bool,
 }
 
 enum State {
@@ -33,6 +34,8 @@ enum State {
     Reading,
     /// There is none; that of the former layout is to be looked at.
     Looking,
+    /// It is too large for any session, and is removed: it is not to be read again and again.
+    Removing,
     /// There is one, which holds this; it is to be taken over, in a transaction of so many commands.
     Moving(Box<Record>, usize),
     Over(Result<Option<Record>>),
@@ -48,6 +51,7 @@ impl LoadStep {
             lifetimes: load.lifetimes,
             state: State::Reading,
             damage: None,
+            too_large: false,
         }
     }
 
@@ -76,6 +80,7 @@ impl LoadStep {
                 Ok(Ok(None))
             }
             Err(Unfit::TooLarge) => {
+                self.too_large = layout == self.settings.layout;
                 let caps = self.settings.caps;
                 self.damaged(&format!(
                     "is far larger than {} fields or {} bytes: it is no session",
@@ -116,11 +121,14 @@ impl Step for LoadStep {
                 let ends = record::milliseconds(self.settings.kept_for(idle));
                 let mut transaction = Transaction::begin(round);
                 let keys: [&[u8]; 2] = [&self.key.name, &former.name];
-                transaction.script(MOVE, &keys, &[&proof, saved.as_bytes()], &[]);
+                let ends = ends.to_string();
+                transaction.script(MOVE, &keys, &[&proof, saved.as_bytes(), ends.as_bytes()], &[]);
                 transaction.command(&[b"HGETALL", &self.key.name]);
-                transaction.call(&self.key.name, &Call::expiry(ends));
+                // Refused as a whole where the script could not set the end of what it has moved.
+                transaction.call(&[&self.key.name[..], b".new"].concat(), &Call::expiry(1));
                 *queued = transaction.commit();
             }
+            (State::Removing, _) => round.command(&[b"UNLINK", &self.key.name]),
             (State::Looking, Some(former)) => round.command(&[b"HGETALL", &former.name]),
             _ => {
                 round.command(&[b"HGETALL", &self.key.name]);
@@ -146,10 +154,15 @@ impl Step for LoadStep {
                     }
                 }
                 match read {
+                    Ok(None) if self.too_large => State::Removing,
                     Ok(None) if self.former.is_some() && self.damage.is_none() => State::Looking,
                     read => State::Over(read),
                 }
             }
+            State::Removing => match replies.next() {
+                Some(_) => State::Over(Ok(None)),
+                None => return Err(Unfit::OutOfStep),
+            },
             State::Looking => match self.read(replies.next(), Layout::BottleSession, now)? {
                 // What cannot be taken over stays where it is, for those that can read it.
                 _ if self.damage.is_some() => State::Over(Ok(None)),
@@ -172,9 +185,11 @@ impl Step for LoadStep {
     }
 
     fn fail(&mut self, error: Error) {
-        if !self.is_over() {
-            self.state = State::Over(Err(error));
-        }
+        self.state = match std::mem::replace(&mut self.state, State::Reading) {
+            over @ State::Over(_) => over,
+            State::Removing => State::Over(Ok(None)),
+            _ => State::Over(Err(error)),
+        };
     }
 
     fn into_outcome(self) -> Result<Option<Record>> {

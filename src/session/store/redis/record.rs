@@ -22,12 +22,19 @@ const VERSION: u8 = b'1';
 
 const MARK: usize = 11;
 
+/// How many characters of the id's digest a key has: 168 bits, which nobody finds an id for, nor two ids that share them.
+/// With the default prefix the key fits the smallest piece of memory that Redis could have for it.
+const DIGEST: usize = 28;
+
 /// A hundred years: a longer lifetime is kept as this one, which Redis can add to its clock.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A record of up to so many times the caps is loaded: requests that add to a session at the same time, each of them
 /// within the caps, must not end it.
 const TOLERATED: usize = 4;
+
+/// By how many milliseconds a record may have been saved in the future.
+const CLOCKS_DIFFER: u64 = 60_000;
 
 /// Replies of up to so many times the caps are read, to be told that they are too large.
 const READ: usize = 64;
@@ -55,7 +62,7 @@ impl Key {
                 if settings.in_cluster {
                     name.extend_from_slice(format!("{{{:02x}}}", digest[0]).as_bytes());
                 }
-                name.extend_from_slice(&text);
+                name.extend_from_slice(&text[..DIGEST]);
                 name
             }
             Layout::BottleSession => (prefix.to_owned() + &id.expose_uuid()).into_bytes(),
@@ -70,7 +77,7 @@ impl Key {
 
     /// The proof of a record that was created then.
     pub(super) fn proof(&self, created: u64) -> Vec<u8> {
-        [&self.proof, created.to_string().as_bytes()].concat()
+        [&self.proof, base36(created).as_bytes()].concat()
     }
 
     /// When the record with this proof was created, if it is this owner's.
@@ -150,8 +157,7 @@ pub(super) fn read(
                 record.created = UNIX_EPOCH.checked_add(Duration::from_millis(created));
                 record.remember = remember.and_then(number).map(Duration::from_millis);
                 record.saved_ago = Some(age(saved, record.remember.unwrap_or(lifetimes.idle), now));
-                record.saved_ago < Some(lifetimes.kept_for(record.remember))
-                    && !is_past_absolute(lifetimes, created, now)
+                !is_past_absolute(lifetimes, created, now)
             }
         },
     };
@@ -188,8 +194,11 @@ fn age(saved: Option<&[u8]>, idle: Duration, now: SystemTime) -> Duration {
     });
     match times {
         Some((at, for_idle)) => {
-            let ago = Duration::from_millis(milliseconds_since_1970(now).saturating_sub(at));
-            if for_idle == milliseconds(idle) { ago } else { ago.max(due) }
+            let now = milliseconds_since_1970(now);
+            let ago = Duration::from_millis(now.saturating_sub(at));
+            // The clocks of two servers may differ a little, and one that was set back would say "just now" for long.
+            let is_ahead = at > now.saturating_add(CLOCKS_DIFFER);
+            if for_idle == milliseconds(idle) && !is_ahead { ago } else { ago.max(due) }
         }
         None => due,
     }
@@ -197,7 +206,7 @@ fn age(saved: Option<&[u8]>, idle: Duration, now: SystemTime) -> Duration {
 
 /// The time and the idle limit of a save.
 pub(super) fn saved(now: u64, idle: Duration) -> String {
-    format!("{now}.{}", milliseconds(idle))
+    format!("{}.{}", base36(now), base36(milliseconds(idle)))
 }
 
 /// The fields that are text.
@@ -233,9 +242,25 @@ pub(super) fn milliseconds_since_1970(time: SystemTime) -> u64 {
     u64::try_from(since).unwrap_or(u64::MAX)
 }
 
-/// A number as this module writes it: at most 15 digits, which are 30,000 years.
+/// A number in the store's own fields: base 36, which is short, and which Lua reads as well.
+pub(super) fn base36(mut value: u64) -> String {
+    let mut digits = Vec::with_capacity(13);
+    loop {
+        digits.push(b"0123456789abcdefghijklmnopqrstuvwxyz"[(value % 36) as usize] as char);
+        value /= 36;
+        if value == 0 {
+            return digits.iter().rev().collect();
+        }
+    }
+}
+
+/// Reads such a number, of at most 10 digits, which are 100,000 years.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
-    let digits = (1..=15).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
-    let value = |value: u64, digit: &u8| value * 10 + u64::from(digit - b'0');
-    digits.then(|| text.iter().fold(0, value))
+    let is_ours = |byte: &u8| byte.is_ascii_digit() || byte.is_ascii_lowercase();
+    let whole = (1..=10).contains(&text.len()) && text.iter().all(is_ours);
+    let value = |value: u64, digit: &u8| {
+        let digit = if digit.is_ascii_digit() { digit - b'0' } else { digit - b'a' + 10 };
+        value * 36 + u64::from(digit)
+    };
+    whole.then(|| text.iter().fold(0, value))
 }

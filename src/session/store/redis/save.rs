@@ -18,9 +18,9 @@
 //!    they have been done: a creation by the record, which has its owner's mark and its values, a move by the mark under its new id.
 //!
 //! The PEXPIRE of an update goes by the idle limit that its request has loaded. If somebody has set another one meanwhile
-//! ([`Session::remember`](crate::Session::remember)), the transaction tells, and another one corrects that before the answer.
-//! If the connection is cut before, the next load sees that the record was saved with another limit than it has, and its
-//! request saves it anew.
+//! ([`Session::remember`](crate::Session::remember)), the transaction tells, and a PEXPIRE corrects that before the answer.
+//! Either way the next load sees that the record was saved with another limit than it has, and its request saves it anew
+//! and sends the right cookie.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -54,6 +54,8 @@ pub(super) struct SaveStep {
     values: Values,
     /// The values are written; only the record's end is still to be corrected.
     is_written: bool,
+    /// The key in a layout that this one takes over from, where the session may still be.
+    former: Option<Key>,
     state: State,
     /// How many commands the last transaction had.
     queued: usize,
@@ -85,6 +87,8 @@ enum State {
     Writing,
     /// A record is there already: is it what was to be created?
     Comparing,
+    /// The values are written, or there are none; the record is to end later than it does.
+    Extending,
     /// There is no session. What was written to it is to be removed.
     CleaningUp,
     /// The session has reached its absolute limit. Its record is to be removed.
@@ -113,6 +117,10 @@ impl SaveStep {
             created: save.created.map(record::milliseconds_since_1970),
             values: Values::default(),
             is_written: false,
+            former: match save.action {
+                Action::Update | Action::Rotate { .. } => settings.former_key(save.id),
+                Action::Create | Action::Destroy => None,
+            },
             state: State::Writing,
             queued: 0,
         };
@@ -135,7 +143,7 @@ impl SaveStep {
             }
         }
         let names = changes.fields.keys();
-        let checked = names.map(|name| self.settings.check_key(name)).collect::<Result<()>>();
+        let checked = { names }.try_for_each(|name| self.settings.check_key(name));
         // Together with what others set it may become more.
         if let Err(error) = checked.and(self.settings.caps.check(count, bytes)) {
             self.state = State::Over(Err(error));
@@ -145,6 +153,16 @@ impl SaveStep {
             // There is nothing to write.
             self.state = State::Comparing;
         }
+    }
+
+    /// Whether it changes nothing, and says no more than that the session was used.
+    fn is_only_extended(&self) -> bool {
+        let Values { cleared, set, removed } = &self.values;
+        self.has_proof()
+            && !cleared
+            && set.is_empty()
+            && removed.is_empty()
+            && self.remember.is_none()
     }
 
     fn has_proof(&self) -> bool {
@@ -173,7 +191,7 @@ impl SaveStep {
             first = first.with(SAVED).with(record::saved(now, self.idle).as_bytes());
         }
         if let (true, Some(own)) = (self.has_proof(), self.remember) {
-            first = first.with(REMEMBER).with(record::milliseconds(own).to_string().as_bytes());
+            first = first.with(REMEMBER).with(record::base36(record::milliseconds(own)).as_bytes());
         }
         match set.next() {
             Some(words) => calls.push(first.and(words)),
@@ -382,6 +400,7 @@ impl SaveStep {
             }
             (true, None) => Ok(stored()),
             (false, _) if is_there => Ok(stored()),
+            (false, _) if self.former.is_some() => Ok(State::CleaningUp),
             (false, _) => Ok(self.gone()),
         }
     }
@@ -404,9 +423,9 @@ impl SaveStep {
             // Somebody else has set it since this session was loaded.
             Some(idle) => {
                 self.idle = Duration::from_millis(idle);
-                (self.remember, self.values) = (None, Values::default());
+                self.created = Some(created);
                 self.is_written = true;
-                Ok(State::Writing)
+                Ok(State::Extending)
             }
             None => Ok(stored()),
         }
@@ -429,6 +448,14 @@ impl SaveStep {
             }
         }
     }
+}
+
+fn unmoved() -> Error {
+    Error::new(
+        crate::ErrorKind::Unavailable,
+        "redis did not let the session move from its former layout when it was loaded, nothing was written; \
+         another try moves it",
+    )
 }
 
 fn stored() -> State {
@@ -468,7 +495,18 @@ impl Step for SaveStep {
                 round.command(&[b"HGETALL", &self.key.name]);
                 longest_reply = record::longest_reply(&self.settings);
             }
-            (State::CleaningUp, _) => self.clean_up(round),
+            (State::Extending, _) => {
+                // That the record was saved with another limit than it has stays to be seen: the next request that
+                // loads it sends the right cookie.
+                let ends = self.kept_for(self.created, now).to_string();
+                round.command(&[b"PEXPIRE", &self.key.name, ends.as_bytes()]);
+            }
+            (State::CleaningUp, _) => {
+                self.clean_up(round);
+                if let Some(former) = &self.former {
+                    round.command(&[b"EXISTS", &former.name]);
+                }
+            }
             (State::Removing, _) => round.command(&[b"UNLINK", &self.key.name]),
             (_, What::Create) => {
                 self.queued = self.create(round, now);
@@ -498,8 +536,26 @@ impl Step for SaveStep {
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
                 _ => return Err(Unfit::OutOfStep),
             },
+            (State::Extending, _) => match replies.next() {
+                // It has ended since, or it was only to be extended and was not there.
+                Some(Reply::Integer(0)) => self.gone(),
+                Some(Reply::Integer(_)) => stored(),
+                Some(Reply::Error(_)) if self.is_written => stored(),
+                Some(Reply::Error(line)) => State::Over(Err(refused(line))),
+                _ => return Err(Unfit::OutOfStep),
+            },
             // Whether that worked or not: no reader takes it for a session.
-            (State::CleaningUp | State::Removing, _) => match replies.next() {
+            (State::CleaningUp, _) => match (replies.next(), &self.former) {
+                (Some(_), None) => self.gone(),
+                (Some(_), Some(_)) => match replies.next() {
+                    // When it was loaded, Redis did not write, so that it was read where it was.
+                    Some(Reply::Integer(1)) => State::Over(Err(unmoved())),
+                    Some(_) => self.gone(),
+                    None => return Err(Unfit::OutOfStep),
+                },
+                _ => return Err(Unfit::OutOfStep),
+            },
+            (State::Removing, _) => match replies.next() {
                 Some(_) => self.gone(),
                 None => return Err(Unfit::OutOfStep),
             },
@@ -509,6 +565,12 @@ impl Step for SaveStep {
                 _ => return Err(Unfit::OutOfStep),
             },
             (_, what) => match (transaction::read(replies, self.queued)?, what) {
+                // A Redis without memory still sets when a key ends: who only reads must not be logged out by it.
+                (Outcome::Refused(line), What::Update)
+                    if line.starts_with(b"OOM") && self.is_only_extended() =>
+                {
+                    State::Extending
+                }
                 (Outcome::Refused(line), _) => State::Over(Err(refused(line))),
                 (Outcome::Done(results), What::Create) => self.created(results)?,
                 (Outcome::Done(results), What::Rotate { .. }) => self.rotated(results, now)?,
@@ -522,8 +584,11 @@ impl Step for SaveStep {
         self.state = match std::mem::replace(&mut self.state, State::Writing) {
             over @ State::Over(_) => over,
             // What was found before the connection failed stands.
+            State::Extending if self.is_written => stored(),
+            // Whether the session is elsewhere was still to be found out.
+            State::CleaningUp if self.former.is_some() => State::Over(Err(error)),
             State::CleaningUp | State::Removing => self.gone(),
-            State::Writing | State::Comparing => State::Over(Err(error)),
+            State::Writing | State::Extending | State::Comparing => State::Over(Err(error)),
         };
     }
 

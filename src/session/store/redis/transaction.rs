@@ -140,12 +140,13 @@ pub(super) fn read<'a>(replies: &mut Replies<'a>, queued: usize) -> Result<Outco
         }
     }
     match (replies.next(), refused) {
-        // EXECABORT says no more than that the reason came before, or behind these words.
+        // EXECABORT says no more than that the reason came before, or behind this.
         (Some(Reply::Error(line)), refused) => {
-            let line =
-                line.strip_prefix(b"EXECABORT Transaction discarded because of: ").unwrap_or(line);
-            Ok(Outcome::Refused(refused.unwrap_or(line)))
+            let reason = line.strip_prefix(b"EXECABORT Transaction discarded because of: ");
+            Ok(Outcome::Refused(refused.or(reason).unwrap_or(line)))
         }
+        // Redis 5 carries out what it has not refused. It refuses all that writes, or nothing.
+        (Some(Reply::Array(_)), Some(line)) => Ok(Outcome::Refused(line)),
         (Some(Reply::Array(results)), None) if results.len() == queued => {
             Ok(Outcome::Done(results))
         }

@@ -6,14 +6,16 @@ local from, to, own = KEYS[1], KEYS[2], #ARGV[1]
 local proof = own > 0 and redis.pcall('HGET', from, '\0')
 if type(proof) == 'table' then return proof end
 if proof and string.sub(proof, 1, own) ~= ARGV[1] then return proof end
-local created = proof and tonumber(string.sub(proof, own + 1))
+local created = proof and tonumber(string.sub(proof, own + 1), 36)
 if own > 0 and not (created and created > tonumber(ARGV[3])) or redis.call('EXISTS', from) == 0 then
   return false
 end
 if redis.call('EXISTS', to) == 1 then return 0 end
+-- What may not be written is found out before anything has moved.
+local kept = proof and redis.pcall('HSET', from, '\0', proof)
+if type(kept) == 'table' then return kept end
 local moved = redis.pcall('RENAME', from, to)
 if moved.err then return moved end
--- RENAME needs no memory, and after it a script may write although there is none left.
 if KEYS[3] then redis.call('UNLINK', KEYS[3]) end
 if ARGV[4] == '1' then clear(to, {}) end
 if proof then redis.call('HSET', to, '\0', ARGV[2] .. string.sub(proof, own + 1)) end

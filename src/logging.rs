@@ -1,0 +1,246 @@
+//! Log lines that input cannot forge, and that do not fill the disk.
+
+use std::fmt::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+/// How often a line says that something goes on.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// After how long without it something is over.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// How many kinds are told apart; texts that hold input could be without end.
+const MOST_KINDS: usize = 16;
+
+/// A text on one line, without what begins another line or steers a terminal (CWE-117): texts of errors and panics
+/// quote input.
+pub(crate) struct OneLine<T>(pub(crate) T);
+
+impl<T: fmt::Display> fmt::Display for OneLine<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping(f), "{}", self.0)
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some(at) = rest.find(is_unsafe) {
+            let (before, found) = rest.split_at(at);
+            self.0.write_str(before)?;
+            let mut characters = found.chars();
+            if let Some(character) = characters.next() {
+                write!(self.0, "{}", character.escape_default())?;
+            }
+            rest = characters.as_str();
+        }
+        self.0.write_str(rest)
+    }
+}
+
+/// Controls, what else ends a line, and what turns the direction of a text around.
+fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What can happen very often, by kinds: one line when a kind begins, one a minute with the count and an example, one
+/// when it is over. All others are for debugging.
+#[derive(Default)]
+pub(crate) struct Recurring(Arc<Kinds>);
+
+#[derive(Default)]
+struct Kinds(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    kinds: Vec<Kind>,
+    /// Whether a thread sees to the lines that are due later.
+    attended: bool,
+}
+
+struct Kind {
+    name: String,
+    level: Level,
+    began: Instant,
+    last: Instant,
+    /// When it was last told of.
+    told: Instant,
+    /// How often it has happened, in all and since then.
+    total: u64,
+    since: u64,
+    example: String,
+}
+
+impl Recurring {
+    /// Something of this kind has happened. Its line is made where it is logged.
+    pub(crate) fn happened(&self, level: Level, kind: &str, line: impl FnOnce() -> String) {
+        let attended = self.0.happened(Instant::now(), level, kind, line);
+        if !attended {
+            self.attend();
+        }
+    }
+
+    /// Starts the thread that tells how it goes on. It ends when all is over.
+    fn attend(&self) {
+        let kinds = Arc::downgrade(&self.0);
+        let thread = std::thread::Builder::new().name("log".to_owned());
+        // Without a thread, lines come when something happens again.
+        self.0.state().attended = thread.spawn(move || attend(&kinds)).is_ok();
+    }
+}
+
+fn attend(kinds: &Weak<Kinds>) {
+    while let Some(due) = kinds.upgrade().and_then(|kinds| kinds.look(Instant::now())) {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+impl Kinds {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Whether a thread attends.
+    fn happened(
+        &self,
+        now: Instant,
+        level: Level,
+        name: &str,
+        line: impl FnOnce() -> String,
+    ) -> bool {
+        let mut state = self.state();
+        let known = state.kinds.iter().position(|kind| kind.name == name);
+        let name = if known.is_none() && state.kinds.len() >= MOST_KINDS { "" } else { name };
+        match state.kinds.iter_mut().find(|kind| kind.name == name) {
+            None => {
+                state.kinds.push(Kind {
+                    name: name.to_owned(),
+                    level,
+                    began: now,
+                    last: now,
+                    told: now,
+                    total: 1,
+                    since: 0,
+                    example: String::new(),
+                });
+                log::log!(level, "{}", line());
+            }
+            Some(kind) => {
+                kind.total += 1;
+                kind.since += 1;
+                kind.last = now;
+                let debugging = log::log_enabled!(Level::Debug);
+                if kind.since == 1 || debugging {
+                    let line = line();
+                    log::debug!("{line}");
+                    kind.example = line;
+                }
+                kind.tell(now);
+            }
+        }
+        state.attended
+    }
+
+    /// Tells what is due, and says when to look again; `None` once all is over.
+    fn look(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state();
+        state.kinds.retain_mut(|kind| {
+            let is_over = now >= kind.last + QUIET;
+            if is_over {
+                kind.end();
+            } else {
+                kind.tell(now);
+            }
+            !is_over
+        });
+        let due = state.kinds.iter().map(|kind| (kind.last + QUIET).min(kind.told + EVERY)).min();
+        state.attended = due.is_some();
+        // What was told of this minute is not due before the next one.
+        due.map(|due| due.max(now + Duration::from_millis(100)))
+    }
+}
+
+impl Kind {
+    fn tell(&mut self, now: Instant) {
+        if self.since > 0 && now >= self.told + EVERY {
+            log::log!(
+                self.level,
+                "{} times more within a minute, such as: {}",
+                self.since,
+                self.example
+            );
+            (self.since, self.told) = (0, now);
+        }
+    }
+
+    fn end(&self) {
+        let took = (self.last - self.began).as_secs();
+        // What happened once was told when it did.
+        if self.total > 1 {
+            let example = &self.example;
+            log::log!(self.level, "over: {} times in {took} s, such as: {example}", self.total);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_stays_on_its_line_and_steers_no_terminal() {
+        for (text, line) in [
+            ("plain é \"q\" \\ 日本", "plain é \"q\" \\ 日本"),
+            ("a\r\nERROR forged", "a\\r\\nERROR forged"),
+            ("\x1b[2J\x07\0", "\\u{1b}[2J\\u{7}\\u{0}"),
+            ("\u{85}\u{9b}\u{7f}", "\\u{85}\\u{9b}\\u{7f}"),
+            ("a\u{2028}b\u{202e}c", "a\\u{2028}b\\u{202e}c"),
+        ] {
+            assert_eq!(OneLine(text).to_string(), line);
+            assert_eq!(format!("{}", OneLine(format_args!("{text}{text}"))), line.repeat(2));
+        }
+    }
+
+    #[test]
+    fn what_goes_on_is_told_of_once_a_minute_and_when_it_is_over() {
+        let kinds = Kinds::default();
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let told = |kinds: &Kinds| {
+            kinds.state().kinds.iter().map(|kind| (kind.total, kind.since)).collect::<Vec<_>>()
+        };
+        // A hundred a second for 90 seconds.
+        for second in 0..90 {
+            for _ in 0..100 {
+                kinds.happened(at(second), Level::Warn, "down", || format!("at {second}"));
+            }
+        }
+        assert_eq!(told(&kinds), [(9_000, 2_999)], "the last line was at 60 s, with 6,000 and one");
+        kinds.happened(at(90), Level::Warn, "other", || "other".to_owned());
+        assert_eq!(told(&kinds), [(9_000, 2_999), (1, 0)]);
+        assert_eq!(kinds.look(at(95)), Some(at(99)));
+        assert_eq!(kinds.look(at(99)), Some(at(100)));
+        assert_eq!(told(&kinds), [(1, 0)], "the first one is over");
+        assert_eq!(kinds.look(at(100)), None);
+        // And begins anew.
+        kinds.happened(at(200), Level::Warn, "down", || "again".to_owned());
+        assert_eq!(told(&kinds), [(1, 0)]);
+    }
+
+    #[test]
+    fn texts_without_end_are_not_kinds_without_end() {
+        let kinds = Kinds::default();
+        for number in 0..1_000 {
+            kinds.happened(Instant::now(), Level::Warn, &number.to_string(), String::new);
+        }
+        let state = kinds.state();
+        assert_eq!(state.kinds.len(), MOST_KINDS + 1);
+        assert_eq!(state.kinds[MOST_KINDS].total, 1_000 - MOST_KINDS as u64);
+    }
+}

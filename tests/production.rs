@@ -1,0 +1,327 @@
+//! What operators see of a server: what it believes, what it logs, and how it ends.
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bottle_session::http::StatusCode;
+use bottle_session::server::native::Native;
+use bottle_session::{
+    App, Cookie, Error, ErrorKind, HttpError, Load, Record, Redirect, Request, Response,
+    ResponseHead, Result, Save, Saved, Session, SessionPlugin, SessionStore, Urls, redirect,
+};
+
+use crate::support::logs::{collect_logs, logs_of};
+use crate::support::process::Program;
+use crate::support::proxies::{Proxy, folder};
+use crate::support::serving::{Client, Serving};
+
+#[test]
+fn an_app_below_a_path_of_its_proxy_has_that_in_its_addresses_and_cookies() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.get("/item/<id:int>", |urls: &Urls, id: i64| {
+        urls.build("item", &[("id", &id.to_string())])
+    })
+    .name("item");
+    app.get("/go", |urls: &Urls| -> Result<Redirect> {
+        Ok(redirect(urls.build("item", &[("id", "7")])?))
+    });
+    app.get("/elsewhere", || redirect("/x"));
+    app.get("/seen", |request: &Request| format!("{}|{}", request.prefix(), request.path()));
+    app.get("/cookies", |session: &mut Session, head: &mut ResponseHead| -> Result<()> {
+        session.set("a", "1");
+        head.set_cookie(Cookie::build(("mine", "1")).path("/cart"))?;
+        head.set_cookie(Cookie::build(("__Host-mine", "1")).path("/").secure(true))
+    });
+    let native = Native::bind("127.0.0.1:0").unwrap().trusted_proxies(["127.0.0.1"]).unwrap();
+    let server = Serving::start(native, app);
+    let ask = |path: &str, prefix: &str| {
+        let head =
+            format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Forwarded-Prefix: {prefix}\r\n\r\n");
+        server.client().send(head).reply()
+    };
+    for (prefix, shown) in [("/shop", "/shop"), ("/shop/", "/shop"), ("//evil", ""), ("http:", "")]
+    {
+        assert_eq!(ask("/item/7", prefix).text(), format!("{shown}/item/7"));
+        assert_eq!(ask("/seen", prefix).text(), format!("{shown}|/seen"));
+        let location = |path| ask(path, prefix).header("location").unwrap().to_owned();
+        assert_eq!(location("/go"), format!("{shown}/item/7"), "not twice");
+        assert_eq!(location("/elsewhere"), "/x", "as it was given");
+        let reply = ask("/cookies", prefix);
+        let mut paths: Vec<_> = reply
+            .headers
+            .iter()
+            .filter(|(name, _)| name == "set-cookie")
+            .map(|(_, value)| {
+                let path = value.split("; ").find_map(|part| part.strip_prefix("Path="));
+                (value.split_once('=').unwrap().0, path.unwrap().to_owned())
+            })
+            .collect();
+        paths.sort_unstable();
+        let session = if shown.is_empty() { "/".to_owned() } else { shown.to_owned() };
+        let expected = [
+            ("__Host-mine", "/".to_owned()),
+            ("bottle.session", session),
+            ("mine", format!("{shown}/cart")),
+        ];
+        assert_eq!(paths, expected, "{prefix}");
+    }
+}
+
+/// Input that would begin a line of its own in the log, clear a terminal, and show text backwards.
+const FORGED: &str = "x\r\nERROR forged line\x1b[2J\u{202e}\u{85}";
+
+#[test]
+fn no_text_of_an_error_or_panic_begins_a_line_in_the_log_or_steers_a_terminal() {
+    collect_logs();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(Failing).cookie_name("forged")).unwrap();
+    app.get("/forged/error", || -> Result<String> { Err(Error::new(ErrorKind::Input, FORGED)) });
+    app.get("/forged/source", || -> Result<String> {
+        Err(Error::new(ErrorKind::Input, "outer").with_source(FORGED))
+    });
+    app.get("/forged/http", || -> std::result::Result<String, HttpError> {
+        Err(HttpError::new(StatusCode::BAD_GATEWAY).with_source(FORGED))
+    });
+    app.get("/forged/panic", || -> String { panic!("{FORGED}") });
+    app.get("/forged/session", |session: &mut Session| session.set("a", "1"));
+    app.get("/forged/stream", || Response::stream(Failing, None));
+    app.get("/forged/page", || -> Result<String> { Err(Error::new(ErrorKind::Input, "page")) });
+    app.error(502, |_: &HttpError, _: &Request| -> String { panic!("{FORGED}") });
+    app.after_request(|request: &Request, _: &mut Response| {
+        assert!(request.path() != "/forged/page", "{FORGED}");
+    });
+    let server = Serving::start(Native::bind("127.0.0.1:0").unwrap(), app);
+    for path in ["error", "source", "http", "panic", "session", "stream", "page"] {
+        let mut client = server.client();
+        let close = "Host: a\r\nConnection: close";
+        client.send(format!("GET /forged/{path} HTTP/1.1\r\n{close}\r\n\r\n"));
+        // To the end, which the one that breaks off comes to before its time.
+        let _ = client.stream.read_to_end(&mut Vec::new());
+    }
+    let forged = logs_of("ERROR forged line");
+    assert_eq!(forged.len(), 8, "{forged:#?}");
+    for line in forged {
+        let escaped = "x\\r\\nERROR forged line\\u{1b}[2J\\u{202e}\\u{85}";
+        assert!(line.contains(escaped) && !line.contains(['\r', '\n', '\x1b']), "{line:?}");
+    }
+}
+
+/// A store and a body that say what input made them say.
+struct Failing;
+
+impl SessionStore for Failing {
+    fn load(&self, _: &Load<'_>) -> Result<Option<Record>> {
+        Err(Error::new(ErrorKind::Unavailable, FORGED))
+    }
+
+    fn save(&self, _: &Save<'_>) -> Result<Saved> {
+        Err(Error::new(ErrorKind::Unavailable, FORGED))
+    }
+
+    fn increment(&self, _: &Load<'_>, _: &str, _: i64) -> Result<i64> {
+        Err(Error::new(ErrorKind::Unavailable, FORGED))
+    }
+
+    fn take(&self, _: &Load<'_>, _: &[&str]) -> Result<Vec<Option<String>>> {
+        Err(Error::new(ErrorKind::Unavailable, FORGED))
+    }
+
+    fn set_if_absent(&self, _: &Load<'_>, _: &str, _: &str) -> Result<bool> {
+        Err(Error::new(ErrorKind::Unavailable, FORGED))
+    }
+}
+
+impl Read for Failing {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other(FORGED))
+    }
+}
+
+#[test]
+fn what_is_down_writes_a_line_when_it_begins_and_not_one_for_each_request() {
+    collect_logs();
+    let mut app = App::new();
+    app.get("/down/<what>", |what: &str| -> Result<String> {
+        Err(Error::new(ErrorKind::Unavailable, format!("{what} is away")))
+    });
+    let server = Serving::start(Native::bind("127.0.0.1:0").unwrap(), app);
+    let mut client = server.client();
+    for _ in 0..1_000 {
+        for what in ["store", "mailer"] {
+            assert_eq!(client.get(&format!("/down/{what}")).status, 503);
+        }
+    }
+    for what in ["store", "mailer"] {
+        let line = format!("WARN GET /down/{what} answers 503: {what} is away");
+        assert_eq!(logs_of(&format!("{what} is away")), [line]);
+    }
+}
+
+#[test]
+fn a_process_out_of_file_descriptors_says_so_once_and_when_it_is_over() {
+    let (program, log) = Program::greeter_with_few_files(40);
+    let mut loud = Vec::new();
+    let mut wait_for = |what: &str, mut count: usize| {
+        for line in log.iter().filter(|line| line.contains("accepting pauses")) {
+            count -= usize::from(line.contains(what));
+            if !line.contains("DEBUG ") {
+                loud.push(line);
+            }
+            if count == 0 {
+                return;
+            }
+        }
+        panic!("the greeter has ended");
+    };
+    let clients: Vec<_> = (0..60).map(|_| TcpStream::connect(program.address).unwrap()).collect();
+    wait_for("DEBUG ", 20);
+    drop(clients);
+    assert_eq!(Client::new(TcpStream::connect(program.address).unwrap()).get("/").status, 200);
+    wait_for("over: ", 1);
+    assert_eq!(loud.len(), 2, "{loud:#?}");
+    assert!(loud.iter().all(|line| line.contains("ERROR ")), "{loud:#?}");
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn counting() -> App {
+    let mut app = App::new();
+    app.get("/", || "hello");
+    app.post("/", |request: &Request| -> Result<String> { Ok(request.body()?.len().to_string()) });
+    app.post("/stream", |request: &Request| -> Result<String> {
+        let mut bytes = Vec::new();
+        request.body_reader()?.read_to_end(&mut bytes)?;
+        Ok(bytes.len().to_string())
+    });
+    app
+}
+
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n";
+
+#[test]
+fn a_server_that_shuts_down_answers_what_comes_on_open_connections_and_says_that_it_is_the_last() {
+    let native = Native::bind("127.0.0.1:0").unwrap().lame_duck(HOUR).head_deadline(HOUR);
+    let server = Serving::start(native, counting());
+    let (mut idle, mut half_head, mut half_body) =
+        (server.client(), server.client(), server.client());
+    assert_eq!(idle.get("/").header("connection"), None);
+    half_head.send(&POST[..30]);
+    half_body.send(POST).send("a");
+    // Connected, and nothing sent; perhaps not accepted yet.
+    let mut silent = server.client();
+    server.shutdown.shutdown();
+    while TcpStream::connect(server.address).is_ok() {
+        std::thread::yield_now();
+    }
+    idle.send(POST).send("abc");
+    half_head.send(&POST[30..]).send("abc");
+    half_body.send("bc");
+    silent.send(POST).send("abc");
+    for mut client in [idle, half_head, half_body, silent] {
+        let reply = client.reply();
+        assert_eq!((reply.text(), reply.header("connection")), ("3", Some("close")));
+        assert!(client.is_closed());
+    }
+    // Nobody is left to wait for, however long it might.
+    server.join();
+}
+
+#[test]
+fn a_request_that_has_not_fully_arrived_is_none_that_runs_when_the_server_shuts_down() {
+    let native = Native::bind("127.0.0.1:0")
+        .unwrap()
+        .lame_duck(Duration::from_millis(100))
+        .head_deadline(HOUR)
+        .idle_deadline(HOUR)
+        .body_rate(1, HOUR)
+        .drain_deadline(HOUR);
+    let server = Serving::start(native, counting());
+    let large = "POST /stream HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc";
+    let chunked = "POST /stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab";
+    let mut clients = Vec::new();
+    for part in ["", "\r\n", "GET / HT", &POST[..30], POST, large, chunked] {
+        let mut client = server.client();
+        client.send(part);
+        clients.push((part, client));
+    }
+    let mut idle = server.client();
+    assert_eq!(idle.get("/").text(), "hello");
+    server.shutdown.shutdown();
+    server.join();
+    assert!(idle.is_closed());
+    for (part, mut client) in clients {
+        // A handler that was reading can tell its client; the others have nobody who would.
+        let status = client.try_reply(false).map(|reply| reply.status);
+        assert_eq!(status, (part == large).then_some(503), "{part:?}");
+    }
+}
+
+/// Restarts a server twenty times while visitors post through this proxy.
+fn restart_under_load(proxy: &Proxy, listener: &TcpListener) {
+    let over = AtomicBool::new(false);
+    let (posted, served) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let visit = || {
+        let mut client = proxy.client();
+        while !over.load(Ordering::SeqCst) {
+            let reply = client.send(POST).send("abc").try_reply(false);
+            let reply = reply.expect("the proxy keeps its visitors");
+            assert_eq!((reply.status, reply.text()), (200, "3"), "{}", proxy.log());
+            posted.fetch_add(1, Ordering::SeqCst);
+            if reply.header("connection") == Some("close") {
+                client = proxy.client();
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let visitors: Vec<_> = (0..8).map(|_| scope.spawn(visit)).collect();
+        for _ in 0..20 {
+            // As systemd does: the socket stays, and the next process is handed it when the last one has ended.
+            let listener = listener.try_clone().unwrap();
+            let server = Serving::start(Native::from_listener(listener).unwrap(), counting());
+            let before = posted.load(Ordering::SeqCst);
+            while posted.load(Ordering::SeqCst) < before + 100
+                && !visitors.iter().any(|visitor| visitor.is_finished())
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            served.fetch_add(posted.load(Ordering::SeqCst) - before, Ordering::SeqCst);
+            if over.load(Ordering::SeqCst) || visitors.iter().any(|visitor| visitor.is_finished()) {
+                break;
+            }
+            server.shutdown.shutdown();
+            server.join();
+        }
+        // The last one serves those that are on their way.
+        let last = Native::from_listener(listener.try_clone().unwrap()).unwrap();
+        let last = Serving::start(last, counting());
+        over.store(true, Ordering::SeqCst);
+        visitors.into_iter().for_each(|visitor| visitor.join().unwrap());
+        drop(last);
+    });
+    assert!(served.load(Ordering::SeqCst) >= 2_000);
+}
+
+#[test]
+fn restarts_under_load_fail_no_visitor_behind_nginx() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lines = format!(
+        "upstream app {{ server {}; keepalive 16; }}\nserver {{ listen LISTEN;\nlocation / {{\n\
+         proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }}",
+        listener.local_addr().unwrap()
+    );
+    restart_under_load(&Proxy::nginx(folder("restart-nginx"), &lines), &listener);
+}
+
+#[test]
+fn restarts_under_load_fail_no_visitor_behind_haproxy() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lines = format!(
+        "defaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 5s\n\
+         listen app\n bind LISTEN\n http-reuse safe\n server one {}",
+        listener.local_addr().unwrap()
+    );
+    restart_under_load(&Proxy::haproxy(folder("restart-haproxy"), &lines), &listener);
+}
