@@ -18,7 +18,7 @@
 //!    they have been done: a creation by the record, which has its owner's mark and its values, a move by the mark under its new id.
 //!
 //! The PEXPIRE of an update goes by the idle limit that its request has loaded. If somebody has set another one meanwhile
-//! ([`Session::remember`](crate::Session::remember)), the transaction tells, and a PEXPIRE corrects that before the answer.
+//! ([`Session::remember`](crate::Session::remember)), the transaction tells, and another one corrects that before the answer.
 //! Either way the next load sees that the record was saved with another limit than it has, and its request saves it anew
 //! and sends the right cookie.
 
@@ -408,6 +408,8 @@ impl SaveStep {
     /// Reads what an update asks for at its end: whether there is a session, and how long it is to live.
     fn settled(&mut self, mut own: Replies<'_>, now: SystemTime) -> Result<State, Unfit> {
         let created = match own.next() {
+            // It has ended since it was written.
+            Some(Reply::Nil) if self.is_written => return Ok(stored()),
             Some(Reply::Nil) => return Ok(State::CleaningUp),
             Some(Reply::Bulk(proof)) => match self.key.created(proof) {
                 Ok(created) => created,
@@ -432,7 +434,6 @@ impl SaveStep {
     }
 
     fn gone(&self) -> State {
-        // If it has ended since it was written, it was there when it was.
         State::Over(Ok(if self.is_written { Saved::Stored } else { Saved::Gone }))
     }
 
@@ -495,9 +496,16 @@ impl Step for SaveStep {
                 round.command(&[b"HGETALL", &self.key.name]);
                 longest_reply = record::longest_reply(&self.settings);
             }
+            (State::Extending, _) if self.is_written => {
+                // Once more together with the question: yet another limit may have been set. That the record was saved
+                // with another limit than it has stays to be seen: the next request that loads it sends the right
+                // cookie.
+                let mut transaction = Transaction::begin(round);
+                transaction.command(&[b"HMGET", &self.key.name, PROOF, REMEMBER]);
+                transaction.call(&self.key.name, &Call::expiry(self.kept_for(self.created, now)));
+                self.queued = transaction.commit();
+            }
             (State::Extending, _) => {
-                // That the record was saved with another limit than it has stays to be seen: the next request that
-                // loads it sends the right cookie.
                 let ends = self.kept_for(self.created, now).to_string();
                 round.command(&[b"PEXPIRE", &self.key.name, ends.as_bytes()]);
             }
@@ -536,11 +544,19 @@ impl Step for SaveStep {
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
                 _ => return Err(Unfit::OutOfStep),
             },
+            (State::Extending, _) if self.is_written => {
+                match transaction::read(replies, self.queued)? {
+                    Outcome::Done(mut results) => match results.next() {
+                        Some(Reply::Array(own)) => self.settled(own, now)?,
+                        Some(Reply::Error(_)) => stored(),
+                        _ => return Err(Unfit::OutOfStep),
+                    },
+                    Outcome::Refused(_) => stored(),
+                }
+            }
             (State::Extending, _) => match replies.next() {
-                // It has ended since, or it was only to be extended and was not there.
                 Some(Reply::Integer(0)) => self.gone(),
                 Some(Reply::Integer(_)) => stored(),
-                Some(Reply::Error(_)) if self.is_written => stored(),
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
                 _ => return Err(Unfit::OutOfStep),
             },
