@@ -277,6 +277,11 @@ pub(crate) struct Words {
 }
 
 impl Words {
+    /// No words yet, and memory for a few short ones.
+    pub(crate) fn short() -> Words {
+        Words { bytes: Vec::with_capacity(64), count: 0 }
+    }
+
     pub(crate) fn push(&mut self, word: &[u8]) {
         push_bulk(&mut self.bytes, word);
         self.count += 1;

@@ -230,8 +230,9 @@ impl SessionPlugin {
     /// How long a session lives without requests, and its cookie with it: 300 s unless set. `None` makes a
     /// cookie that ends with the browser; the store then keeps the session for 7 days without requests.
     ///
-    /// The store's clock decides. The cookie is sent anew with every change, and with a read once a tenth
-    /// of the lifetime has passed since it was last sent.
+    /// The store's clock decides. Each change starts the time anew and sends the cookie, and so does a read once a tenth
+    /// of the lifetime has passed. Record and cookie live a tenth longer, so that nobody is logged out early; but no cookie
+    /// is to be kept for more than 400 days, which browsers do not, and one for more than 300 is sent anew after 30.
     #[must_use]
     pub fn cookie_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> SessionPlugin {
         self.lifetime = lifetime.into();

@@ -122,7 +122,7 @@ impl Step for LoadStep {
                 let mut transaction = Transaction::begin(round);
                 let keys: [&[u8]; 2] = [&self.key.name, &former.name];
                 let ends = ends.to_string();
-                transaction.script(MOVE, &keys, &[&proof, saved.as_bytes(), ends.as_bytes()], &[]);
+                transaction.script(MOVE, &keys, &[&proof, &saved, ends.as_bytes()], &[]);
                 transaction.command(&[b"HGETALL", &self.key.name]);
                 // Refused as a whole where the script could not set the end of what it has moved.
                 transaction.call(&[&self.key.name[..], b".new"].concat(), &Call::expiry(1));

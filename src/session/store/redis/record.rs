@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use smallvec::SmallVec;
+
 use super::{Layout, Settings};
 use crate::redis::{RedisReply as Reply, Replies};
 use crate::session::id::SessionId;
@@ -77,7 +79,7 @@ impl Key {
 
     /// The proof of a record that was created then.
     pub(super) fn proof(&self, created: u64) -> Vec<u8> {
-        [&self.proof, base36(created).as_bytes()].concat()
+        [&self.proof, &base36(created)[..]].concat()
     }
 
     /// When the record with this proof was created, if it is this owner's.
@@ -205,8 +207,12 @@ fn age(saved: Option<&[u8]>, idle: Duration, now: SystemTime) -> Duration {
 }
 
 /// The time and the idle limit of a save.
-pub(super) fn saved(now: u64, idle: Duration) -> String {
-    format!("{}.{}", base36(now), base36(milliseconds(idle)))
+pub(super) fn saved(now: u64, idle: Duration) -> SmallVec<[u8; 32]> {
+    let mut text = SmallVec::new();
+    text.extend_from_slice(&base36(now));
+    text.push(b'.');
+    text.extend_from_slice(&base36(milliseconds(idle)));
+    text
 }
 
 /// The fields that are text.
@@ -243,13 +249,14 @@ pub(super) fn milliseconds_since_1970(time: SystemTime) -> u64 {
 }
 
 /// A number in the store's own fields: base 36, which is short, and which Lua reads as well.
-pub(super) fn base36(mut value: u64) -> String {
-    let mut digits = Vec::with_capacity(13);
+pub(super) fn base36(mut value: u64) -> SmallVec<[u8; 16]> {
+    let (mut text, mut at) = ([0; 16], 16);
     loop {
-        digits.push(b"0123456789abcdefghijklmnopqrstuvwxyz"[(value % 36) as usize] as char);
+        at -= 1;
+        text[at] = b"0123456789abcdefghijklmnopqrstuvwxyz"[(value % 36) as usize];
         value /= 36;
         if value == 0 {
-            return digits.iter().rev().collect();
+            return SmallVec::from_slice(&text[at..]);
         }
     }
 }

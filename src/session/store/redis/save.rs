@@ -191,10 +191,10 @@ impl SaveStep {
             first = first.with(PROOF).with(proof);
         }
         if self.has_proof() {
-            first = first.with(SAVED).with(record::saved(now, self.idle).as_bytes());
+            first = first.with(SAVED).with(&record::saved(now, self.idle));
         }
         if let (true, Some(own)) = (self.has_proof(), self.remember) {
-            first = first.with(REMEMBER).with(record::base36(record::milliseconds(own)).as_bytes());
+            first = first.with(REMEMBER).with(&record::base36(record::milliseconds(own)));
         }
         match set.next() {
             Some(words) => calls.push(first.and(words)),
@@ -478,7 +478,7 @@ fn error_line(reply: Reply<'_>) -> Option<&[u8]> {
 /// The chunk that has place for two more words.
 fn chunk(chunks: &mut SmallVec<[Words; 1]>) -> &mut Words {
     if chunks.last().is_none_or(|last| last.len() + 2 > CHUNK) {
-        chunks.push(Words::default());
+        chunks.push(Words::short());
     }
     let last = chunks.len() - 1;
     &mut chunks[last]

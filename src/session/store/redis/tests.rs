@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::operate::OperateStep;
-use super::record::{PROOF, REMEMBER, SAVED, base36};
+use super::record::{PROOF, REMEMBER, SAVED};
 use super::*;
 use crate::pipeline::operation::{Answer, Progress, Round};
 use crate::redis::{RedisReply as Reply, Replies};
@@ -96,6 +96,14 @@ fn proof_of(id: &SessionId, created: u64) -> String {
     String::from_utf8(key.proof(created)).unwrap()
 }
 
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn base36(value: u64) -> String {
+    text(&record::base36(value))
+}
+
 #[test]
 fn a_script_that_redis_does_not_know_is_sent_whole_once() {
     let one = id("A");
@@ -156,7 +164,7 @@ fn what_is_sent() {
 fn what_is_read_of_a_record() {
     let id = id("A");
     let proof = proof_of(&id, NOW - 1000);
-    let own = |at: i64, idle: Duration| record::saved(NOW.saturating_add_signed(-at), idle);
+    let own = |at: i64, idle: Duration| text(&record::saved(NOW.saturating_add_signed(-at), idle));
     let (saved, of_a_month) = (own(500, IDLE.idle), own(500, MONTH));
     let month = base36(MONTH.as_millis() as u64);
     let (half_a_second, tenth) = (Duration::from_millis(500), Duration::from_secs(30));

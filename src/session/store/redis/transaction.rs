@@ -14,7 +14,7 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(super) fn new(name: &'static str) -> Call<'a> {
-        Call { name, own: Words::default(), more: None }
+        Call { name, own: Words::short(), more: None }
     }
 
     pub(super) fn with(mut self, word: &[u8]) -> Call<'a> {
