@@ -28,8 +28,9 @@ use crate::redis::{RedisCluster, RedisPool, refusal, slot};
 use crate::session::id::{IdFormat, SessionId};
 use crate::{Error, ErrorKind, Result};
 
-// The scripts: what must look before it writes, where that is not for every request. They are sent whole, as EVAL, so
-// that Redis need not know them before.
+// The scripts: what must look before it writes. They are sent whole, as EVAL, so that Redis need not know them before;
+// all but the one that each visitor's first request needs.
+const CREATE: &str = include_str!("redis/lua/create.lua");
 const GUARD: &str = concat!(include_str!("redis/lua/run.lua"), include_str!("redis/lua/guard.lua"));
 const EMPTY: &str =
     concat!(include_str!("redis/lua/clear.lua"), include_str!("redis/lua/empty.lua"));
@@ -60,7 +61,7 @@ const MOVE: &str = include_str!("redis/lua/move.lua");
 /// ```text
 /// ACL SETUSER app on >secret ~bottle.session:* -@all
 ///     +ping +time +echo +multi +exec
-///     +hgetall +hset +hdel +hmget +pexpire +unlink +renamenx +eval
+///     +hgetall +hset +hdel +hmget +pexpire +unlink +eval +evalsha
 ///     +hget +hkeys +hexists +exists +rename +hincrby +hsetnx
 /// ```
 ///

@@ -22,7 +22,7 @@
 //! Either way the next load sees that the record was saved with another limit than it has, and its request saves it anew
 //! and sends the right cookie.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
@@ -30,7 +30,7 @@ use smallvec::SmallVec;
 use super::record::{self, Key, PROOF, REMEMBER, SAVED, SHORT_REPLY, Unfit};
 use super::steps::{Request, Step};
 use super::transaction::{self, Call, Outcome, Transaction};
-use super::{EMPTY, GUARD, Layout, ROTATE, Settings, desync, foreign, newer, refused};
+use super::{CREATE, EMPTY, GUARD, Layout, ROTATE, Settings, desync, foreign, newer, refused};
 use crate::pipeline::operation::Round;
 use crate::redis::{RedisReply as Reply, Replies, Words};
 use crate::session::store::contract::id_taken;
@@ -56,6 +56,8 @@ pub(super) struct SaveStep {
     is_written: bool,
     /// The key in a layout that this one takes over from, where the session may still be.
     former: Option<Key>,
+    /// Redis does not know the script.
+    is_unknown: bool,
     state: State,
     /// How many commands the last transaction had.
     queued: usize,
@@ -121,6 +123,7 @@ impl SaveStep {
                 Action::Update | Action::Rotate { .. } => settings.former_key(save.id),
                 Action::Create | Action::Destroy => None,
             },
+            is_unknown: false,
             state: State::Writing,
             queued: 0,
         };
@@ -203,24 +206,30 @@ impl SaveStep {
         calls
     }
 
-    fn create(&self, round: &mut Round<'_>, now: u64) -> usize {
-        let key = &self.key.name[..];
+    fn create(&self, round: &mut Round<'_>, now: u64) {
+        static HASH: LazyLock<String> =
+            LazyLock::new(|| ::redis::Script::new(CREATE).get_hash().to_owned());
         let proof = self.has_proof().then(|| self.key.proof(now));
-        let mut calls = self.calls(now, proof.as_deref());
-        calls.push(Call::expiry(self.kept_for(Some(now), now)));
-        let in_cluster = round.is_for_one_key();
-        let mut transaction = Transaction::begin(round);
-        if in_cluster {
-            // A command for two keys is refused while their slot is on its way to another node.
-            transaction.script(GUARD, &[key], &[b"0", b""], &calls);
-            return transaction.commit();
-        }
-        // The record is made under a key that nobody sees, and takes its place if that is free.
-        let made = self.unseen();
-        calls.iter().for_each(|call| transaction.call(&made, call));
-        transaction.command(&[b"RENAMENX", &made, key]);
-        transaction.command(&[b"UNLINK", &made]);
-        transaction.commit()
+        let calls = self.calls(now, proof.as_deref());
+        let (name, script) = match self.is_unknown {
+            false => (&b"EVALSHA"[..], HASH.as_bytes()),
+            true => (&b"EVAL"[..], CREATE.as_bytes()),
+        };
+        let sets = || calls.iter().filter(|call| call.name == "HSET");
+        let words = sets().map(Call::arguments).sum::<usize>();
+        round.command_of(5 + words, |command| {
+            command.word(name);
+            command.word(script);
+            command.number(1);
+            command.word(&self.key.name);
+            command.number(self.kept_for(Some(now), now).try_into().unwrap_or(i64::MAX));
+            for call in sets() {
+                command.words(&call.own);
+                if let Some(more) = call.more {
+                    command.words(more);
+                }
+            }
+        });
     }
 
     fn update(&self, round: &mut Round<'_>, now: u64) -> usize {
@@ -291,18 +300,14 @@ impl SaveStep {
 
     // What is answered.
 
-    fn created(&mut self, mut results: Replies<'_>) -> Result<State, Unfit> {
-        // That of the script in a cluster, else those of the values, PEXPIRE, RENAMENX and UNLINK.
-        for _ in 0..results.len().saturating_sub(2) {
-            match results.next() {
-                Some(Reply::Error(line)) => return Ok(State::Over(Err(refused(line)))),
-                Some(Reply::Integer(_)) => {}
-                _ => return Err(Unfit::OutOfStep),
+    fn created(&mut self, reply: Option<Reply<'_>>) -> Result<State, Unfit> {
+        match reply {
+            Some(Reply::Integer(1)) => Ok(stored()),
+            Some(Reply::Integer(0)) => Ok(State::Comparing),
+            Some(Reply::Error(line)) if line.starts_with(b"NOSCRIPT") && !self.is_unknown => {
+                self.is_unknown = true;
+                Ok(State::Writing)
             }
-        }
-        match results.next() {
-            Some(Reply::Integer(1) | Reply::Array(_)) => Ok(stored()),
-            Some(Reply::Integer(0) | Reply::Nil) => Ok(State::Comparing),
             Some(Reply::Error(line)) => Ok(State::Over(Err(refused(line)))),
             _ => Err(Unfit::OutOfStep),
         }
@@ -516,9 +521,7 @@ impl Step for SaveStep {
                 }
             }
             (State::Removing, _) => round.command(&[b"UNLINK", &self.key.name]),
-            (_, What::Create) => {
-                self.queued = self.create(round, now);
-            }
+            (_, What::Create) => self.create(round, now),
             (_, What::Update) => {
                 self.queued = self.update(round, now);
             }
@@ -580,6 +583,7 @@ impl Step for SaveStep {
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
                 _ => return Err(Unfit::OutOfStep),
             },
+            (_, What::Create) => self.created(replies.next())?,
             (_, what) => match (transaction::read(replies, self.queued)?, what) {
                 // A Redis without memory still sets when a key ends: who only reads must not be logged out by it.
                 (Outcome::Refused(line), What::Update)
@@ -588,7 +592,6 @@ impl Step for SaveStep {
                     State::Extending
                 }
                 (Outcome::Refused(line), _) => State::Over(Err(refused(line))),
-                (Outcome::Done(results), What::Create) => self.created(results)?,
                 (Outcome::Done(results), What::Rotate { .. }) => self.rotated(results, now)?,
                 (Outcome::Done(results), _) => self.updated(results, now)?,
             },

@@ -105,6 +105,22 @@ fn base36(value: u64) -> String {
 }
 
 #[test]
+fn a_script_that_redis_does_not_know_is_sent_whole_once() {
+    let one = id("A");
+    let mut create = save(&one, Action::Create, &set(&[("a", "1")]));
+    let unknown = b"-NOSCRIPT No matching script. Please use EVAL.\r\n";
+    let first = Sent::by(&mut create, NOW, false);
+    assert_eq!((first.names().as_str(), first.repeatable), ("EVALSHA", true));
+    assert_eq!(answer(&mut create, unknown, 1, NOW), Progress::Again);
+    let second = Sent::by(&mut create, NOW, false);
+    assert_eq!(second.names(), "EVAL");
+    assert_eq!(first.commands()[0][2..], second.commands()[0][2..]);
+    assert_eq!(answer(&mut create, unknown, 1, NOW), Progress::Done);
+    let outcome = create.into_outcomes().next().unwrap();
+    assert!(outcome.unwrap_err().to_string().contains("NOSCRIPT"));
+}
+
+#[test]
 fn what_is_sent() {
     let (one, to, none) = (id("A"), id("B"), Changes::default());
     let mut changes = set(&[("a", "1")]);
@@ -112,7 +128,7 @@ fn what_is_sent() {
     let cleared = Changes { cleared: true, fields: BTreeMap::new() };
     let rotate = Action::Rotate { to: &to };
     for (action, changes, names, repeatable) in [
-        (Action::Create, &changes, "MULTI HSET HDEL PEXPIRE RENAMENX UNLINK EXEC", true),
+        (Action::Create, &changes, "EVALSHA", true),
         (Action::Update, &changes, "MULTI HSET HDEL HMGET PEXPIRE EXEC", false),
         (Action::Update, &none, "MULTI HSET HMGET PEXPIRE EXEC", false),
         (Action::Update, &cleared, "MULTI EVAL HSET HMGET PEXPIRE EXEC", false),
@@ -126,7 +142,7 @@ fn what_is_sent() {
     assert_eq!((sent.names().as_str(), sent.repeatable), ("HGETALL", true));
     // In a cluster each request is for one key, and two sessions go one after the other.
     let sent = Sent::by(&mut save(&one, Action::Create, &changes), NOW, true);
-    assert_eq!(sent.names(), "MULTI EVAL EXEC");
+    assert_eq!(sent.names(), "EVALSHA");
     let loads = [&one, &to].map(|id| LoadStep::new(&settings(), &Load { id, lifetimes: IDLE }));
     let mut both = Steps::new(loads);
     for (one_key, names) in [(false, "HGETALL HGETALL"), (true, "HGETALL")] {
@@ -420,10 +436,15 @@ impl Server {
                 number(1)
             }
             b"UNLINK" => number(usize::from(self.keys.remove(&key).is_some())),
-            b"RENAMENX" if self.keys.contains_key(rest[0]) => number(0),
-            b"RENAMENX" => {
-                let hash = self.keys.remove(&key).expect("it was just made");
-                self.keys.insert(rest[0].to_vec(), hash);
+            // The only script that is called so is the one that creates.
+            b"EVALSHA" if self.keys.contains_key(rest[1]) => number(0),
+            b"EVALSHA" => {
+                let hash = self.keys.entry(rest[1].to_vec()).or_default();
+                for pair in rest[3..].chunks(2) {
+                    hash.fields.insert(pair[0].to_vec(), pair[1].to_vec());
+                }
+                hash.ends =
+                    Some(self.now + String::from_utf8_lossy(rest[2]).parse::<u64>().unwrap());
                 number(1)
             }
             b"EVAL" if key == EMPTY.as_bytes() => {

@@ -37,7 +37,7 @@ impl<'a> Call<'a> {
         Call::new("PEXPIRE").with_number(ends.try_into().unwrap_or(i64::MAX))
     }
 
-    fn arguments(&self) -> usize {
+    pub(super) fn arguments(&self) -> usize {
         self.own.len() + self.more.map_or(0, Words::len)
     }
 }
