@@ -146,7 +146,7 @@ impl Step for OperateStep {
     fn request(&mut self, round: &mut Round<'_>) -> Request {
         round.for_key(&self.key.name);
         let proof = if self.has_proof() { PROOF } else { b"" };
-        script(round, GUARD, &[&self.key.name], &[b"1", proof], &self.calls());
+        script(round, GUARD, &[&self.key.name], &[proof], &self.calls());
         let longest_reply = match self.operation {
             Atomic::Take(_) => record::longest_reply(&self.settings),
             Atomic::Increment(..) | Atomic::SetIfAbsent(..) => SHORT_REPLY,

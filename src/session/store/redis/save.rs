@@ -243,7 +243,7 @@ impl SaveStep {
                 calls.insert(0, Call::new("UNLINK"));
             }
             calls.push(expiry);
-            transaction.script(GUARD, &[key], &[b"1", b""], &calls);
+            transaction.script(GUARD, &[key], &[b""], &calls);
             self.or_nothing(&mut transaction, is_alone);
             return transaction.commit();
         }
