@@ -760,7 +760,8 @@ fn what_cannot_be_taken_over_from_bottle_session_stays_where_it_is() {
         ("session:01234567-89ab-cdef-0123-456789abcdef", "0123456789abcdef0123456789abcdef");
     let id = SessionId::parse(id, IdFormat::Uuid).unwrap();
     let many: Vec<_> = (0..1025).map(|at| (format!("f{at}"), b"1".to_vec())).collect();
-    let cases: [(Vec<(String, Vec<u8>)>, &str); 4] = [
+    type Pairs = Vec<(String, Vec<u8>)>;
+    let cases: [(Pairs, &str); 4] = [
         (
             vec![("name".into(), b"\xff".to_vec())],
             "has fields that are not text; it is not taken over",

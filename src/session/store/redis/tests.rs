@@ -611,7 +611,7 @@ impl World {
             // Minutes do not pass between two requests of one save.
             let midway = |actor: &Actor| actor.saved.is_some() && !actor.over;
             let halts = self.actors.iter().any(midway);
-            let can_go = |actor: &Actor| !actor.over && !(halts && actor.act == Act::Pass);
+            let can_go = |actor: &Actor| !(actor.over || halts && actor.act == Act::Pass);
             let open = (0..self.actors.len()).filter(|at| can_go(&self.actors[*at]));
             let open: Vec<_> = open.collect();
             if open.is_empty() {
