@@ -127,8 +127,10 @@ impl Transport {
     /// Ends it, as a server does that has enough.
     #[cfg(all(test, unix))]
     pub(super) fn shut_down(&self) {
-        if let Transport::Bare(stream) = self {
-            stream.shut_down();
+        match self {
+            Transport::Bare(stream) => stream.shut_down(),
+            #[cfg(feature = "rustls")]
+            Transport::Tls(transport) => transport.sock.shut_down(),
         }
     }
 
