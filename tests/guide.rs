@@ -144,9 +144,8 @@ fn visit(proxy: &Proxy, events: mpsc::Sender<&'static str>, accel: bool) {
             received.extend(byte);
         }
     }
-    for trouble in ["Broken pipe", "reset by peer", "/health"] {
-        assert_eq!(logs_of(trouble), [""; 0]);
-    }
+    // Other tests of the same process log what happens to their connections.
+    assert_eq!(logs_of("/hea"), [""; 0]);
 }
 
 struct Stop<'a>(&'a ShutdownHandle);
