@@ -145,7 +145,7 @@ fn visit(proxy: &Proxy, events: mpsc::Sender<&'static str>, accel: bool) {
         }
     }
     // Other tests of the same process log what happens to their connections.
-    assert_eq!(logs_of("/hea"), [""; 0]);
+    assert_eq!(logs_of("/health"), [""; 0]);
 }
 
 struct Stop<'a>(&'a ShutdownHandle);
