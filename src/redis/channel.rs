@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ::redis::RedisError;
 
 use super::batch::{Batch, Manner, Received, deliver, fail};
-use super::connection::{broken, unasked};
+use super::connection::{broken, no_reply};
 use super::errors::{TooLarge, copy};
 use super::transport::Transport;
 use super::upstream::{DOUBTFUL_AFTER, Failure, Upstream};
@@ -263,7 +263,7 @@ impl RedisChannel {
                 break;
             }
             let max = self.upstream.config.max_reply;
-            let Some(flight) = self.in_flight.front_mut() else { return Err(unasked()) };
+            let Some(flight) = self.in_flight.front_mut() else { return Err(no_reply()) };
             let clock = match flight.batch.receive(received, max, now).map_err(broken)? {
                 Received::Incomplete => break,
                 Received::InStep(told) => {
@@ -309,7 +309,7 @@ impl RedisChannel {
                 connected.received = Vec::new();
             }
         }
-        if in_step { Ok(()) } else { Err(unasked()) }
+        if in_step { Ok(()) } else { Err(no_reply()) }
     }
 
     /// Closes the connection, for this reason.

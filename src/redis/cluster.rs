@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ::redis::Value;
 
-use super::batch::Manner;
+use super::batch::{Manner, fail};
 use super::breaker::BreakerState;
 use super::config::RedisConfig;
 use super::errors::copy;
@@ -138,7 +138,7 @@ impl RedisCluster {
             let map = match self.map() {
                 Ok(map) => map,
                 Err(error) => {
-                    left.into_iter().for_each(|operation| operation.fail(copy(&error)));
+                    left.into_iter().for_each(|operation| fail(operation, copy(&error)));
                     return again;
                 }
             };
@@ -146,7 +146,7 @@ impl RedisCluster {
             for operation in left {
                 match map.owner(slot(&key(operation))) {
                     Some(node) => by_node.entry(node).or_default().push(operation),
-                    None => operation.fail(self.error("no node has the session's slot")),
+                    None => fail(operation, self.error("no node has the session's slot")),
                 }
             }
             left = Vec::new();
@@ -154,7 +154,7 @@ impl RedisCluster {
                 let pool = match self.pool(node) {
                     Ok(pool) => pool,
                     Err(error) => {
-                        operations.into_iter().for_each(|operation| operation.fail(copy(&error)));
+                        operations.into_iter().for_each(|operation| fail(operation, copy(&error)));
                         continue;
                     }
                 };
@@ -186,7 +186,7 @@ impl RedisCluster {
             self.read_map(Duration::ZERO, moved_to.take());
         }
         for operation in left {
-            operation.fail(self.error("the session's slot is being moved"));
+            fail(operation, self.error("the session's slot is being moved"));
         }
         again
     }
@@ -204,7 +204,7 @@ impl RedisCluster {
                 pool.round(vec![operation], manner, |_, _| ())
             }
             Err(error) => {
-                operation.fail(error);
+                fail(operation, error);
                 Vec::new()
             }
         }

@@ -344,13 +344,8 @@ fn is_full(error: &ServerError) -> bool {
     error.details().is_some_and(|text| text.contains("max number of clients"))
 }
 
-/// The error of bytes that nobody asked for.
-#[cfg(unix)]
-pub(super) fn unasked() -> RedisError {
-    no_reply()
-}
-
-fn no_reply() -> RedisError {
+/// The error of bytes that are no reply to what was asked.
+pub(super) fn no_reply() -> RedisError {
     RedisError::from((RedisErrorKind::Parse, "redis sent something that is no reply to us"))
 }
 
