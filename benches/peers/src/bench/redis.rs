@@ -53,13 +53,11 @@ impl Redis {
         cmd("FLUSHDB").arg("SYNC").exec(&mut self.connection)
     }
 
-    /// The bytes that the one key of a database takes.
-    pub fn bytes_of_a_key(&mut self, database: usize) -> Result<u64, Failure> {
-        if self.keys(database)? != 1 {
-            return Err("a session is not one key".into());
-        }
-        let key: Vec<u8> = cmd("RANDOMKEY").query(&mut self.connection)?;
-        Ok(cmd("MEMORY").arg("USAGE").arg(key).query(&mut self.connection)?)
+    /// The memory that Redis uses for what it keeps, its indexes included.
+    pub fn used_memory(&mut self) -> Result<u64, Failure> {
+        let text: String = cmd("INFO").arg("memory").query(&mut self.connection)?;
+        let used = text.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        Ok(used.ok_or("INFO has no used_memory")?.trim().parse()?)
     }
 }
 

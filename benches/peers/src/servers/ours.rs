@@ -1,5 +1,5 @@
 use bottle_session::server::native::Native;
-use bottle_session::{App, Server, Session, SessionPlugin, ShutdownHandle};
+use bottle_session::{App, MemoryStore, Server, Session, SessionPlugin, ShutdownHandle};
 
 use super::{LIFETIME, SLEEP};
 use crate::Failure;
@@ -9,7 +9,8 @@ pub fn serve(address: &str, redis: &str) -> Result<(), Failure> {
 }
 
 pub fn serve_from_memory(address: &str) -> Result<(), Failure> {
-    serve_with(address, SessionPlugin::new().in_memory())
+    // More than one run creates.
+    serve_with(address, SessionPlugin::new().store(MemoryStore::new().capacity(10_000_000)))
 }
 
 fn serve_with(address: &str, sessions: SessionPlugin) -> Result<(), Failure> {
