@@ -23,8 +23,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use bottle_session::{
-    Action, App, Changes, Error, ErrorKind, Lifetimes, Load, Record, Result, Save, Saved, Session,
-    SessionId, SessionPlugin, SessionStore,
+    Action, App, Changes, Error, ErrorKind, Lifetimes, Load, Record, Remember, Result, Save, Saved,
+    Session, SessionId, SessionPlugin, SessionStore,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,8 @@ struct Kept {
     fields: BTreeMap<String, String>,
     created: SystemTime,
     saved: SystemTime,
+    /// When the idle limit last began anew together with the cookie.
+    renewed: SystemTime,
     remember: Option<Duration>,
 }
 
@@ -114,6 +116,17 @@ impl FileStore {
         rewrite(path, &kept, lifetimes)
     }
 
+    fn changed(&self, mut kept: Kept, save: &Save<'_>) -> Kept {
+        apply(&mut kept.fields, save.changes);
+        if let Remember::To(limit) = save.remember {
+            kept.remember = limit;
+        }
+        if save.renewed_ago.is_none() {
+            kept.renewed = (self.clock)();
+        }
+        kept
+    }
+
     fn create(&self, save: &Save<'_>) -> Result<Saved> {
         self.sweep_when_due()?;
         let path = self.path(save.id);
@@ -124,7 +137,8 @@ impl FileStore {
         }
         let now = (self.clock)();
         let fields = BTreeMap::new();
-        let mut kept = Kept { fields, created: now, saved: now, remember: save.remember };
+        let remember = save.remember.limit();
+        let mut kept = Kept { fields, created: now, saved: now, renewed: now, remember };
         apply(&mut kept.fields, save.changes);
         self.write(&path, kept, &save.lifetimes)?;
         Ok(Saved::Stored)
@@ -134,7 +148,7 @@ impl FileStore {
         let path = self.path(save.id);
         let _lock = self.lock(&[&path]);
         let Some(kept) = self.live(&path, &save.lifetimes)? else { return Ok(Saved::Gone) };
-        self.write(&path, changed(kept, save), &save.lifetimes)?;
+        self.write(&path, self.changed(kept, save), &save.lifetimes)?;
         Ok(Saved::Stored)
     }
 
@@ -151,7 +165,7 @@ impl FileStore {
             return Err(Error::new(ErrorKind::Session, text));
         }
         // The changes first: the move is the rename, after which the old id is dead.
-        self.write(&from, changed(kept, save), &save.lifetimes)?;
+        self.write(&from, self.changed(kept, save), &save.lifetimes)?;
         fs::rename(&from, &to).map_err(|error| failed("cannot move", &from, error))?;
         Ok(Saved::Stored)
     }
@@ -214,7 +228,7 @@ impl SessionStore for FileStore {
         let Some(kept) = self.live(&path, &load.lifetimes)? else { return Ok(None) };
         Ok(Some(Record {
             created: Some(kept.created),
-            saved_ago: Some((self.clock)().duration_since(kept.saved).unwrap_or_default()),
+            renewed_ago: Some((self.clock)().duration_since(kept.renewed).unwrap_or_default()),
             remember: kept.remember,
             fields: kept.fields.into_iter().collect(),
         }))
@@ -278,12 +292,6 @@ fn rewrite(path: &Path, kept: &Kept, lifetimes: &Lifetimes) -> Result<()> {
         fs::rename(&new, path)
     };
     written().map_err(|error| failed("cannot write", path, error))
-}
-
-fn changed(mut kept: Kept, save: &Save<'_>) -> Kept {
-    apply(&mut kept.fields, save.changes);
-    kept.remember = save.remember.or(kept.remember);
-    kept
 }
 
 fn apply(fields: &mut BTreeMap<String, String>, changes: &Changes) {

@@ -133,7 +133,6 @@ pub use routing::Filter;
 pub use server::{Server, ShutdownHandle};
 pub use session::SessionPlugin;
 pub use session::csrf::CsrfPlugin;
-pub use session::data::Session;
 pub use session::events::{Counters, Counts, Event, Events, LogEvents};
 pub use session::flash::Flash;
 pub use session::id::{IdFormat, SessionId};
@@ -141,8 +140,9 @@ pub use session::store::memory::MemoryStore;
 pub use session::store::redis::{Layout, RedisStore};
 pub use session::store::{
     Action, BreakerObserver, Caps, Changes, DamageObserver, Fields, Lifetimes, Load,
-    PipelinedStore, Record, Save, Saved, SessionStore, StoreOperation,
+    PipelinedStore, Record, Remember, Save, Saved, SessionStore, StoreOperation,
 };
+pub use session::view::Session;
 pub use testing::TestClient;
 
 #[doc(hidden)]

@@ -34,7 +34,7 @@ fn each_option_of_the_session_plugin_is_in_the_table() {
 
 #[test]
 fn each_method_of_the_session_is_named() {
-    let sources = ["data", "flash", "forms", "csrf"]
+    let sources = ["view", "atomic", "flash", "forms", "csrf"]
         .map(|module| read(&format!("src/session/{module}.rs")))
         .concat();
     let methods = sources

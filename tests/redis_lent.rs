@@ -70,14 +70,7 @@ fn sessions_are_kept_in_it() {
     let lifetimes = Lifetimes { idle: Duration::from_secs(60), absolute: None };
     let mut changes = Changes::default();
     changes.fields.insert("name".to_owned(), Some("Ada".to_owned()));
-    let save = Save {
-        id: &id,
-        action: Action::Create,
-        changes: &changes,
-        lifetimes,
-        remember: None,
-        created: None,
-    };
+    let save = Save::new(&id, Action::Create, &changes, lifetimes);
     assert!(matches!(store.save(&save).unwrap(), Saved::Stored));
     let record = store.load(&Load { id: &id, lifetimes }).unwrap().unwrap();
     assert!(record.fields.iter().eq([("name", "Ada")]));

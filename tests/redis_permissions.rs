@@ -100,7 +100,7 @@ fn what_the_documentation_lists_is_enough() {
 fn use_all(store: &RedisStore) -> Vec<Result<()>> {
     let [id, to, late] = [(); 3].map(|()| fresh_id(store.id_format()));
     let save = |id, action, changes: &Changes| {
-        let save = Save { id, action, changes, lifetimes: IDLE, remember: None, created: None };
+        let save = Save::new(id, action, changes, IDLE);
         store.save(&save).map(drop)
     };
     let load = Load { id: &id, lifetimes: IDLE };
@@ -182,7 +182,7 @@ fn an_update_without_its_pexpire_changes_nothing() {
         let [id, to] = [(); 2].map(|()| fresh_id(store.id_format()));
         let save = |action, changes: &Changes| {
             let (id, lifetimes) = (&id, IDLE);
-            store.save(&Save { id, action, changes, lifetimes, remember: None, created: None })
+            store.save(&Save::new(id, action, changes, lifetimes))
         };
         assert_eq!(save(Action::Create, &set(&[("a", "1")])).unwrap(), Saved::Stored);
         pool(&server, &without);

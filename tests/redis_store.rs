@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bottle_session::{
-    Action, Changes, ErrorKind, IdFormat, Layout, Lifetimes, Load, RedisPool, RedisStore, Save,
-    Saved, SessionId, SessionStore,
+    Action, Changes, ErrorKind, IdFormat, Layout, Lifetimes, Load, RedisPool, RedisStore, Remember,
+    Save, Saved, SessionId, SessionStore,
 };
 use redis::{Commands, Connection};
 
@@ -153,14 +153,7 @@ fn a_batch_is_one_round_trip() {
     });
     assert_eq!((trips, used["hgetall"], used["echo"]), (1, 32, 1));
     let changes = set(&[("a", "2")]);
-    let update = |id| Save {
-        id,
-        action: Action::Update,
-        changes: &changes,
-        lifetimes: IDLE,
-        remember: None,
-        created: None,
-    };
+    let update = |id| Save::new(id, Action::Update, &changes, IDLE);
     let saves: Vec<_> = ids.iter().map(update).collect();
     let (trips, used) = fixture.count(|store| {
         let mut saved = store.save_many(&saves).into_iter();
@@ -206,14 +199,8 @@ fn the_ttl_is_a_tenth_longer_than_the_lifetimes_say_and_never_past_the_absolute_
     ] {
         let mut fixture = Fixture::new();
         let (id, changes) = (fresh_id(IdFormat::Base64Url), set(&[("a", "1")]));
-        let update = Save {
-            id: &id,
-            action: Action::Update,
-            changes: &changes,
-            lifetimes,
-            remember: None,
-            created: None,
-        };
+        let update = Save::new(&id, Action::Update, &changes, lifetimes);
+        let remember = Remember::To(remember);
         let create = Save { action: Action::Create, remember, ..update.clone() };
         fixture.store.save(&create).unwrap();
         is_about(fixture.ttl(), seconds);
@@ -248,14 +235,7 @@ fn a_session_with_one_short_value_takes_less_than_200_bytes_of_redis() {
     let mut fixture = Fixture::new();
     let changes = set(&[("name", "Ada")]);
     let id = fresh_id(IdFormat::Base64Url);
-    let save = Save {
-        id: &id,
-        action: Action::Create,
-        changes: &changes,
-        lifetimes: IDLE,
-        remember: None,
-        created: None,
-    };
+    let save = Save::new(&id, Action::Create, &changes, IDLE);
     fixture.store.save(&save).unwrap();
     let key = fixture.key();
     let usage = redis::cmd("MEMORY").arg("USAGE").arg(&key).to_owned();
@@ -387,10 +367,14 @@ fn the_stores_own_fields_may_be_missing_or_strange() {
         let record = load(&fixture.store, &id).unwrap().unwrap();
         // Old enough to be saved anew.
         let old = field == "\0s";
-        assert_eq!(record.saved_ago >= Some(Duration::from_secs(360)), old, "{field:?} {value:?}");
+        assert_eq!(
+            record.renewed_ago >= Some(Duration::from_secs(360)),
+            old,
+            "{field:?} {value:?}"
+        );
         assert_eq!(save(&fixture.store, &id, Action::Update, &[]).unwrap(), Saved::Stored);
         let record = load(&fixture.store, &id).unwrap().unwrap();
-        assert!(record.saved_ago < Some(Duration::from_secs(60)), "{field:?} {value:?}");
+        assert!(record.renewed_ago < Some(Duration::from_secs(60)), "{field:?} {value:?}");
         is_about(fixture.ttl(), 3960);
     }
 }
@@ -518,14 +502,7 @@ fn no_users_key_reaches_the_metadata() {
     let id = create(store, &[("a", "1")]);
     let load = Load { id: &id, lifetimes: IDLE };
     let changes = set(&[("\0", "x")]);
-    let bad = Save {
-        id: &id,
-        action: Action::Update,
-        changes: &changes,
-        lifetimes: IDLE,
-        remember: None,
-        created: None,
-    };
+    let bad = Save::new(&id, Action::Update, &changes, IDLE);
     let changes = set(&[("b", "2")]);
     let good = Save { changes: &changes, ..bad.clone() };
     let saved = store.save_many(&[bad, good]);
@@ -561,8 +538,7 @@ fn a_session_may_have_very_many_fields() {
         fields: (0..9_999).map(|at| (format!("f{at}"), value.map(str::to_owned))).collect(),
     };
     let save = |action: Action<'_>, changes: &Changes| {
-        let save =
-            Save { id: &id, action, changes, lifetimes: IDLE, remember: None, created: None };
+        let save = Save::new(&id, action, changes, IDLE);
         assert_eq!(fixture.store.save(&save).unwrap(), Saved::Stored);
     };
     save(Action::Create, &many(Some("1")));
@@ -578,13 +554,8 @@ fn a_batch_keeps_its_order_also_where_a_step_takes_two_round_trips() {
     let to = fresh_id(IdFormat::Base64Url);
     let changes = set(&[("b", "2")]);
     let none = Changes::default();
-    let save = |id, action| Save {
-        id,
-        action,
-        changes: if action == Action::Destroy { &none } else { &changes },
-        lifetimes: IDLE,
-        remember: None,
-        created: None,
+    let save = |id, action| {
+        Save::new(id, action, if action == Action::Destroy { &none } else { &changes }, IDLE)
     };
     let batch = [
         save(&ids[0], Action::Update),
@@ -624,14 +595,7 @@ fn where_redis_refuses_to_write_people_still_read() {
         assert_eq!(fields(&fixture.store, &id), Some(held.clone()), "{what}");
         let mut changes = set(&[("a", "9")]);
         changes.cleared = true;
-        let update = Save {
-            id: &id,
-            action: Action::Update,
-            changes: &changes,
-            lifetimes: IDLE,
-            remember: None,
-            created: None,
-        };
+        let update = Save::new(&id, Action::Update, &changes, IDLE);
         let load = Load { id: &id, lifetimes: IDLE };
         let refresh = Save { changes: &Changes::default(), ..update.clone() };
         // Who only reads is not logged out by a Redis that is full for long.

@@ -46,6 +46,7 @@ fn client(plugin: SessionPlugin) -> TestClient {
         s.destroy();
         s.set("fresh", "yes");
     });
+    app.get("/forget", |s: &mut Session| s.remember(None));
     app.get("/remember/<days:int>", |s: &mut Session, days: u64| {
         s.set("kept", "yes");
         s.remember(Duration::from_secs(days * 86_400));
@@ -326,18 +327,23 @@ fn a_read_is_one_load_and_a_change_one_save_more() {
 }
 
 #[test]
-fn a_cookie_is_sent_anew_with_changes_and_once_a_tenth_of_its_life_has_passed() {
+fn a_cookie_is_sent_anew_once_a_tenth_of_its_life_has_passed() {
     let clock = Clock::default();
     let client = client(SessionPlugin::new().store(clock.store()));
     let cookies = |path: &str| client.get(path).send().set_cookies().len();
     assert_eq!(cookies("/set/a/1"), 1);
     assert_eq!(cookies("/get/a"), 0);
-    assert_eq!(cookies("/set/a/2"), 1);
-    clock.pass(Duration::from_secs(29));
-    assert_eq!(cookies("/get/a"), 0);
-    clock.pass(Duration::from_secs(1));
-    assert_eq!(cookies("/get/a"), 1);
-    assert_eq!(cookies("/get/a"), 0);
+    assert_eq!(cookies("/set/a/2"), 0);
+    for path in ["/get/a", "/set/a/3", "/set/a/2"] {
+        // A change in between starts the record's life anew, and not the cookie's.
+        clock.pass(Duration::from_secs(29));
+        assert_eq!(cookies("/get/a"), 0);
+        assert_eq!(cookies("/set/b/1"), 0);
+        clock.pass(Duration::from_secs(1));
+        assert_eq!(cookies(path), 1, "{path}");
+        assert_eq!(cookies("/get/a"), 0);
+        text(&client, "/set/b/2");
+    }
     // Reading alone keeps it alive, far past its lifetime.
     for _ in 0..10 {
         clock.pass(Duration::from_secs(200));
@@ -412,6 +418,49 @@ fn a_remembered_session_has_its_own_lifetime() {
     assert_eq!(text(&client, "/get/kept"), "yes");
     clock.pass(Duration::from_secs(33 * 86_400));
     assert_eq!(text(&client, "/get/kept"), "-");
+}
+
+#[test]
+fn a_session_that_is_no_longer_remembered_has_the_plugins_lifetime_and_cookie() {
+    for (lifetime, attributes) in
+        [(None, "Path=/"), (Some(Duration::from_secs(300)), "Path=/; Max-Age=330")]
+    {
+        let clock = Clock::default();
+        let plugin = SessionPlugin::new().store(clock.store()).cookie_lifetime(lifetime);
+        let client = client(plugin);
+        client.get("/remember/30").send();
+        let answer = client.get("/forget").send();
+        let cookie = answer.set_cookies()[0].to_owned();
+        assert!(cookie.ends_with(attributes), "{cookie}");
+        assert_eq!(client.get("/forget").send().set_cookies().len(), 0, "nothing is taken back");
+        let kept = lifetime.unwrap_or(Duration::from_secs(7 * 86_400)) * 11 / 10;
+        clock.pass(kept);
+        assert_eq!(text(&client, "/get/kept"), "-");
+    }
+}
+
+#[test]
+fn a_page_whose_session_holds_only_a_token_or_flashes_is_kept_by_back() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.get("/token", |s: &mut Session| s.csrf_token());
+    app.get("/flash", |s: &mut Session| s.flash("info", "Saved."));
+    app.get("/both/<key>", |s: &mut Session, key: &str| {
+        s.csrf_token();
+        s.set(key, 1);
+    });
+    let service = app.build().unwrap();
+    for (path, caching) in [
+        ("/token", "private, no-cache"),
+        ("/flash", "private, no-cache"),
+        ("/both/name", "no-store"),
+        ("/both/_csrf2", "no-store"),
+    ] {
+        let answer = TestClient::of(service.clone()).get(path).send();
+        assert_eq!(answer.set_cookies().len(), 1, "{path}");
+        assert_eq!(answer.header("cache-control"), Some(caching), "{path}");
+        assert_eq!(answer.header("vary"), Some("Cookie"), "{path}");
+    }
 }
 
 #[test]

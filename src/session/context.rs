@@ -8,10 +8,12 @@ use http::header::{self, HeaderValue};
 use smallvec::SmallVec;
 
 use super::cookie::CookieSettings;
-use super::data::{CookieDue, Pending, PendingCookie, Session};
+
 use super::events::{Counters, Event, Events};
 use super::id::{IdFormat, IdGenerator, SessionId};
+use super::saving::{At, CookieDue, Pending, PendingCookie};
 use super::store::{Caps, Lifetimes, Load, Record, Saved, SessionStore};
+use super::view::Session;
 use crate::message::cookies::Cookie;
 use crate::message::request::Request;
 use crate::message::response::{HttpError, IntoResponse, ResponseHead};
@@ -143,7 +145,10 @@ impl SessionContext {
     pub(crate) fn plan(&self, entry: &mut Entry<'_>) -> Result<Vec<Pending>> {
         match entry.get_mut::<Session>() {
             // Half of what a handler did is not what it did: nothing is saved where a value was refused.
-            Some(session) => session.take_refused().map_or_else(|| session.pending(), Err),
+            Some(session) => match session.take_failure() {
+                Some(error) => Err(error),
+                None => session.pending(At::End),
+            },
             None => Ok(Vec::new()),
         }
     }
@@ -195,6 +200,10 @@ impl SessionContext {
         match (session.cookie_due(), session.id()) {
             (CookieDue::Send, Some(id)) => {
                 head.set_cookie(self.cookie_holding(id, session.own_lifetime()))?;
+                if session.holds_nothing_private() {
+                    revalidate(head);
+                    return Ok(());
+                }
             }
             (CookieDue::Remove, _) => head.set_cookie(self.cookie.removal())?,
             (CookieDue::Send | CookieDue::Nothing, _) => {
@@ -258,6 +267,15 @@ pub(crate) fn unanswered() -> Error {
 fn keep_from_caches(head: &mut ResponseHead) {
     depends_on_cookies(head);
     head.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+/// For the visitor's own browser, which asks before it shows the answer again: Back keeps what was typed into a form.
+fn revalidate(head: &mut ResponseHead) {
+    depends_on_cookies(head);
+    let headers = head.headers_mut();
+    if headers.get(header::CACHE_CONTROL).is_none_or(|value| value != "no-store") {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    }
 }
 
 /// Says so once, also where several sessions had a part in the answer.

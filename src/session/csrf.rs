@@ -4,8 +4,8 @@ use http::{Method, StatusCode};
 use subtle::ConstantTimeEq;
 use url::{Origin, Url};
 
-use super::data::Session;
 use super::id::{decode_base64url, encode_base64url};
+use super::view::Session;
 use crate::handler::apply_form_limits;
 use crate::message::request::{Request, Scheme};
 use crate::message::response::{HttpError, IntoResponse};
@@ -20,7 +20,7 @@ const HEADER: &str = "x-csrf-token";
 const FIELD: &str = "csrf_token";
 
 /// What a new session holds that has handed out a token and has nothing else to keep.
-const MARKER: &str = "_csrf";
+pub(super) const MARKER: &str = "_csrf";
 
 const PURPOSE: &[u8] = b"bottle-session csrf\0";
 
@@ -61,7 +61,7 @@ impl Session {
     pub fn csrf_token(&mut self) -> String {
         self.used.set(true);
         self.masked_token().unwrap_or_else(|error| {
-            self.refused.get_or_insert(error);
+            self.refuse(error);
             String::new()
         })
     }

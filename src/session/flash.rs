@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::data::Session;
+use super::view::Session;
 use crate::Result;
 
 /// What the keys of flash messages start with. Behind it stand the time in microseconds, so that the
@@ -49,7 +49,7 @@ impl Session {
     /// ```
     pub fn flash(&mut self, category: impl Into<String>, text: impl ToString) {
         if let Err(error) = self.try_flash(category.into(), text.to_string()) {
-            self.refused.get_or_insert(error);
+            self.refuse(error);
         }
     }
 
@@ -106,7 +106,7 @@ impl Session {
     }
 
     fn flash_keys(&self) -> impl DoubleEndedIterator<Item = &str> {
-        self.fields.iter().map(|(key, _)| key).filter(|key| key.starts_with(PREFIX))
+        self.fields.iter().map(|(key, _)| key).filter(|key| is_flash(key))
     }
 
     /// Undoes the setting of a key that no store has seen.
@@ -123,6 +123,10 @@ impl Flash {
             .unwrap_or_else(|_| ("message".to_owned(), value));
         Flash { category, text }
     }
+}
+
+pub(super) fn is_flash(key: &str) -> bool {
+    key.starts_with(PREFIX)
 }
 
 fn order(key: &str) -> Option<u64> {

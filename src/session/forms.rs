@@ -1,6 +1,6 @@
 //! Forms that are shown again behind a redirect.
 
-use super::data::Session;
+use super::view::Session;
 use crate::Result;
 use crate::message::forms::FormError;
 

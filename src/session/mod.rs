@@ -1,14 +1,16 @@
 //! Sessions: the plugin and its options.
 
+mod atomic;
 mod context;
 pub(crate) mod cookie;
 pub(crate) mod csrf;
-pub(crate) mod data;
 pub(crate) mod events;
 pub(crate) mod flash;
 mod forms;
 pub(crate) mod id;
+mod saving;
 pub(crate) mod store;
+pub(crate) mod view;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -19,12 +21,13 @@ use smallvec::SmallVec;
 
 use self::context::SessionContext;
 use self::cookie::CookieSettings;
-use self::data::{Pending, Session};
 use self::events::{Counters, Event, Events, LogEvents};
 use self::id::IdGenerator;
+use self::saving::Pending;
 use self::store::memory::MemoryStore;
 use self::store::redis::{Layout, RedisStore};
 use self::store::{Caps, Lifetimes, PipelinedStore, SessionStore};
+use self::view::Session;
 use crate::logging::OneLine;
 use crate::message::address::ListenAddress;
 use crate::message::cookies::SameSite;
@@ -230,8 +233,8 @@ impl SessionPlugin {
     /// How long a session lives without requests, and its cookie with it: 300 s unless set. `None` makes a
     /// cookie that ends with the browser; the store then keeps the session for 7 days without requests.
     ///
-    /// The store's clock decides. Each change starts the time anew and sends the cookie, and so does a read once a tenth
-    /// of the lifetime has passed. Record and cookie live a tenth longer, so that nobody is logged out early; but no cookie
+    /// The store's clock decides. The time starts anew, and the cookie is sent, when the session is created or gets a new
+    /// id, and with the first request after a tenth of the lifetime has passed. Record and cookie live a tenth longer, so that nobody is logged out early; but no cookie
     /// is to be kept for more than 400 days, which browsers do not, and one for more than 300 is sent anew after 30.
     #[must_use]
     pub fn cookie_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> SessionPlugin {

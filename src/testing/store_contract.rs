@@ -128,7 +128,8 @@ macro_rules! __store_contract_clauses {
             nothing_goes_past_the_absolute_limit
             a_shortened_absolute_limit_holds_at_once
             a_remembered_session_has_its_own_idle_limit
-            a_record_says_how_long_ago_it_was_saved
+            a_session_can_lose_its_own_idle_limit
+            a_record_says_how_long_ago_it_was_renewed
             a_save_writes_the_changes_and_nothing_else
             a_cleared_session_holds_only_what_was_set_after
             a_save_never_brings_back_a_destroyed_session

@@ -37,7 +37,7 @@ pub fn save(
     pairs: &[(&str, &str)],
 ) -> Result<Saved> {
     let changes = &set(pairs);
-    store.save(&Save { id, action, changes, lifetimes: IDLE, remember: None, created: None })
+    store.save(&Save::new(id, action, changes, IDLE))
 }
 
 pub fn create(store: &dyn SessionStore, pairs: &[(&str, &str)]) -> SessionId {

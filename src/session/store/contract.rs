@@ -60,10 +60,11 @@ pub struct Record {
     pub fields: Fields,
     /// When the session was created, by the store's clock; `None` where the layout does not say.
     pub created: Option<SystemTime>,
-    /// How long ago the session was last saved, by the store's clock: once it is a tenth of the idle limit, the end of
-    /// the request saves it, which starts that limit anew, and sends the cookie. `None` where the layout does not say;
-    /// then each load starts the idle limit anew, and each answer sends the cookie.
-    pub saved_ago: Option<Duration>,
+    /// How long ago the idle limit last began anew together with the cookie, by the store's clock: that is when the
+    /// session was created or moved, or last saved without a [`Save::renewed_ago`]. Once it is a tenth of the limit, the
+    /// end of the request saves the session so and sends the cookie. `None` where the layout does not say; then each load
+    /// starts the idle limit anew, and each answer sends the cookie.
+    pub renewed_ago: Option<Duration>,
     /// The session's own idle limit, set by [`Session::remember`](crate::Session::remember).
     pub remember: Option<Duration>,
 }
@@ -79,16 +80,54 @@ pub struct Save<'a> {
     pub changes: &'a Changes,
     /// How long it lives from now on.
     pub lifetimes: Lifetimes,
-    /// A change of the session's own idle limit; `None` leaves it as it is.
-    pub remember: Option<Duration>,
+    /// The session's own idle limit.
+    pub remember: Remember,
+    /// Where the answer does not send the cookie: how long ago [that was](Record::renewed_ago), which the record is to
+    /// say from now on as well. A save starts the record's life anew all the same.
+    pub renewed_ago: Option<Duration>,
     /// When the session was created, if the caller has it from a [`Record`]: for stores that would have to look.
     pub created: Option<SystemTime>,
 }
 
-impl Save<'_> {
+impl<'a> Save<'a> {
+    /// A save that leaves the session's own idle limit as it is, and says no more than what is necessary.
+    pub fn new(
+        id: &'a SessionId,
+        action: Action<'a>,
+        changes: &'a Changes,
+        lifetimes: Lifetimes,
+    ) -> Save<'a> {
+        let remember = Remember::Same(None);
+        Save { id, action, changes, lifetimes, remember, renewed_ago: None, created: None }
+    }
+
     /// The idle limit that the request takes the session to have, once this is saved.
     pub(crate) fn idle(&self) -> Duration {
-        self.remember.unwrap_or(self.lifetimes.idle)
+        self.remember.limit().unwrap_or(self.lifetimes.idle)
+    }
+}
+
+/// The idle limit of a session's own, which [`Session::remember`](crate::Session::remember) sets; without one it is
+/// [`Lifetimes::idle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remember {
+    /// It stays as the store has it. This is what the request has loaded.
+    Same(Option<Duration>),
+    /// It becomes this one, or there is none any more.
+    To(Option<Duration>),
+}
+
+impl Remember {
+    /// What the session has, as far as the request knows, once it is saved.
+    pub fn limit(self) -> Option<Duration> {
+        let (Remember::Same(limit) | Remember::To(limit)) = self;
+        limit
+    }
+}
+
+impl Default for Remember {
+    fn default() -> Remember {
+        Remember::Same(None)
     }
 }
 
@@ -169,7 +208,7 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 ///   help (the client gets a 503), any other kind where it cannot (a 500).
 /// - A save starts the idle limit anew; a load and the three operations leave it as it is, and a record lives a tenth
 ///   [longer](Lifetimes::kept_for) than it says. Only in a store that cannot say
-///   [when a session was last saved](Record::saved_ago) a load starts the idle limit anew.
+///   [when that was](Record::renewed_ago) a load starts the idle limit anew.
 /// - Nothing goes past the absolute limit, after which the session is unknown.
 /// - A save writes the changed fields and no others: two saves of different fields both survive.
 /// - Keys and values are any text, except that no key begins with NUL: stores may keep their own fields there.

@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::contract::{
-    Action, Caps, Changes, Lifetimes, Load, Record, Save, Saved, SessionStore, gone, id_taken,
-    not_a_number,
+    Action, Caps, Changes, Lifetimes, Load, Record, Remember, Save, Saved, SessionStore, gone,
+    id_taken, not_a_number,
 };
 use super::fields::Fields;
 use crate::session::id::SessionId;
@@ -58,8 +58,9 @@ type Due = (SystemTime, u64);
 struct Kept {
     fields: Fields,
     created: SystemTime,
-    saved: SystemTime,
-    /// The idle limit that its request took it to have.
+    /// When the idle limit last began anew together with the cookie.
+    renewed: SystemTime,
+    /// The idle limit that the request which saved it last took it to have.
     saved_for: Duration,
     remember: Option<Duration>,
     /// `None` where the end is past what a `SystemTime` can say.
@@ -127,9 +128,9 @@ impl MemoryStore {
         let mut kept = Kept {
             fields,
             created: now,
-            saved: now,
+            renewed: now,
             saved_for: save.idle(),
-            remember: save.remember,
+            remember: save.remember.limit(),
             expires: None,
             due: None,
         };
@@ -144,8 +145,7 @@ impl MemoryStore {
             return Ok(Saved::Gone);
         };
         kept.fields = applied(&kept.fields, save.changes, &self.caps)?;
-        kept.remember = save.remember.or(kept.remember);
-        (kept.saved, kept.saved_for) = (now, save.idle());
+        kept.saved(save, now);
         shard.touch(save.id, &save.lifetimes, now);
         Ok(Saved::Stored)
     }
@@ -164,8 +164,7 @@ impl MemoryStore {
         let fields = applied(&kept.fields, save.changes, &self.caps)?;
         let Some(mut kept) = pair.source().remove(save.id) else { return Ok(Saved::Gone) };
         kept.fields = fields;
-        kept.remember = save.remember.or(kept.remember);
-        (kept.saved, kept.saved_for) = (now, save.idle());
+        kept.saved(save, now);
         kept.expires = kept.end(&save.lifetimes, now);
         pair.target().insert(to, kept);
         Ok(Saved::Stored)
@@ -255,7 +254,7 @@ impl SessionStore for MemoryStore {
         let Some(kept) = shard.live(load.id, &load.lifetimes, now, &self.held) else {
             return Ok(None);
         };
-        let mut ago = now.duration_since(kept.saved).unwrap_or_default();
+        let mut ago = now.duration_since(kept.renewed).unwrap_or_default();
         let idle = kept.remember.unwrap_or(load.lifetimes.idle);
         if kept.saved_for != idle {
             // Saved by a request that did not know of this limit: its cookie may end too early or too late.
@@ -264,7 +263,7 @@ impl SessionStore for MemoryStore {
         Ok(Some(Record {
             fields: kept.fields.clone(),
             created: Some(kept.created),
-            saved_ago: Some(ago),
+            renewed_ago: Some(ago),
             remember: kept.remember,
         }))
     }
@@ -394,6 +393,17 @@ impl Kept {
         lifetimes.absolute_end(self.created).is_some_and(|end| end <= now)
     }
 
+    /// Takes note of a save, but for its changes and the end.
+    fn saved(&mut self, save: &Save<'_>, now: SystemTime) {
+        if let Remember::To(limit) = save.remember {
+            self.remember = limit;
+        }
+        if save.renewed_ago.is_none() {
+            self.renewed = now;
+        }
+        self.saved_for = save.idle();
+    }
+
     /// When it ends if it is saved now and never again.
     fn end(&self, lifetimes: &Lifetimes, now: SystemTime) -> Option<SystemTime> {
         lifetimes.end(self.remember, self.created, now)
@@ -500,9 +510,7 @@ mod tests {
             let fields =
                 pairs.iter().map(|(key, value)| (key.to_string(), Some(value.to_string())));
             let changes = Changes { cleared: false, fields: fields.collect() };
-            let (lifetimes, remember, created) = (LIFETIMES, None, None);
-            let changes = &changes;
-            self.store.save(&Save { id, action, changes, lifetimes, remember, created })
+            self.store.save(&Save::new(id, action, &changes, LIFETIMES))
         }
 
         fn create(&self) -> SessionId {
@@ -596,14 +604,7 @@ mod tests {
         let id = fixture.id();
         let lifetimes = Lifetimes { idle: Duration::MAX, absolute: Some(Duration::MAX) };
         let changes = Changes::default();
-        let save = Save {
-            id: &id,
-            action: Action::Create,
-            changes: &changes,
-            lifetimes,
-            remember: None,
-            created: None,
-        };
+        let save = Save::new(&id, Action::Create, &changes, lifetimes);
         fixture.store.save(&save).unwrap();
         fixture.pass(u64::from(u32::MAX));
         assert!(fixture.store.load(&Load { id: &id, lifetimes }).unwrap().is_some());

@@ -7,7 +7,7 @@ pub(crate) mod redis;
 
 pub use contract::{
     Action, BreakerObserver, Caps, Changes, DamageObserver, Lifetimes, Load, PipelinedStore,
-    Record, Save, Saved, SessionStore, StoreOperation,
+    Record, Remember, Save, Saved, SessionStore, StoreOperation,
 };
 pub(crate) use contract::{gone, not_a_number};
 pub use fields::Fields;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::{Capabilities, StoreUnderTest};
 use crate::session::id::IdGenerator;
 use crate::{
-    Action, Changes, Error, ErrorKind, Lifetimes, Load, Record, Result, Save, Saved, SessionId,
-    SessionStore,
+    Action, Changes, Error, ErrorKind, Lifetimes, Load, Record, Remember, Result, Save, Saved,
+    SessionId, SessionStore,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -82,8 +82,11 @@ impl<'a> Context<'a> {
         lifetimes: Lifetimes,
         remember: Option<Duration>,
     ) -> Result<Saved> {
-        let created = None;
-        self.store().save(&Save { id, action, changes, lifetimes, remember, created })
+        let remember = match remember {
+            Some(limit) => Remember::To(Some(limit)),
+            None => Remember::Same(None),
+        };
+        self.store().save(&Save { remember, ..Save::new(id, action, changes, lifetimes) })
     }
 
     fn load(&self, id: &SessionId) -> Option<Record> {
@@ -362,10 +365,33 @@ pub(super) fn a_remembered_session_has_its_own_idle_limit(context: &Context<'_>)
     context.is_dead(&to);
 }
 
-pub(super) fn a_record_says_how_long_ago_it_was_saved(context: &Context<'_>) {
+pub(super) fn a_session_can_lose_its_own_idle_limit(context: &Context<'_>) {
+    let (day, changes) = (24 * HOUR, set(&[("a", "1")]));
+    let back = |id: &SessionId, action: Action<'_>| {
+        let save = Save::new(id, action, &changes, IDLE);
+        let saved = context.store().save(&Save { remember: Remember::To(None), ..save });
+        assert_eq!(saved.expect("the store works"), Saved::Stored);
+    };
+    for moves in [false, true] {
+        let id = context.id();
+        let saved = context.save_with(&id, Action::Create, &changes, IDLE, Some(day));
+        assert_eq!(saved.expect("the store works"), Saved::Stored);
+        let to = context.target(&id);
+        match moves {
+            true => back(&id, Action::Rotate { to: &to }),
+            false => back(&id, Action::Update),
+        }
+        let id = if moves { to } else { id };
+        assert_eq!(context.load(&id).map(|record| record.remember), Some(None));
+        context.pass(KEPT);
+        context.is_dead(&id);
+    }
+}
+
+pub(super) fn a_record_says_how_long_ago_it_was_renewed(context: &Context<'_>) {
     let id = context.create(&[("a", "1")]);
     let to = context.target(&id);
-    let age = |id: &SessionId| context.load(id).expect("it is live").saved_ago;
+    let age = |id: &SessionId| context.load(id).expect("it is live").renewed_ago;
     if !context.can().times {
         assert_eq!(age(&id), None);
         return;
@@ -382,7 +408,15 @@ pub(super) fn a_record_says_how_long_ago_it_was_saved(context: &Context<'_>) {
     is_about(&id, 20 * MINUTE);
     assert_eq!(context.update(&id, &[]), Saved::Stored);
     is_about(&id, Duration::ZERO);
-    context.pass(10 * MINUTE);
+    // One without the cookie: the record's life begins anew, the time does not.
+    context.pass(30 * MINUTE);
+    let (changes, lifetimes) = (set(&[("b", "2")]), IDLE);
+    let save = Save::new(&id, Action::Update, &changes, lifetimes);
+    let saved = context.store().save(&Save { renewed_ago: Some(30 * MINUTE), ..save });
+    assert_eq!(saved.expect("the store works"), Saved::Stored);
+    is_about(&id, 30 * MINUTE);
+    context.pass(40 * MINUTE);
+    is_about(&id, 70 * MINUTE);
     assert_eq!(context.save(&id, Action::Rotate { to: &to }, &[]), Saved::Stored);
     is_about(&to, Duration::ZERO);
 }
@@ -604,7 +638,7 @@ pub(super) fn operations_leave_the_idle_limit_as_it_is(context: &Context<'_>) {
     assert!(!store.set_if_absent(&load, "stays", "2").expect("it is live"));
     if context.can().times {
         let record = context.load(&id).expect("it is live");
-        assert!(record.saved_ago >= Some(50 * MINUTE), "{:?}", record.saved_ago);
+        assert!(record.renewed_ago >= Some(50 * MINUTE), "{:?}", record.renewed_ago);
     }
     context.pass(KEPT - 50 * MINUTE);
     context.is_dead(&id);
@@ -681,7 +715,7 @@ pub(super) fn slices_are_answered_in_order(context: &Context<'_>) {
     let changes: Vec<_> = (0..50).map(|turn| set(&[("turn", &turn.to_string())])).collect();
     let save = |turn: usize, action| {
         let (id, changes) = (&ids[turn], &changes[turn]);
-        Save { id, action, changes, lifetimes: IDLE, remember: None, created: None }
+        Save::new(id, action, changes, IDLE)
     };
     let even: Vec<_> = (0..50).step_by(2).map(|turn| save(turn, Action::Create)).collect();
     for saved in store.save_many(&even) {
@@ -711,14 +745,7 @@ pub(super) fn slices_are_answered_in_order(context: &Context<'_>) {
 pub(super) fn one_error_in_a_slice_concerns_no_other(context: &Context<'_>) {
     let (taken, first, last) = (context.create(&[("a", "1")]), context.id(), context.id());
     let changes = set(&[("b", "2")]);
-    let save = |id| Save {
-        id,
-        action: Action::Create,
-        changes: &changes,
-        lifetimes: IDLE,
-        remember: None,
-        created: None,
-    };
+    let save = |id| Save::new(id, Action::Create, &changes, IDLE);
     let saved = context.store().save_many(&[save(&first), save(&taken), save(&last)]);
     assert!(matches!(saved[..], [Ok(Saved::Stored), Err(_), Ok(Saved::Stored)]), "{saved:?}");
     context.holds(&taken, &[("a", "1")]);

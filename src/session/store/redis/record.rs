@@ -14,7 +14,8 @@ use crate::session::store::{Fields, Lifetimes, Record};
 
 /// What proves a record: version, owner's mark, time of creation. Only a creation, a move and a migration write it.
 pub(super) const PROOF: &[u8] = b"\0";
-/// When the session was last saved, and with which idle limit: `<ms since 1970>.<ms>`.
+/// When the idle limit last began anew together with the cookie, and with which limit the record was last saved:
+/// `<ms since 1970>.<ms>`.
 pub(super) const SAVED: &[u8] = b"\0s";
 /// The session's own idle limit, in milliseconds.
 pub(super) const REMEMBER: &[u8] = b"\0r";
@@ -158,7 +159,8 @@ pub(super) fn read(
                 let created = key.created(proof)?;
                 record.created = UNIX_EPOCH.checked_add(Duration::from_millis(created));
                 record.remember = remember.and_then(number).map(Duration::from_millis);
-                record.saved_ago = Some(age(saved, record.remember.unwrap_or(lifetimes.idle), now));
+                record.renewed_ago =
+                    Some(age(saved, record.remember.unwrap_or(lifetimes.idle), now));
                 !is_past_absolute(lifetimes, created, now)
             }
         },
@@ -185,7 +187,7 @@ pub(super) fn is_past_absolute(lifetimes: &Lifetimes, created: u64, now: SystemT
     lifetimes.absolute.is_some_and(|limit| end(limit) <= milliseconds_since_1970(now))
 }
 
-/// How long ago a session was saved. Where it was saved with another idle limit than it has, as it can be if it was
+/// How long ago the idle limit began anew. Where the record was saved with another idle limit than it has, as it can be if it was
 /// remembered at the same moment, its record ends too early or too late until it is saved anew, which it is once a tenth of the limit
 /// has passed.
 fn age(saved: Option<&[u8]>, idle: Duration, now: SystemTime) -> Duration {
@@ -206,10 +208,10 @@ fn age(saved: Option<&[u8]>, idle: Duration, now: SystemTime) -> Duration {
     }
 }
 
-/// The time and the idle limit of a save.
-pub(super) fn saved(now: u64, idle: Duration) -> SmallVec<[u8; 32]> {
+/// The time of the last renewal, and the idle limit of a save.
+pub(super) fn saved(renewed: u64, idle: Duration) -> SmallVec<[u8; 32]> {
     let mut text = SmallVec::new();
-    text.extend_from_slice(&base36(now));
+    text.extend_from_slice(&base36(renewed));
     text.push(b'.');
     text.extend_from_slice(&base36(milliseconds(idle)));
     text

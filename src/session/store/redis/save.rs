@@ -34,7 +34,7 @@ use super::{CREATE, EMPTY, GUARD, Layout, ROTATE, Settings, desync, foreign, new
 use crate::pipeline::operation::Round;
 use crate::redis::{RedisReply as Reply, Replies, Words};
 use crate::session::store::contract::id_taken;
-use crate::session::store::{Action, Changes, Fields, Lifetimes, Save, Saved};
+use crate::session::store::{Action, Changes, Fields, Lifetimes, Remember, Save, Saved};
 use crate::{Error, Result};
 
 /// Words in one HSET or HDEL. A script can pass on some thousands, and no more.
@@ -47,8 +47,10 @@ pub(super) struct SaveStep {
     lifetimes: Lifetimes,
     /// The idle limit that the record is to live by.
     idle: Duration,
-    /// The session's own one, where it changes.
-    remember: Option<Duration>,
+    /// The session's own one.
+    remember: Remember,
+    /// How long ago the limit began anew, where this save is not to count as that.
+    renewed_ago: Option<Duration>,
     /// When the session was created, in milliseconds since 1970, as far as is known.
     created: Option<u64>,
     values: Values,
@@ -114,8 +116,9 @@ impl SaveStep {
             key: Key::new(settings, settings.layout, save.id),
             what,
             lifetimes: save.lifetimes,
-            idle: save.remember.unwrap_or(save.lifetimes.idle),
+            idle: save.idle(),
             remember: save.remember,
+            renewed_ago: save.renewed_ago,
             created: save.created.map(record::milliseconds_since_1970),
             values: Values::default(),
             is_written: false,
@@ -165,7 +168,7 @@ impl SaveStep {
             && !cleared
             && set.is_empty()
             && removed.is_empty()
-            && self.remember.is_none()
+            && matches!(self.remember, Remember::Same(_))
     }
 
     fn has_proof(&self) -> bool {
@@ -191,9 +194,10 @@ impl SaveStep {
             first = first.with(PROOF).with(proof);
         }
         if self.has_proof() {
-            first = first.with(SAVED).with(&record::saved(now, self.idle));
+            let renewed = now.saturating_sub(self.renewed_ago.map_or(0, record::milliseconds));
+            first = first.with(SAVED).with(&record::saved(renewed, self.idle));
         }
-        if let (true, Some(own)) = (self.has_proof(), self.remember) {
+        if let (true, Remember::To(Some(own))) = (self.has_proof(), self.remember) {
             first = first.with(REMEMBER).with(&record::base36(record::milliseconds(own)));
         }
         match set.next() {
@@ -202,6 +206,9 @@ impl SaveStep {
             None => {}
         }
         calls.extend(set.map(|words| Call::new("HSET").and(words)));
+        if let (true, None, Remember::To(None)) = (self.has_proof(), proof, self.remember) {
+            calls.push(Call::new("HDEL").with(REMEMBER));
+        }
         calls.extend(self.values.removed.iter().map(|words| Call::new("HDEL").and(words)));
         calls
     }
@@ -426,16 +433,15 @@ impl SaveStep {
             return Ok(State::Removing);
         }
         let idle = own.next().and_then(Reply::bulk).and_then(record::number);
-        match idle.filter(|idle| *idle != record::milliseconds(self.idle)) {
-            // Somebody else has set it since this session was loaded.
-            Some(idle) => {
-                self.idle = Duration::from_millis(idle);
-                self.created = Some(created);
-                self.is_written = true;
-                Ok(State::Extending)
-            }
-            None => Ok(stored()),
+        let idle = idle.map_or(self.lifetimes.idle, Duration::from_millis);
+        if record::milliseconds(idle) == record::milliseconds(self.idle) {
+            return Ok(stored());
         }
+        // Somebody else has set it since this session was loaded, or taken it back.
+        self.idle = idle;
+        self.created = Some(created);
+        self.is_written = true;
+        Ok(State::Extending)
     }
 
     fn gone(&self) -> State {

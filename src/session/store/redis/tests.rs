@@ -8,7 +8,7 @@ use super::record::{PROOF, REMEMBER, SAVED};
 use super::*;
 use crate::pipeline::operation::{Answer, Progress, Round};
 use crate::redis::{RedisReply as Reply, Replies};
-use crate::session::store::{Changes, Fields};
+use crate::session::store::{Changes, Fields, Remember};
 
 const NOW: u64 = 1_760_000_000_000;
 const IDLE: Lifetimes = Lifetimes { idle: Duration::from_secs(300), absolute: None };
@@ -76,8 +76,7 @@ fn answer(operation: &mut dyn Operation, bytes: &[u8], replies: usize, now: u64)
 }
 
 fn save(id: &SessionId, action: Action<'_>, changes: &Changes) -> Steps<SaveStep> {
-    let (lifetimes, remember, created) = (IDLE, None, None);
-    let save = Save { id, action, changes, lifetimes, remember, created };
+    let save = Save::new(id, action, changes, IDLE);
     Steps::new([SaveStep::new(&settings(), &save)])
 }
 
@@ -152,11 +151,8 @@ fn what_is_sent() {
     assert_eq!(Sent::by(&mut both, NOW, true).names(), "HGETALL");
     assert_eq!(answer(&mut both, b"*0\r\n", 1, NOW), Progress::Done);
     // One more with something that may not be repeated is not repeated.
-    let saves = [Action::Destroy, Action::Update].map(|action| {
-        let (id, changes, lifetimes) = (&one, &none, IDLE);
-        let save = Save { id, action, changes, lifetimes, remember: None, created: None };
-        SaveStep::new(&settings(), &save)
-    });
+    let saves = [Action::Destroy, Action::Update]
+        .map(|action| SaveStep::new(&settings(), &Save::new(&one, action, &none, IDLE)));
     assert!(!Sent::by(&mut Steps::new(saves), NOW, false).repeatable);
 }
 
@@ -179,7 +175,7 @@ fn what_is_read_of_a_record() {
     let record = read(&["name", "Ada", "\0", &proof, "", "é", "\0s", &saved]).unwrap();
     assert!(record.fields.iter().eq([("", "é"), ("name", "Ada")]));
     assert_eq!(record.created, Some(at(NOW - 1000)));
-    for (name, fields, saved_ago, remember) in [
+    for (name, fields, renewed_ago, remember) in [
         ("saved", &["\0s", &saved][..], Some(half_a_second), None),
         ("old", &["\0s", &old], Some(Duration::from_millis(329_999)), None),
         // The clocks of two servers differ, or one was set back.
@@ -193,8 +189,8 @@ fn what_is_read_of_a_record() {
         ("a later field", &["\0x", "1"], Some(tenth), None),
     ] {
         let record = read(&[&["\0", proof.as_str()], fields].concat());
-        let seen = record.as_ref().and_then(|record| record.saved_ago);
-        assert_eq!(seen, saved_ago, "{name}");
+        let seen = record.as_ref().and_then(|record| record.renewed_ago);
+        assert_eq!(seen, renewed_ago, "{name}");
         assert_eq!(record.and_then(|record| record.remember), remember, "{name}");
     }
     assert!(read(&["name", "Ada", "\0s", &saved]).is_none(), "without a proof it is none");
@@ -495,8 +491,10 @@ enum Act {
     /// What a read does once a tenth of the lifetime has passed.
     Refresh,
     Clear,
-    /// Sets an idle limit of the session's own.
-    Remember(Duration),
+    /// Sets an idle limit of the session's own, or takes it back.
+    Remember(Option<Duration>),
+    /// A change before a tenth of the lifetime has passed.
+    UpdateEarly(&'static str),
     Destroy,
     Rotate,
     /// Time passes, more than the plugin's idle limit and less than a month.
@@ -505,13 +503,15 @@ enum Act {
     Evict,
 }
 
-const ACTS: [Act; 10] = [
+const ACTS: [Act; 12] = [
     Act::Update("a"),
     Act::Update("b"),
     Act::Refresh,
     Act::Clear,
-    Act::Remember(MONTH),
-    Act::Remember(SHORT),
+    Act::UpdateEarly("c"),
+    Act::Remember(Some(MONTH)),
+    Act::Remember(Some(SHORT)),
+    Act::Remember(None),
     Act::Destroy,
     Act::Rotate,
     Act::Pass,
@@ -586,17 +586,18 @@ impl World {
         assert_eq!(answer(&mut create, &replies, sent.replies, NOW), Progress::Done);
         let actors = acts.iter().map(|act| {
             let (mut changes, mut action, mut remember) =
-                (Changes::default(), Action::Update, None);
+                (Changes::default(), Action::Update, Remember::Same(None));
             match act {
-                Act::Update(key) => changes = set(&[(key, "1")]),
+                Act::Update(key) | Act::UpdateEarly(key) => changes = set(&[(key, "1")]),
                 Act::Clear => changes.cleared = true,
-                Act::Remember(own) => remember = Some(*own),
+                Act::Remember(own) => remember = Remember::To(*own),
                 Act::Destroy => action = Action::Destroy,
                 Act::Rotate => action = Action::Rotate { to: &to },
                 Act::Refresh | Act::Pass | Act::Evict => {}
             }
-            let (id, lifetimes, created) = (&from, IDLE, None);
-            let save = Save { id, action, changes: &changes, lifetimes, remember, created };
+            let renewed_ago = matches!(act, Act::UpdateEarly(_)).then(|| Duration::from_secs(20));
+            let save = Save::new(&from, action, &changes, IDLE);
+            let save = Save { remember, renewed_ago, ..save };
             let steps = Steps::new([SaveStep::new(&settings, &save)]);
             Actor { act: *act, steps, saved: None, sent_again: false, failed: false, over: false }
         });
@@ -725,7 +726,7 @@ impl World {
             let kept = (idle + idle / 10).as_millis() as u64;
             let passed = self.history.matches("; Pass").count() as u64 * 2 * KEPT;
             let right = left <= kept && left >= kept.saturating_sub(passed);
-            let healed = record.saved_ago >= Some(idle / 10);
+            let healed = record.renewed_ago >= Some(idle / 10);
             assert!(right || healed && self.faults > 0, "{history}: {left} ms are left");
         }
     }
@@ -739,9 +740,9 @@ fn carried_out(truth: &mut Option<Truth>, act: Act, key: &[u8]) -> Saved {
         return if moved || act == Act::Destroy { Saved::Stored } else { Saved::Gone };
     };
     match act {
-        Act::Update(name) => session.fields.insert(name, "1"),
+        Act::Update(name) | Act::UpdateEarly(name) => session.fields.insert(name, "1"),
         Act::Clear => session.fields.clear(),
-        Act::Remember(own) => session.remember = Some(own),
+        Act::Remember(own) => session.remember = own,
         Act::Rotate => session.key = Key::new(&settings(), Layout::Default, &id("B")).name,
         Act::Destroy => *truth = None,
         Act::Refresh | Act::Pass | Act::Evict => {}

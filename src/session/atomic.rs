@@ -1,0 +1,127 @@
+//! What a session does in the store at once.
+
+use super::saving::{At, unsaved};
+use super::store::memory::integer;
+use super::store::{Load, gone, not_a_number};
+use super::view::{Failure, Session, Stage};
+use crate::redis::copy;
+use crate::{ErrorKind, Result};
+
+/// What acts in the store at once.
+impl Session {
+    /// Saves now what has changed so far, instead of when the handler has returned.
+    ///
+    /// Kind [`Gone`](ErrorKind::Gone): the session was destroyed, renewed or expired since this request
+    /// loaded it, and nothing was written.
+    ///
+    /// After an error of another kind the changes are lost. Whatever this request then does at once in the
+    /// store is the same error, and so is its answer: none of it is acknowledged.
+    ///
+    /// Once it has committed a [new id](Session::regenerate), the answer carries that id, also where it becomes
+    /// an error or the handler panics: the old one is dead.
+    pub fn commit(&mut self) -> Result<()> {
+        match self.failure.take() {
+            Some(Failure::Refused(error)) => {
+                self.failure = Some(Failure::Unsaved(copy(&error)));
+                return Err(error);
+            }
+            Some(Failure::Unsaved(why)) => {
+                let error = unsaved(&why);
+                self.failure = Some(Failure::Unsaved(why));
+                return Err(error);
+            }
+            None => {}
+        }
+        let context = self.context.clone();
+        for pending in self.pending(At::Commit)? {
+            let saved = context.store.save(&pending.save());
+            if let Err(error) = self.settle(pending, saved) {
+                self.failure = Some(Failure::Unsaved(copy(&error)));
+                return Err(error);
+            }
+        }
+        match self.stage {
+            Stage::Gone(_) => Err(gone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds to a number in the store and returns the sum; a missing key counts as 0. Changes made so far
+    /// are saved first.
+    pub fn incr(&mut self, key: &str, by: i64) -> Result<i64> {
+        self.used.set(true);
+        self.check(key, &i64::MIN.to_string())?;
+        let context = self.context.clone();
+        if !self.is_stored()? {
+            // Nobody else knows a session that is not stored yet.
+            let held = self.fields.get(key).map_or(Some(0), integer);
+            let sum = held.and_then(|held| held.checked_add(by));
+            let sum = sum.ok_or_else(|| not_a_number(key))?;
+            self.try_set(key, sum)?;
+            return self.commit().map(|()| sum);
+        }
+        let sum = self.at_once(|load| context.store.increment(load, key, by))?;
+        self.fields.insert(key, &sum.to_string());
+        Ok(sum)
+    }
+
+    /// Takes a value out of the store: of several requests that take it at the same time exactly one gets
+    /// it. Changes made so far are saved first.
+    pub fn take(&mut self, key: &str) -> Result<Option<String>> {
+        self.used.set(true);
+        if !self.is_stored()? {
+            return Ok(self.remove(key));
+        }
+        let context = self.context.clone();
+        let mut taken = self.at_once(|load| context.store.take(load, &[key]))?;
+        self.fields.remove(key);
+        self.detach_if_emptied();
+        Ok(taken.pop().flatten())
+    }
+
+    /// Sets a value unless the store has one, and says whether it did: of several requests that try at
+    /// the same time exactly one does. Changes made so far are saved first. Where another request was
+    /// first, this one's view does not have its value.
+    pub fn set_if_absent(&mut self, key: &str, value: impl ToString) -> Result<bool> {
+        self.used.set(true);
+        let value = value.to_string();
+        self.check(key, &value)?;
+        let context = self.context.clone();
+        if !self.is_stored()? {
+            let absent = !self.fields.contains_key(key);
+            if absent {
+                self.try_set(key, value)?;
+            }
+            return self.commit().map(|()| absent);
+        }
+        let set = self.at_once(|load| context.store.set_if_absent(load, key, &value))?;
+        if set {
+            self.fields.insert(key, &value);
+        }
+        Ok(set)
+    }
+
+    /// Whether the store has the session, once it has the changes made so far: these may have emptied it.
+    fn is_stored(&mut self) -> Result<bool> {
+        if self.id().is_some() {
+            self.commit()?;
+        }
+        Ok(self.id().is_some())
+    }
+
+    pub(super) fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
+        self.commit()?;
+        let id = self.id().ok_or_else(gone)?;
+        let done = act(&Load { id, lifetimes: self.lifetimes() });
+        if let Err(error) = &done {
+            match error.kind() {
+                ErrorKind::Gone => self.lost(),
+                // The caller's own mistake: a value that is no number.
+                ErrorKind::Session => {}
+                _ => self.unheard = Some(copy(error)),
+            }
+            self.context.emit_error(error);
+        }
+        done
+    }
+}
