@@ -8,8 +8,8 @@ use std::sync::Arc;
 use regex::Regex;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-use super::cell::Piece;
 use super::path::ENCODED_SLASH;
+use super::segment::Token;
 use crate::{Error, ErrorKind, Result};
 
 type Convert = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -132,13 +132,13 @@ impl Filter {
         matches!(self.0, Kind::Path | Kind::Regex { spans: true, .. })
     }
 
-    pub(super) fn piece(&self) -> Piece {
+    pub(super) fn token(&self) -> Token {
         match &self.0 {
-            Kind::Segment => Piece::Any,
-            Kind::Int => Piece::Int,
-            Kind::Float => Piece::Float,
-            Kind::Path => Piece::Path,
-            Kind::Regex { pattern, .. } => Piece::Regex(pattern.clone()),
+            Kind::Segment => Token::Any,
+            Kind::Int => Token::Int,
+            Kind::Float => Token::Float,
+            Kind::Path => Token::Path,
+            Kind::Regex { pattern, .. } => Token::Regex(pattern.clone()),
         }
     }
 
@@ -174,7 +174,7 @@ impl Filter {
 
     /// The text of the path for a value.
     pub(super) fn text_for(&self, value: &str) -> Option<String> {
-        let fits = match &self.0 {
+        let accepts = match &self.0 {
             Kind::Segment => !value.is_empty() && !value.contains('/'),
             Kind::Path => !value.is_empty(),
             Kind::Int => is_int(value),
@@ -187,7 +187,7 @@ impl Filter {
                 return whole.is_match(&text).then_some(text);
             }
         };
-        fits.then(|| value.to_owned())
+        accepts.then(|| value.to_owned())
     }
 }
 

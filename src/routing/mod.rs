@@ -8,12 +8,12 @@
 //! as long among a thousand as among ten. A regex only runs for a wildcard that has one.
 
 mod captures;
-mod cell;
 mod filter;
 mod grammar;
 mod hash;
 mod path;
 mod rule;
+mod segment;
 mod tree;
 
 use std::collections::HashMap;

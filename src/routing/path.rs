@@ -23,21 +23,21 @@ pub(super) fn decoded_path(raw: &str) -> Option<Cow<'_, str>> {
         return None;
     }
     let mut decoded = String::with_capacity(raw.len());
-    for (number, piece) in split_encoded_slashes(raw).enumerate() {
+    for (number, token) in split_encoded_slashes(raw).enumerate() {
         if number > 0 {
             decoded.push(ENCODED_SLASH);
         }
-        let piece = percent_decode_str(piece).decode_utf8().ok()?;
-        if piece.contains(ENCODED_SLASH) {
+        let token = percent_decode_str(token).decode_utf8().ok()?;
+        if token.contains(ENCODED_SLASH) {
             return None;
         }
-        decoded.push_str(&piece);
+        decoded.push_str(&token);
     }
     Some(Cow::Owned(decoded))
 }
 
 fn split_encoded_slashes(raw: &str) -> impl Iterator<Item = &str> {
-    raw.split("%2F").flat_map(|piece| piece.split("%2f"))
+    raw.split("%2F").flat_map(|token| token.split("%2f"))
 }
 
 /// The first segment, and what comes behind its slash.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::captures::Captures;
-use super::cell::{Cell, Piece};
 use super::filter::{Filter, Filters};
 use super::grammar::{self, Part};
 use super::path::{decoded_path, split, split_before};
+use super::segment::{SegmentPattern, Token};
 use crate::{Error, ErrorKind, Result};
 
 /// What a path may hold as it is: RFC 3986 section 3.3, pchar without `%`, and the slash.
@@ -65,10 +65,10 @@ pub(super) enum Shape {
 pub(super) enum Step {
     /// A segment that is this text.
     Text(String),
-    /// A segment that the cell takes.
-    Segment(Cell),
-    /// All segments but the last `after`, which the cell takes.
-    Span { cell: Cell, after: usize },
+    /// A segment that the pattern takes.
+    Segment(SegmentPattern),
+    /// All segments but the last `after`, which the pattern takes.
+    Span { pattern: SegmentPattern, after: usize },
 }
 
 impl Prefix {
@@ -178,14 +178,14 @@ impl Rule {
                     let (head, below) = split(rest?);
                     (head == text).then_some(below)?
                 }
-                Step::Segment(cell) => {
+                Step::Segment(pattern) => {
                     let (head, below) = split(rest?);
-                    cell.take(head, &mut receive)?;
+                    pattern.take(head, &mut receive)?;
                     below
                 }
-                Step::Span { cell, after } => {
+                Step::Span { pattern, after } => {
                     let (head, below) = split_before(rest?, *after)?;
-                    cell.take(head, &mut receive)?;
+                    pattern.take(head, &mut receive)?;
                     below
                 }
             };
@@ -277,10 +277,10 @@ fn shape(parts: &[Part]) -> Result<Shape, regex::Error> {
         Ok(match (segment.as_slice(), after) {
             ([], _) => Step::Text(String::new()),
             ([Part::Text(text)], _) => Step::Text(text.clone()),
-            (cell, Some(after)) if Some(at) == first => {
-                Step::Span { cell: self::cell(cell)?, after }
+            (pattern, Some(after)) if Some(at) == first => {
+                Step::Span { pattern: self::pattern(pattern)?, after }
             }
-            (cell, _) => Step::Segment(self::cell(cell)?),
+            (pattern, _) => Step::Segment(self::pattern(pattern)?),
         })
     };
     Ok(Shape::Steps(segments.into_iter().enumerate().map(step).collect::<Result<_, _>>()?))
@@ -330,14 +330,14 @@ fn linked(all: impl Iterator<Item = Part>) -> Vec<Part> {
     parts
 }
 
-fn cell(parts: &[Part]) -> Result<Cell, regex::Error> {
-    let piece = |part: &Part| match part {
-        Part::Text(text) => Piece::Text(text.clone()),
-        Part::Wildcard { filter, .. } => filter.piece(),
+fn pattern(parts: &[Part]) -> Result<SegmentPattern, regex::Error> {
+    let token = |part: &Part| match part {
+        Part::Text(text) => Token::Text(text.clone()),
+        Part::Wildcard { filter, .. } => filter.token(),
     };
     let filters = parts.iter().filter_map(|part| match part {
         Part::Text(_) => None,
         Part::Wildcard { filter, .. } => Some(filter),
     });
-    Cell::new(parts.iter().map(piece).collect(), &filters.collect::<Vec<_>>())
+    SegmentPattern::new(parts.iter().map(token).collect(), &filters.collect::<Vec<_>>())
 }

@@ -1,15 +1,15 @@
 //! The index of dynamic rules: a tree of their steps.
 //!
 //! A search visits a node once at most, since the way to it says where in the path it starts. It looks
-//! texts up by hash, and so it does with cells that start or end with a text; only cells that do neither
+//! texts up by hash, and so it does with patterns that start or end with a text; only patterns that do neither
 //! are tried one by one, and rules share those that are the same.
 
 use smallvec::SmallVec;
 
-use super::cell::Cell;
 use super::hash::RuleMap;
 use super::path::{split, split_before};
 use super::rule::Step;
+use super::segment::SegmentPattern;
 
 /// Numbers of rules: few, however many there are.
 pub(super) type Numbers = SmallVec<[usize; 4]>;
@@ -20,22 +20,22 @@ pub(super) struct Node {
     /// Rules that end here.
     ends: Vec<usize>,
     texts: RuleMap<Node>,
-    cells: Cells,
-    /// Cells that span segments, by the number of segments after them.
-    spans: Vec<(usize, Cells)>,
+    patterns: Patterns,
+    /// Patterns that span segments, by the number of segments after them.
+    spans: Vec<(usize, Patterns)>,
 }
 
 #[derive(Default)]
-struct Cells {
+struct Patterns {
     starting: Keyed,
     ending: Keyed,
-    others: Vec<(Cell, Node)>,
+    others: Vec<(SegmentPattern, Node)>,
 }
 
-/// Cells by the text that what they take starts or ends with.
+/// Patterns by the text that what they take starts or ends with.
 #[derive(Default)]
 struct Keyed {
-    cells: RuleMap<Vec<(Cell, Node)>>,
+    patterns: RuleMap<Vec<(SegmentPattern, Node)>>,
     /// How long these texts are, each length once.
     lengths: Vec<usize>,
 }
@@ -46,16 +46,16 @@ impl Node {
         let Some((step, below)) = steps.split_first() else { return self.ends.push(number) };
         let node = match step {
             Step::Text(text) => self.texts.entry(text.clone()).or_default(),
-            Step::Segment(cell) => self.cells.below(cell),
-            Step::Span { cell, after } => self.spans(*after).below(cell),
+            Step::Segment(pattern) => self.patterns.below(pattern),
+            Step::Span { pattern, after } => self.spans(*after).below(pattern),
         };
         node.insert(below, number);
     }
 
-    fn spans(&mut self, after: usize) -> &mut Cells {
+    fn spans(&mut self, after: usize) -> &mut Patterns {
         let known = self.spans.iter().position(|(known, _)| *known == after);
         let place = known.unwrap_or_else(|| {
-            self.spans.push((after, Cells::default()));
+            self.spans.push((after, Patterns::default()));
             self.spans.len() - 1
         });
         &mut self.spans[place].1
@@ -69,34 +69,34 @@ impl Node {
         if let Some(node) = self.texts.get(segment) {
             node.search(below, found);
         }
-        self.cells.search(segment, below, found);
-        for (after, cells) in &self.spans {
+        self.patterns.search(segment, below, found);
+        for (after, patterns) in &self.spans {
             if let Some((span, below)) = split_before(rest, *after) {
-                cells.search(span, below, found);
+                patterns.search(span, below, found);
             }
         }
     }
 }
 
-impl Cells {
-    fn below(&mut self, cell: &Cell) -> &mut Node {
-        let cells = match (cell.first_text(), cell.last_text()) {
+impl Patterns {
+    fn below(&mut self, pattern: &SegmentPattern) -> &mut Node {
+        let patterns = match (pattern.first_text(), pattern.last_text()) {
             (Some(text), _) => self.starting.with(text),
             (None, Some(text)) => self.ending.with(text),
             (None, None) => &mut self.others,
         };
-        let known = cells.iter().position(|(known, _)| known == cell);
+        let known = patterns.iter().position(|(known, _)| known == pattern);
         let place = known.unwrap_or_else(|| {
-            cells.push((cell.clone(), Node::default()));
-            cells.len() - 1
+            patterns.push((pattern.clone(), Node::default()));
+            patterns.len() - 1
         });
-        &mut cells[place].1
+        &mut patterns[place].1
     }
 
     fn search(&self, text: &str, below: Option<&str>, found: &mut Numbers) {
-        let mut search = |cells: &[(Cell, Node)]| {
-            for (cell, node) in cells {
-                if cell.fits(text) {
+        let mut search = |patterns: &[(SegmentPattern, Node)]| {
+            for (pattern, node) in patterns {
+                if pattern.accepts(text) {
                     node.search(below, found);
                 }
             }
@@ -113,14 +113,14 @@ impl Cells {
 }
 
 impl Keyed {
-    fn with(&mut self, text: &str) -> &mut Vec<(Cell, Node)> {
+    fn with(&mut self, text: &str) -> &mut Vec<(SegmentPattern, Node)> {
         if !self.lengths.contains(&text.len()) {
             self.lengths.push(text.len());
         }
-        self.cells.entry(text.to_owned()).or_default()
+        self.patterns.entry(text.to_owned()).or_default()
     }
 
-    fn get(&self, text: Option<&str>) -> &[(Cell, Node)] {
-        text.and_then(|text| self.cells.get(text)).map_or(&[], Vec::as_slice)
+    fn get(&self, text: Option<&str>) -> &[(SegmentPattern, Node)] {
+        text.and_then(|text| self.patterns.get(text)).map_or(&[], Vec::as_slice)
     }
 }

@@ -1,9 +1,9 @@
-//! The index: how many cells a search has to try, however many rules there are.
+//! The index: how many patterns a search has to try, however many rules there are.
 
-use super::super::cell::TRIED;
+use super::super::segment::TRIED;
 use super::*;
 
-/// How many cells are tried among a thousand rules of this form, for a path that one of them matches.
+/// How many patterns are tried among a thousand rules of this form, for a path that one of them matches.
 fn tried(form: &str, path: &str) -> usize {
     let rules: Vec<String> = (0..1000).map(|n| form.replace('#', &n.to_string())).collect();
     let rules: Vec<_> = rules.iter().map(|text| ("GET", text.as_str())).collect();

@@ -1,22 +1,23 @@
-//! Cells: what a rule has between two slashes, and how a text is taken apart by one.
+//! Segment patterns: what a rule has between two slashes where that is not one fixed text, and how a text is taken apart
+//! by one.
 //!
-//! A wildcard that takes slashes makes its cell *span* segments: then everything from the first such
-//! wildcard's segment to the last one's is one cell.
+//! A wildcard that takes slashes makes its pattern *span* segments: then everything from the first such wildcard's segment
+//! to the last one's is one pattern.
 
 use regex::Regex;
 
 use super::filter::Filter;
 
-/// A cell with at least one wildcard. Cells with the same pieces take the same texts.
+/// A pattern with at least one wildcard. Patterns with the same tokens take the same texts.
 #[derive(Clone, Debug)]
-pub(super) struct Cell {
-    pieces: Vec<Piece>,
+pub(super) struct SegmentPattern {
+    tokens: Vec<Token>,
     how: How,
 }
 
-/// A part of a cell. Texts and wildcards need not alternate.
+/// A part of a pattern. Texts and wildcards need not alternate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(super) enum Token {
     Text(String),
     /// `[^/]+`
     Any,
@@ -29,16 +30,16 @@ pub(super) enum Piece {
     Regex(String),
 }
 
-/// How a cell is matched: the first of these that can.
+/// How a pattern is matched: the first of these that can.
 #[derive(Clone, Debug)]
 enum How {
-    /// The only piece is a wildcard.
+    /// The only token is a wildcard.
     Alone,
     /// One wildcard between texts, or several that take anything.
     FromTheEnd,
     /// Wildcards of several kinds.
     Table,
-    /// A regex is the only piece.
+    /// A regex is the only token.
     Whole(Regex),
     /// A regex among others; the groups of its wildcards.
     Groups(Regex, Vec<usize>),
@@ -46,48 +47,51 @@ enum How {
 
 #[cfg(test)]
 thread_local! {
-    /// How many cells this thread has tried.
+    /// How many patterns this thread has tried.
     pub(super) static TRIED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-impl PartialEq for Cell {
-    fn eq(&self, other: &Cell) -> bool {
-        self.pieces == other.pieces
+impl PartialEq for SegmentPattern {
+    fn eq(&self, other: &SegmentPattern) -> bool {
+        self.tokens == other.tokens
     }
 }
 
-impl Cell {
-    /// The cell of these pieces; `filters` are those of its wildcards, in order.
-    pub(super) fn new(pieces: Vec<Piece>, filters: &[&Filter]) -> Result<Cell, regex::Error> {
-        let wildcards = || pieces.iter().filter(|piece| !matches!(piece, Piece::Text(_)));
-        let alone = pieces.len() == 1;
-        let how = if wildcards().any(|piece| matches!(piece, Piece::Regex(_))) {
+impl SegmentPattern {
+    /// The pattern of these tokens; `filters` are those of its wildcards, in order.
+    pub(super) fn new(
+        tokens: Vec<Token>,
+        filters: &[&Filter],
+    ) -> Result<SegmentPattern, regex::Error> {
+        let wildcards = || tokens.iter().filter(|token| !matches!(token, Token::Text(_)));
+        let alone = tokens.len() == 1;
+        let how = if wildcards().any(|token| matches!(token, Token::Regex(_))) {
             match filters.first().and_then(|filter| filter.whole()) {
                 Some(whole) if alone => How::Whole(whole.clone()),
-                _ => groups(&pieces)?,
+                _ => groups(&tokens)?,
             }
         } else if alone {
             How::Alone
-        } else if wildcards().count() == 1 || wildcards().all(|piece| *piece == Piece::Any) {
+        } else if wildcards().count() == 1 || wildcards().all(|token| *token == Token::Any) {
             How::FromTheEnd
         } else {
             How::Table
         };
-        Ok(Cell { pieces, how })
+        Ok(SegmentPattern { tokens, how })
     }
 
-    /// The text that everything this cell takes starts with.
+    /// The text that everything this pattern takes starts with.
     pub(super) fn first_text(&self) -> Option<&str> {
-        self.pieces.first().and_then(Piece::text)
+        self.tokens.first().and_then(Token::text)
     }
 
-    /// The text that everything this cell takes ends with.
+    /// The text that everything this pattern takes ends with.
     pub(super) fn last_text(&self) -> Option<&str> {
-        self.pieces.last().and_then(Piece::text)
+        self.tokens.last().and_then(Token::text)
     }
 
-    /// Whether the cell takes the text.
-    pub(super) fn fits(&self, text: &str) -> bool {
+    /// Whether the pattern takes the text.
+    pub(super) fn accepts(&self, text: &str) -> bool {
         #[cfg(test)]
         TRIED.set(TRIED.get() + 1);
         match &self.how {
@@ -97,18 +101,18 @@ impl Cell {
     }
 
     /// Hands over what each wildcard takes of the text, in order, as Bottle's regex would divide it. `None`
-    /// where the cell does not take the text, or the receiver refuses. The time is linear in the text.
+    /// where the pattern does not take the text, or the receiver refuses. The time is linear in the text.
     pub(super) fn take<'a>(
         &self,
         text: &'a str,
         mut receive: impl FnMut(&'a str) -> Option<()>,
     ) -> Option<()> {
         match &self.how {
-            How::Alone => self.pieces[0].takes(text).then(|| receive(text))?,
+            How::Alone => self.tokens[0].takes(text).then(|| receive(text))?,
             How::FromTheEnd => {
-                from_the_end(&self.pieces, text)?.into_iter().rev().try_for_each(receive)
+                from_the_end(&self.tokens, text)?.into_iter().rev().try_for_each(receive)
             }
-            How::Table => by_table(&self.pieces, text, receive),
+            How::Table => by_table(&self.tokens, text, receive),
             How::Whole(regex) => regex.is_match(text).then(|| receive(text))?,
             How::Groups(regex, groups) => {
                 let found = regex.captures(text)?;
@@ -118,38 +122,38 @@ impl Cell {
     }
 }
 
-impl Piece {
+impl Token {
     fn text(&self) -> Option<&str> {
         match self {
-            Piece::Text(text) => Some(text),
+            Token::Text(text) => Some(text),
             _ => None,
         }
     }
 
     fn pattern(&self) -> String {
         match self {
-            Piece::Text(text) => regex::escape(text),
-            Piece::Any => "[^/]+".to_owned(),
-            Piece::Int => "-?[0-9]+".to_owned(),
-            Piece::Float => "-?[0-9.]+".to_owned(),
-            Piece::Path => "(?s:.+?)".to_owned(),
-            Piece::Regex(pattern) => pattern.clone(),
+            Token::Text(text) => regex::escape(text),
+            Token::Any => "[^/]+".to_owned(),
+            Token::Int => "-?[0-9]+".to_owned(),
+            Token::Float => "-?[0-9.]+".to_owned(),
+            Token::Path => "(?s:.+?)".to_owned(),
+            Token::Regex(pattern) => pattern.clone(),
         }
     }
 
     /// Whether the wildcard repeats over this byte.
     fn repeats(&self, byte: u8) -> bool {
         match self {
-            Piece::Any => byte != b'/',
-            Piece::Int => byte.is_ascii_digit(),
-            Piece::Float => byte.is_ascii_digit() || byte == b'.',
-            Piece::Path => true,
-            Piece::Text(_) | Piece::Regex(_) => false,
+            Token::Any => byte != b'/',
+            Token::Int => byte.is_ascii_digit(),
+            Token::Float => byte.is_ascii_digit() || byte == b'.',
+            Token::Path => true,
+            Token::Text(_) | Token::Regex(_) => false,
         }
     }
 
     fn signed(&self) -> bool {
-        matches!(self, Piece::Int | Piece::Float)
+        matches!(self, Token::Int | Token::Float)
     }
 
     /// Whether the wildcard takes the whole text, which has no slash unless it is a `path`'s.
@@ -162,15 +166,15 @@ impl Piece {
     }
 }
 
-fn groups(pieces: &[Piece]) -> Result<How, regex::Error> {
+fn groups(tokens: &[Token]) -> Result<How, regex::Error> {
     let name = |number: usize| format!("wildcard{number}_");
     let mut pattern = String::from(r"\A");
     let mut count = 0;
-    for piece in pieces {
-        if piece.text().is_some() {
-            pattern.push_str(&piece.pattern());
+    for token in tokens {
+        if token.text().is_some() {
+            pattern.push_str(&token.pattern());
         } else {
-            pattern.push_str(&format!("(?P<{}>{})", name(count), piece.pattern()));
+            pattern.push_str(&format!("(?P<{}>{})", name(count), token.pattern()));
             count += 1;
         }
     }
@@ -184,21 +188,21 @@ fn groups(pieces: &[Piece]) -> Result<How, regex::Error> {
 
 /// What the wildcards take, the last one first: each text at its last possible place makes the wildcards
 /// before it as long as they can be, which is what greedy wildcards do.
-fn from_the_end<'a>(pieces: &[Piece], text: &'a str) -> Option<Vec<&'a str>> {
-    let mut found = Vec::with_capacity(pieces.len());
+fn from_the_end<'a>(tokens: &[Token], text: &'a str) -> Option<Vec<&'a str>> {
+    let mut found = Vec::with_capacity(tokens.len());
     let mut rest = text;
-    for at in (0..pieces.len()).rev() {
-        if let Piece::Text(text) = &pieces[at] {
+    for at in (0..tokens.len()).rev() {
+        if let Token::Text(text) = &tokens[at] {
             rest = rest.strip_suffix(text.as_str())?;
             continue;
         }
-        let start = match at.checked_sub(1).map(|before| &pieces[before]) {
+        let start = match at.checked_sub(1).map(|before| &tokens[before]) {
             None => 0,
-            // The first text is where the cell starts.
-            Some(Piece::Text(first)) if at == 1 => {
+            // The first text is where the pattern starts.
+            Some(Token::Text(first)) if at == 1 => {
                 rest.strip_prefix(first.as_str()).map(|_| first.len())?
             }
-            Some(Piece::Text(before)) => {
+            Some(Token::Text(before)) => {
                 let last = rest.char_indices().next_back()?.0;
                 rest[..last].rfind(before.as_str())? + before.len()
             }
@@ -206,7 +210,7 @@ fn from_the_end<'a>(pieces: &[Piece], text: &'a str) -> Option<Vec<&'a str>> {
             Some(_) => rest.char_indices().next_back()?.0,
         };
         let value = &rest[start..];
-        if !pieces[at].takes(value) {
+        if !tokens[at].takes(value) {
             return None;
         }
         found.push(value);
@@ -216,19 +220,19 @@ fn from_the_end<'a>(pieces: &[Piece], text: &'a str) -> Option<Vec<&'a str>> {
 }
 
 /// Backtracking would take time exponential in the wildcards; this notes, from the end, from which places
-/// each piece and those behind it can take the rest, and then reads the division off in one go.
+/// each token and those behind it can take the rest, and then reads the division off in one go.
 fn by_table<'a>(
-    pieces: &[Piece],
+    tokens: &[Token],
     text: &'a str,
     mut receive: impl FnMut(&'a str) -> Option<()>,
 ) -> Option<()> {
     let bytes = text.as_bytes();
     let width = bytes.len() + 1;
-    let mut table = vec![false; (pieces.len() + 1) * width];
+    let mut table = vec![false; (tokens.len() + 1) * width];
     *table.last_mut()? = true;
-    for (at, piece) in pieces.iter().enumerate().rev() {
+    for (at, token) in tokens.iter().enumerate().rev() {
         let (here, behind) = table[at * width..].split_at_mut(width);
-        if let Piece::Text(text) = piece {
+        if let Token::Text(text) = token {
             for place in 0..=bytes.len() {
                 here[place] =
                     bytes[place..].starts_with(text.as_bytes()) && behind[place + text.len()];
@@ -238,8 +242,8 @@ fn by_table<'a>(
         let mut repeated = false;
         for place in (0..bytes.len()).rev() {
             let unsigned = repeated;
-            repeated = piece.repeats(bytes[place]) && (behind[place + 1] || repeated);
-            let signed = piece.signed() && bytes[place] == b'-' && unsigned;
+            repeated = token.repeats(bytes[place]) && (behind[place + 1] || repeated);
+            let signed = token.signed() && bytes[place] == b'-' && unsigned;
             here[place] = (repeated || signed) && text.is_char_boundary(place);
         }
     }
@@ -247,18 +251,18 @@ fn by_table<'a>(
         return None;
     }
     let mut start = 0;
-    for (at, piece) in pieces.iter().enumerate() {
-        if let Piece::Text(text) = piece {
+    for (at, token) in tokens.iter().enumerate() {
+        if let Token::Text(text) = token {
             start += text.len();
             continue;
         }
-        let sign = usize::from(piece.signed() && bytes[start] == b'-');
+        let sign = usize::from(token.signed() && bytes[start] == b'-');
         let repeated =
-            bytes[start + sign..].iter().take_while(|byte| piece.repeats(**byte)).count();
+            bytes[start + sign..].iter().take_while(|byte| token.repeats(**byte)).count();
         let mut ends = start + sign + 1..=start + sign + repeated;
         let goes_on = |end: &usize| table[(at + 1) * width + *end];
-        let end = match piece {
-            Piece::Path => ends.find(goes_on)?,
+        let end = match token {
+            Token::Path => ends.find(goes_on)?,
             _ => ends.rfind(goes_on)?,
         };
         receive(&text[start..end])?;
