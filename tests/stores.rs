@@ -1,10 +1,14 @@
 //! Every store keeps the contract.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use bottle_session::testing::store_contract::{Capabilities, StoreUnderTest};
-use bottle_session::{Layout, MemoryStore, RedisPool, RedisStore, SessionStore, store_contract};
+use bottle_session::testing::store_contract::{Capabilities, StoreUnderTest, check_clause};
+use bottle_session::{
+    Layout, Load, MemoryStore, Record, RedisPool, RedisStore, Result, Save, Saved, SessionStore,
+    store_contract,
+};
 
 use crate::support::redis_server::RedisServer;
 
@@ -32,6 +36,55 @@ impl StoreUnderTest for Memory {
 }
 
 store_contract!(memory, Memory::new());
+
+/// A store that takes what any parser takes for a number.
+struct Lenient(Memory);
+
+impl SessionStore for Lenient {
+    fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
+        self.0.store.load(load)
+    }
+    fn save(&self, save: &Save<'_>) -> Result<Saved> {
+        self.0.store.save(save)
+    }
+    fn increment(&self, load: &Load<'_>, key: &str, by: i64) -> Result<i64> {
+        let held = self.0.store.load(load)?.and_then(|record| record.fields.get(key)?.parse().ok());
+        match held {
+            Some(held) => Ok(by + i64::saturating_sub(held, 1)),
+            None => self.0.store.increment(load, key, by),
+        }
+    }
+    fn take(&self, load: &Load<'_>, keys: &[&str]) -> Result<Vec<Option<String>>> {
+        self.0.store.take(load, keys)
+    }
+    fn set_if_absent(&self, load: &Load<'_>, key: &str, value: &str) -> Result<bool> {
+        self.0.store.set_if_absent(load, key, value)
+    }
+}
+
+impl StoreUnderTest for Lenient {
+    fn store(&self) -> &dyn SessionStore {
+        self
+    }
+    fn advance(&self, by: Duration) {
+        self.0.advance(by);
+    }
+}
+
+#[test]
+fn a_clause_that_does_not_hold_shows_what_was_asked_and_what_came_back() {
+    let subject = Lenient(Memory::new());
+    let check = || check_clause("an_increment_refuses_what_is_no_number", &subject);
+    let panic = catch_unwind(AssertUnwindSafe(check)).unwrap_err();
+    let text = panic.downcast_ref::<String>().unwrap();
+    for part in [
+        "an_increment_refuses_what_is_no_number does not hold: this has to be an error: 1",
+        "save session 6: create, {\"n\": Some(\"+1\")}",
+        "increment session 6: \"n\" by 1 -> 1",
+    ] {
+        assert!(text.contains(part), "{part:?} in {text}");
+    }
+}
 
 /// A store in a database of its own, so that no other test grows older with it.
 pub struct Redis {

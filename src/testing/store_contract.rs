@@ -35,7 +35,9 @@
 //! ```
 
 mod clauses;
+mod recorder;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::SessionStore;
@@ -167,12 +169,18 @@ macro_rules! dispatch {
         ///
         /// # Panics
         ///
-        /// If the store does not keep the contract, or there is no such clause.
+        /// If the store does not keep the contract, with the calls that show it, or there is no such clause.
         pub fn check_clause(clause: &str, subject: &dyn StoreUnderTest) {
-            let context = &clauses::Context::new(subject);
-            match clause {
+            let recorder = recorder::Recorder::new(subject.store());
+            let context = &clauses::Context::new(subject, &recorder);
+            let kept = catch_unwind(AssertUnwindSafe(|| match clause {
                 $(stringify!($clause) => clauses::$clause(context),)*
                 unknown => panic!("the contract has no clause {unknown:?}"),
+            }));
+            if let Err(panic) = kept {
+                let why = panic.downcast_ref::<String>().map(String::as_str);
+                let why = why.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+                panic!("{clause} does not hold: {why}\n\nThe last calls:{}", recorder.calls());
             }
         }
     };

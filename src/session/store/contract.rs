@@ -212,7 +212,8 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 /// - Nothing goes past the absolute limit, after which the session is unknown.
 /// - A save writes the changed fields and no others: two saves of different fields both survive.
 /// - Keys and values are any text, except that no key begins with NUL: stores may keep their own fields there.
-/// - A save, and each of the three operations, is one atomic step. A save never brings back what is gone.
+/// - A save, and each of the three operations, is one atomic step. A save never brings back what is gone, nor does a load
+///   or a save that ended with an error.
 /// - `Ok` means stored.
 /// - The methods on slices answer in the order of the slice, one answer for each; one session's error
 ///   concerns no other.
@@ -223,9 +224,10 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Saves one session.
     fn save(&self, save: &Save<'_>) -> Result<Saved>;
 
-    /// Adds to a number and returns the sum; a missing field counts as 0. A field that is no integer, or
-    /// a sum that does not fit, is an error of kind [`Session`](crate::ErrorKind::Session); a session that is not there is one
-    /// of kind [`Gone`](crate::ErrorKind::Gone).
+    /// Adds to a number and returns the sum; a missing field counts as 0. A number is what an increment writes: decimal
+    /// digits, behind a `-` where it is negative; `+1`, `01`, `-0` and ` 1` are none. A field that is no number, or a sum
+    /// outside of `i64`, is an error of kind [`Session`](crate::ErrorKind::Session) whose text quotes the key, and the
+    /// field stays as it is; a session that is not there is one of kind [`Gone`](crate::ErrorKind::Gone).
     fn increment(&self, load: &Load<'_>, key: &str, by: i64) -> Result<i64>;
 
     /// Removes these fields and returns what they held. Of several takers exactly one gets a value. A

@@ -5,11 +5,12 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
+use super::recorder::Recorder;
 use super::{Capabilities, StoreUnderTest};
 use crate::session::id::IdGenerator;
 use crate::{
     Action, Changes, Error, ErrorKind, Lifetimes, Load, Record, Remember, Result, Save, Saved,
-    SessionId, SessionStore,
+    SessionId,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -24,16 +25,17 @@ const LIMITED: Lifetimes = Lifetimes { idle: HOUR, absolute: Some(Duration::from
 /// A store under test, in the words of the clauses.
 pub(super) struct Context<'a> {
     subject: &'a dyn StoreUnderTest,
+    store: &'a Recorder<'a>,
     ids: IdGenerator,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(subject: &'a dyn StoreUnderTest) -> Context<'a> {
-        Context { subject, ids: IdGenerator::new() }
+    pub(super) fn new(subject: &'a dyn StoreUnderTest, store: &'a Recorder<'a>) -> Context<'a> {
+        Context { subject, store, ids: IdGenerator::new() }
     }
 
-    fn store(&self) -> &dyn SessionStore {
-        self.subject.store()
+    fn store(&self) -> &Recorder<'a> {
+        self.store
     }
 
     fn can(&self) -> Capabilities {
