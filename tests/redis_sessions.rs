@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bottle_session::http::Method;
 use bottle_session::{
-    App, ErrorKind, Event, Exchange, Layout, RedisConnection, RedisPlugin, RedisPool, Request,
-    Result, Session, SessionPlugin, TestClient, named,
+    App, ErrorKind, Event, Exchange, Layout, RedisConfig, RedisConnection, RedisPlugin, RedisPool,
+    Request, Result, Session, SessionPlugin, TestClient, named,
 };
 
 use crate::support::redis_server::{RedisServer, info};
@@ -395,9 +395,12 @@ fn a_url_leaves_alone_what_it_does_not_say() {
     let server = RedisServer::start(&[]);
     let lock = redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("secret").to_owned();
     lock.exec(&mut server.connect(0)).unwrap();
+    let config = RedisConfig::default().url(&server.url(0)).unwrap();
     for plugin in [
         SessionPlugin::new().password("secret").url(&server.url(0)),
         SessionPlugin::new().url(&server.url(0)).password("secret"),
+        SessionPlugin::new().redis(config.clone().password("secret")),
+        SessionPlugin::new().host("nowhere.invalid").redis(config).password("secret"),
     ] {
         let mut app = App::new();
         app.install(plugin).unwrap();

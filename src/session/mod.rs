@@ -49,6 +49,7 @@ const HARDENED_MAX_AGE: Duration = Duration::from_secs(12 * 60 * 60);
 /// |---|---|---|
 /// | [`host`](Self::host), [`port`](Self::port), [`db`](Self::db) | `localhost`, 6379, 0 | where Redis is |
 /// | [`password`](Self::password), [`username`](Self::username) | none | for Redis |
+/// | [`redis`](Self::redis) | | all of Redis in one value |
 /// | [`cookie_name`](Self::cookie_name) | `bottle.session` | |
 /// | [`cookie_lifetime`](Self::cookie_lifetime) | 300 s | the idle limit; `None`: until the browser ends, 7 days in the store |
 /// | [`cookie_secure`](Self::cookie_secure), [`cookie_httponly`](Self::cookie_httponly) | false | |
@@ -110,58 +111,73 @@ impl SessionPlugin {
         }
     }
 
-    fn redis(mut self, change: impl FnOnce(RedisConfig) -> RedisConfig) -> SessionPlugin {
+    fn change_redis(mut self, change: impl FnOnce(RedisConfig) -> RedisConfig) -> SessionPlugin {
         self.redis = change(self.redis);
         self.redis_was_set = true;
         self
     }
 
+    /// Where Redis is and how it is reached, in one value: for what has no option here, such as
+    /// [credentials](RedisConfig::credentials) that change. It replaces what was said of Redis before; `host`, `port` and
+    /// the like change it further.
+    ///
+    /// ```no_run
+    /// use bottle_session::{RedisConfig, SessionPlugin};
+    ///
+    /// let redis = RedisConfig::default().host("sessions.internal").db(2);
+    /// let plugin = SessionPlugin::new().redis(redis);
+    /// ```
+    #[must_use]
+    pub fn redis(self, config: RedisConfig) -> SessionPlugin {
+        self.change_redis(|_| config)
+    }
+
     /// The host of the Redis server: `localhost` unless set.
     #[must_use]
     pub fn host(self, host: impl Into<String>) -> SessionPlugin {
-        self.redis(|redis| redis.host(host))
+        self.change_redis(|redis| redis.host(host))
     }
 
     /// The port of the Redis server: 6379 unless set.
     #[must_use]
     pub fn port(self, port: u16) -> SessionPlugin {
-        self.redis(|redis| redis.port(port))
+        self.change_redis(|redis| redis.port(port))
     }
 
     /// The number of the Redis database: 0 unless set.
     #[must_use]
     pub fn db(self, db: i64) -> SessionPlugin {
-        self.redis(|redis| redis.db(db))
+        self.change_redis(|redis| redis.db(db))
     }
 
     /// The Redis user (ACL, Redis 6 and later): none unless set.
     #[must_use]
     pub fn username(self, username: impl Into<String>) -> SessionPlugin {
-        self.redis(|redis| redis.username(username))
+        self.change_redis(|redis| redis.username(username))
     }
 
     /// The Redis password: none unless set.
     #[must_use]
     pub fn password(self, password: impl Into<String>) -> SessionPlugin {
-        self.redis(|redis| redis.password(password))
+        self.change_redis(|redis| redis.password(password))
     }
 
     /// How long connecting to Redis may take: 1 s unless set.
     #[must_use]
     pub fn connect_timeout(self, timeout: Duration) -> SessionPlugin {
-        self.redis(|redis| redis.connect_timeout(timeout))
+        self.change_redis(|redis| redis.connect_timeout(timeout))
     }
 
     /// How long a load or save may take: 500 ms unless set.
     #[must_use]
     pub fn operation_timeout(self, timeout: Duration) -> SessionPlugin {
-        self.redis(|redis| redis.operation_timeout(timeout))
+        self.change_redis(|redis| redis.operation_timeout(timeout))
     }
 
     /// How many connections to Redis there may be: 16 unless set. As many as the server has workers.
     #[must_use]
     pub fn pool_size(self, connections: u32) -> SessionPlugin {
-        self.redis(|redis| redis.pool_size(connections))
+        self.change_redis(|redis| redis.pool_size(connections))
     }
 
     /// Where Redis is, as `redis://user:password@host:port/db`, `rediss://…` (feature `rustls`) or
@@ -169,7 +185,7 @@ impl SessionPlugin {
     #[must_use]
     pub fn url(mut self, url: &str) -> SessionPlugin {
         match self.redis.clone().url(url) {
-            Ok(config) => self.redis(|_| config),
+            Ok(config) => self.redis(config),
             Err(error) => {
                 self.refused.get_or_insert(error);
                 self
