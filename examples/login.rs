@@ -44,7 +44,7 @@ fn app() -> Result<App> {
     app.get(
         "/",
         named!(|session: &mut Session, admin: &mut Session| {
-            match (session.get("user"), admin.get("user")) {
+            match (session.user_id(), admin.user_id()) {
                 (None, _) => "Nobody is logged in.\n".to_owned(),
                 (Some(user), None) => format!("{user} is logged in.\n"),
                 (Some(user), Some(_)) => format!("{user} is logged in and an administrator.\n"),
@@ -55,17 +55,16 @@ fn app() -> Result<App> {
     app.post(
         "/admin",
         named!(|session: &mut Session, admin: &mut Session| {
-            let user = session.get("user").ok_or_else(|| abort(403, "Log in first."))?;
-            admin.set("user", user);
-            admin.regenerate();
+            let user = session.user_id().ok_or_else(|| abort(403, "Log in first."))?;
+            admin.log_in(user)?;
             Ok::<_, HttpError>(redirect("/"))
         }),
     );
     app.post(
         "/logout",
         named!(|session: &mut Session, admin: &mut Session| {
-            session.destroy();
-            admin.destroy();
+            session.log_out();
+            admin.log_out();
             redirect("/")
         }),
     );
@@ -80,9 +79,7 @@ fn log_in(
     if (given.name.as_str(), given.password.as_str()) != ("ada", "lovelace") {
         return Err(abort(401, "Name or password is wrong."));
     }
-    // A new id for new rights: an id planted before the login is worth nothing after it.
-    session.regenerate();
-    session.set("user", given.name);
+    session.log_in(given.name)?;
     Ok(redirect("/"))
 }
 

@@ -230,6 +230,7 @@ impl SessionStore for FileStore {
             created: Some(kept.created),
             renewed_ago: Some((self.clock)().duration_since(kept.renewed).unwrap_or_default()),
             remember: kept.remember,
+            login: None,
             fields: kept.fields.into_iter().collect(),
         }))
     }

@@ -139,7 +139,7 @@ pub use session::id::{IdFormat, SessionId};
 pub use session::store::memory::MemoryStore;
 pub use session::store::redis::{Layout, RedisStore};
 pub use session::store::{
-    Action, BreakerObserver, Caps, Changes, DamageObserver, Fields, Lifetimes, Load,
+    Action, BreakerObserver, Caps, Changes, DamageObserver, Fields, Lifetimes, Load, Login,
     PipelinedStore, Record, Remember, Save, Saved, SessionStore, StoreOperation,
 };
 pub use session::view::Session;

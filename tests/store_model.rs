@@ -49,6 +49,7 @@ struct Session {
     /// The idle limit that the request which saved it took it to have.
     saved_for: Minutes,
     remember: Option<Minutes>,
+    login: Option<(&'static str, Minutes)>,
     expires: Minutes,
 }
 
@@ -71,6 +72,7 @@ struct Write {
     /// A limit of its own, or none any more.
     remember: Option<Option<Minutes>>,
     renewed_ago: Option<Minutes>,
+    login: Option<&'static str>,
 }
 
 impl Model {
@@ -105,6 +107,7 @@ impl Model {
                 None => session.fields.remove(key),
             };
         }
+        session.login = write.login.map(|user| (user, now)).or(session.login);
         if write.renewed_ago.is_none() {
             session.renewed = now;
         }
@@ -130,6 +133,7 @@ impl Model {
             renewed: self.now,
             saved_for: 0,
             remember: None,
+            login: None,
             expires: 0,
         };
         if let Some(there) = self.live.get(&id) {
@@ -151,6 +155,7 @@ impl Model {
 
     fn rotate(&mut self, id: usize, to: usize, write: &Write) -> Option<Saved> {
         match (self.live.contains_key(&id), self.live.contains_key(&to)) {
+            (false, false) if write.login.is_some() => self.create(to, write),
             (false, false) => Some(Saved::Gone),
             (false, true) => Some(Saved::Stored),
             (true, true) => None,
@@ -205,7 +210,7 @@ impl Random {
             changes.fields.insert(self.key().to_owned(), value.map(str::to_owned));
         }
         let own = [None, None, None, None, Some(None), Some(Some(20)), Some(Some(1440))];
-        Write { changes, remember: self.one_of(&own), renewed_ago: None }
+        Write { changes, remember: self.one_of(&own), renewed_ago: None, login: None }
     }
 
     fn key(&mut self) -> &'static str {
@@ -319,6 +324,8 @@ impl<'a> Case<'a> {
         let fields: BTreeMap<_, _> = record.fields.into_iter().collect();
         assert_eq!(fields, session.fields, "{history}");
         assert_eq!(record.remember, session.remember.map(minutes), "{history}");
+        let login = record.login.as_ref().map(|login| login.user.as_str());
+        assert_eq!(login, session.login.map(|login| login.0), "{history}");
         let times = self.subject.capabilities().times;
         assert_eq!((record.created.is_some(), record.renewed_ago.is_some()), (times, times));
         if let Some(age) = record.renewed_ago {
@@ -343,23 +350,28 @@ impl<'a> Case<'a> {
                 (id, Plan::Rotate(to), write)
             }
             10 => {
-                // The same move again, or one onto an id that is in use.
-                let (id, to) = match (self.moves.last().copied(), self.any()) {
-                    (Some(last), _) if self.random.below(2) == 0 => last,
-                    (_, to) if self.model.live.contains_key(&to) => (id, to),
-                    _ => (id, self.fresh()),
+                // The same move again, or one onto an id that may be in use.
+                let (id, to) = match self.moves.last() {
+                    Some(last) if self.random.below(2) == 0 => *last,
+                    _ => (id, self.any()),
                 };
                 (id, Plan::Rotate(to), write)
             }
             _ => {
                 let (changes, remember) = (Changes::default(), None);
-                (id, Plan::Destroy, Write { changes, remember, renewed_ago: None })
+                (id, Plan::Destroy, Write { changes, remember, renewed_ago: None, login: None })
             }
         }
     }
 
     fn save(&mut self, plans: &[(usize, Plan, Write)]) {
         let mut plans = plans.to_vec();
+        for (_, plan, write) in &mut plans {
+            let moves = matches!(plan, Plan::Create | Plan::Rotate(_));
+            if moves && self.subject.store().keeps_logins() {
+                write.login = self.random.one_of(&[None, None, Some("ada"), Some("číslo.7")]);
+            }
+        }
         // Some of the updates of sessions with which nothing else happens in this batch leave the cookie as it is.
         for at in 0..plans.len() {
             let id = plans[at].0;
@@ -400,6 +412,7 @@ impl<'a> Case<'a> {
                     None => Remember::Same(None),
                 },
                 renewed_ago: write.renewed_ago.map(minutes),
+                login: write.login,
                 created: None,
             })
             .collect();

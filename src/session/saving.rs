@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::events::Event;
 use super::id::SessionId;
 use super::store::{Action, Changes, Lifetimes, Remember, Save, Saved};
-use super::view::{Failure, Next, Renewal, Session, Stage};
+use super::view::{Failure, LoginState, Next, Renewal, Session, Stage};
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, Result};
 
@@ -56,6 +56,7 @@ pub(crate) struct Pending {
     lifetimes: Lifetimes,
     remember: Remember,
     renewed_ago: Option<Duration>,
+    login: Option<String>,
     created: Option<SystemTime>,
 }
 
@@ -80,6 +81,7 @@ impl Pending {
             lifetimes,
             remember: Remember::default(),
             renewed_ago: None,
+            login: None,
             created: None,
         }
     }
@@ -97,6 +99,7 @@ impl Pending {
             lifetimes: self.lifetimes,
             remember: self.remember,
             renewed_ago: self.renewed_ago,
+            login: self.login.as_deref(),
             created: self.created,
         }
     }
@@ -109,11 +112,12 @@ impl Session {
         let ended = std::mem::take(&mut self.ended).into_iter();
         let mut pending: Vec<_> = ended.map(|id| Pending::destruction(id, lifetimes)).collect();
         let is_changed = !self.changes.is_empty() || matches!(self.remember, Remember::To(_));
+        let logs_in = matches!(self.login, LoginState::In(_));
         let is_due = matches!(self.renewal, Renewal::Due);
         let (id, kind) = match &mut self.stage {
             Stage::Gone(_) => return Ok(pending),
             // "Remember nothing" is not worth a record.
-            Stage::New { .. } if self.changes.is_empty() => return Ok(pending),
+            Stage::New { .. } if self.changes.is_empty() && !logs_in => return Ok(pending),
             Stage::New { next } => match next.take() {
                 Some(id) => (id, Kind::Create),
                 None => (self.context.fresh_id()?, Kind::Create),
@@ -142,9 +146,29 @@ impl Session {
             (Kind::Update { renews: false }, Renewal::Was { ago, at }) => Some(ago + at.elapsed()),
             _ => None,
         };
+        let login = match std::mem::replace(&mut self.login, LoginState::Same(None)) {
+            LoginState::In(login) => {
+                let user = login.user.clone();
+                self.login = LoginState::Same(Some(login));
+                Some(user)
+            }
+            same @ LoginState::Same(_) => {
+                self.login = same;
+                None
+            }
+        };
         let (remember, created) = (self.remember, self.created);
         self.remember = Remember::Same(remember.limit());
-        pending.push(Pending { id, kind, changes, lifetimes, remember, renewed_ago, created });
+        pending.push(Pending {
+            id,
+            kind,
+            changes,
+            lifetimes,
+            remember,
+            renewed_ago,
+            login,
+            created,
+        });
         Ok(pending)
     }
 

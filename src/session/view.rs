@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::context::SessionContext;
 use super::id::SessionId;
 use super::saving::{CookieDue, PendingCookie};
-use super::store::{Changes, Fields, Lifetimes, Record, Remember};
+use super::store::{Changes, Fields, Lifetimes, Login, Record, Remember};
 use crate::pipeline::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
 
@@ -50,6 +50,7 @@ pub struct Session {
     pub(super) fields: Fields,
     pub(super) changes: Changes,
     pub(super) remember: Remember,
+    pub(super) login: LoginState,
     pub(super) renewal: Renewal,
     /// Destroyed sessions that the store still has, or may have.
     pub(super) ended: Vec<SessionId>,
@@ -103,6 +104,14 @@ impl Stage {
     }
 }
 
+/// Who is logged in.
+pub(super) enum LoginState {
+    /// As the store has it.
+    Same(Option<Login>),
+    /// This one is from the next save on.
+    In(Login),
+}
+
 /// When the idle limit last began anew, and the cookie with it.
 #[derive(Clone, Copy)]
 pub(super) enum Renewal {
@@ -131,6 +140,9 @@ pub(super) enum Failure {
 
 impl Provided for Session {}
 
+/// How many bytes a user's name has at most.
+const LONGEST_USER: usize = 256;
+
 /// A cookie that is to live longer than browsers keep one is sent anew at least this often (RFC 6265bis section 5.5).
 const RENEWED_EVERY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -142,6 +154,7 @@ impl Session {
             fields: Fields::new(),
             changes: Changes::default(),
             remember: Remember::Same(None),
+            login: LoginState::Same(None),
             renewal: Renewal::Due,
             ended: Vec::new(),
             emptied: None,
@@ -170,6 +183,7 @@ impl Session {
             stage: Stage::stored(id),
             fields: record.fields,
             remember: Remember::Same(record.remember),
+            login: LoginState::Same(record.login),
             renewal,
             created: record.created,
             is_new: false,
@@ -297,7 +311,7 @@ impl Session {
     }
 
     /// Gives the session a new id when it is saved, and keeps its data: the old id is dead at once. To be
-    /// done whenever somebody logs in or gains rights, against session fixation (OWASP Session Management
+    /// done whenever somebody gains rights, as [`log_in`](Session::log_in) does by itself, against session fixation (OWASP Session Management
     /// Cheat Sheet, "Renew the Session ID After Any Privilege Level Change").
     ///
     /// Where the store does not say in time whether it has renewed the id, the answer is a 503 that leaves the
@@ -324,10 +338,94 @@ impl Session {
         self.fields.clear();
         self.changes = Changes::default();
         self.remember = Remember::Same(None);
+        self.login = LoginState::Same(None);
         self.renewal = Renewal::Due;
         self.created = None;
         self.pending_cookie.set(None);
         self.cookie = if self.is_new { CookieDue::Nothing } else { CookieDue::Remove };
+    }
+
+    /// Logs a user in, with the save: the session gets a new id, the old one is dead, so that nobody who knew it, or planted
+    /// it, is logged in with it (session fixation). What an anonymous visitor's session held moves along; where another user was logged in, that
+    /// session ends and this one starts empty.
+    ///
+    /// The name is the app's own: what it finds the user by, 1 to 256 bytes without control characters; the error says what is
+    /// wrong with another one. It is of kind [`Config`](ErrorKind::Config) in a store that
+    /// [keeps no logins](crate::SessionStore::keeps_logins), such as [`Layout::BottleSession`](crate::Layout::BottleSession).
+    ///
+    /// Where the session was ended meanwhile, by another request, the user gets a new one.
+    ///
+    /// ```
+    /// use bottle_session::{App, Session, SessionPlugin, TestClient, redirect};
+    ///
+    /// let mut app = App::new();
+    /// app.install(SessionPlugin::new().in_memory())?;
+    /// app.post("/login/<user>", |session: &mut Session, user: &str| -> bottle_session::Result<_> {
+    ///     session.log_in(user)?;
+    ///     Ok(redirect("/"))
+    /// });
+    /// app.get("/", |session: &mut Session| session.user_id().unwrap_or("nobody").to_owned());
+    /// app.post("/logout", |session: &mut Session| session.log_out());
+    ///
+    /// let client = TestClient::new(app)?;
+    /// client.post("/login/ada").send();
+    /// assert_eq!(client.get("/").send().text(), "ada");
+    /// client.post("/logout").send();
+    /// assert_eq!(client.get("/").send().text(), "nobody");
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    pub fn log_in(&mut self, user: impl ToString) -> Result<()> {
+        let user = user.to_string();
+        if user.is_empty() || user.len() > LONGEST_USER || user.chars().any(char::is_control) {
+            let text = format!(
+                "user {user:?} cannot log in: a user's name has 1 to {LONGEST_USER} bytes and no control characters"
+            );
+            return Err(Error::new(ErrorKind::Session, text));
+        }
+        if !self.context.store.keeps_logins() {
+            let text = "nobody can log in: the store of this session does not keep who is logged in; take \
+                        MemoryStore, or RedisStore in its default layout";
+            return Err(Error::new(ErrorKind::Config, text));
+        }
+        if self.user_id().is_some_and(|other| other != user) {
+            self.destroy();
+        }
+        match &mut self.stage {
+            Stage::New { next } => *next = None,
+            Stage::Stored { next, .. } => *next = Next::New(None),
+            Stage::Gone(_) => {
+                self.stage = Stage::new();
+                self.fields.clear();
+                self.changes = Changes::default();
+            }
+        }
+        self.login = LoginState::In(Login { user, at: SystemTime::now() });
+        Ok(())
+    }
+
+    /// Logs the user out: ends the session, as [`destroy`](Session::destroy) does.
+    pub fn log_out(&mut self) {
+        self.destroy();
+    }
+
+    /// The user who is logged in, by the name that [`log_in`](Session::log_in) got.
+    pub fn user_id(&self) -> Option<&str> {
+        self.used.set(true);
+        self.logged_in().map(|login| login.user.as_str())
+    }
+
+    /// Since when the user is logged in, by the store's clock: to ask for the password again before something that matters
+    /// (OWASP Session Management Cheat Sheet, "Reauthentication").
+    pub fn logged_in_at(&self) -> Option<SystemTime> {
+        self.used.set(true);
+        self.logged_in().map(|login| login.at)
+    }
+
+    fn logged_in(&self) -> Option<&Login> {
+        match &self.login {
+            LoginState::Same(login) => login.as_ref(),
+            LoginState::In(login) => Some(login),
+        }
     }
 
     /// Gives this session an idle limit of its own, and its cookie the same lifetime ("remember me"). `None` takes that
@@ -404,7 +502,9 @@ impl Session {
 
     /// Whether it has nothing but what any visitor gets: a token, or messages for the next page.
     pub(crate) fn holds_nothing_private(&self) -> bool {
-        self.fields.iter().all(|(key, _)| key == super::csrf::MARKER || super::flash::is_flash(key))
+        let keeps =
+            |(key, _): (&str, &str)| key == super::csrf::MARKER || super::flash::is_flash(key);
+        self.logged_in().is_none() && self.fields.iter().all(keeps)
     }
 
     /// Refuses what the handler did, for this reason, unless there is one already.

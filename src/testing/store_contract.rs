@@ -142,6 +142,8 @@ macro_rules! __store_contract_clauses {
             a_move_takes_everything_along
             a_move_may_be_repeated
             a_move_never_overwrites
+            a_login_goes_with_the_session_until_the_next_one
+            who_logs_in_gets_a_session_although_the_old_one_is_gone
             of_two_moves_one_wins
             an_increment_returns_the_sum
             an_increment_refuses_what_is_no_number

@@ -67,6 +67,17 @@ pub struct Record {
     pub renewed_ago: Option<Duration>,
     /// The session's own idle limit, set by [`Session::remember`](crate::Session::remember).
     pub remember: Option<Duration>,
+    /// Who is logged in.
+    pub login: Option<Login>,
+}
+
+/// Who is logged in in a session, set by [`Session::log_in`](crate::Session::log_in).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The app's own name for the user.
+    pub user: String,
+    /// Since when, by the store's clock.
+    pub at: SystemTime,
 }
 
 /// A wish to save one session: only what changed.
@@ -85,6 +96,9 @@ pub struct Save<'a> {
     /// Where the answer does not send the cookie: how long ago [that was](Record::renewed_ago), which the record is to
     /// say from now on as well. A save starts the record's life anew all the same.
     pub renewed_ago: Option<Duration>,
+    /// The user who logs in, with a creation or a move. Where the session that is to move is not there any more, one is
+    /// created under the new id, of this and the changes alone.
+    pub login: Option<&'a str>,
     /// When the session was created, if the caller has it from a [`Record`]: for stores that would have to look.
     pub created: Option<SystemTime>,
 }
@@ -98,7 +112,8 @@ impl<'a> Save<'a> {
         lifetimes: Lifetimes,
     ) -> Save<'a> {
         let remember = Remember::Same(None);
-        Save { id, action, changes, lifetimes, remember, renewed_ago: None, created: None }
+        let (renewed_ago, login, created) = (None, None, None);
+        Save { id, action, changes, lifetimes, remember, renewed_ago, login, created }
     }
 
     /// The idle limit that the request takes the session to have, once this is saved.
@@ -141,8 +156,8 @@ pub enum Action<'a> {
     /// says no more than that the session was saved just now.
     Update,
     /// The session moves to this new id, with its data, the changes and its creation time, in one atomic
-    /// step; the old id is dead at once. If the old one is not there any more, nothing is written, except
-    /// that a repetition of the same move answers [`Saved::Stored`] again. A record that is already there
+    /// step; the old id is dead at once. If the old one is not there any more, nothing is written, unless somebody
+    /// [logs in](Save::login), and except that a repetition of the same move answers [`Saved::Stored`] again. A record that is already there
     /// under the new id is never overwritten: while the old one is there too, that is an error.
     Rotate {
         /// The new id: a fresh one, so that a record under it proves that the move happened.
@@ -302,6 +317,12 @@ pub trait SessionStore: Send + Sync + 'static {
     /// its last field.
     fn keeps_empty(&self) -> bool {
         true
+    }
+
+    /// Whether the store keeps [who is logged in](Record::login). [`Session::log_in`](crate::Session::log_in) is an
+    /// error where it does not, which is so unless a store says otherwise.
+    fn keeps_logins(&self) -> bool {
+        false
     }
 
     /// Refuses settings that this store cannot honour, when the plugin is installed.

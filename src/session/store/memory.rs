@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::contract::{
-    Action, Caps, Changes, Lifetimes, Load, Record, Remember, Save, Saved, SessionStore, gone,
-    id_taken, not_a_number,
+    Action, Caps, Changes, Lifetimes, Load, Login, Record, Remember, Save, Saved, SessionStore,
+    gone, id_taken, not_a_number,
 };
 use super::fields::Fields;
 use crate::session::id::SessionId;
@@ -63,6 +63,7 @@ struct Kept {
     /// The idle limit that the request which saved it last took it to have.
     saved_for: Duration,
     remember: Option<Duration>,
+    login: Option<Login>,
     /// `None` where the end is past what a `SystemTime` can say.
     expires: Option<SystemTime>,
     due: Option<Due>,
@@ -131,6 +132,7 @@ impl MemoryStore {
             renewed: now,
             saved_for: save.idle(),
             remember: save.remember.limit(),
+            login: save.login.map(|user| Login { user: user.to_owned(), at: now }),
             expires: None,
             due: None,
         };
@@ -156,7 +158,14 @@ impl MemoryStore {
         let taken = pair.target().live(to, &save.lifetimes, now, &self.held).is_some();
         let Some(kept) = pair.source().live(save.id, &save.lifetimes, now, &self.held) else {
             // Nobody but this move knows the new id, so a record under it is what the move wrote.
-            return Ok(if taken { Saved::Stored } else { Saved::Gone });
+            return match (taken, save.login) {
+                (true, _) => Ok(Saved::Stored),
+                (false, None) => Ok(Saved::Gone),
+                (false, Some(_)) => {
+                    drop(pair);
+                    self.create(&Save { id: to, action: Action::Create, ..save.clone() })
+                }
+            };
         };
         if taken {
             return Err(id_taken());
@@ -265,7 +274,12 @@ impl SessionStore for MemoryStore {
             created: Some(kept.created),
             renewed_ago: Some(ago),
             remember: kept.remember,
+            login: kept.login.clone(),
         }))
+    }
+
+    fn keeps_logins(&self) -> bool {
+        true
     }
 
     fn save(&self, save: &Save<'_>) -> Result<Saved> {
@@ -397,6 +411,9 @@ impl Kept {
     fn saved(&mut self, save: &Save<'_>, now: SystemTime) {
         if let Remember::To(limit) = save.remember {
             self.remember = limit;
+        }
+        if let Some(user) = save.login {
+            self.login = Some(Login { user: user.to_owned(), at: now });
         }
         if save.renewed_ago.is_none() {
             self.renewed = now;

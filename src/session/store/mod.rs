@@ -6,7 +6,7 @@ pub(crate) mod memory;
 pub(crate) mod redis;
 
 pub use contract::{
-    Action, BreakerObserver, Caps, Changes, DamageObserver, Lifetimes, Load, PipelinedStore,
+    Action, BreakerObserver, Caps, Changes, DamageObserver, Lifetimes, Load, Login, PipelinedStore,
     Record, Remember, Save, Saved, SessionStore, StoreOperation,
 };
 pub(crate) use contract::{gone, not_a_number};

@@ -108,14 +108,14 @@ pub enum Layout {
     /// The key is `bottle.session:` and 168 bits of the id's SHA-256 in base64url, so that whoever reads Redis or a dump of
     /// it can open no session. A hash holds the user's fields and the store's own, whose names begin with NUL: `"\0"`, the
     /// proof that this is a session (version, owner's mark, time of creation), `"\0s"`, when and with which idle limit it was last
-    /// saved, and `"\0r"`, its own idle limit where it has one. A session with one short value takes 152 bytes of Redis.
+    /// saved, `"\0r"`, its own idle limit where it has one, and `"\0u"`, who is logged in and since when. A session with one short value takes 152 bytes of Redis.
     #[default]
     Default,
     /// What Python's bottle-session 1.0 writes, so that both share live sessions: the key is `session:` and
     /// the id as a UUID with dashes, and the hash holds the user's fields and nothing else.
     ///
     /// There is no place for more, therefore: an absolute limit is refused; a session's own idle limit counts
-    /// for the request that sets it and ends with the next one; no owner's mark is checked; the key in Redis
+    /// for the request that sets it and ends with the next one; no owner's mark is checked; nobody can [log in](crate::Session::log_in); the key in Redis
     /// is the id; and a session whose last field is removed is gone: a request that has emptied what it sees, and
     /// saved that at once, goes on in a new session, also where another has added a field meanwhile. Unless the
     /// cookie ends with the browser, each answer sends it, so that one that comes late can put a dead id in place of
@@ -326,6 +326,10 @@ impl SessionStore for RedisStore {
 
     fn keeps_empty(&self) -> bool {
         self.settings.keeps_empty()
+    }
+
+    fn keeps_logins(&self) -> bool {
+        self.settings.layout == Layout::Default
     }
 
     fn former_id_format(&self) -> Option<IdFormat> {

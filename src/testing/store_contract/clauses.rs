@@ -529,6 +529,66 @@ pub(super) fn a_move_never_overwrites(context: &Context<'_>) {
     context.holds(&other, &[("b", "2")]);
 }
 
+pub(super) fn a_login_goes_with_the_session_until_the_next_one(context: &Context<'_>) {
+    if !context.store().keeps_logins() {
+        return;
+    }
+    let none = set(&[]);
+    let logs_in = |id: &SessionId, action: Action<'_>, user| {
+        let save = Save { login: Some(user), ..Save::new(id, action, &none, IDLE) };
+        assert_eq!(context.store().save(&save).expect("the store works"), Saved::Stored);
+    };
+    let login = |id: &SessionId| context.load(id).expect("it is live").login;
+    let user = |id: &SessionId| login(id).map(|login| login.user);
+    let since = |id: &SessionId| login(id).expect("somebody is logged in").at;
+    let anonymous = context.create(&[("a", "1")]);
+    assert_eq!(login(&anonymous), None);
+    let id = context.target(&anonymous);
+    logs_in(&anonymous, Action::Rotate { to: &id }, "číslo 7.b");
+    assert_eq!(user(&id).as_deref(), Some("číslo 7.b"));
+    context.is_dead(&anonymous);
+    context.holds(&id, &[("a", "1")]);
+    let first = since(&id);
+    context.pass(10 * MINUTE);
+    assert_eq!(context.update(&id, &[("b", "2")]), Saved::Stored);
+    let moved = context.target(&id);
+    assert_eq!(context.save(&id, Action::Rotate { to: &moved }, &[]), Saved::Stored);
+    assert_eq!((user(&moved).as_deref(), since(&moved)), (Some("číslo 7.b"), first));
+    let again = context.target(&moved);
+    logs_in(&moved, Action::Rotate { to: &again }, "číslo 7.b");
+    assert!(since(&again) > first, "the later login counts");
+    let new = context.id();
+    logs_in(&new, Action::Create, "ada");
+    assert_eq!(user(&new).as_deref(), Some("ada"));
+}
+
+pub(super) fn who_logs_in_gets_a_session_although_the_old_one_is_gone(context: &Context<'_>) {
+    if !context.store().keeps_logins() {
+        return;
+    }
+    let changes = set(&[("b", "2")]);
+    for destroyed in [true, false] {
+        let id = context.create(&[("a", "1")]);
+        match destroyed {
+            true => context.destroy(&id),
+            false => context.pass(KEPT),
+        }
+        let to = context.target(&id);
+        let save = Save::new(&id, Action::Rotate { to: &to }, &changes, IDLE);
+        let save = Save { login: Some("ada"), ..save };
+        // Twice, as it is sent when the answer was lost.
+        for _ in 0..2 {
+            assert_eq!(context.store().save(&save).expect("the store works"), Saved::Stored);
+            let record = context.load(&to).expect("it is live");
+            assert_eq!(record.login.as_ref().map(|login| login.user.as_str()), Some("ada"));
+            context.holds(&to, &[("b", "2")]);
+            context.is_dead(&id);
+        }
+        context.pass(KEPT);
+        context.is_dead(&to);
+    }
+}
+
 pub(super) fn of_two_moves_one_wins(context: &Context<'_>) {
     for _ in 0..20 {
         let id = context.create(&[("a", "1")]);

@@ -77,6 +77,9 @@ impl Seen {
         let cleared = if save.changes.cleared { ", cleared" } else { "" };
         let (changes, remember) = (&save.changes.fields, save.remember);
         let _ = write!(text, "{cleared}, {changes:?}, {:?}, {remember:?}", save.lifetimes);
+        if let Some(user) = save.login {
+            let _ = write!(text, ", {user:?} logs in");
+        }
         text
     }
 }
@@ -135,6 +138,10 @@ impl Recorder<'_> {
         self.store.can_move(from, to)
     }
 
+    pub(super) fn keeps_logins(&self) -> bool {
+        self.store.keeps_logins()
+    }
+
     pub(super) fn check(&self, lifetimes: &Lifetimes) -> Result<()> {
         self.store.check(lifetimes)
     }
@@ -146,7 +153,10 @@ struct Shown<'a>(&'a Record);
 impl Debug for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_map().entries(self.0.fields.iter()).finish()?;
-        let Record { created, renewed_ago, remember, .. } = self.0;
-        write!(f, ", created {created:?}, renewed_ago {renewed_ago:?}, remember {remember:?}")
+        let Record { created, renewed_ago, remember, login, .. } = self.0;
+        write!(
+            f,
+            ", created {created:?}, renewed_ago {renewed_ago:?}, remember {remember:?}, {login:?}"
+        )
     }
 }

@@ -8,7 +8,7 @@ use super::{Layout, Settings};
 use crate::redis::{RedisReply as Reply, Replies};
 use crate::session::id::SessionId;
 use crate::session::store::fields::FieldsIn;
-use crate::session::store::{Fields, Lifetimes, Record};
+use crate::session::store::{Fields, Lifetimes, Login, Record};
 
 // The store's own fields, in the default layout. No key of a user begins with NUL.
 
@@ -19,6 +19,8 @@ pub(super) const PROOF: &[u8] = b"\0";
 pub(super) const SAVED: &[u8] = b"\0s";
 /// The session's own idle limit, in milliseconds.
 pub(super) const REMEMBER: &[u8] = b"\0r";
+/// Who is logged in, and since when: `<ms since 1970>.<user>`. Only a creation and a move write it.
+pub(super) const LOGIN: &[u8] = b"\0u";
 
 /// What a proof begins with that this version of the crate has written.
 const VERSION: u8 = b'1';
@@ -126,7 +128,7 @@ pub(super) fn read(
     lifetimes: &Lifetimes,
     now: SystemTime,
 ) -> Result<Found, Unfit> {
-    let (mut proof, mut saved, mut remember) = (None, None, None);
+    let (mut proof, mut saved, mut remember, mut login) = (None, None, None, None);
     let (mut count, mut bytes) = (0, 0);
     let mut fields = FieldsIn::copy(hash.as_bytes(), hash.len() / 2);
     let mut pairs = hash;
@@ -139,6 +141,7 @@ pub(super) fn read(
                 PROOF => proof = Some(value),
                 SAVED => saved = Some(value),
                 REMEMBER => remember = Some(value),
+                LOGIN => login = Some(value),
                 _ => {}
             },
             _ => {
@@ -158,6 +161,7 @@ pub(super) fn read(
             Some(proof) => {
                 let created = key.created(proof)?;
                 record.created = UNIX_EPOCH.checked_add(Duration::from_millis(created));
+                record.login = login.map(read_login).transpose()?;
                 record.remember = remember.and_then(number).map(Duration::from_millis);
                 record.renewed_ago =
                     Some(age(saved, record.remember.unwrap_or(lifetimes.idle), now));
@@ -215,6 +219,21 @@ pub(super) fn saved(renewed: u64, idle: Duration) -> SmallVec<[u8; 32]> {
     text.push(b'.');
     text.extend_from_slice(&base36(milliseconds(idle)));
     text
+}
+
+/// What is written of who logs in.
+pub(super) fn login(user: &str, now: u64) -> Vec<u8> {
+    [&base36(now)[..], b".", user.as_bytes()].concat()
+}
+
+fn read_login(text: &[u8]) -> Result<Login, Unfit> {
+    let parts =
+        text.iter().position(|byte| *byte == b'.').map(|dot| (&text[..dot], &text[dot + 1..]));
+    let login = parts.and_then(|(at, user)| {
+        let at = UNIX_EPOCH.checked_add(Duration::from_millis(number(at)?))?;
+        Some(Login { user: String::from_utf8(user.to_vec()).ok()?, at })
+    });
+    login.ok_or(Unfit::Damaged("has a damaged login"))
 }
 
 /// The fields that are text.

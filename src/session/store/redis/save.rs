@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
 
-use super::record::{self, Key, PROOF, REMEMBER, SAVED, SHORT_REPLY, Unfit};
+use super::record::{self, Key, LOGIN, PROOF, REMEMBER, SAVED, SHORT_REPLY, Unfit};
 use super::steps::{Request, Step};
 use super::transaction::{self, Call, Outcome, Transaction};
 use super::{CREATE, EMPTY, GUARD, Layout, ROTATE, Settings, desync, foreign, newer, refused};
@@ -51,6 +51,8 @@ pub(super) struct SaveStep {
     remember: Remember,
     /// How long ago the limit began anew, where this save is not to count as that.
     renewed_ago: Option<Duration>,
+    /// Who logs in.
+    login: Option<String>,
     /// When the session was created, in milliseconds since 1970, as far as is known.
     created: Option<u64>,
     values: Values,
@@ -119,6 +121,7 @@ impl SaveStep {
             idle: save.idle(),
             remember: save.remember,
             renewed_ago: save.renewed_ago,
+            login: save.login.map(str::to_owned),
             created: save.created.map(record::milliseconds_since_1970),
             values: Values::default(),
             is_written: false,
@@ -200,6 +203,9 @@ impl SaveStep {
         if let (true, Remember::To(Some(own))) = (self.has_proof(), self.remember) {
             first = first.with(REMEMBER).with(&record::base36(record::milliseconds(own)));
         }
+        if let (true, Some(user)) = (self.has_proof(), &self.login) {
+            first = first.with(LOGIN).with(&record::login(user, now));
+        }
         match set.next() {
             Some(words) => calls.push(first.and(words)),
             None if self.has_proof() => calls.push(first),
@@ -274,7 +280,10 @@ impl SaveStep {
         };
         let owners = if self.has_proof() { [self.key.owner(), to.owner()] } else { [&b""[..]; 2] };
         let (oldest, cleared) = (oldest.to_string(), u8::from(self.values.cleared).to_string());
-        let arguments = [owners[0], owners[1], oldest.as_bytes(), cleared.as_bytes()];
+        // Who logs in gets a session in any case.
+        let proof = self.login.as_ref().filter(|_| self.has_proof()).map(|_| to.proof(now));
+        let proof = proof.unwrap_or_default();
+        let arguments = [owners[0], owners[1], oldest.as_bytes(), cleared.as_bytes(), &proof];
         let is_alone = round.is_for_one_key();
         let mut transaction = Transaction::begin(round);
         transaction.script(ROTATE, &keys, &arguments, &calls);
@@ -434,10 +443,12 @@ impl SaveStep {
         }
         let idle = own.next().and_then(Reply::bulk).and_then(record::number);
         let idle = idle.map_or(self.lifetimes.idle, Duration::from_millis);
-        if record::milliseconds(idle) == record::milliseconds(self.idle) {
+        // Without the time of creation the record may have been given a later end than the absolute limit.
+        let is_right = self.created.is_some() || self.lifetimes.absolute.is_none();
+        if is_right && record::milliseconds(idle) == record::milliseconds(self.idle) {
             return Ok(stored());
         }
-        // Somebody else has set it since this session was loaded, or taken it back.
+        // Or somebody else has set the limit since this session was loaded, or taken it back.
         self.idle = idle;
         self.created = Some(created);
         self.is_written = true;
