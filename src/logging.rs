@@ -51,8 +51,16 @@ fn is_unsafe(character: char) -> bool {
 
 /// What can happen very often, by kinds: one line when a kind begins, one a minute with the count and an example, one
 /// when it is over. All others are for debugging.
-#[derive(Default)]
+///
+/// Clones tell of the same.
+#[derive(Clone, Default)]
 pub(crate) struct Recurring(Arc<Kinds>);
+
+impl fmt::Debug for Recurring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recurring")
+    }
+}
 
 #[derive(Default)]
 struct Kinds(Mutex<State>);

@@ -44,8 +44,8 @@ impl Read for Events {
     }
 }
 
-fn app(events: mpsc::Receiver<&'static str>) -> App {
-    let events = Mutex::new(Some(events));
+fn app(events: mpsc::Receiver<&'static str>, protected: &Path) -> App {
+    let (events, protected) = (Mutex::new(Some(events)), protected.display().to_string());
     let mut app = App::new();
     app.install(SessionPlugin::new().in_memory()).unwrap();
     app.get("/who", |request: &Request| {
@@ -54,13 +54,17 @@ fn app(events: mpsc::Receiver<&'static str>) -> App {
         format!("{client} {:?} {host} {:?}", request.scheme(), request.prefix())
     });
     app.get("/login", |session: &mut Session| session.set("user", "Ada"));
-    app.get("/report/<name>", |session: &mut Session, name: &str| -> Result<Response, HttpError> {
-        if session.get("user").is_none() {
-            return Err(abort(403, "Log in first."));
-        }
-        let file = format!("/protected/{name}");
-        Ok(Response::new(StatusCode::OK).with_header("X-Accel-Redirect", file))
-    });
+    app.get(
+        "/report/<name>",
+        move |session: &mut Session, name: &str| -> Result<Response, HttpError> {
+            if session.get("user").is_none() {
+                return Err(abort(403, "Log in first."));
+            }
+            Ok(Response::new(StatusCode::OK)
+                .with_header("X-Accel-Redirect", format!("/protected/{name}"))
+                .with_header("X-Sendfile", format!("{protected}/{name}")))
+        },
+    );
     app.post("/upload", |request: &Request| -> Result<String> {
         let mut body = request.body_reader()?;
         Ok(std::io::copy(&mut body, &mut std::io::sink())?.to_string())
@@ -76,8 +80,16 @@ fn app(events: mpsc::Receiver<&'static str>) -> App {
     app
 }
 
+/// Who sends a file that the app names.
+#[derive(Clone, Copy, PartialEq)]
+enum Sends {
+    Nginx,
+    Apache,
+    Nobody,
+}
+
 /// Serves the app on a TCP and on a unix socket behind this proxy, and visits it.
-fn behind(name: &str, proxy: impl Fn(&str, &Path) -> Proxy, accel: bool) {
+fn behind(name: &str, proxy: impl Fn(&str, &Path) -> Proxy, sends: Sends) {
     collect_logs();
     for unix in [false, true] {
         let folder = folder(&format!("guide-{name}-{unix}"));
@@ -95,16 +107,17 @@ fn behind(name: &str, proxy: impl Fn(&str, &Path) -> Proxy, accel: bool) {
             ListenAddress::Unix(path) => path.display().to_string(),
         };
         let (send, events) = mpsc::channel();
-        let (service, shutdown) = (app(events).build().unwrap(), ShutdownHandle::new());
+        let app = app(events, &folder.join("protected"));
+        let (service, shutdown) = (app.build().unwrap(), ShutdownHandle::new());
         std::thread::scope(|scope| {
             scope.spawn(|| server.serve(service, &shutdown).unwrap());
             let _stop = Stop(&shutdown);
-            visit(&proxy(&upstream, &folder), send, accel);
+            visit(&proxy(&upstream, &folder), send, sends);
         });
     }
 }
 
-fn visit(proxy: &Proxy, events: mpsc::Sender<&'static str>, accel: bool) {
+fn visit(proxy: &Proxy, events: mpsc::Sender<&'static str>, sends: Sends) {
     let mut client = proxy.client();
     let lies = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
                 X-Forwarded-Prefix: /evil\r\n";
@@ -126,11 +139,14 @@ fn visit(proxy: &Proxy, events: mpsc::Sender<&'static str>, accel: bool) {
     let cookie = cookie.split_once(';').unwrap().0;
     let report = format!("GET /report/report.pdf HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n");
     let report = client.send(report).reply();
-    if accel {
-        assert_eq!(report.text(), "for members", "{}", proxy.log());
-        assert_eq!(client.get("/protected/report.pdf").status, 404, "for nobody directly");
-    } else {
-        assert_eq!(report.header("x-accel-redirect"), Some("/protected/report.pdf"));
+    match sends {
+        Sends::Nginx | Sends::Apache => {
+            assert_eq!(report.text(), "for members", "{}", proxy.log());
+            assert_eq!(client.get("/protected/report.pdf").status, 404, "for nobody directly");
+        }
+        Sends::Nobody => {
+            assert_eq!(report.header("x-accel-redirect"), Some("/protected/report.pdf"));
+        }
     }
 
     client.send("GET /events HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -173,7 +189,7 @@ fn the_settings_for_nginx_serve_uploads_streams_and_protected_files() {
             .replace("/srv/app/protected/", folder.join("protected/").to_str().unwrap());
         Proxy::nginx_as(folder.to_owned(), user(), &lines)
     };
-    behind("nginx", proxy, true);
+    behind("nginx", proxy, Sends::Nginx);
 }
 
 #[test]
@@ -184,22 +200,25 @@ fn the_settings_for_haproxy_serve_uploads_and_streams() {
             .replace("bind :443 ssl crt /etc/haproxy/site.pem", "bind LISTEN");
         Proxy::haproxy(folder.to_owned(), &lines)
     };
-    behind("haproxy", proxy, false);
+    behind("haproxy", proxy, Sends::Nobody);
 }
 
 #[test]
 fn the_settings_for_apache_serve_uploads_and_streams() {
     let proxy = |upstream: &str, folder: &Path| {
+        let files = settings("apache-files")
+            .replace("/srv/app/protected", folder.join("protected").to_str().unwrap());
         let pass = match upstream.starts_with('/') {
             true => format!("ProxyPass / unix:{upstream}|http://app/"),
             false => format!("ProxyPass / http://{upstream}/"),
         };
         let lines = settings("apache")
             .replace("ProxyPass / http://127.0.0.1:8888/", &pass)
-            .replace("<VirtualHost *:443>", "<VirtualHost *>");
+            .replace("<VirtualHost *:443>", "<VirtualHost *>")
+            .replace("</VirtualHost>", &format!("{files}</VirtualHost>"));
         Proxy::apache(folder.to_owned(), &lines)
     };
-    behind("apache", proxy, false);
+    behind("apache", proxy, Sends::Apache);
 }
 
 #[test]
@@ -209,7 +228,8 @@ fn an_app_below_a_path_of_nginx_has_it_in_its_cookies() {
         "location /shop/ { proxy_pass http://app/; proxy_set_header X-Forwarded-Prefix /shop; }";
     assert!(PAGE.contains(location));
     let server = Native::bind("127.0.0.1:0").unwrap().trusted_proxies(["127.0.0.1"]).unwrap();
-    let server = crate::support::serving::Serving::start(server, app(mpsc::channel().1));
+    let server =
+        crate::support::serving::Serving::start(server, app(mpsc::channel().1, Path::new("/")));
     let lines = settings("nginx")
         .replace("server 127.0.0.1:8888;", &format!("server {};", server.address))
         .replace("listen 443 ssl;", "listen LISTEN;")

@@ -676,6 +676,72 @@ fn at_every_limit_at_once_answers_are_right_and_nothing_gets_lost() {
     server.join();
 }
 
+/// A body that waits at a gate, and then has a word.
+struct Waiting(Gate, bool);
+
+impl Read for Waiting {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if std::mem::replace(&mut self.1, true) {
+            return Ok(0);
+        }
+        self.0.pass();
+        buffer[..4].copy_from_slice(b"word");
+        Ok(4)
+    }
+}
+
+#[test]
+fn however_many_streams_wait_health_checks_quick_requests_and_files_pass() {
+    let (streams, slow) = (Gate::default(), Gate::default());
+    let mut app = gated(&slow);
+    let gate = streams.clone();
+    app.get("/events", move || Response::stream(Waiting(gate.clone(), false), None));
+    app.get("/file", || Response::stream(std::io::repeat(b'x').take(100_000), Some(100_000)));
+    // Another thread than the event loop's is to run it, once it has blocked.
+    app.get("/sleep", || {
+        std::thread::sleep(Duration::from_millis(5));
+        "slept"
+    });
+    let server = Serving::start(bind().max_threads(8).active_threads(1), app);
+    let ask = || {
+        let mut client = server.client();
+        client.send("GET /events HTTP/1.1\r\nHost: a\r\n\r\n");
+        client
+    };
+    // Seven of eight threads wait in them, and those behind have their heads and wait for a thread.
+    let mut clients: Vec<_> = (0..7).map(|_| ask()).collect();
+    streams.wait_for(7);
+    clients.extend((0..33).map(|_| ask()));
+    for client in &mut clients {
+        let mut head = [0; 15];
+        client.stream.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+    }
+    for _ in 0..100 {
+        assert_eq!(server.client().get("/").text(), "hello");
+        assert_eq!(server.client().get("/file").body.len(), 100_000);
+    }
+    for _ in 0..3 {
+        assert_eq!(server.client().get("/sleep").text(), "slept");
+    }
+    assert_eq!(streams.waiting(), 7, "the last thread is not theirs");
+    // A handler may have it, and then all wait.
+    let mut last = server.client();
+    last.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    slow.wait_for(1);
+    streams.open();
+    for mut client in clients {
+        let mut rest = Vec::new();
+        while !rest.ends_with(b"4\r\nword\r\n0\r\n\r\n") {
+            let mut byte = [0];
+            client.stream.read_exact(&mut byte).unwrap();
+            rest.extend(byte);
+        }
+    }
+    slow.open();
+    assert_eq!(last.reply().text(), "passed");
+}
+
 #[test]
 fn past_the_last_thread_requests_wait_and_past_the_queue_they_are_refused() {
     let gate = Gate::default();

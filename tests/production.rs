@@ -8,8 +8,9 @@ use std::time::Duration;
 use bottle_session::http::StatusCode;
 use bottle_session::server::native::Native;
 use bottle_session::{
-    App, Cookie, Error, ErrorKind, HttpError, Load, Record, Redirect, Request, Response,
-    ResponseHead, Result, Save, Saved, Session, SessionPlugin, SessionStore, Urls, redirect,
+    App, Cookie, CsrfPlugin, Error, ErrorKind, Event, Events, HttpError, Load, LogEvents,
+    MemoryStore, Record, Redirect, Request, Response, ResponseHead, Result, Save, Saved, Session,
+    SessionPlugin, SessionStore, Urls, redirect,
 };
 
 use crate::support::logs::{collect_logs, logs_of};
@@ -109,6 +110,52 @@ fn no_text_of_an_error_or_panic_begins_a_line_in_the_log_or_steers_a_terminal() 
     }
 }
 
+#[test]
+fn behind_a_proxy_the_warning_of_an_open_cookie_comes_when_somebody_comes_from_elsewhere() {
+    collect_logs();
+    let native = || Native::bind("127.0.0.1:0").unwrap();
+    let ask = |name: &str, server: Native, heads: &[&str]| {
+        let mut app = App::new();
+        let plugin = SessionPlugin::new().in_memory().cookie_name(name);
+        let hard = name == "proxied-hard";
+        app.install(plugin.cookie_secure(hard).cookie_httponly(hard)).unwrap();
+        app.get("/", |_: &mut Session| "hello");
+        app.get("/without", || "hello");
+        let server = Serving::start(server, app);
+        for head in heads {
+            let path = if head.contains("X-Without") { "/without" } else { "/" };
+            let reply =
+                server.client().send(format!("GET {path} HTTP/1.1\r\n{head}\r\n\r\n")).reply();
+            assert_eq!(reply.status, 200);
+        }
+        logs_of(&format!("with session cookie {name} "))
+    };
+    let https = "Host: localhost\r\nX-Forwarded-Proto: https";
+    let public = "Host: shop.example";
+    let forwarded = "Host: localhost\r\nX-Forwarded-Host: shop.example:8080";
+    let trusting = || native().trusted_proxies(["127.0.0.1"]).unwrap();
+    for (name, heads, what) in [
+        ("proxied-https", [https, https, public], "over https"),
+        ("proxied-public", [public, public, https], "of a public host"),
+        ("proxied-forwarded", [forwarded, https, https], "of a public host"),
+    ] {
+        let lines = ask(name, trusting(), &heads);
+        let expected = format!(
+            "WARN a proxy passes on what visitors ask {what}, with session cookie {name} ("
+        );
+        assert!(matches!(&lines[..], [line] if line.starts_with(&expected)), "{lines:?}");
+    }
+    let none = [""; 0];
+    // Nobody who is believed says so, or there is nothing to warn of.
+    assert_eq!(ask("proxied-lie", native(), &[https, public, forwarded]), none);
+    assert_eq!(
+        ask("proxied-own", trusting(), &["Host: localhost", "Host: 10.0.0.1:80", "Host: app"]),
+        none
+    );
+    assert_eq!(ask("proxied-hard", trusting(), &[https, public]), none);
+    assert_eq!(ask("proxied-none", trusting(), &["X-Without: 1\r\nHost: shop.example"]), none);
+}
+
 /// A store and a body that say what input made them say.
 struct Failing;
 
@@ -157,6 +204,47 @@ fn what_is_down_writes_a_line_when_it_begins_and_not_one_for_each_request() {
     for what in ["store", "mailer"] {
         let line = format!("WARN GET /down/{what} answers 503: {what} is away");
         assert_eq!(logs_of(&format!("{what} is away")), [line]);
+    }
+}
+
+#[test]
+fn what_somebody_can_bring_about_as_often_as_they_like_is_not_a_line_each_time() {
+    collect_logs();
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(MemoryStore::new().capacity(1))).unwrap();
+    app.install(CsrfPlugin::new()).unwrap();
+    app.get("/often/set", |session: &mut Session| session.set("a", "1"));
+    app.post("/often/form", || "done");
+    app.get("/often/end", || Response::stream(Often, None));
+    let server = Serving::start(Native::bind("127.0.0.1:0").unwrap(), app);
+    let mut client = server.client();
+    for _ in 0..200 {
+        assert_eq!(client.get("/often/set").status, 200, "a full store keeps nobody out");
+        let foreign = "POST /often/form HTTP/1.1\r\nHost: a\r\nOrigin: http://evil\u{202e}\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(client.send(foreign).reply().status, 403);
+        let mut breaks = server.client();
+        breaks.send("GET /often/end HTTP/1.1\r\nHost: a\r\n\r\n");
+        let _ = breaks.stream.read_to_end(&mut Vec::new());
+        LogEvents.event(Event::Damaged(&Error::new(ErrorKind::Session, "it happens often")));
+    }
+    for (part, level) in [
+        ("store in memory is full and loses live sessions: it holds 1;", "WARN "),
+        ("POST /often/form is refused by the csrf plugin", "INFO "),
+        ("an answer breaks off: it happens often", "ERROR "),
+        ("damaged session data: it happens often", "WARN "),
+    ] {
+        let lines = logs_of(part);
+        assert!(matches!(&lines[..], [line] if line.starts_with(level)), "{lines:?}");
+    }
+    // What a header holds begins no line and turns none around.
+    assert!(logs_of("POST /often/form")[0].contains("http://evil\\u{202e}"));
+}
+
+struct Often;
+
+impl Read for Often {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("it happens often"))
     }
 }
 
@@ -227,6 +315,13 @@ fn a_server_that_shuts_down_answers_what_comes_on_open_connections_and_says_that
     }
     // Nobody is left to wait for, however long it might.
     server.join();
+}
+
+#[test]
+fn as_process_1_of_a_container_the_server_ends_when_it_is_asked() {
+    let program = Program::greeter_as_process_1();
+    assert_eq!(Client::new(TcpStream::connect(program.address).unwrap()).get("/").status, 200);
+    assert!(program.terminate().success());
 }
 
 #[test]

@@ -6,13 +6,15 @@ use bottle_session::testing::store_contract::{
     Capabilities, StoreUnderTest, check_clause, check_contract,
 };
 use bottle_session::{
-    ErrorKind, Layout, RedisCluster, RedisConfig, RedisPool, RedisStore, Session, SessionPlugin,
-    SessionStore, TestClient,
+    Action, ErrorKind, Layout, RedisCluster, RedisConfig, RedisPool, RedisStore, Session,
+    SessionPlugin, SessionStore, TestClient,
 };
 
 use crate::faults::wait_until;
 use crate::stores::AGE;
+use crate::support::logs::{collect_logs, errors_of};
 use crate::support::redis_server::RedisServer;
+use crate::support::sessions::{fresh_id, load, save};
 use crate::support::visitors::{Site, app_with};
 
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
@@ -204,6 +206,85 @@ fn a_pool_for_one_node_says_what_would_do() {
     let answers: Vec<_> = (0..50).map(newcomer).collect();
     assert!(answers.iter().all(|status| [200, 500].contains(status)), "{answers:?}");
     assert!(answers.contains(&500), "a matter of settings, not a 503");
+}
+
+/// Tells all nodes how to announce themselves; false where this version knows no such thing.
+fn announce(cluster: &Cluster, setting: &str, value: impl Fn(usize) -> String) -> bool {
+    (0..4).all(|node| {
+        let set = redis::cmd("CONFIG").arg(&["SET", setting, &value(node)]).to_owned();
+        set.exec(&mut cluster.nodes[node].0.connect(0)).is_ok()
+    })
+}
+
+/// Whether sessions work at all nodes.
+fn serves_everywhere(cluster: &Cluster, config: RedisConfig) -> bool {
+    let store =
+        RedisStore::on_cluster(RedisCluster::new([cluster.url(1).as_str()], config).unwrap());
+    let ids: Vec<_> = (0..50).map(|_| fresh_id(store.id_format())).collect();
+    let saved = ids.iter().all(|id| save(&store, id, Action::Create, &[("a", "1")]).is_ok());
+    saved && ids.iter().all(|id| matches!(load(&store, id), Ok(Some(_))))
+}
+
+#[test]
+fn nodes_that_announce_names_of_their_own_network_are_reached_where_the_address_map_says() {
+    let cluster = Cluster::start();
+    let name = |node: usize| format!("redis-{node}.invalid");
+    // As in containers: only the nodes themselves know these (Redis 7 and later).
+    if !announce(&cluster, "cluster-announce-hostname", name)
+        || !announce(&cluster, "cluster-preferred-endpoint-type", |_| "hostname".to_owned())
+    {
+        return;
+    }
+    wait_until("all know each other's names", || {
+        let slots = |node: usize| {
+            let words = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
+            let slots: redis::Value = words.query(&mut cluster.nodes[node].0.connect(0)).unwrap();
+            format!("{slots:?}")
+        };
+        (0..4).all(|node| (0..3).all(|other| slots(node).contains(&name(other))))
+    });
+    let config = || RedisConfig::default().pool_size(4);
+    assert!(!serves_everywhere(&cluster, config()), "nobody else knows these names");
+    let pairs: Vec<_> = (0..4)
+        .map(|node| {
+            let port = cluster.nodes[node].1;
+            (format!("{}:{port}", name(node)), format!("127.0.0.1:{port}"))
+        })
+        .collect();
+    let pairs = pairs.iter().map(|(announced, reached)| (announced.as_str(), reached.as_str()));
+    assert!(serves_everywhere(&cluster, config().address_map(pairs).unwrap()));
+}
+
+#[test]
+fn nodes_that_announce_no_name_are_reached_where_they_were_asked() {
+    let cluster = Cluster::start();
+    for kind in ["unknown-endpoint", "hostname"] {
+        // Without a name, which they say as nothing or as "?".
+        if !announce(&cluster, "cluster-preferred-endpoint-type", |_| kind.to_owned()) {
+            return;
+        }
+        assert!(serves_everywhere(&cluster, RedisConfig::default().pool_size(4)), "{kind}");
+    }
+}
+
+#[test]
+fn a_cluster_that_is_none_is_a_500_that_says_so() {
+    collect_logs();
+    let (_server, port) = RedisServer::start_on_port();
+    let node = format!("redis://127.0.0.1:{port}");
+    let cluster = RedisCluster::new([node.as_str()], RedisConfig::default()).unwrap();
+    let mut app = bottle_session::App::new();
+    app.install(SessionPlugin::new().store(RedisStore::on_cluster(cluster))).unwrap();
+    app.get("/no-cluster", |s: &mut Session| s.set("name", "Ada"));
+    let client = TestClient::new(app).unwrap();
+    for _ in 0..100 {
+        assert_eq!(client.get("/no-cluster").send().status(), 500);
+    }
+    let lines = errors_of(&format!("RedisCluster(127.0.0.1:{port})"));
+    assert!(
+        matches!(&lines[..], [line] if line.contains("This instance has cluster support disabled")),
+        "{lines:#?}"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::support::redis_server::RedisServer;
 use crate::support::sessions::{IDLE, fresh_id, set};
 
 /// The commands that the documentation of `RedisStore` lists.
-fn documented() -> Vec<&'static str> {
+pub fn documented() -> Vec<&'static str> {
     let source = include_str!("../src/session/store/redis.rs");
     let lines = source.lines().filter_map(|line| line.strip_prefix("///     +"));
     lines.flat_map(|line| line.split([' ', '+']).filter(|word| !word.is_empty())).collect()
@@ -97,7 +97,7 @@ fn what_the_documentation_lists_is_enough() {
 }
 
 /// All that a store does, and what became of it.
-fn use_all(store: &RedisStore) -> Vec<Result<()>> {
+pub fn use_all(store: &RedisStore) -> Vec<Result<()>> {
     let [id, to, late] = [(); 3].map(|()| fresh_id(store.id_format()));
     let save = |id, action, changes: &Changes| {
         let save = Save::new(id, action, changes, IDLE);

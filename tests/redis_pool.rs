@@ -1,12 +1,13 @@
 //! What the pool and the connections of handlers do when Redis or the network between does not do well.
 
+use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bottle_session::redis_crate::{self as redis, Commands};
 use bottle_session::{
-    App, BreakerState, ErrorKind, RedisConfig, RedisConnection, RedisPlugin, RedisPool, Result,
-    Session, SessionPlugin, TestClient,
+    App, BreakerState, ErrorKind, RedisCluster, RedisConfig, RedisConnection, RedisPlugin,
+    RedisPool, Result, Session, SessionPlugin, TestClient,
 };
 
 use crate::faults::wait_until;
@@ -334,6 +335,77 @@ fn what_is_wrong_with_the_configuration_is_said() {
     assert_eq!(pool.connection().get::<Option<String>>("key").unwrap(), None);
 }
 
+/// How often each refusal is tried: whether the error or the end of the connection is seen first is a matter of moments.
+const TRIES: usize = 20;
+
+#[test]
+fn what_a_server_says_before_it_closes_is_heard_and_decides_whether_it_passes() {
+    let denied = "DENIED Redis is running in protected mode because protected mode is enabled and no password is set";
+    for (line, expected, status) in [
+        ("ERR max number of clients reached", ErrorKind::Unavailable, 503),
+        (denied, ErrorKind::Config, 500),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        // As Redis does: it reads nothing of what was sent meanwhile.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let _ = stream.unwrap().write_all(format!("-{line}\r\n").as_bytes());
+            }
+        });
+        for _ in 0..TRIES {
+            let pool = RedisPool::open(&url).unwrap();
+            let error = pool.connection().exists("key").unwrap_err();
+            assert_eq!(error.kind(), expected, "{error}");
+            assert!(error.to_string().contains(line.split_once(' ').unwrap().1), "{error}");
+        }
+        let pool = RedisPool::open(&url).unwrap();
+        let mut app = App::new();
+        app.install(SessionPlugin::new().pool(pool)).unwrap();
+        app.get("/", |s: &mut Session| s.set("a", "1"));
+        assert_eq!(TestClient::new(app).unwrap().get("/").send().status(), status);
+    }
+}
+
+#[test]
+fn a_server_with_as_many_clients_as_it_may_have_says_so_and_is_found_again() {
+    let (server, port) = RedisServer::start_on_port();
+    let mut only = server.connect(0);
+    let mut limit = |clients: &str| {
+        redis::cmd("CONFIG").arg(&["SET", "maxclients", clients]).exec(&mut only).unwrap();
+    };
+    limit("1");
+    let open = || RedisPool::open(&format!("redis://127.0.0.1:{port}")).unwrap();
+    for _ in 0..TRIES {
+        let error = open().connection().exists("key").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("max number of clients reached"), "{error}");
+    }
+    let pool = open();
+    assert!(pool.connection().exists("key").is_err());
+    limit("100");
+    recovers(&pool);
+}
+
+#[test]
+fn a_server_that_takes_nobody_from_other_machines_says_so() {
+    let free = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let options = ["--bind", "0.0.0.0", "--port", &free.to_string(), "--protected-mode", "yes"];
+    let _server = RedisServer::start(&options);
+    // As from elsewhere: by an address of this machine that is not its loopback one, where it has any.
+    let route = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    if route.connect("192.0.2.1:9").is_err() {
+        return;
+    }
+    let host = route.local_addr().unwrap().ip();
+    for _ in 0..TRIES {
+        let pool = RedisPool::open(&format!("redis://{host}:{free}")).unwrap();
+        let error = pool.connection().exists("key").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains("DENIED"), "{error}");
+    }
+}
+
 #[test]
 fn what_is_wrong_with_the_configuration_is_logged_once_however_many_requests_it_meets() {
     collect_logs();
@@ -510,6 +582,36 @@ fn a_plugin_with_two_ideas_of_where_redis_is_is_refused() {
     let plugin = RedisPlugin::new().pool(pool).url("redis://example.org");
     let error = App::new().install(plugin).unwrap_err();
     assert!(error.to_string().contains("a pool knows where Redis is"), "{error}");
+}
+
+#[test]
+fn a_host_that_is_none_is_refused_at_install_wherever_it_came_from() {
+    for host in ["redis://:secret@db", "user:secret@db", "db/secret", "secret@db"] {
+        let config = || RedisConfig::default().host(host);
+        let refused = [
+            App::new().install(SessionPlugin::new().host(host)).unwrap_err(),
+            App::new().install(RedisPlugin::new().config(config())).unwrap_err(),
+            RedisPool::new(config()).unwrap_err(),
+            RedisPool::sentinel(["redis://db"], "m", config().username("secret")).unwrap_err(),
+        ];
+        for (number, error) in refused.iter().enumerate() {
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+            let expected = if number == 3 {
+                "a user without a password"
+            } else {
+                "the host is no name or address"
+            };
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+    for url in ["redis://:sec/ret@db", "redis://db/@secret", "secret:6379", "redis://a b"] {
+        let error = App::new().install(SessionPlugin::new().url(url)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+        assert!(RedisCluster::new([url], RedisConfig::default()).is_err());
+        assert!(RedisPool::sentinel([url], "m", RedisConfig::default()).is_err());
+    }
 }
 
 #[test]

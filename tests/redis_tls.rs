@@ -5,10 +5,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bottle_session::{
-    App, ErrorKind, RedisCluster, RedisConfig, RedisPlugin, RedisPool, RedisStore, Session,
+    App, ErrorKind, RedisCluster, RedisConfig, RedisPlugin, RedisPool, RedisStore, Result, Session,
     SessionPlugin, SessionStore, TestClient,
 };
 
+use crate::guide_redis;
 use crate::support::redis_server::RedisServer;
 use crate::support::sessions::{fresh_id, load};
 
@@ -16,16 +17,22 @@ use crate::support::sessions::{fresh_id, load};
 struct Certificates(PathBuf);
 
 impl Certificates {
-    fn make() -> Certificates {
+    fn folder() -> Certificates {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("bs-tls-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
+        Certificates(folder)
+    }
+
+    fn make() -> Certificates {
+        let certificates = Certificates::folder();
+        let folder = &certificates.0;
         std::fs::write(folder.join("leaf.ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
         let openssl = |words: &str| {
             let done = Command::new("openssl")
                 .args(words.split(' '))
-                .current_dir(&folder)
+                .current_dir(folder)
                 .stderr(Stdio::null())
                 .status()
                 .expect("openssl is installed");
@@ -38,7 +45,7 @@ impl Certificates {
             "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem \
              -days 2 -extfile leaf.ext",
         );
-        Certificates(folder)
+        certificates
     }
 
     fn path(&self, name: &str) -> String {
@@ -141,4 +148,154 @@ fn sentinels_over_tls_are_vouched_for_by_the_same_authority() {
     let pool = RedisPool::sentinel([&*node], "sessions", config).unwrap();
     let error = pool.connection().exists("key").unwrap_err().to_string();
     assert!(error.contains("unknown command"), "{error}");
+}
+
+/// Certificates as the guide makes them, and whoever else is to be known.
+fn made_by_the_guide() -> Certificates {
+    let certificates = Certificates::folder();
+    // The address of the tests is a number.
+    let commands =
+        guide_redis::lines("sh").join("\n").replace("DNS:localhost", "DNS:localhost,IP:127.0.0.1");
+    certificates.run(&commands);
+    certificates
+}
+
+impl Certificates {
+    /// Runs these commands in the folder.
+    fn run(&self, commands: &str) {
+        let done = Command::new("sh").args(["-e", "-c", commands]).current_dir(&self.0).output();
+        let done = done.expect("sh");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    /// A server with the guide's settings and these in place of some of them, and its port.
+    fn server_of_the_guide(&self, others: &[[&str; 2]]) -> (RedisServer, u16) {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut options = guide_redis::options("redis-tls-conf");
+        let pairs: Vec<_> = options.chunks_exact_mut(2).collect();
+        for pair in pairs {
+            let other = others.iter().find(|other| pair[0] == format!("--{}", other[0]));
+            let value = other.map_or(pair[1].clone(), |other| other[1].to_owned());
+            pair[1] = match pair[0].as_str() {
+                "--tls-port" => free.to_string(),
+                name if name.ends_with("-file") => self.path(&value),
+                _ => value,
+            };
+        }
+        options.extend(["--bind".to_owned(), "127.0.0.1".to_owned()]);
+        (RedisServer::start(&options.iter().map(String::as_str).collect::<Vec<_>>()), free)
+    }
+}
+
+fn connect(config: RedisConfig) -> Result<bool> {
+    RedisPool::new(config)?.connection().exists("any")
+}
+
+#[test]
+fn the_settings_of_the_guide_let_in_who_has_a_certificate_and_nobody_else() {
+    let (certificates, others) = (made_by_the_guide(), made_by_the_guide());
+    let (_redis, port) = certificates.server_of_the_guide(&[]);
+    for host in ["localhost", "127.0.0.1"] {
+        let config = RedisConfig::from_url(&format!("rediss://{host}:{port}/0")).unwrap();
+        let config = config.ca_certificate(certificates.read("ca.pem"));
+        let of = |from: &Certificates| {
+            config.clone().client_certificate(from.read("app.pem"), from.read("app.key"))
+        };
+        let client = client(of(&certificates));
+        assert_eq!(client.get("/set/Ada").send().status(), 200);
+        assert_eq!(client.get("/").send().text(), "Ada");
+        for (config, expected) in [
+            (
+                config.clone(),
+                "the server asks for a certificate of ours: give RedisConfig::client_certificate",
+            ),
+            (
+                of(&others),
+                "the server does not trust the authority of RedisConfig::client_certificate",
+            ),
+        ] {
+            for _ in 0..20 {
+                let error = connect(config.clone()).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+                assert!(error.to_string().contains(expected), "{error}");
+            }
+        }
+    }
+    // The same for the nodes of a cluster.
+    let config = RedisConfig::default()
+        .ca_certificate(certificates.read("ca.pem"))
+        .client_certificate(certificates.read("app.pem"), certificates.read("app.key"));
+    let node = format!("rediss://127.0.0.1:{port}");
+    let cluster = RedisCluster::new([node.as_str()], config.clone()).unwrap();
+    let store = RedisStore::on_cluster(cluster);
+    let error = load(&store, &fresh_id(store.id_format())).unwrap_err().to_string();
+    assert!(error.contains("cluster support disabled"), "{error}");
+    let pool = RedisPool::sentinel([node.as_str()], "sessions", config).unwrap();
+    let error = pool.connection().exists("key").unwrap_err().to_string();
+    assert!(error.contains("unknown command"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_with_the_server_s_certificate_is_said_with_what_would_do() {
+    let certificates = made_by_the_guide();
+    let itself = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=redis -addext subjectAltName=IP:127.0.0.1";
+    certificates.run(&format!("{itself} -keyout itself.key -out itself.pem"));
+    let no_authority = "-addext basicConstraints=critical,CA:FALSE";
+    assert!(include_str!("../src/guide/redis.md").contains(no_authority));
+    certificates.run(&format!("{itself} {no_authority} -keyout leaf.key -out leaf.pem"));
+    let (_own, own) = certificates.server_of_the_guide(&[["tls-auth-clients", "no"]]);
+    let with = |name: &str| {
+        let (pem, key) = (format!("{name}.pem"), format!("{name}.key"));
+        certificates.server_of_the_guide(&[
+            ["tls-cert-file", &pem],
+            ["tls-key-file", &key],
+            ["tls-auth-clients", "no"],
+        ])
+    };
+    let ((_itself, of_itself), (_leaf, of_leaf)) = (with("itself"), with("leaf"));
+    let (_app, of_app) = with("app");
+    let config = |port: u16, authority: &str| {
+        let config = RedisConfig::from_url(&format!("rediss://127.0.0.1:{port}")).unwrap();
+        config.ca_certificate(certificates.read(authority))
+    };
+    for (port, authority, expected) in [
+        (own, "itself.pem", ["UnknownIssuer", "with RedisConfig::ca_certificate"]),
+        (of_itself, "itself.pem", ["CaUsedAsEndEntity", "basicConstraints=critical,CA:FALSE"]),
+        (of_app, "ca.pem", ["not valid for", ""]),
+    ] {
+        let error = connect(config(port, authority)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(expected.iter().all(|part| error.to_string().contains(part)), "{error}");
+    }
+    // What would do, does.
+    assert!(connect(config(own, "ca.pem")).is_ok());
+    assert!(connect(config(of_leaf, "leaf.pem")).is_ok());
+}
+
+#[test]
+fn a_client_certificate_that_is_none_is_refused_at_once_and_its_key_is_not_shown() {
+    let certificates = made_by_the_guide();
+    let (pem, key) = (certificates.read("app.pem"), certificates.read("app.key"));
+    let config = || RedisConfig::from_url("rediss://127.0.0.1:1").unwrap();
+    for (pem, key, expected) in [
+        (b"nonsense".to_vec(), key.clone(), "the client certificate is not PEM"),
+        (
+            pem.clone(),
+            b"nonsense".to_vec(),
+            "the client certificate's key is not PEM, or is encrypted",
+        ),
+        (pem.clone(), certificates.read("ca.key"), "cannot be used together"),
+    ] {
+        let error = RedisPool::new(config().client_certificate(pem, key)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(!format!("{error:?}").contains("nonsense"), "{error:?}");
+    }
+    let good = config().client_certificate(pem, key.clone());
+    assert!(!format!("{good:?}").contains("PRIVATE"));
+    assert!(RedisPool::new(good).is_ok());
 }

@@ -13,7 +13,10 @@ mod forms;
 #[allow(dead_code)]
 mod forms_example;
 mod guide;
+mod guide_logs;
+mod guide_redis;
 mod hostile;
+mod memory;
 mod nginx;
 mod pending;
 mod processes;

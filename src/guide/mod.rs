@@ -1,14 +1,26 @@
 //! How to: one page for each subject, with programs and settings that are run as tests.
 //!
 //! - [Forms](forms): what visitors type in, tick and upload, and showing it again with what is wrong.
+//! - [Logs](logs): what each line means, and what to do.
 //! - [Proxies](proxies): nginx, HAProxy and Apache in front, uploads, streams, files, time-outs.
-//! - [Running](running): systemd, containers, signals, threads and memory, what the log says.
+//! - [Redis](redis): its settings, memory, permissions, TLS, Sentinel, Cluster.
+//! - [Running](running): systemd, containers, signals, memory and files.
+//! - [Threads](threads): what holds one, how many there are, and what streams leave to others.
 
 #[doc = include_str!("forms.md")]
 pub mod forms {}
 
+#[doc = include_str!("logs.md")]
+pub mod logs {}
+
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}
 
+#[doc = include_str!("redis.md")]
+pub mod redis {}
+
 #[doc = include_str!("running.md")]
 pub mod running {}
+
+#[doc = include_str!("threads.md")]
+pub mod threads {}

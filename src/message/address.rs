@@ -1,7 +1,7 @@
 //! Where a server listens.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Where a server listens.
@@ -29,5 +29,58 @@ impl fmt::Display for ListenAddress {
             ListenAddress::Tcp(address) => write!(f, "http://{address}"),
             ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+/// Whether others than this machine and its network can reach a host, which may have a port, as far as its name tells:
+/// not a private address, nor a name that never is in the public DNS (RFC 6761, 6762 and 8375, ICANN's `internal`).
+pub(crate) fn is_public(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(bare, _)| bare);
+    let name = bare.unwrap_or_else(|| host.split_once(':').map_or(host, |(name, _)| name));
+    if let Ok(ip) = name.parse::<IpAddr>() {
+        return match ip.to_canonical() {
+            IpAddr::V4(ip) => {
+                !(ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified())
+            }
+            IpAddr::V6(ip) => {
+                !(ip.is_loopback()
+                    || ip.is_unique_local()
+                    || ip.is_unicast_link_local()
+                    || ip.is_unspecified())
+            }
+        };
+    }
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let own = [".localhost", ".local", ".internal", ".test", ".home.arpa"];
+    name.contains('.') && !own.iter().any(|end| name.ends_with(end))
+}
+
+#[test]
+fn a_public_host_is_told_from_one_of_this_network() {
+    for host in
+        ["shop.example", "SHOP.EXAMPLE.:8443", "8.8.8.8", "8.8.8.8:80", "[2606:4700::1]:443"]
+    {
+        assert!(is_public(host), "{host}");
+    }
+    for host in [
+        "localhost",
+        "localhost:80",
+        "a.localhost",
+        "127.0.0.1:80",
+        "10.1.2.3",
+        "192.168.0.1:8080",
+        "app",
+        "app:80",
+        "printer.local",
+        "db.internal.",
+        "169.254.1.1",
+        "0.0.0.0",
+        "[::1]:80",
+        "[fe80::1]",
+        "[fd00::1]:1",
+        "[::ffff:10.0.0.1]",
+        "",
+    ] {
+        assert!(!is_public(host), "{host}");
     }
 }

@@ -29,6 +29,7 @@ pub struct Request {
     remote_addr: Option<SocketAddr>,
     scheme: Scheme,
     prefix: String,
+    from_trusted_proxy: bool,
     extensions: Extensions,
     cookies: OnceLock<RequestCookies>,
     unread: Mutex<Option<RequestBody>>,
@@ -83,6 +84,7 @@ impl Request {
             remote_addr: None,
             scheme: Scheme::Http,
             prefix: String::new(),
+            from_trusted_proxy: false,
             extensions: Extensions::new(),
             cookies: OnceLock::new(),
             unread: Mutex::new(None),
@@ -225,6 +227,15 @@ impl Request {
     /// redirected to.
     pub fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// Whether a proxy has passed it on whose word counts.
+    pub(crate) fn is_from_trusted_proxy(&self) -> bool {
+        self.from_trusted_proxy
+    }
+
+    pub(crate) fn set_from_trusted_proxy(&mut self) {
+        self.from_trusted_proxy = true;
     }
 
     /// The client's address: the peer of the connection, or what a trusted proxy said. `None` over a unix

@@ -9,11 +9,13 @@ use ::redis::Value;
 
 use super::batch::{Manner, fail};
 use super::breaker::BreakerState;
-use super::config::RedisConfig;
+use super::config::{Node, RedisConfig};
 use super::errors::copy;
 use super::pool::RedisPool;
 use super::resp::Reply;
+use crate::logging::{OneLine, Recurring};
 use crate::pipeline::operation::{Answer, Carrier, Operation, Remote, Round};
+use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
 const SLOTS: u16 = 16384;
@@ -30,6 +32,9 @@ const MAP_IS_NEW: Duration = Duration::from_millis(250);
 /// This is for sessions. [`RedisPlugin`](crate::RedisPlugin) and [`RedisPool`] talk to one server: with a node
 /// of a cluster for it, only the keys of that node work, and for the others the error says so. For other data in
 /// a cluster there is the client of the `redis` crate.
+///
+/// Nodes in containers announce addresses of their own network: [`RedisConfig::address_map`] says where these are
+/// reached. One that announces no name is reached where it was asked.
 ///
 /// Each node has a [`RedisPool`] of its own, with its own breaker: where one is down, the sessions of the
 /// others go on. When a replica takes over, or slots move, the new map is read. Does not connect until it is
@@ -54,12 +59,14 @@ struct Inner {
     map: RwLock<Arc<Map>>,
     /// When the map was read last; whoever holds this reads it.
     reading: Mutex<Option<Instant>>,
+    /// Why no node said who has the slots.
+    refusal: Mutex<Option<Error>>,
+    /// What somebody has to change.
+    misconfigured: Recurring,
     observers: Arc<RwLock<Vec<Observer>>>,
 }
 
 type Observer = Arc<dyn Fn(Option<&Error>) + Send + Sync>;
-
-type Node = (String, u16);
 
 /// Who has which slots: the last slot of each range, the first one, and the node.
 #[derive(Default)]
@@ -102,6 +109,8 @@ impl RedisCluster {
             pools: Mutex::default(),
             map: RwLock::default(),
             reading: Mutex::default(),
+            refusal: Mutex::default(),
+            misconfigured: Recurring::default(),
             observers: Arc::default(),
         }));
         // Settings that cannot work are refused here and not with the first request.
@@ -161,7 +170,7 @@ impl RedisCluster {
                 let (mut moved, mut asked) = (Vec::new(), Vec::new());
                 let unfinished = pool.round(operations, manner, |operation, answer| {
                     // Not done there: to send it elsewhere is no repetition.
-                    match redirection(answer, node) {
+                    match self.redirection(answer, node) {
                         Some(("MOVED", to)) => {
                             moved_to = to;
                             moved.extend(operation.take());
@@ -216,9 +225,29 @@ impl RedisCluster {
             self.read_map(Duration::ZERO, None);
         }
         match known() {
-            map if map.0.is_empty() => Err(self.error("no node says who has the slots")),
+            map if map.0.is_empty() => Err(self.no_map()),
             map => Ok(map),
         }
+    }
+
+    /// The error where no node says who has the slots: that of one that says why, where there is one.
+    fn no_map(&self) -> Error {
+        let text = "no node says who has the slots";
+        let refusal = locked(&self.0.refusal);
+        let Some(refusal) = &*refusal else { return self.error(text) };
+        // The only refusal to say so that means a wrong setting and has no code of its own.
+        let plain = refusal.to_string().contains("cluster support disabled");
+        let would_do = match plain {
+            true => "; this is no node of a cluster: RedisStore::new takes a RedisPool for it",
+            false => "",
+        };
+        let kind = if plain { ErrorKind::Config } else { refusal.kind() };
+        let error = Error::new(kind, format!("{self:?}: {text}: {refusal}{would_do}"));
+        if kind == ErrorKind::Unavailable {
+            return error;
+        }
+        self.0.misconfigured.happened(log::Level::Error, "", || OneLine(&error).to_string());
+        error.with_source(LoggedBefore)
     }
 
     /// Reads the map, unless it was read this short a time ago or by somebody else meanwhile. The node that
@@ -250,8 +279,21 @@ impl RedisCluster {
         }
         let enough = self.0.config.connect_timeout.saturating_add(self.0.config.operation_timeout);
         let started = Instant::now();
-        let mut nodes = nodes.iter().take_while(|_| started.elapsed() < enough);
-        if let Some(map) = nodes.find_map(|(node, pool)| ask_for_slots(node, pool)) {
+        let mut refusal = None;
+        let found =
+            nodes.iter().take_while(|_| started.elapsed() < enough).find_map(|(node, pool)| {
+                match pool.ask(::redis::cmd("CLUSTER").arg("SLOTS")) {
+                    Ok(reply) => read_slots(reply, node, &self.0.config),
+                    // Who is down says less than who is not.
+                    Err(error) => {
+                        let says_more = refusal.as_ref().is_none_or(is_unavailable);
+                        refusal = if says_more { Some(error) } else { refusal.take() };
+                        None
+                    }
+                }
+            });
+        *locked(&self.0.refusal) = refusal;
+        if let Some(map) = found {
             // Who has left the cluster needs no connections, and no threads that make them.
             let in_use = |node: &Node| {
                 self.0.seeds.contains(node) || map.0.values().any(|(_, owner)| owner == node)
@@ -284,6 +326,22 @@ impl RedisCluster {
         Ok(pool)
     }
 
+    /// Where `MOVED` or `ASK` sends an operation, if that is its first error.
+    fn redirection(
+        &self,
+        answer: Answer<'_>,
+        asked: &Node,
+    ) -> Option<(&'static str, Option<Node>)> {
+        let refused = answer.replies().find_map(|reply| match reply {
+            Reply::Error(line) => Some(line),
+            _ => None,
+        })?;
+        let line = std::str::from_utf8(refused).ok()?;
+        let code =
+            ["MOVED", "ASK"].into_iter().find(|code| line.split(' ').next() == Some(code))?;
+        Some((code, target(line, asked, &self.0.config)))
+    }
+
     fn error(&self, why: &str) -> Error {
         Error::new(ErrorKind::Unavailable, format!("{self:?}: {why}"))
     }
@@ -313,30 +371,27 @@ impl fmt::Debug for RedisCluster {
     }
 }
 
-/// Where `MOVED` or `ASK` sends an operation, if that is its first error.
-fn redirection(answer: Answer<'_>, node: &Node) -> Option<(&'static str, Option<Node>)> {
-    let refused = answer.replies().find_map(|reply| match reply {
-        Reply::Error(line) => Some(line),
-        _ => None,
-    })?;
-    let line = std::str::from_utf8(refused).ok()?;
-    let code = ["MOVED", "ASK"].into_iter().find(|code| line.split(' ').next() == Some(code))?;
-    Some((code, target(line, node)))
-}
-
-/// Where `MOVED 3999 127.0.0.1:6381` leads; without a host, it is that of the node which says so.
-fn target(line: &str, node: &Node) -> Option<Node> {
+/// Where `MOVED 3999 172.18.0.2:6379` leads: host and port as they are announced.
+fn target(line: &str, asked: &Node, config: &RedisConfig) -> Option<Node> {
     let (host, port) = line.rsplit(' ').next()?.rsplit_once(':')?;
-    let host = if host.is_empty() { &node.0 } else { host };
-    Some((host.to_owned(), port.parse().ok()?))
+    Some(reached(host, port.parse().ok()?, asked, config))
 }
 
-fn ask_for_slots(node: &Node, pool: &RedisPool) -> Option<Map> {
-    read_slots(pool.ask(::redis::cmd("CLUSTER").arg("SLOTS")).ok()?, node)
+/// Where a node is reached that announces this. One that announces no name is where the one was asked that says so:
+/// it has none (`?`), or it is not to say which (Redis, `cluster-preferred-endpoint-type`).
+fn reached(host: &str, port: u16, asked: &Node, config: &RedisConfig) -> Node {
+    match host {
+        "" | "?" => (asked.0.clone(), port),
+        host => config.reached((host.to_owned(), port)),
+    }
+}
+
+fn is_unavailable(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unavailable
 }
 
 /// The reply to `CLUSTER SLOTS`: first and last slot, the master, its replicas.
-fn read_slots(reply: Value, asked: &Node) -> Option<Map> {
+fn read_slots(reply: Value, asked: &Node, config: &RedisConfig) -> Option<Map> {
     let Value::Array(ranges) = reply else { return None };
     let mut map = Map::default();
     for range in ranges {
@@ -347,12 +402,12 @@ fn read_slots(reply: Value, asked: &Node) -> Option<Map> {
         };
         let [host, Value::Int(port), ..] = master.as_slice() else { return None };
         let host = match host {
-            Value::BulkString(host) if !host.is_empty() => String::from_utf8(host.clone()).ok()?,
-            // A node that does not know its own address has the one that we asked it at.
-            _ => asked.0.clone(),
+            Value::BulkString(host) => std::str::from_utf8(host).ok()?,
+            _ => "",
         };
+        let node = reached(host, u16::try_from(*port).ok()?, asked, config);
         let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
-        map.0.insert(last, (first, (host, u16::try_from(*port).ok()?)));
+        map.0.insert(last, (first, node));
     }
     // A node that was sent away knows of no slots, and of no others who have them.
     (!map.0.is_empty()).then_some(map)
@@ -469,6 +524,67 @@ mod tests {
         serve(stale, all_slots_at(ports[0]), moved);
         serve(there, all_slots_at(ports[1]), "+here\r\n");
         assert_eq!(read(&cluster(&ports, RedisConfig::default())).unwrap(), "+here\r\n");
+    }
+
+    #[test]
+    fn a_node_that_announces_no_name_is_where_it_was_asked() {
+        for name in ["$1\r\n?", "$0\r\n", "$-1"] {
+            let [asked, owner] = in_order();
+            let ports = [port(&asked), port(&owner)];
+            let slots = |port| format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n{name}\r\n:{port}\r\n");
+            // Whom it sends there, as well.
+            let moved =
+                format!("-MOVED 1 {}:{}\r\n", if name.contains('?') { "?" } else { "" }, ports[1]);
+            let (stale, new) = (slots(ports[0]).leak(), slots(ports[1]).leak());
+            serve(asked, stale, moved.leak());
+            serve(owner, new, "+here\r\n");
+            let cluster = cluster(&ports[..1], RedisConfig::default());
+            assert_eq!(read(&cluster).unwrap(), "+here\r\n", "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_reached_where_the_address_map_says() {
+        let [asked, owner] = in_order();
+        let ports = [port(&asked), port(&owner)];
+        // 192.0.2.0/24 is nobody's (RFC 5737).
+        let slots = "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n192.0.2.1\r\n:6379\r\n";
+        serve(asked, slots, "-MOVED 1 192.0.2.2:6379\r\n");
+        serve(owner, slots.replace("192.0.2.1", "192.0.2.2").leak(), "+here\r\n");
+        let [one, other] = ports.map(|port| format!("127.0.0.1:{port}"));
+        let map = [("192.0.2.1:6379", one.as_str()), ("192.0.2.2:6379", other.as_str())];
+        let config = RedisConfig::default().address_map(map).unwrap();
+        let cluster = cluster(&ports[..1], config);
+        assert_eq!(read(&cluster).unwrap(), "+here\r\n");
+        // A seed that is named by where it is reached is one node with the one that announces itself.
+        assert_eq!(locked(&cluster.0.pools).len(), 2);
+    }
+
+    #[test]
+    fn why_no_node_says_who_has_the_slots_is_said() {
+        for (reply, kind, text) in [
+            (
+                "-ERR This instance has cluster support disabled\r\n",
+                ErrorKind::Config,
+                "cluster support disabled; this is no node of a cluster: RedisStore::new takes a RedisPool for it",
+            ),
+            ("-NOPERM User default has no permissions\r\n", ErrorKind::Config, "no permissions"),
+            (
+                "-LOADING Redis is loading the dataset in memory\r\n",
+                ErrorKind::Unavailable,
+                "LOADING",
+            ),
+            ("*0\r\n", ErrorKind::Unavailable, "no node says who has the slots"),
+        ] {
+            let [node, _] = in_order();
+            let port = port(&node);
+            serve(node, reply, "+OK\r\n");
+            let error = read(&cluster(&[port], RedisConfig::default())).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            let (begin, end) = (format!("RedisCluster(127.0.0.1:{port}): no node says"), text);
+            let told = error.to_string();
+            assert!(told.starts_with(&begin) && told.contains(end), "{told}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Where a Redis server is and how long it may take.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::{Error, ErrorKind, Result};
 /// | operation_timeout | 500 ms, the time until all replies of one round trip are there |
 /// | pool_size | 16 connections |
 /// | max_reply | 64 MiB, what the replies of one round trip may have |
+/// | address_map | none, nodes are reached where they say |
 ///
 /// `Debug` shows no password.
 #[derive(Clone)]
@@ -35,9 +37,17 @@ pub struct RedisConfig {
     pub(super) operation_timeout: Duration,
     pub(super) pool_size: u32,
     pub(super) max_reply: usize,
+    /// Addresses that nodes announce, and where they are reached.
+    pub(super) reached_at: Arc<BTreeMap<Node, Node>>,
     #[cfg(feature = "rustls")]
     pub(super) ca_certificate: Option<Vec<u8>>,
+    /// The client's certificate, and its key.
+    #[cfg(feature = "rustls")]
+    pub(super) client_certificate: Option<(Vec<u8>, Vec<u8>)>,
 }
+
+/// Host and port.
+pub(super) type Node = (String, u16);
 
 /// Says who we are when a connection is made.
 type Provider = Arc<dyn Fn() -> Result<(String, String)> + Send + Sync>;
@@ -77,8 +87,11 @@ impl Default for RedisConfig {
             operation_timeout: Duration::from_millis(500),
             pool_size: 16,
             max_reply: 64 * 1024 * 1024,
+            reached_at: Arc::default(),
             #[cfg(feature = "rustls")]
             ca_certificate: None,
+            #[cfg(feature = "rustls")]
+            client_certificate: None,
         }
     }
 }
@@ -288,6 +301,57 @@ impl RedisConfig {
         self
     }
 
+    /// The certificate by which the server knows us, with those between it and its authority behind it, and its key:
+    /// both in PEM, the key not encrypted. None unless set. For servers that ask for one (`tls-auth-clients yes`, which
+    /// is Redis's default); sentinels and the nodes of a cluster get the same.
+    ///
+    /// ```no_run
+    /// use bottle_session::RedisConfig;
+    ///
+    /// let config = RedisConfig::from_url("rediss://redis.internal")?
+    ///     .ca_certificate(std::fs::read("/etc/app/authority.pem")?)
+    ///     .client_certificate(std::fs::read("/etc/app/app.pem")?, std::fs::read("/etc/app/app.key")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "rustls")]
+    #[must_use]
+    pub fn client_certificate(
+        mut self,
+        pem: impl Into<Vec<u8>>,
+        key: impl Into<Vec<u8>>,
+    ) -> RedisConfig {
+        self.client_certificate = Some((pem.into(), key.into()));
+        self
+    }
+
+    /// Where nodes of a cluster, and masters behind sentinels, are reached whose addresses mean nothing here: those of
+    /// a container network, of which some ports are published. Each pair is an address as they announce it, such as
+    /// `172.18.0.2:6379`, and where that one is reached. Others are reached where they say.
+    ///
+    /// ```
+    /// use bottle_session::{RedisCluster, RedisConfig};
+    ///
+    /// let published = [("172.18.0.2:6379", "127.0.0.1:7001"), ("172.18.0.3:6379", "127.0.0.1:7002")];
+    /// let config = RedisConfig::default().address_map(published)?;
+    /// let cluster = RedisCluster::new(["redis://127.0.0.1:7001"], config)?;
+    /// # let _ = cluster;
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    pub fn address_map<'a>(
+        mut self,
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<RedisConfig> {
+        let pairs =
+            pairs.into_iter().map(|(announced, reached)| Ok((node(announced)?, node(reached)?)));
+        self.reached_at = Arc::new(pairs.collect::<Result<_>>()?);
+        Ok(self)
+    }
+
+    /// Where the node is reached that announces this address.
+    pub(super) fn reached(&self, announced: Node) -> Node {
+        self.reached_at.get(&announced).cloned().unwrap_or(announced)
+    }
+
     /// Where a node of a cluster is, and whether it talks TLS.
     pub(super) fn cluster_node(&self) -> Result<(String, u16, bool)> {
         let refused = |why: &str| Err(Error::new(ErrorKind::Config, format!("{self}: {why}")));
@@ -314,13 +378,19 @@ impl RedisConfig {
     /// The same settings for the master that these sentinels know by this name.
     pub(super) fn behind_sentinels(
         mut self,
-        #[cfg_attr(not(feature = "rustls"), expect(unused_mut))] mut nodes: Vec<RedisConfig>,
+        mut nodes: Vec<RedisConfig>,
         master: &str,
     ) -> Result<RedisConfig> {
         let (_, tls) = self.port_and_tls();
-        // Addresses do not say whom to trust: one authority vouches for all of them.
-        #[cfg(feature = "rustls")]
-        nodes.iter_mut().for_each(|node| node.ca_certificate = self.ca_certificate.clone());
+        for node in &mut nodes {
+            node.reached_at = self.reached_at.clone();
+            // Addresses do not say whom to trust: one authority vouches for all of them.
+            #[cfg(feature = "rustls")]
+            {
+                node.ca_certificate.clone_from(&self.ca_certificate);
+                node.client_certificate.clone_from(&self.client_certificate);
+            }
+        }
         self.address = Address::Sentinel(Arc::new(Sentinel::new(nodes, master, tls)?));
         Ok(self)
     }
@@ -363,6 +433,21 @@ fn decoded(text: &str) -> Result<String> {
             .with_source(error)
     })?;
     Ok(decoded.into_owned())
+}
+
+/// Reads `host:port`, `[::1]:port` for one.
+fn node(text: &str) -> Result<Node> {
+    let node = text.rsplit_once(':').and_then(|(host, port)| {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = bare.unwrap_or(host);
+        let port = port.parse().ok().filter(|port| *port != 0)?;
+        (is_host(host) && bare.is_some() == host.contains(':')).then(|| (host.to_owned(), port))
+    });
+    node.ok_or_else(|| {
+        // Not quoted: a whole URL may hold a password.
+        let text = "an address of the address map is no host and port, such as 172.18.0.2:6379 or [::1]:6379";
+        Error::new(ErrorKind::Config, text)
+    })
 }
 
 fn database(text: &str) -> Result<i64> {
@@ -473,6 +558,25 @@ mod tests {
         ] {
             let error = RedisConfig::from_url(url).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("secret"), "{url}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn nodes_are_reached_where_the_map_says() {
+        let pairs =
+            [("172.18.0.2:6379", "127.0.0.1:7001"), ("[fd00::2]:6379", "db.example.org:7002")];
+        let config = RedisConfig::default().address_map(pairs).unwrap();
+        let reached = |host: &str, port| config.reached((host.to_owned(), port));
+        assert_eq!(reached("172.18.0.2", 6379), ("127.0.0.1".to_owned(), 7001));
+        assert_eq!(reached("fd00::2", 6379), ("db.example.org".to_owned(), 7002));
+        assert_eq!(reached("172.18.0.2", 6380), ("172.18.0.2".to_owned(), 6380));
+        for wrong in
+            ["172.18.0.2", "a:0", "a:x", ":1", "::1:6379", "[a]:1", "redis://:secret@a:1", ""]
+        {
+            for pair in [(wrong, "a:1"), ("a:1", wrong)] {
+                let error = RedisConfig::default().address_map([pair]).unwrap_err().to_string();
+                assert!(error.contains("no host and port") && !error.contains("secret"), "{wrong}");
+            }
         }
     }
 

@@ -123,7 +123,10 @@ impl Connection {
         // For the first operations, which come before the first pipeline has told it.
         greeting.cmd("TIME");
         let (packed, count) = (greeting.get_packed_pipeline(), greeting.len());
-        let replies = self.exchange(&packed, count, deadline, SHORT)?;
+        let mut replies = Vec::with_capacity(count);
+        if let Err(error) = self.exchange_into(&mut replies, &packed, count, deadline, SHORT) {
+            return Err(turned_away(replies).unwrap_or(error));
+        }
         for (number, reply) in replies.into_iter().enumerate() {
             match reply {
                 Ok(time) if number + 1 == count => {
@@ -151,20 +154,34 @@ impl Connection {
         deadline: Instant,
         limit: usize,
     ) -> RedisResult<Vec<Reply>> {
+        let mut replies = Vec::with_capacity(count);
+        self.exchange_into(&mut replies, packed, count, deadline, limit)?;
+        Ok(replies)
+    }
+
+    /// The same; the replies that came are there also where the rest of them did not.
+    fn exchange_into(
+        &mut self,
+        replies: &mut Vec<Reply>,
+        packed: &[u8],
+        count: usize,
+        deadline: Instant,
+        limit: usize,
+    ) -> RedisResult<()> {
         self.dirty = true;
-        let replies = match &mut self.backing {
+        match &mut self.backing {
             Backing::Own { transport, parser } => {
                 transport.until(deadline);
-                talk(transport, parser, packed, count, limit)?
+                talk(transport, parser, packed, count, limit, replies)?;
             }
             // The application's own connections read what they get.
             #[cfg(feature = "r2d2_redis")]
-            Backing::External(external) => external.exchange(packed, count, deadline)?,
-        };
+            Backing::External(external) => *replies = external.exchange(packed, count, deadline)?,
+        }
         self.used = true;
         self.last_used = Instant::now();
         self.dirty = false;
-        Ok(replies)
+        Ok(())
     }
 
     /// Takes the connection that it stands for out of the application's pool.
@@ -290,11 +307,32 @@ fn talk(
     packed: &[u8],
     count: usize,
     limit: usize,
-) -> RedisResult<Vec<Reply>> {
-    transport.write_all(packed)?;
-    transport.flush()?;
+    replies: &mut Vec<Reply>,
+) -> RedisResult<()> {
+    let sent = transport.write_all(packed).and_then(|()| transport.flush());
+    if let Err(error) = sent {
+        let error = RedisError::from(error);
+        return match error.is_connection_dropped() {
+            // What the server said before it closed is still there to be read, and tells more.
+            true => match receive(transport, parser, count, limit, replies) {
+                Err(telling) if !telling.is_connection_dropped() => Err(telling),
+                _ => Err(error),
+            },
+            false => Err(error),
+        };
+    }
+    receive(transport, parser, count, limit, replies)
+}
+
+/// Reads so many replies, and sees that there is nothing else.
+fn receive(
+    transport: &mut Transport,
+    parser: &mut Parser,
+    count: usize,
+    limit: usize,
+    replies: &mut Vec<Reply>,
+) -> RedisResult<()> {
     let mut incoming = Limited { transport, limit, left: limit };
-    let mut replies = Vec::with_capacity(count);
     while replies.len() < count {
         replies.push(match parser.parse_value(&mut incoming).map_err(unreadable)? {
             Value::ServerError(error) => Err(error),
@@ -313,7 +351,7 @@ fn talk(
     if incoming.limit - incoming.left > KEPT {
         *parser = Parser::new();
     }
-    Ok(replies)
+    Ok(())
 }
 
 /// Reads so many bytes and no more.
@@ -338,6 +376,16 @@ impl Read for Limited<'_> {
 /// Whether the server's refusal to be told a name means that it refuses everything.
 fn stays_out(error: &ServerError) -> bool {
     error.code() == "NOAUTH" || super::errors::passes(Some(error.code())) || is_full(error)
+}
+
+/// Why a server that says no more than one error, and closes, lets nobody in: it has as many clients as it may, or
+/// takes none from other machines.
+fn turned_away(replies: Vec<Reply>) -> Option<RedisError> {
+    match <[Reply; 1]>::try_from(replies) {
+        // That we may not say a name is no reason to close.
+        Ok([Err(refusal)]) if refusal.code() != "NOPERM" => Some(refusal.into()),
+        _ => None,
+    }
 }
 
 fn is_full(error: &ServerError) -> bool {

@@ -62,6 +62,14 @@ pub(super) fn is_demoted(error: &ServerError) -> bool {
     from_script(&line(error.code(), error.details())).0 == "READONLY"
 }
 
+/// A refusal in the server's own words; what else went wrong in the crate's.
+pub(super) fn said(error: &RedisError) -> String {
+    match error.code().filter(|_| super::upstream::is_reply(error)) {
+        Some(code) => line(code, error.detail()).trim_end().to_owned(),
+        None => error.to_string(),
+    }
+}
+
 /// An error as the server sent it, without the mark of an error before it.
 fn line(code: &str, details: Option<&str>) -> String {
     format!("{code} {}", details.unwrap_or_default())
@@ -186,7 +194,7 @@ impl From<RedisError> for Error {
                 false => ErrorKind::Redis,
             };
             // With the position in a script, which is the handler's own.
-            (kind, format!("Redis: {error}{}", what_would_do(code)))
+            (kind, format!("Redis: {}{}", said(&error), what_would_do(code)))
         });
         match unquoted(&text) {
             short if short.len() < text.len() => Error::new(kind, short),

@@ -63,7 +63,8 @@ impl Sentinel {
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
         let reply = connection.ask(&question, deadline)?;
         let address: Option<(String, u16)> = ::redis::from_redis_value(reply)?;
-        let (host, port) = address.ok_or_else(|| failed("knows no master of this name"))?;
+        let announced = address.ok_or_else(|| failed("knows no master of this name"))?;
+        let (host, port) = node.reached(announced);
         Ok(Address::Tcp { host, port, tls: self.tls })
     }
 }

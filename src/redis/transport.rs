@@ -29,8 +29,8 @@ impl Trust {
     /// The authorities that this configuration names, or the operating system's.
     #[cfg(feature = "rustls")]
     pub(super) fn new(config: &RedisConfig) -> crate::Result<Trust> {
-        use rustls::pki_types::CertificateDer;
         use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
         use crate::{Error, ErrorKind};
 
@@ -66,8 +66,28 @@ impl Trust {
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| refused("TLS cannot be set up").with_source(error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let tls = match &config.client_certificate {
+            None => tls.with_no_client_auth(),
+            Some((pem, key)) => {
+                let chain =
+                    CertificateDer::pem_slice_iter(pem).collect::<std::result::Result<Vec<_>, _>>();
+                let chain = chain.map_err(|error| {
+                    refused("the client certificate is not PEM").with_source(error)
+                })?;
+                if chain.is_empty() {
+                    return Err(refused("the client certificate is not PEM"));
+                }
+                // Without the source, which may quote what it read.
+                let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
+                    refused("the client certificate's key is not PEM, or is encrypted")
+                })?;
+                tls.with_client_auth_cert(chain, key).map_err(|error| {
+                    refused("the client certificate and its key cannot be used together")
+                        .with_source(error)
+                })?
+            }
+        };
         Ok(Trust { tls: Some(std::sync::Arc::new(tls)) })
     }
 }
@@ -96,7 +116,7 @@ impl Transport {
         let mut transport = rustls::StreamOwned::new(session, stream);
         // Here, so that a certificate that is not trusted is an error of connecting.
         while transport.conn.is_handshaking() {
-            transport.conn.complete_io(&mut transport.sock)?;
+            transport.conn.complete_io(&mut transport.sock).map_err(explained)?;
         }
         Ok(Transport::Tls(Box::new(transport)))
     }
@@ -158,12 +178,42 @@ impl Transport {
     }
 }
 
+/// What would do about certificates that one of the two sides does not take.
+#[cfg(feature = "rustls")]
+fn explained(error: std::io::Error) -> std::io::Error {
+    use rustls::{AlertDescription, CertificateError};
+
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    let would_do = match tls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "no authority that is trusted here has signed the server's certificate: name the one that has with \
+             RedisConfig::ca_certificate"
+        }
+        // rustls has no word of its own for it.
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
+            if format!("{other:?}").contains("CaUsedAsEndEntity") =>
+        {
+            "the server's certificate is that of an authority (CA:TRUE), as openssl makes them where nothing else \
+             is said, and no server's: make it with -addext basicConstraints=critical,CA:FALSE, or have an \
+             authority sign one"
+        }
+        Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => {
+            "the server asks for a certificate of ours: give RedisConfig::client_certificate"
+        }
+        Some(rustls::Error::AlertReceived(AlertDescription::UnknownCA)) => {
+            "the server does not trust the authority of RedisConfig::client_certificate"
+        }
+        _ => return error,
+    };
+    std::io::Error::new(error.kind(), format!("{error}; {would_do}"))
+}
+
 impl Read for Transport {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         match self {
             Transport::Bare(stream) => stream.read(buffer),
             #[cfg(feature = "rustls")]
-            Transport::Tls(transport) => transport.read(buffer),
+            Transport::Tls(transport) => transport.read(buffer).map_err(explained),
         }
     }
 }

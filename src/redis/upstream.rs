@@ -10,7 +10,7 @@ use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value};
 use super::breaker::Breaker;
 use super::config::{Address, RedisConfig};
 use super::connection::{Connection, SHORT};
-use super::errors::TooLarge;
+use super::errors::{TooLarge, connecting, said};
 use super::transport::Trust;
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
@@ -232,9 +232,9 @@ impl Upstream {
                 Ok(connection)
             }
             Err(error) => {
-                let kind = super::errors::connecting(&error);
-                self.refuse(Some((kind, error.to_string())));
-                Err(Error::new(kind, error.to_string()))
+                let (kind, text) = (connecting(&error), said(&error));
+                self.refuse(Some((kind, text.clone())));
+                Err(Error::new(kind, text))
             }
         }
     }

@@ -23,7 +23,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use http::{StatusCode, header};
@@ -32,6 +32,7 @@ use super::http1::{Framing, Head, HeadLimits, Parsed, Refused, parse_head};
 use super::{
     ListenAddress, Server, ShutdownHandle, ShutdownStage, cannot_listen, canonical, elsewhere,
 };
+use crate::logging::Recurring;
 use crate::message::request::{Request, RequestBody};
 use crate::message::response::{Body, Response};
 use crate::pipeline::service::Service;
@@ -260,9 +261,15 @@ fn end(peer: SocketAddr) {
 #[cfg(not(unix))]
 fn end(_: SocketAddr) {}
 
+/// What clients and handlers can bring about as often as they like.
+static REPEATED: LazyLock<Recurring> = LazyLock::new(Recurring::default);
+
 /// Answers a request whose body must not be read, nor dropped: tiny_http would allocate all of it.
 fn give_up(incoming: ::tiny_http::Request) {
-    log::warn!("refused a body of {:?} bytes and gave its connection up", incoming.body_length());
+    REPEATED.happened(log::Level::Warn, "body", || {
+        let length = incoming.body_length();
+        format!("refused a body of {length:?} bytes and gave its connection up")
+    });
     let refused = Response::text("The request body is too large.\n")
         .with_status(StatusCode::PAYLOAD_TOO_LARGE)
         .with_header(header::CONNECTION, "close");
@@ -308,7 +315,9 @@ fn outgoing(response: Response) -> ::tiny_http::Response<Box<dyn Read + Send>> {
         .filter_map(|(name, value)| {
             ::tiny_http::Header::from_bytes(name.as_str().as_bytes(), value.as_bytes())
                 .map_err(|()| {
-                    log::warn!("tiny_http cannot send header {name}: its value is not ASCII")
+                    REPEATED.happened(log::Level::Warn, name.as_str(), || {
+                        format!("tiny_http cannot send header {name}: its value is not ASCII")
+                    });
                 })
                 .ok()
         })

@@ -8,12 +8,12 @@ use http::header::{self, HeaderValue};
 use smallvec::SmallVec;
 
 use super::cookie::CookieSettings;
-
 use super::events::{Counters, Event, Events};
 use super::id::{IdFormat, IdGenerator, SessionId};
 use super::saving::{At, CookieDue, Pending, PendingCookie};
 use super::store::{Caps, Lifetimes, Load, Record, Saved, SessionStore};
 use super::view::Session;
+use crate::logging::{OneLine, Recurring};
 use crate::message::cookies::Cookie;
 use crate::message::request::Request;
 use crate::message::response::{HttpError, IntoResponse, ResponseHead};
@@ -40,6 +40,8 @@ pub(crate) struct SessionContext {
     pub(crate) generator: IdGenerator,
     pub(crate) events: Box<dyn Events>,
     pub(crate) counters: Counters,
+    /// Failures of which only a handler has heard, that went on.
+    pub(crate) unheard: Recurring,
 }
 
 impl SessionContext {
@@ -175,11 +177,14 @@ impl SessionContext {
     pub(crate) fn finish(&self, entry: &mut Entry<'_>, outcome: Result<()>) {
         let Some(mut session) = entry.take::<Session>() else { return };
         if let Some(error) = session.take_unheard().filter(|error| !tells_of(entry, error)) {
-            let text = "an operation of a session failed, and its handler went on";
-            match error.kind() {
-                ErrorKind::Unavailable => log::warn!("{text}: {error}"),
-                _ => log::error!("{text}: {error}"),
-            }
+            let level = match error.kind() {
+                ErrorKind::Unavailable => log::Level::Warn,
+                _ => log::Level::Error,
+            };
+            let error = OneLine(error).to_string();
+            self.unheard.happened(level, &error, || {
+                format!("an operation of a session failed, and its handler went on: {error}")
+            });
         }
         let head = entry.head_mut();
         let written = match outcome {

@@ -7,6 +7,7 @@ use url::{Origin, Url};
 use super::id::{decode_base64url, encode_base64url};
 use super::view::Session;
 use crate::handler::apply_form_limits;
+use crate::logging::{OneLine, Recurring};
 use crate::message::request::{Request, Scheme};
 use crate::message::response::{HttpError, IntoResponse};
 use crate::pipeline::exchange::Exchange;
@@ -140,6 +141,8 @@ pub struct CsrfPlugin {
     always_token: bool,
     /// The first option that could not work; told at install.
     refused: Option<String>,
+    /// Requests that were refused.
+    refusals: Recurring,
 }
 
 impl CsrfPlugin {
@@ -150,6 +153,7 @@ impl CsrfPlugin {
             trusted: Vec::new(),
             always_token: false,
             refused: None,
+            refusals: Recurring::default(),
         }
     }
 
@@ -208,15 +212,19 @@ impl CsrfPlugin {
         };
         let request = exchange.request();
         let sent = |name| request.header(name).unwrap_or("not sent");
-        log::info!(
-            "{} {} is refused by the csrf plugin: {}; Sec-Fetch-Site: {}, Origin: {}, Host: {}",
-            request.method(),
-            request.path(),
-            refused.reason(),
-            sent("sec-fetch-site"),
-            sent("origin"),
-            sent("host"),
-        );
+        let reason = refused.reason();
+        self.refusals.happened(log::Level::Info, &reason, || {
+            let line = format_args!(
+                "{} {} is refused by the csrf plugin: {reason}; Sec-Fetch-Site: {}, Origin: {}, Host: {}",
+                request.method(),
+                request.path(),
+                sent("sec-fetch-site"),
+                sent("origin"),
+                sent("host"),
+            );
+            // Headers are text, and text can do more than ASCII.
+            OneLine(line).to_string()
+        });
         Err(HttpError::new(StatusCode::FORBIDDEN).with_message(refused.message()).into())
     }
 

@@ -1,10 +1,12 @@
 //! What happens to sessions, told to whoever wants to know: an observer and counters.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use log::Level;
 
 use crate::Error;
-use crate::logging::OneLine;
+use crate::logging::{OneLine, Recurring};
 
 /// Something that happened to a session or to the store. None of them carries an id.
 #[derive(Clone, Copy, Debug)]
@@ -45,21 +47,25 @@ pub trait Events: Send + Sync + 'static {
     fn event(&self, event: Event<'_>);
 }
 
-/// Writes lost changes and damaged records at `warn`, what the store fails at `error` (once for each change of state), the
-/// rest at `debug`.
+/// Writes lost changes and damaged records at `warn`, replies that are not to their requests at `error`, the rest at
+/// `debug` and below. What happens often has one line when it begins, one a minute, and one when it is over.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogEvents;
 
 impl Events for LogEvents {
     fn event(&self, event: Event<'_>) {
+        // One visitor's browser can send a damaged session's cookie as often as it likes.
+        static REPEATED: LazyLock<Recurring> = LazyLock::new(Recurring::default);
         match event {
-            Event::WriteLost => log::warn!(
-                "a session ended while a request that changed it was running: its changes were not saved"
-            ),
-            Event::Damaged(error) => log::warn!("{}", OneLine(error)),
-            Event::Desync => {
-                log::error!("a reply belonged to another session: its connection was closed");
-            }
+            Event::WriteLost => REPEATED.happened(Level::Warn, "write lost", || {
+                "a session ended while a request that changed it was running: its changes were not saved".to_owned()
+            }),
+            Event::Damaged(error) => REPEATED.happened(Level::Warn, "damaged", || {
+                format!("damaged session data: {}", OneLine(error))
+            }),
+            Event::Desync => REPEATED.happened(Level::Error, "desync", || {
+                "a reply belonged to another session: its connection was closed".to_owned()
+            }),
             // The request's own error is logged with its path when it is answered.
             Event::StoreError(error) => log::debug!("the session store failed: {}", OneLine(error)),
             Event::Created

@@ -14,6 +14,7 @@ pub(crate) mod view;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -28,9 +29,10 @@ use self::store::memory::MemoryStore;
 use self::store::redis::{Layout, RedisStore};
 use self::store::{Caps, Lifetimes, PipelinedStore, SessionStore};
 use self::view::Session;
-use crate::logging::OneLine;
-use crate::message::address::ListenAddress;
+use crate::logging::{OneLine, Recurring};
+use crate::message::address::{ListenAddress, is_public};
 use crate::message::cookies::SameSite;
+use crate::message::request::Scheme;
 use crate::pipeline::plugin::{Batch, Callback, Installed, Plugin, Provision, Route};
 use crate::redis::{RedisConfig, RedisPool};
 use crate::{Error, ErrorKind, Result};
@@ -79,6 +81,8 @@ pub struct SessionPlugin {
     /// The first option that could not work; told at install, when there is somebody to tell.
     refused: Option<Error>,
     context: OnceLock<Arc<SessionContext>>,
+    /// Whether there is nothing more to say of who can see the cookie.
+    told: AtomicBool,
 }
 
 enum Backend {
@@ -108,6 +112,7 @@ impl SessionPlugin {
             counters: Counters::default(),
             refused: None,
             context: OnceLock::new(),
+            told: AtomicBool::new(false),
         }
     }
 
@@ -420,6 +425,29 @@ impl SessionPlugin {
         Error::new(ErrorKind::Config, format!("session plugin {:?}: {why}", self.keyword))
     }
 
+    /// A server that only this machine can reach has visitors from elsewhere all the same where a proxy in front says so.
+    fn look_behind_the_proxy(&self, batch: &mut Batch<'_>) {
+        for entry in batch.iter_mut() {
+            let request = entry.request();
+            if !request.is_from_trusted_proxy() {
+                continue;
+            }
+            let asked = match request.host() {
+                _ if request.scheme() == Scheme::Https => "over https",
+                Some(host) if is_public(host) => "of a public host",
+                _ => continue,
+            };
+            if !self.told.swap(true, Ordering::Relaxed) {
+                log::warn!(
+                    "a proxy passes on what visitors ask {asked}, with session cookie {}: set cookie_secure and \
+                     cookie_httponly, or hardened(), unless this is a trusted network",
+                    self.cookie
+                );
+            }
+            return;
+        }
+    }
+
     fn context(&self) -> &Arc<SessionContext> {
         match self.context.get() {
             Some(context) => context,
@@ -484,6 +512,7 @@ impl Plugin for SessionPlugin {
             generator: IdGenerator::new(),
             events: self.events.take().unwrap_or_else(|| Box::new(LogEvents)),
             counters: self.counters.clone(),
+            unheard: Recurring::default(),
         };
         log::info!(
             "sessions of keyword {:?}: cookie {}, idle limit {:?}, absolute limit {:?}",
@@ -512,6 +541,7 @@ impl Plugin for SessionPlugin {
 
     fn serving(&self, address: &ListenAddress) {
         let guarded = self.cookie.secure && self.cookie.http_only;
+        self.told.store(guarded || !address.is_local(), Ordering::Relaxed);
         if !address.is_local() && !guarded {
             log::warn!(
                 "serving {address}, which is not only this machine, with session cookie {}: set \
@@ -546,6 +576,9 @@ impl Plugin for SessionPlugin {
     }
 
     fn acquire(&self, batch: &mut Batch<'_>) {
+        if !self.told.load(Ordering::Relaxed) {
+            self.look_behind_the_proxy(batch);
+        }
         let context = self.context();
         match context.store.pipelined() {
             Some(store) => acquire_pipelined(context, store, batch),

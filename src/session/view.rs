@@ -502,9 +502,7 @@ impl Session {
 
     /// Whether it has nothing but what any visitor gets: a token, or messages for the next page.
     pub(crate) fn holds_nothing_private(&self) -> bool {
-        let keeps =
-            |(key, _): (&str, &str)| key == super::csrf::MARKER || super::flash::is_flash(key);
-        self.logged_in().is_none() && self.fields.iter().all(keeps)
+        self.logged_in().is_none() && hold_nothing_private(&self.fields)
     }
 
     /// Refuses what the handler did, for this reason, unless there is one already.
@@ -521,4 +519,9 @@ impl fmt::Debug for Session {
             .field("new", &self.is_new)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether these say no more than that their session has a token, or are flashes.
+pub(super) fn hold_nothing_private(fields: &Fields) -> bool {
+    fields.iter().all(|(key, _)| key == super::csrf::MARKER || super::flash::is_flash(key))
 }

@@ -14,6 +14,8 @@ use super::logs::look_for_ids;
 /// A process that listens on a port of its own, ended when this is dropped.
 pub struct Program {
     child: Child,
+    /// Another process than the child, if it is not that which serves.
+    served_by: Option<u32>,
     pub address: SocketAddr,
     // Kept open: a program must not fail for want of somebody who reads.
     _output: BufReader<ChildStdout>,
@@ -64,6 +66,23 @@ impl Program {
             stderr.lines().map_while(|line| line.ok()).for_each(|line| drop(lines.send(line)));
         });
         (program, log)
+    }
+
+    /// The greeter as process 1 of processes of its own, as in a container: signals that it does not ask for it does not
+    /// get.
+    pub fn greeter_as_process_1() -> Program {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--map-root-user", "--fork", "--pid", "--kill-child", "--"])
+            .arg(example("greeter"))
+            .args(["--listen", "127.0.0.1:0"])
+            .env_remove("REDIS_URL");
+        let mut program = Program::start(&mut command);
+        let of = program.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children"));
+        program.served_by = children.ok().and_then(|pids| pids.trim().parse().ok());
+        assert!(program.served_by.is_some(), "unshare has forked");
+        program
     }
 
     /// The greeter on a socket that it is handed as systemd does: as file descriptor 3.
@@ -118,7 +137,7 @@ impl Program {
             }
         };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Program { child, address, _output: output }
+        Program { child, served_by: None, address, _output: output }
     }
 
     /// How many threads and how many open files the process has.
@@ -130,7 +149,7 @@ impl Program {
 
     /// Asks the process to end, as an operator does.
     pub fn ask_to_end(&self) {
-        let pid = self.child.id().to_string();
+        let pid = self.served_by.unwrap_or(self.child.id()).to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
         assert!(sent.success());
     }

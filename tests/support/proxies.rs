@@ -69,7 +69,7 @@ impl Proxy {
     pub fn apache(folder: PathBuf, lines: &str) -> Proxy {
         let at = folder.display();
         let modules: String =
-            ["mpm_event", "authz_core", "proxy", "proxy_http", "headers", "setenvif"]
+            ["mpm_event", "authz_core", "proxy", "proxy_http", "headers", "setenvif", "xsendfile"]
                 .map(|name| {
                     format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n")
                 })

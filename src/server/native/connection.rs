@@ -117,7 +117,8 @@ impl Connection {
 
     /// Whether something can be done without waiting for the poller.
     pub(super) fn is_eager(&self) -> bool {
-        self.readable || !self.input.is_empty()
+        let sends = matches!(&self.state, State::Sending(outgoing) if outgoing.needs_more());
+        self.readable || !self.input.is_empty() || sends
     }
 
     /// Goes on as far as it can without blocking.
@@ -311,6 +312,16 @@ impl Connection {
     /// Takes the answer and sends what the socket takes; for threads that may block.
     pub(super) fn answer(&mut self, mut outgoing: Outgoing) -> Next {
         let sent = outgoing.send(&self.socket);
+        self.begin(outgoing, sent)
+    }
+
+    /// Takes the answer and sends what is there of it: its body is read later.
+    pub(super) fn answer_without_waiting(&mut self, mut outgoing: Outgoing) -> Next {
+        let sent = outgoing.flush(&self.socket);
+        self.begin(outgoing, sent)
+    }
+
+    fn begin(&mut self, outgoing: Outgoing, sent: io::Result<Sent>) -> Next {
         let now = Instant::now();
         if let Ok(Sent::All) = sent {
             return self.all_sent(outgoing.keep_alive, now);
@@ -328,6 +339,11 @@ impl Connection {
         // Reading the body took some of the time: that is not the client's stall.
         self.deadline = self.deadline.max(now + self.options.write_deadline / 2);
         self.after_sending(sent, now)
+    }
+
+    /// Whether the answer is one that may wait for what it sends.
+    pub(super) fn may_wait(&self) -> bool {
+        matches!(&self.state, State::Sending(outgoing) if outgoing.may_wait())
     }
 
     fn resume(&mut self, now: Instant) -> Next {

@@ -112,6 +112,16 @@ impl Engine {
         self.threads.is_full()
     }
 
+    /// Counts the current worker as one that waits for the outside, unless no more threads are left than are kept for
+    /// others. Where it keeps its epoch, it [ends](Engine::end_waiting) that itself.
+    pub(super) fn begin_waiting(&self) -> bool {
+        self.threads.begin_waiting()
+    }
+
+    pub(super) fn end_waiting(&self) {
+        self.threads.end_waiting();
+    }
+
     /// Whether as many requests wait for a thread as may.
     pub(super) fn is_crowded(&self) -> bool {
         self.all_blocked() && self.threads.waiting() >= self.options.max_queue
@@ -314,7 +324,10 @@ impl Engine {
             return;
         }
         // Counted before the worker can notice, and be done.
-        let lost = || self.threads.blocked();
+        let lost = |activity: &Activity| match activity {
+            Activity::Body => {}
+            Activity::Stages | Activity::Handler(_) => self.threads.blocked(),
+        };
         let Some((epoch, activity, tasks)) = event_loop.hand_off(heartbeat, blocks, now, lost)
         else {
             return;
@@ -331,9 +344,16 @@ impl Engine {
     /// Gives a task a thread of its own.
     pub(super) fn offload(self: &Arc<Engine>, event_loop: &Arc<EventLoop>, task: Task) {
         let (engine, event_loop) = (self.clone(), event_loop.clone());
-        self.threads.run(Box::new(move || match task {
-            Task::Pump(connection) => event_loop.give(engine.pump(connection)),
-            Task::Run((mut exchange, job)) => {
+        match task {
+            Task::Pump(connection) => {
+                let waits = connection.may_wait();
+                let pump = Box::new(move || event_loop.give(engine.pump(connection)));
+                match waits {
+                    true => self.threads.run_patiently(pump),
+                    false => self.threads.run(pump),
+                }
+            }
+            Task::Run((mut exchange, job)) => self.threads.run(Box::new(move || {
                 contained(|| engine.service.run(&mut exchange));
                 if exchange.holds_anything() {
                     return event_loop.give_ran((exchange, job));
@@ -342,8 +362,8 @@ impl Engine {
                     contained(|| engine.service.release_all(std::slice::from_mut(&mut exchange)));
                 let response = engine.complete(exchange, kept.is_some());
                 event_loop.give(engine.answer(response, job));
-            }
-        }));
+            })),
+        }
     }
 
     pub(super) fn pump(&self, mut connection: Box<Connection>) -> Returned {
@@ -380,7 +400,11 @@ impl Engine {
             logged.answered(response.status(), length);
         }
         let outgoing = Outgoing::new(response, job.audience);
-        let next = job.connection.answer(outgoing);
+        // A body that may wait is a task of its own, which threads are left by.
+        let next = match outgoing.may_wait() {
+            true => job.connection.answer_without_waiting(outgoing),
+            false => job.connection.answer(outgoing),
+        };
         returned(job.connection, next)
     }
 
@@ -418,7 +442,7 @@ impl Engine {
             return self.refuse(event_loop, in_flight, "too many bodies are arriving");
         }
         let (engine, event_loop) = (self.clone(), event_loop.clone());
-        self.threads.run(Box::new(move || {
+        self.threads.run_patiently(Box::new(move || {
             let (mut exchange, job) = engine.begin(connection, incoming);
             let one = std::slice::from_mut(&mut exchange);
             contained(|| engine.service.prepare(one));

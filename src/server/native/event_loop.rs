@@ -82,6 +82,8 @@ pub(super) enum Activity {
     #[default]
     Stages,
     Handler(Option<Arc<Endpoint>>),
+    /// A body that may wait: its thread is counted already as one that is blocked.
+    Body,
 }
 
 /// Something that may block.
@@ -228,7 +230,7 @@ impl EventLoop {
         heartbeat: u64,
         blocks: bool,
         now: Instant,
-        lost: impl FnOnce(),
+        lost: impl FnOnce(&Activity),
     ) -> Option<(u64, Activity, VecDeque<Task>)> {
         let mut work = self.work();
         if !work.busy || self.heartbeat() != heartbeat {
@@ -236,8 +238,8 @@ impl EventLoop {
         }
         work.epoch += 1;
         work.busy = false;
-        lost();
         let activity = std::mem::take(&mut work.activity);
+        lost(&activity);
         let mut tasks = VecDeque::new();
         if blocks && work.handed_off.replace(now).is_some_and(|before| now - before < AGAIN) {
             tasks = std::mem::take(&mut work.tasks);

@@ -33,7 +33,9 @@
 //!
 //! A body that is too large for memory holds a thread for as long as it arrives, however slowly the rate
 //! allows. At most half of `max_threads` do; further such requests are answered 503, and the other half is
-//! left for those that need not wait for their clients.
+//! left for those that need not wait for their clients. The body of an answer whose length is not known may wait for
+//! what it sends, as events do, and holds a thread meanwhile. One in eight threads is for neither of them: however many
+//! streams wait, handlers get on. Streams past that have their heads, and wait for a thread.
 //!
 //! What is malformed or ambiguous (RFC 9112) is a 400, an unknown transfer coding or CONNECT a 501, an
 //! unknown expectation a 417, another version of HTTP a 505. After each of these the connection closes.
@@ -131,7 +133,8 @@ impl Native {
         self
     }
 
-    /// About how many more threads there may be in handlers that block: 512 unless set.
+    /// About how many more threads there may be in handlers that block, and in bodies that wait: 512 unless set. One in
+    /// eight is for handlers alone.
     #[must_use]
     pub fn max_threads(mut self, count: usize) -> Native {
         self.options.max_threads = count.max(1);

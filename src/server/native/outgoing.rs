@@ -2,12 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{StatusCode, Version};
 
 use super::socket::Socket;
-use crate::logging::OneLine;
+use crate::logging::{OneLine, Recurring};
 use crate::message::response::{Body, Response};
 use crate::server::http1::{ChunkEnd, Delivery, push_chunk, refusal, write_head};
 
@@ -114,6 +115,17 @@ impl Outgoing {
         }
     }
 
+    /// Whether all is sent that was read of the body, and there is more to read.
+    pub(super) fn needs_more(&self) -> bool {
+        self.sent == self.buffer.len() && self.body.is_empty() && self.source.is_some()
+    }
+
+    /// Whether what is still to be read of the body may be long in coming: events, for one. Of a file, or of anything
+    /// else that is there already, the length is known.
+    pub(super) fn may_wait(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.left.is_none())
+    }
+
     /// Sends what is there, without blocking.
     pub(super) fn flush(&mut self, mut socket: &Socket) -> io::Result<Sent> {
         let mut some = false;
@@ -189,15 +201,23 @@ fn read(reader: &mut Box<dyn Read + Send>, buffer: &mut [u8]) -> io::Result<usiz
         match read.unwrap_or_else(|_| Err(io::Error::other("the body of an answer panicked"))) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
-                log::error!("an answer breaks off: {}", OneLine(&error));
+                breaks_off(&error);
                 return Err(error);
             }
             Ok(count) if count > buffer.len() => {
                 let text = "the body of an answer claims to have read more than it was asked for";
-                log::error!("an answer breaks off: {text}");
-                return Err(io::Error::other(text));
+                let error = io::Error::other(text);
+                breaks_off(&error);
+                return Err(error);
             }
             read => return read,
         }
     }
+}
+
+/// What answers are read from may be down for all of them.
+fn breaks_off(error: &io::Error) {
+    static REPEATED: LazyLock<Recurring> = LazyLock::new(Recurring::default);
+    let error = OneLine(error).to_string();
+    REPEATED.happened(log::Level::Error, &error, || format!("an answer breaks off: {error}"));
 }

@@ -99,6 +99,7 @@ pub(super) fn apply(request: Request, peer: Option<SocketAddr>, options: &Option
         ProxyHeaders::Forwarded => forwarded(request.headers(), |ip| trusted(Some(ip))),
     };
     let mut request = request;
+    request.set_from_trusted_proxy();
     if let Some(host) = said.host {
         request.headers_mut().insert(header::HOST, host);
     }

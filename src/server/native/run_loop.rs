@@ -185,21 +185,35 @@ fn set_off(
 /// Runs what may block, one task after the other.
 fn run_tasks(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64) -> Option<()> {
     loop {
-        let task = {
+        let (task, waits) = {
             let mut work = event_loop.work();
             if work.epoch != epoch {
                 return None;
             }
             let Some(task) = work.tasks.pop_front() else { return Some(()) };
+            let waits = matches!(&task, Task::Pump(connection) if connection.may_wait());
+            let waits = waits && engine.begin_waiting();
             work.activity = match &task {
+                Task::Pump(_) if waits => Activity::Body,
                 Task::Pump(_) => Activity::Stages,
                 Task::Run((exchange, _)) => Activity::Handler(exchange.endpoint().cloned()),
             };
             // Before the monitor can look: what it sees blocked is not this task.
             event_loop.beat();
-            task
+            (task, waits)
         };
         match task {
+            Task::Pump(connection) if waits => {
+                let returned = engine.pump(connection);
+                let mut work = event_loop.work();
+                work.returned.push(returned);
+                if work.epoch != epoch {
+                    return None;
+                }
+                work.activity = Activity::Stages;
+                drop(work);
+                engine.end_waiting();
+            }
             Task::Run(in_flight) if engine.is_crowded() => {
                 engine.refuse(event_loop, in_flight, "the queue for a thread is full");
             }
@@ -222,11 +236,11 @@ fn run_tasks(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64) -> O
     }
 }
 
-/// Whether the handler blocked a moment ago, so that another thread is to run it.
+/// Whether another thread is to run it: a handler that blocked a moment ago, or a body that may wait.
 fn should_offload(task: &Task) -> bool {
     match task {
         Task::Run((exchange, _)) => exchange.slow().is_some_and(|slow| slow.is()),
-        Task::Pump(_) => false,
+        Task::Pump(connection) => connection.may_wait(),
     }
 }
 

@@ -6,9 +6,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::engine::contained;
+use crate::logging::Recurring;
 
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(10);
+
+/// One thread of so many, and at least one where there are two, is for tasks that do not wait for the outside.
+const RESERVED: usize = 8;
 
 pub(super) type Task = Box<dyn FnOnce() + Send>;
 
@@ -20,15 +24,23 @@ struct Inner {
     state: Mutex<State>,
     changed: Condvar,
     max_threads: usize,
+    /// How many of these are not for what waits for the outside.
+    reserve: usize,
     /// Threads in a task of the queue, and those that are blocked in an urgent one.
     limited: AtomicUsize,
+    /// The system gave no thread.
+    failed: Recurring,
 }
 
 #[derive(Default)]
 struct State {
     /// Tasks that the server itself cannot go on without: they get a thread whatever the limit.
     urgent: VecDeque<Task>,
-    queue: VecDeque<Task>,
+    queue: VecDeque<(u64, Task)>,
+    /// Tasks that are likely to block for as long as somebody outside likes.
+    patient: VecDeque<(u64, Task)>,
+    /// The number of the next task of these two.
+    next: u64,
     threads: usize,
     idle: usize,
     stopped: bool,
@@ -40,7 +52,9 @@ impl Threads {
             state: Mutex::default(),
             changed: Condvar::new(),
             max_threads,
+            reserve: max_threads.div_ceil(RESERVED).min(max_threads - 1),
             limited: AtomicUsize::new(0),
+            failed: Recurring::default(),
         }))
     }
 
@@ -54,13 +68,37 @@ impl Threads {
     /// Runs the task once a thread is free.
     pub(super) fn run(&self, task: Task) {
         let mut state = self.0.state();
-        state.queue.push_back(task);
+        let number = state.number();
+        state.queue.push_back((number, task));
+        self.start_worker(state);
+    }
+
+    /// Runs a task that waits for the outside, once more threads are free than are kept for others.
+    pub(super) fn run_patiently(&self, task: Task) {
+        let mut state = self.0.state();
+        let number = state.number();
+        state.patient.push_back((number, task));
         self.start_worker(state);
     }
 
     /// Whether as many threads are in tasks of the queue, or blocked, as may.
     pub(super) fn is_full(&self) -> bool {
         self.0.room() == 0
+    }
+
+    /// Counts the current thread, in an urgent task, as one of those that wait for the outside, unless no more threads
+    /// are free than are kept for others.
+    pub(super) fn begin_waiting(&self) -> bool {
+        self.0.begin_waiting()
+    }
+
+    /// The current thread waits no more, and goes on with its urgent task.
+    pub(super) fn end_waiting(&self) {
+        self.unblocked();
+        let state = self.0.state();
+        if self.0.startable(&state) > 0 {
+            self.start_worker(state);
+        }
     }
 
     /// A thread is blocked in an urgent task, as by one of the queue: it counts as such.
@@ -88,12 +126,13 @@ impl Threads {
         let mut state = self.0.state();
         state.stopped = true;
         state.queue.clear();
+        state.patient.clear();
         self.0.changed.notify_all();
     }
 
     /// Wakes or makes a thread for a task that has just come.
     fn start_worker(&self, mut state: MutexGuard<'_, State>) {
-        let needed = state.urgent.len() + state.queue.len().min(self.0.room());
+        let needed = state.urgent.len() + self.0.startable(&state);
         if state.idle >= needed {
             self.0.changed.notify_one();
         } else {
@@ -109,9 +148,18 @@ impl Threads {
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         if let Err(error) = thread.spawn(move || inner.work()) {
             // The task waits for one of the threads that there are.
-            log::error!("no thread for another request: {error}");
+            self.0.failed.happened(log::Level::Error, "", || {
+                format!("no thread for another request: {error}")
+            });
             self.0.state().threads -= 1;
         }
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
     }
 }
 
@@ -119,6 +167,35 @@ impl Inner {
     /// How many more threads may be in tasks of the queue.
     fn room(&self) -> usize {
         self.max_threads.saturating_sub(self.limited.load(Ordering::SeqCst))
+    }
+
+    /// How many tasks of the queues may have a thread now.
+    fn startable(&self, state: &State) -> usize {
+        let room = self.room();
+        let patient = state.patient.len().min(room.saturating_sub(self.reserve));
+        (state.queue.len() + patient).min(room)
+    }
+
+    fn begin_waiting(&self) -> bool {
+        let most = self.max_threads - self.reserve;
+        let one_more = |limited| (limited < most).then_some(limited + 1);
+        self.limited.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok()
+    }
+
+    /// The task that has waited longest of those that may have a thread, which is counted.
+    fn next(&self, state: &mut State) -> Option<Task> {
+        let first = |queue: &VecDeque<(u64, Task)>| queue.front().map(|(number, _)| *number);
+        let quick = first(&state.queue).filter(|_| self.room() > 0);
+        let is_next = |patient| quick.is_none_or(|quick| patient < quick);
+        let queue = match first(&state.patient) {
+            Some(patient) if is_next(patient) && self.begin_waiting() => &mut state.patient,
+            _ if quick.is_some() => {
+                self.limited.fetch_add(1, Ordering::SeqCst);
+                &mut state.queue
+            }
+            _ => return None,
+        };
+        queue.pop_front().map(|(_, task)| task)
     }
 
     fn work(&self) {
@@ -130,10 +207,7 @@ impl Inner {
                 state = self.state();
                 continue;
             }
-            if self.room() > 0
-                && let Some(task) = state.queue.pop_front()
-            {
-                self.limited.fetch_add(1, Ordering::SeqCst);
+            if let Some(task) = self.next(&mut state) {
                 drop(state);
                 contained(task);
                 state = self.state();
@@ -148,7 +222,7 @@ impl Inner {
             let (next, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
             state = next;
             state.idle -= 1;
-            if timeout.timed_out() && state.urgent.is_empty() && state.queue.is_empty() {
+            if timeout.timed_out() && state.urgent.is_empty() && self.startable(&state) == 0 {
                 break;
             }
         }
@@ -165,6 +239,50 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[test]
+    fn tasks_that_wait_for_the_outside_leave_threads_to_others_and_take_turns_with_them() {
+        for (max, patient) in [(1, 1), (2, 1), (8, 7), (16, 14), (512, 448)] {
+            let threads = Threads::new(max);
+            assert_eq!(max - threads.0.reserve, patient, "{max}");
+        }
+        let threads = Threads::new(3);
+        let (done, results) = mpsc::channel();
+        let gated = |name: &'static str| -> (mpsc::Sender<()>, Task) {
+            let ((let_go, gate), done) = (mpsc::channel::<()>(), done.clone());
+            let task = move || {
+                done.send(name).unwrap();
+                let _ = gate.recv();
+            };
+            (let_go, Box::new(task))
+        };
+        let mut gates = Vec::new();
+        for name in ["stream 1", "stream 2", "stream 3"] {
+            let (gate, task) = gated(name);
+            threads.run_patiently(task);
+            gates.push(gate);
+        }
+        let mut started = [results.recv().unwrap(), results.recv().unwrap()];
+        started.sort_unstable();
+        assert_eq!(started, ["stream 1", "stream 2"]);
+        assert!(!threads.begin_waiting() && !threads.is_full());
+        // One after the other, they pass who waits.
+        for name in ["quick 1", "quick 2"] {
+            let (gate, task) = gated(name);
+            threads.run(task);
+            assert_eq!(results.recv().unwrap(), name);
+            drop(gate);
+        }
+        let (last, task) = gated("quick 3");
+        threads.run(task);
+        assert_eq!(results.recv().unwrap(), "quick 3");
+        assert!(threads.is_full());
+        drop(gates.remove(0));
+        drop(last);
+        assert_eq!(results.recv().unwrap(), "stream 3");
+        drop(gates);
+        threads.stop();
+    }
 
     #[test]
     fn blocked_tasks_do_not_keep_others_waiting_until_the_limit_which_the_server_itself_passes() {

@@ -1,6 +1,7 @@
 //! The contract between sessions and what keeps them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::fields::Fields;
@@ -72,7 +73,7 @@ pub struct Record {
 }
 
 /// Who is logged in in a session, set by [`Session::log_in`](crate::Session::log_in).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     /// The app's own name for the user.
     pub user: String,
@@ -80,8 +81,15 @@ pub struct Login {
     pub at: SystemTime,
 }
 
+/// Does not show who.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
 /// A wish to save one session: only what changed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Save<'a> {
     /// Whose session: the id it was loaded or created under.
     pub id: &'a SessionId,
@@ -119,6 +127,22 @@ impl<'a> Save<'a> {
     /// The idle limit that the request takes the session to have, once this is saved.
     pub(crate) fn idle(&self) -> Duration {
         self.remember.limit().unwrap_or(self.lifetimes.idle)
+    }
+}
+
+/// Shows which fields change, and neither a value nor who logs in.
+impl fmt::Debug for Save<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Save")
+            .field("id", &self.id)
+            .field("action", &self.action)
+            .field("changes", &self.changes)
+            .field("lifetimes", &self.lifetimes)
+            .field("remember", &self.remember)
+            .field("renewed_ago", &self.renewed_ago)
+            .field("logs_in", &self.login.is_some())
+            .field("created", &self.created)
+            .finish()
     }
 }
 
@@ -184,8 +208,8 @@ impl Changes {
 }
 
 /// Shows which fields change, and no value.
-impl std::fmt::Debug for Changes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = |set: bool| -> Vec<&String> {
             let fields = self.fields.iter().filter(|(_, value)| value.is_some() == set);
             fields.map(|(name, _)| name).collect()
@@ -434,4 +458,25 @@ pub(crate) fn not_a_number(key: &str) -> Error {
             "session field {key:?} cannot be added to: it is no 64-bit integer, or the sum is none"
         ),
     )
+}
+
+#[test]
+fn no_debug_shows_a_value() {
+    let id = SessionId::parse(&"A".repeat(43), IdFormat::default()).expect("an id");
+    let fields = [("set", Some("secret".to_owned())), ("removed", None)];
+    let fields = fields.map(|(key, value)| (key.to_owned(), value));
+    let changes = Changes { cleared: false, fields: fields.into() };
+    let record = Record {
+        fields: [("card", "secret")].into_iter().collect(),
+        login: Some(Login { user: "secret".to_owned(), at: SystemTime::UNIX_EPOCH }),
+        ..Record::default()
+    };
+    let lifetimes = Lifetimes { idle: Duration::from_secs(60), absolute: None };
+    let mut save = Save::new(&id, Action::Create, &changes, lifetimes);
+    save.login = Some("secret");
+    let shown = format!("{record:?} {changes:?} {save:?}");
+    assert!(!shown.contains("secret") && !shown.contains("AAAA"), "{shown}");
+    for name in ["card", "set: [\"set\"]", "removed: [\"removed\"]", "SessionId(#"] {
+        assert!(shown.contains(name), "{name}: {shown}");
+    }
 }

@@ -149,6 +149,75 @@ impl Fields {
     }
 }
 
+/// Fields in one allocation of as many bytes as they need, and two or three more for each: for what is kept long. The
+/// same fields are the same text.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Packed(Box<str>);
+
+impl Fields {
+    /// How many there are, and then, sorted by key, how long key and value are and both of them. Numbers are digits to
+    /// the base of 64, which are ASCII, so that all of it is text.
+    pub(crate) fn pack(&self) -> Packed {
+        let lengths = self.entries.iter().flat_map(|entry| [entry.key.length, entry.value.length]);
+        let numbers = digits(self.len()) + lengths.map(digits).sum::<usize>();
+        let mut text = String::with_capacity(numbers + self.bytes);
+        push_number(&mut text, self.len());
+        for (key, value) in self.iter() {
+            push_number(&mut text, key.len());
+            push_number(&mut text, value.len());
+            text.push_str(key);
+            text.push_str(value);
+        }
+        Packed(text.into_boxed_str())
+    }
+}
+
+impl Packed {
+    pub(crate) fn unpack(&self) -> Fields {
+        let text = String::from(&*self.0);
+        let (mut at, mut bytes) = (0, 0);
+        let count = number(&text, &mut at);
+        let mut entries = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (key, value) = (number(&text, &mut at), number(&text, &mut at));
+            let key = Span { start: at, length: key };
+            let value = Span { start: at + key.length, length: value };
+            entries.push(Entry { key, value });
+            at += key.length + value.length;
+            bytes += key.length + value.length;
+        }
+        Fields { text, entries, bytes }
+    }
+}
+
+/// How many digits a number has.
+fn digits(number: usize) -> usize {
+    (number.checked_ilog2().unwrap_or(0) / 6 + 1) as usize
+}
+
+/// The last digit comes first; all before the highest have 64 added.
+fn push_number(text: &mut String, mut number: usize) {
+    while number >= 64 {
+        text.push(char::from(64 + (number % 64) as u8));
+        number /= 64;
+    }
+    text.push(char::from(number as u8));
+}
+
+/// The number that begins at this place, which is behind it afterwards.
+fn number(text: &str, at: &mut usize) -> usize {
+    let (mut number, mut shift) = (0, 0);
+    loop {
+        let digit = text.as_bytes()[*at];
+        *at += 1;
+        number |= usize::from(digit % 64) << shift;
+        shift += 6;
+        if digit < 64 {
+            return number;
+        }
+    }
+}
+
 /// Fields that lie in a buffer already, as the reply of a store.
 pub(crate) struct FieldsIn<'a> {
     buffer: &'a [u8],
@@ -236,7 +305,7 @@ mod tests {
             let value = "x".repeat((number >> 8) as usize % 50);
             match number % 8 {
                 0 => assert_eq!(fields.remove(&key), map.remove(&key)),
-                1 => fields = fields.compact(),
+                1 => fields = fields.pack().unpack(),
                 2 => assert_eq!(fields.get(&key), map.get(&key).map(String::as_str)),
                 _ => {
                     fields.insert(&key, &value);
@@ -250,6 +319,21 @@ mod tests {
         assert!(fields.clone().into_iter().eq(map.clone()));
         let again: Fields = map.into_iter().rev().collect();
         assert_eq!(fields, again);
+    }
+
+    #[test]
+    fn packed_fields_take_no_more_than_they_need_and_are_the_same_however_they_were_made() {
+        for length in [0, 1, 63, 64, 4_095, 4_096, 300_000] {
+            let mut fields: Fields = [("ключ", "x".repeat(length))].into_iter().collect();
+            let packed = fields.pack();
+            assert_eq!(packed.unpack(), fields);
+            assert_eq!(packed.0.len(), fields.bytes() + 2 + digits(length));
+            fields.insert("name", "Ada");
+            assert!(fields.pack() != packed);
+            fields.remove("name");
+            assert!(fields.pack() == packed);
+        }
+        assert_eq!(Fields::new().pack().unpack(), Fields::new());
     }
 
     #[test]

@@ -1,32 +1,35 @@
 //! Sessions in this process's memory.
 
+mod queue;
+mod record;
+mod shard;
+#[cfg(test)]
+mod tests;
+
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Instant, SystemTime};
 
+use self::record::{Kept, Moment};
+use self::shard::Shard;
 use super::contract::{
-    Action, Caps, Changes, Lifetimes, Load, Login, Record, Remember, Save, Saved, SessionStore,
-    gone, id_taken, not_a_number,
+    Action, Caps, Changes, Load, Record, Save, Saved, SessionStore, gone, id_taken, not_a_number,
 };
 use super::fields::Fields;
+use crate::logging::Recurring;
 use crate::session::id::SessionId;
 use crate::{Error, ErrorKind, Result};
 
 /// Threads that want different sessions seldom wait for each other.
 const SHARDS: usize = 16;
 
-/// How many due records each access to a shard looks at: more than the one it may add, so that expired
-/// records go faster than new ones come, and no thread has to collect them.
-const SWEEP: usize = 4;
-
 /// Keeps sessions in this process's memory: they end with it, and no other process sees them.
 ///
 /// For tests, for examples, and for an app of one process whose sessions may go when it restarts. It never
-/// holds more than its [`capacity`](MemoryStore::capacity).
+/// holds more than its [`capacity`](MemoryStore::capacity). A session with one short value takes about 250 bytes.
 ///
 /// ```
 /// use bottle_session::MemoryStore;
@@ -37,36 +40,11 @@ const SWEEP: usize = 4;
 pub struct MemoryStore {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
-    held: AtomicUsize,
+    held: Arc<AtomicUsize>,
     capacity: usize,
     caps: Caps,
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
-}
-
-#[derive(Default)]
-struct Shard {
-    records: HashMap<SessionId, Kept>,
-    /// Who may have expired by when. A record that was used since stands too early here and moves on when
-    /// its turn comes, so that using a session costs nothing here.
-    due: BTreeMap<Due, SessionId>,
-    queued: u64,
-}
-
-/// A time, and a number that tells apart what is due at the same time.
-type Due = (SystemTime, u64);
-
-struct Kept {
-    fields: Fields,
-    created: SystemTime,
-    /// When the idle limit last began anew together with the cookie.
-    renewed: SystemTime,
-    /// The idle limit that the request which saved it last took it to have.
-    saved_for: Duration,
-    remember: Option<Duration>,
-    login: Option<Login>,
-    /// `None` where the end is past what a `SystemTime` can say.
-    expires: Option<SystemTime>,
-    due: Option<Due>,
+    full: Recurring,
 }
 
 impl MemoryStore {
@@ -79,20 +57,24 @@ impl MemoryStore {
 
     /// An empty store that asks this clock, so that a test can let time pass.
     pub fn with_clock(clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> MemoryStore {
+        let held = Arc::new(AtomicUsize::new(0));
         MemoryStore {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(held.clone()))).collect(),
             hasher: RandomState::new(),
-            held: AtomicUsize::new(0),
+            held,
             capacity: 100_000,
             caps: Caps::default(),
             clock: Box::new(clock),
+            full: Recurring::default(),
         }
     }
 
-    /// How many sessions it holds at most. When it is full, expired ones make room; if there are none, a new
-    /// session is refused with [`Unavailable`](ErrorKind::Unavailable), and no live one is lost.
+    /// How many sessions it holds at most; no more than 2<sup>32</sup> - 1. When it is full, expired ones make room for
+    /// a new one. If there are none, a live one does: one that holds nothing but a CSRF token or flashes, as those of
+    /// bots do; if there is none, one in which nobody has [logged in](crate::Session::log_in); and of several the one
+    /// that is nearest to its end. So nobody is kept from logging in, whoever fills it. The log says so when it begins.
     pub fn capacity(mut self, sessions: usize) -> MemoryStore {
-        self.capacity = sessions;
+        self.capacity = sessions.min(u32::MAX as usize);
         self
     }
 
@@ -119,44 +101,33 @@ impl MemoryStore {
     }
 
     fn create(&self, save: &Save<'_>) -> Result<Saved> {
-        let fields = applied(&Fields::new(), save.changes, &self.caps)?;
+        let fields = applied(Fields::new(), save.changes, &self.caps)?;
         self.reserve()?;
         let (mut shard, now) = self.shard(save.id);
-        if let Some(kept) = shard.live(save.id, &save.lifetimes, now, &self.held) {
+        if let Some(slot) = shard.live(save.id, &save.lifetimes, now) {
             self.held.fetch_sub(1, Ordering::Relaxed);
-            return if kept.fields == fields { Ok(Saved::Stored) } else { Err(id_taken()) };
+            return match shard.kept(slot).fields == fields.pack() {
+                true => Ok(Saved::Stored),
+                false => Err(id_taken()),
+            };
         }
-        let mut kept = Kept {
-            fields,
-            created: now,
-            renewed: now,
-            saved_for: save.idle(),
-            remember: save.remember.limit(),
-            login: save.login.map(|user| Login { user: user.to_owned(), at: now }),
-            expires: None,
-            due: None,
-        };
-        kept.expires = kept.end(&save.lifetimes, now);
-        shard.insert(save.id, kept);
+        shard.insert(Kept::new(save, &fields, now));
         Ok(Saved::Stored)
     }
 
     fn update(&self, save: &Save<'_>) -> Result<Saved> {
         let (mut shard, now) = self.shard(save.id);
-        let Some(kept) = shard.live(save.id, &save.lifetimes, now, &self.held) else {
+        let Some(slot) = shard.live(save.id, &save.lifetimes, now) else {
             return Ok(Saved::Gone);
         };
-        kept.fields = applied(&kept.fields, save.changes, &self.caps)?;
-        kept.saved(save, now);
-        shard.touch(save.id, &save.lifetimes, now);
-        Ok(Saved::Stored)
+        shard.change(slot, |kept| self.change(kept, save, now))
     }
 
     fn rotate(&self, save: &Save<'_>, to: &SessionId) -> Result<Saved> {
         let mut pair = self.pair(save.id, to);
-        let now = (self.clock)();
-        let taken = pair.target().live(to, &save.lifetimes, now, &self.held).is_some();
-        let Some(kept) = pair.source().live(save.id, &save.lifetimes, now, &self.held) else {
+        let now = self.now();
+        let taken = pair.target().live(to, &save.lifetimes, now).is_some();
+        let Some(slot) = pair.source().live(save.id, &save.lifetimes, now) else {
             // Nobody but this move knows the new id, so a record under it is what the move wrote.
             return match (taken, save.login) {
                 (true, _) => Ok(Saved::Stored),
@@ -170,28 +141,37 @@ impl MemoryStore {
         if taken {
             return Err(id_taken());
         }
-        let fields = applied(&kept.fields, save.changes, &self.caps)?;
-        let Some(mut kept) = pair.source().remove(save.id) else { return Ok(Saved::Gone) };
-        kept.fields = fields;
+        pair.source().change(slot, |kept| self.change(kept, save, now))?;
+        let mut kept = pair.source().take(slot);
+        kept.id = to.clone();
+        pair.target().insert(kept);
+        Ok(Saved::Stored)
+    }
+
+    /// Writes the changes into a live record, and starts its idle limit anew.
+    fn change(&self, kept: &mut Kept, save: &Save<'_>, now: Moment) -> Result<Saved> {
+        if !save.changes.is_empty() {
+            kept.set_fields(&applied(kept.fields.unpack(), save.changes, &self.caps)?);
+        }
         kept.saved(save, now);
-        kept.expires = kept.end(&save.lifetimes, now);
-        pair.target().insert(to, kept);
         Ok(Saved::Stored)
     }
 
     fn destroy(&self, save: &Save<'_>) -> Saved {
-        let (mut shard, _) = self.shard(save.id);
-        if shard.remove(save.id).is_some() {
-            self.held.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.shard(save.id).0.destroy(save.id);
         Saved::Stored
     }
 
     /// Lets `act` work on the fields of one live session.
     fn operate<T>(&self, load: &Load<'_>, act: impl FnOnce(&mut Fields) -> Result<T>) -> Result<T> {
         let (mut shard, now) = self.shard(load.id);
-        let kept = shard.live(load.id, &load.lifetimes, now, &self.held).ok_or_else(gone)?;
-        act(&mut kept.fields)
+        let slot = shard.live(load.id, &load.lifetimes, now).ok_or_else(gone)?;
+        shard.change(slot, |kept| {
+            let mut fields = kept.fields.unpack();
+            let done = act(&mut fields)?;
+            kept.set_fields(&fields);
+            Ok(done)
+        })
     }
 
     /// Makes sure that one more session has its place.
@@ -203,29 +183,48 @@ impl MemoryStore {
                 })
                 .is_ok()
         };
-        if place() {
-            return Ok(());
+        while !place() {
+            let mut least = None;
+            for (number, shard) in self.shards.iter().enumerate() {
+                let mut shard = lock(shard);
+                shard.sweep_all(self.now());
+                let first = shard.least().map(|(worth, due)| (worth, due.at, number));
+                least = [least, first].into_iter().flatten().min();
+            }
+            if place() {
+                break;
+            }
+            let Some((.., number)) = least else {
+                let text =
+                    "the session store in memory has no place for any session; raise its capacity";
+                return Err(Error::new(ErrorKind::Unavailable, text));
+            };
+            let mut shard = lock(&self.shards[number]);
+            // Somebody may have been here in between, and then all are looked at again.
+            if let Some((_, due)) = shard.least() {
+                drop(shard.take(due.slot));
+                drop(shard);
+                self.full.happened(log::Level::Warn, "full", || {
+                    format!(
+                        "the session store in memory is full and loses live sessions: it holds {}; raise its \
+                         capacity, shorten their lifetimes, or keep sessions in Redis",
+                        self.capacity
+                    )
+                });
+                break;
+            }
         }
-        for shard in &self.shards {
-            lock(shard).sweep((self.clock)(), usize::MAX, &self.held);
-        }
-        if place() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            format!(
-                "the session store in memory is full: it holds {} live sessions; raise its capacity, \
-                 shorten their lifetimes, or keep sessions in Redis",
-                self.capacity
-            ),
-        ))
+        Ok(())
     }
 
-    fn shard(&self, id: &SessionId) -> (MutexGuard<'_, Shard>, SystemTime) {
+    fn now(&self) -> Moment {
+        Moment::of((self.clock)())
+    }
+
+    fn shard(&self, id: &SessionId) -> (MutexGuard<'_, Shard>, Moment) {
         let mut shard = lock(&self.shards[self.place(id)]);
-        let now = (self.clock)();
-        shard.sweep(now, SWEEP, &self.held);
+        let now = self.now();
+        shard.sweep(now);
         (shard, now)
     }
 
@@ -260,21 +259,22 @@ impl fmt::Debug for MemoryStore {
 impl SessionStore for MemoryStore {
     fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
         let (mut shard, now) = self.shard(load.id);
-        let Some(kept) = shard.live(load.id, &load.lifetimes, now, &self.held) else {
+        let Some(slot) = shard.live(load.id, &load.lifetimes, now) else {
             return Ok(None);
         };
-        let mut ago = now.duration_since(kept.renewed).unwrap_or_default();
-        let idle = kept.remember.unwrap_or(load.lifetimes.idle);
-        if kept.saved_for != idle {
+        let kept = shard.kept(slot);
+        let mut ago = now.since(kept.renewed);
+        let idle = kept.remember().unwrap_or(load.lifetimes.idle);
+        if !kept.was_saved_for(idle) {
             // Saved by a request that did not know of this limit: its cookie may end too early or too late.
             ago = ago.max(idle / 10);
         }
         Ok(Some(Record {
-            fields: kept.fields.clone(),
-            created: Some(kept.created),
+            fields: kept.fields.unpack(),
+            created: Some(kept.created.time()),
             renewed_ago: Some(ago),
-            remember: kept.remember,
-            login: kept.login.clone(),
+            remember: kept.remember(),
+            login: kept.login(),
         }))
     }
 
@@ -325,108 +325,6 @@ impl SessionStore for MemoryStore {
     }
 }
 
-impl Shard {
-    /// The record of this id unless it has expired; one that has is removed.
-    fn live(
-        &mut self,
-        id: &SessionId,
-        lifetimes: &Lifetimes,
-        now: SystemTime,
-        held: &AtomicUsize,
-    ) -> Option<&mut Kept> {
-        let kept = self.records.get(id)?;
-        // The absolute limit may have been shortened since the record was last used.
-        if kept.ended(now) || kept.past_absolute(lifetimes, now) {
-            self.remove(id);
-            held.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        self.records.get_mut(id)
-    }
-
-    /// Starts the idle limit anew.
-    fn touch(&mut self, id: &SessionId, lifetimes: &Lifetimes, now: SystemTime) {
-        let Some(kept) = self.records.get_mut(id) else { return };
-        kept.expires = kept.end(lifetimes, now);
-        let too_late = match (kept.expires, kept.due) {
-            (Some(expires), Some((due, _))) => expires < due,
-            (expires, due) => expires.is_some() && due.is_none(),
-        };
-        if too_late {
-            self.queue(id);
-        }
-    }
-
-    fn insert(&mut self, id: &SessionId, kept: Kept) {
-        self.records.insert(id.clone(), kept);
-        self.queue(id);
-    }
-
-    fn remove(&mut self, id: &SessionId) -> Option<Kept> {
-        let mut kept = self.records.remove(id)?;
-        if let Some(due) = kept.due.take() {
-            self.due.remove(&due);
-        }
-        Some(kept)
-    }
-
-    fn queue(&mut self, id: &SessionId) {
-        let Some(kept) = self.records.get_mut(id) else { return };
-        if let Some(due) = kept.due.take() {
-            self.due.remove(&due);
-        }
-        let Some(expires) = kept.expires else { return };
-        self.queued += 1;
-        kept.due = Some((expires, self.queued));
-        self.due.insert((expires, self.queued), id.clone());
-    }
-
-    /// Removes what has expired, looking at no more than `steps` records that may have.
-    fn sweep(&mut self, now: SystemTime, steps: usize, held: &AtomicUsize) {
-        for _ in 0..steps {
-            let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) else {
-                return;
-            };
-            let id = entry.get().clone();
-            if self.records.get(&id).is_some_and(|kept| !kept.ended(now)) {
-                self.queue(&id);
-            } else {
-                self.remove(&id);
-                held.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
-impl Kept {
-    fn ended(&self, now: SystemTime) -> bool {
-        self.expires.is_some_and(|end| end <= now)
-    }
-
-    fn past_absolute(&self, lifetimes: &Lifetimes, now: SystemTime) -> bool {
-        lifetimes.absolute_end(self.created).is_some_and(|end| end <= now)
-    }
-
-    /// Takes note of a save, but for its changes and the end.
-    fn saved(&mut self, save: &Save<'_>, now: SystemTime) {
-        if let Remember::To(limit) = save.remember {
-            self.remember = limit;
-        }
-        if let Some(user) = save.login {
-            self.login = Some(Login { user: user.to_owned(), at: now });
-        }
-        if save.renewed_ago.is_none() {
-            self.renewed = now;
-        }
-        self.saved_for = save.idle();
-    }
-
-    /// When it ends if it is saved now and never again.
-    fn end(&self, lifetimes: &Lifetimes, now: SystemTime) -> Option<SystemTime> {
-        lifetimes.end(self.remember, self.created, now)
-    }
-}
-
 /// The shards of a move's two ids, which may be one.
 struct Pair<'a> {
     first: MutexGuard<'a, Shard>,
@@ -457,8 +355,10 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 /// The fields after the changes, or an error if they would be too many or too large.
-fn applied(fields: &Fields, changes: &Changes, caps: &Caps) -> Result<Fields> {
-    let mut fields = if changes.cleared { Fields::new() } else { fields.clone() };
+fn applied(mut fields: Fields, changes: &Changes, caps: &Caps) -> Result<Fields> {
+    if changes.cleared {
+        fields.clear();
+    }
     for (key, value) in &changes.fields {
         match value {
             Some(value) => fields.insert(key, value),
@@ -466,7 +366,7 @@ fn applied(fields: &Fields, changes: &Changes, caps: &Caps) -> Result<Fields> {
         }
     }
     caps.check(fields.len(), fields.bytes())?;
-    Ok(fields.compact())
+    Ok(fields)
 }
 
 fn put(fields: &mut Fields, key: &str, value: &str, caps: &Caps) -> Result<()> {
@@ -482,195 +382,4 @@ fn put(fields: &mut Fields, key: &str, value: &str, caps: &Caps) -> Result<()> {
 /// Reads an integer as Redis does: no plus sign, no leading zeros, so that both stores agree on what is one.
 pub(crate) fn integer(text: &str) -> Option<i64> {
     text.parse().ok().filter(|number: &i64| number.to_string() == text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::session::id::{IdFormat, IdGenerator};
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
-
-    const LIFETIMES: Lifetimes =
-        Lifetimes { idle: Duration::from_secs(60), absolute: Some(Duration::from_secs(3600)) };
-
-    struct Fixture {
-        store: MemoryStore,
-        seconds: Arc<AtomicU64>,
-        ids: IdGenerator,
-    }
-
-    impl Fixture {
-        fn new() -> Fixture {
-            let seconds = Arc::new(AtomicU64::new(0));
-            let clock = seconds.clone();
-            let store = MemoryStore::with_clock(move || {
-                SystemTime::UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::SeqCst))
-            });
-            Fixture { store, seconds, ids: IdGenerator::new() }
-        }
-
-        fn id(&self) -> SessionId {
-            self.ids.next(IdFormat::default()).unwrap()
-        }
-
-        fn pass(&self, seconds: u64) {
-            self.seconds.fetch_add(seconds, Ordering::SeqCst);
-        }
-
-        fn save(
-            &self,
-            id: &SessionId,
-            action: Action<'_>,
-            pairs: &[(&str, &str)],
-        ) -> Result<Saved> {
-            let fields =
-                pairs.iter().map(|(key, value)| (key.to_string(), Some(value.to_string())));
-            let changes = Changes { cleared: false, fields: fields.collect() };
-            self.store.save(&Save::new(id, action, &changes, LIFETIMES))
-        }
-
-        fn create(&self) -> SessionId {
-            let id = self.id();
-            self.save(&id, Action::Create, &[]).unwrap();
-            id
-        }
-
-        fn load(&self, id: &SessionId) -> Option<Record> {
-            self.store.load(&Load { id, lifetimes: LIFETIMES }).unwrap()
-        }
-
-        fn queued(&self) -> usize {
-            self.store.shards.iter().map(|shard| lock(shard).due.len()).sum()
-        }
-    }
-
-    #[test]
-    fn a_full_store_refuses_a_new_session_and_keeps_the_live_ones() {
-        let mut fixture = Fixture::new();
-        fixture.store = fixture.store.capacity(100);
-        let ids: Vec<_> = (0..100).map(|_| fixture.create()).collect();
-        let error = fixture.save(&fixture.id(), Action::Create, &[]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.to_string().contains("raise its capacity"), "{error}");
-        assert!(ids.iter().all(|id| fixture.load(id).is_some()));
-        fixture.save(&ids[0], Action::Destroy, &[]).unwrap();
-        fixture.create();
-        assert_eq!(fixture.store.len(), 100);
-    }
-
-    #[test]
-    fn expired_sessions_make_room_in_a_full_store() {
-        let mut fixture = Fixture::new();
-        fixture.store = fixture.store.capacity(100);
-        let ids: Vec<_> = (0..100).map(|_| fixture.create()).collect();
-        fixture.pass(59);
-        assert_eq!(fixture.save(&ids[7], Action::Update, &[]).unwrap(), Saved::Stored);
-        fixture.pass(7);
-        let fresh: Vec<_> = (0..99).map(|_| fixture.create()).collect();
-        assert!(fixture.save(&fixture.id(), Action::Create, &[]).is_err());
-        assert!(fixture.load(&ids[7]).is_some());
-        assert!(fresh.iter().all(|id| fixture.load(id).is_some()));
-    }
-
-    #[test]
-    fn a_refused_creation_costs_no_place() {
-        let mut fixture = Fixture::new();
-        fixture.store = fixture.store.capacity(2);
-        let id = fixture.create();
-        for _ in 0..3 {
-            assert!(fixture.save(&id, Action::Create, &[("other", "content")]).is_err());
-        }
-        fixture.create();
-        assert_eq!(fixture.store.len(), 2);
-    }
-
-    #[test]
-    fn abandoned_sessions_go_without_being_asked_for() {
-        let fixture = Fixture::new();
-        for _ in 0..2000 {
-            fixture.create();
-        }
-        fixture.pass(66);
-        for _ in 0..1000 {
-            fixture.create();
-        }
-        // Each creation sweeps four places in one of 16 shards, which not all are hit equally often.
-        assert!(fixture.store.len() < 1200, "{}", fixture.store.len());
-    }
-
-    #[test]
-    fn neither_use_nor_churn_makes_the_queue_grow() {
-        let fixture = Fixture::new();
-        let kept = fixture.create();
-        for round in 0..1000 {
-            let id = fixture.create();
-            let to = fixture.id();
-            fixture.save(&id, Action::Update, &[]).unwrap();
-            fixture.save(&id, Action::Rotate { to: &to }, &[]).unwrap();
-            fixture.save(&to, Action::Destroy, &[]).unwrap();
-            fixture.pass(round % 2);
-            assert_eq!(fixture.save(&kept, Action::Update, &[]).unwrap(), Saved::Stored);
-        }
-        assert_eq!((fixture.store.len(), fixture.queued()), (1, 1));
-    }
-
-    #[test]
-    fn a_session_without_a_reachable_end_lives_on() {
-        let fixture = Fixture::new();
-        let id = fixture.id();
-        let lifetimes = Lifetimes { idle: Duration::MAX, absolute: Some(Duration::MAX) };
-        let changes = Changes::default();
-        let save = Save::new(&id, Action::Create, &changes, lifetimes);
-        fixture.store.save(&save).unwrap();
-        fixture.pass(u64::from(u32::MAX));
-        assert!(fixture.store.load(&Load { id: &id, lifetimes }).unwrap().is_some());
-        assert!(fixture.load(&id).is_none(), "the limit of this call has passed");
-        assert!(fixture.store.is_empty());
-    }
-
-    #[test]
-    fn two_moves_in_opposite_directions_never_wait_for_each_other() {
-        let fixture = Fixture::new();
-        let ids: Vec<_> = (0..4).map(|_| fixture.id()).collect();
-        fixture.save(&ids[0], Action::Create, &[("a", "1")]).unwrap();
-        fixture.save(&ids[1], Action::Create, &[("b", "2")]).unwrap();
-        std::thread::scope(|scope| {
-            for turn in 0..4 {
-                let (fixture, ids) = (&fixture, &ids);
-                scope.spawn(move || {
-                    for round in 0..2000 {
-                        let (old, new) = (&ids[(turn + round) % 4], &ids[(turn + round + 1) % 4]);
-                        // Onto a live id it is refused, from a dead one nothing moves: both are fine here.
-                        let _ = fixture.save(old, Action::Rotate { to: new }, &[]);
-                    }
-                });
-            }
-        });
-        assert_eq!(ids.iter().filter(|id| fixture.load(id).is_some()).count(), 2);
-    }
-
-    #[test]
-    fn caps_hold_for_every_way_to_write() {
-        let mut fixture = Fixture::new();
-        fixture.store = fixture.store.max_fields(2).max_bytes(10);
-        let id = fixture.id();
-        fixture.save(&id, Action::Create, &[("a", "1"), ("b", "2")]).unwrap();
-        let load = Load { id: &id, lifetimes: LIFETIMES };
-        let to = fixture.id();
-        let refused = [
-            fixture.save(&id, Action::Update, &[("c", "3")]).unwrap_err(),
-            fixture.save(&id, Action::Update, &[("a", "1234567890")]).unwrap_err(),
-            fixture.save(&id, Action::Rotate { to: &to }, &[("c", "3")]).unwrap_err(),
-            fixture.save(&fixture.id(), Action::Create, &[("a", "1234567890")]).unwrap_err(),
-            fixture.store.increment(&load, "c", 1).unwrap_err(),
-            fixture.store.set_if_absent(&load, "c", "3").unwrap_err(),
-        ];
-        for error in refused {
-            assert_eq!(error.kind(), ErrorKind::Session, "{error}");
-        }
-        let fields = fixture.load(&id).unwrap().fields;
-        assert!(fields.iter().eq([("a", "1"), ("b", "2")]));
-        assert_eq!(fixture.store.increment(&load, "a", 10).unwrap(), 11);
-    }
 }

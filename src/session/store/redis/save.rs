@@ -324,6 +324,8 @@ impl SaveStep {
                 self.is_unknown = true;
                 Ok(State::Writing)
             }
+            // Not to what was sent: the script was in it.
+            Some(Reply::Error(line)) if line.starts_with(b"NOSCRIPT") => Err(Unfit::OutOfStep),
             Some(Reply::Error(line)) => Ok(State::Over(Err(refused(line)))),
             _ => Err(Unfit::OutOfStep),
         }
