@@ -48,8 +48,10 @@ fn shown(format: &str) -> String {
         rest = after.split_once('}').map_or("", |(_, after)| after);
     }
     text += rest;
-    while text.contains("……") {
-        text = text.replace("……", "…");
+    for twice in ["……", "… …"] {
+        while text.contains(twice) {
+            text = text.replace(twice, "…");
+        }
     }
     text
 }
@@ -124,7 +126,7 @@ fn each_line_of_the_log_has_its_place_on_the_page() {
         assert!(found.iter().any(|line| line.contains(known)), "{known}: {found:#?}");
     }
     // Written on the page with what it stands for.
-    let spelled = |line: &str| line == "… … answers …";
+    let spelled = |line: &str| line == "… answers …";
     let missing: Vec<_> = found
         .iter()
         .filter(|line| !spelled(line) && !PAGE.contains(&format!("`{line}`")))

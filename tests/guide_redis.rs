@@ -86,6 +86,7 @@ fn sessions_take_as_much_memory_as_the_page_says() {
         ("a CSRF token and nothing else", vec![("_csrf".to_owned(), String::new())]),
         ("5 values of 20 bytes", values(5, 20)),
         ("20 values of 50 bytes", values(20, 50)),
+        ("20 values of 100 bytes", values(20, 100)),
     ] {
         redis::cmd("FLUSHALL").exec(&mut connection).unwrap();
         let fields: Vec<_> =

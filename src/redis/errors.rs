@@ -48,13 +48,15 @@ pub(super) fn connecting(error: &RedisError) -> ErrorKind {
     let refused = super::upstream::is_reply(error);
     // The only refusal without a code of its own that passes.
     let full = error.detail().is_some_and(|text| text.contains("max number of clients"));
-    // What TLS says of a certificate that it does not trust.
-    let distrusted =
-        io_error(error).is_some_and(|source| source.kind() == std::io::ErrorKind::InvalidData);
-    match distrusted || refused && !full && !passes(error.code()) {
+    match is_distrust(error) || refused && !full && !passes(error.code()) {
         true => ErrorKind::Config,
         false => ErrorKind::Unavailable,
     }
+}
+
+/// Whether it is about certificates: what TLS says of one that it does not trust, or the server of ours.
+pub(super) fn is_distrust(error: &RedisError) -> bool {
+    io_error(error).is_some_and(|source| source.kind() == std::io::ErrorKind::InvalidData)
 }
 
 /// Whether the server says that it is a replica: the master is somewhere else now.

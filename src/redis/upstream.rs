@@ -10,7 +10,7 @@ use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value};
 use super::breaker::Breaker;
 use super::config::{Address, RedisConfig};
 use super::connection::{Connection, SHORT};
-use super::errors::{TooLarge, connecting, said};
+use super::errors::{TooLarge, connecting, is_distrust, said};
 use super::transport::Trust;
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
@@ -280,9 +280,10 @@ impl Upstream {
     }
 }
 
-/// Whether connecting failed at once, by the network's or the other side's doing.
+/// Whether connecting failed at once, by the network's or the other side's doing, and may not the next time.
 fn is_refusal(error: &RedisError) -> bool {
-    error.is_io_error() && !error.is_timeout() && TooLarge::of(error).is_none()
+    let settled = error.is_timeout() || is_distrust(error) || TooLarge::of(error).is_some();
+    error.is_io_error() && !settled
 }
 
 /// Whether an error is a reply of the server, read whole, so that the connection is as good as before.

@@ -57,7 +57,7 @@ impl Events for LogEvents {
         // One visitor's browser can send a damaged session's cookie as often as it likes.
         static REPEATED: LazyLock<Recurring> = LazyLock::new(Recurring::default);
         match event {
-            Event::WriteLost => REPEATED.happened(Level::Warn, "write lost", || {
+            Event::WriteLost => REPEATED.happened(Level::Warn, "write_lost", || {
                 "a session ended while a request that changed it was running: its changes were not saved".to_owned()
             }),
             Event::Damaged(error) => REPEATED.happened(Level::Warn, "damaged", || {
