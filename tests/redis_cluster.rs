@@ -11,6 +11,7 @@ use bottle_session::{
 };
 
 use crate::faults::wait_until;
+use crate::guide_redis;
 use crate::stores::AGE;
 use crate::support::logs::{collect_logs, errors_of};
 use crate::support::redis_server::RedisServer;
@@ -265,6 +266,26 @@ fn nodes_that_announce_no_name_are_reached_where_they_were_asked() {
         }
         assert!(serves_everywhere(&cluster, RedisConfig::default().pool_size(4)), "{kind}");
     }
+}
+
+#[test]
+fn in_a_cluster_the_user_needs_two_commands_more() {
+    let cluster = Cluster::start();
+    let config = || RedisConfig::default().pool_size(4).username("app").password("secret");
+    let tell_all = |line: &str| {
+        let words: Vec<_> = line.split(' ').collect();
+        for (node, _) in &cluster.nodes[..3] {
+            redis::cmd(words[0]).arg(&words[1..]).exec(&mut node.connect(0)).unwrap();
+        }
+    };
+    tell_all(guide_redis::lines("redis-acl")[0]);
+    let open = || RedisCluster::new([cluster.url(1).as_str()], config()).unwrap();
+    let store = RedisStore::on_cluster(open());
+    let error = load(&store, &fresh_id(store.id_format())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(error.to_string().contains("NOPERM"), "{error}");
+    tell_all("ACL SETUSER app +asking +cluster|slots");
+    assert!(serves_everywhere(&cluster, config()));
 }
 
 #[test]

@@ -95,16 +95,17 @@ mod tests {
         for step in 0..20_000 {
             number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let (slot, at) = (number >> 26, Moment(u64::from(number >> 8) % 1_000));
+            let stays = number & 128 == 0;
             let place = places.get(&slot).copied().unwrap_or_default();
             let moved = |slot, place| {
                 places.insert(slot, place);
             };
             match due.contains_key(&slot) {
                 false => queue.push(Due { at, slot }, moved),
-                true if number % 2 == 0 => queue.change(place, at, moved),
+                true if stays => queue.change(place, at, moved),
                 true => queue.remove(place, moved),
             }
-            match due.contains_key(&slot) && number % 2 == 1 {
+            match due.contains_key(&slot) && !stays {
                 true => drop(due.remove(&slot)),
                 false => drop(due.insert(slot, at)),
             }
