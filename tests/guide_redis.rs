@@ -98,8 +98,8 @@ fn sessions_take_as_much_memory_as_the_page_says() {
         let said =
             PAGE.split_once(&format!("| {row} | ")).unwrap().1.split_once(" bytes").unwrap().0;
         let said: usize = said.replace(',', "").parse().unwrap();
-        // Other versions need a little more or less.
-        let slack = if version.starts_with("7.0") { 0 } else { said / 3 };
+        // How many buckets a table has is a matter of chance, and other versions need more or less.
+        let slack = if version.starts_with("7.0") { said / 20 } else { said / 3 };
         assert!(bytes.abs_diff(said) <= slack, "{row}: {bytes} bytes in Redis {version}");
     }
 }
@@ -187,6 +187,15 @@ fn behind_sentinels_the_user_needs_one_command_more() {
     let client = app(pool());
     assert_eq!(client.get("/set").send().status(), 200);
     assert_eq!(client.get("/").send().text(), "Ada");
+    // Where the address that they say means nothing here, as in a network of containers.
+    let (other, other_port) = RedisServer::start_on_port();
+    let announced = format!("127.0.0.1:{port}");
+    let reached = format!("127.0.0.1:{other_port}");
+    let config = RedisConfig::default().address_map([(announced.as_str(), reached.as_str())]);
+    let mapped = RedisPool::sentinel([node.as_str()], "sessions", config.unwrap()).unwrap();
+    mapped.connection().set("mapped", "1").unwrap();
+    let there: bool = redis::cmd("EXISTS").arg("mapped").query(&mut other.connect(0)).unwrap();
+    assert!(there);
     drop(sentinel);
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -246,7 +246,10 @@ impl RedisCluster {
         if kind == ErrorKind::Unavailable {
             return error;
         }
-        self.0.misconfigured.happened(log::Level::Error, "", || OneLine(&error).to_string());
+        // The breaker of a node's pool has told of what it met when connecting.
+        if !std::error::Error::source(refusal).is_some_and(|source| source.is::<LoggedBefore>()) {
+            self.0.misconfigured.happened(log::Level::Error, "", || OneLine(&error).to_string());
+        }
         error.with_source(LoggedBefore)
     }
 
