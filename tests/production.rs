@@ -10,7 +10,7 @@ use bottle_session::server::native::Native;
 use bottle_session::{
     App, Cookie, CsrfPlugin, Error, ErrorKind, Event, Events, HttpError, Load, LogEvents,
     MemoryStore, Record, Redirect, Request, Response, ResponseHead, Result, Save, Saved, Session,
-    SessionPlugin, SessionStore, Urls, redirect,
+    SessionPlugin, SessionStore, TestClient, Urls, redirect,
 };
 
 use crate::support::logs::{collect_logs, logs_of};
@@ -238,6 +238,37 @@ fn what_somebody_can_bring_about_as_often_as_they_like_is_not_a_line_each_time()
     }
     // What a header holds begins no line and turns none around.
     assert!(logs_of("POST /often/form")[0].contains("http://evil\\u{202e}"));
+}
+
+#[test]
+fn bots_that_fill_the_memory_keep_nobody_from_logging_in_and_log_nobody_out() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(MemoryStore::new().capacity(50))).unwrap();
+    app.get("/form", |session: &mut Session| session.csrf_token());
+    app.get("/flash", |session: &mut Session| session.flash("info", "Log in first."));
+    app.get("/log-in/<name>", |session: &mut Session, name: &str| {
+        session.regenerate();
+        session.set("user", name);
+    });
+    app.get("/", |session: &mut Session| session.get("user").unwrap_or("nobody").to_owned());
+    let first = TestClient::new(app).unwrap();
+    let visitor = || TestClient::of(first.service().clone());
+    let mut users = Vec::new();
+    for number in 0..40 {
+        for _ in 0..25 {
+            for path in ["/form", "/flash"] {
+                assert_eq!(visitor().get(path).send().status(), 200);
+            }
+        }
+        // With a form before it, as everybody logs in.
+        let user = visitor();
+        assert_eq!(user.get("/form").send().status(), 200);
+        assert_eq!(user.get(&format!("/log-in/{number}")).send().status(), 200);
+        users.push(user);
+    }
+    for (number, user) in users.iter().enumerate() {
+        assert_eq!(user.get("/").send().text(), number.to_string());
+    }
 }
 
 struct Often;
