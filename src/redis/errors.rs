@@ -352,4 +352,32 @@ mod tests {
         assert_eq!(from_script("WHATEVER"), ("WHATEVER", ""));
         assert_eq!(from_script(""), ("", ""));
     }
+
+    #[test]
+    fn each_error_means_what_the_guide_says() {
+        let page = include_str!("../guide/logs.md").split_once("# Why Redis fails").unwrap().1;
+        let mut codes = 0;
+        for row in page.lines().filter(|row| row.starts_with("| `")) {
+            let (text, rest) = row.trim_start_matches("| ").split_once(" | ").unwrap();
+            let expected = match rest.split_once(" | ").unwrap().0 {
+                "503" => ErrorKind::Unavailable,
+                _ => ErrorKind::Config,
+            };
+            let is_code = |word: &&str| word.bytes().all(|byte| byte.is_ascii_uppercase());
+            for code in text.split(", ").map(|word| word.trim_matches('`')).filter(is_code) {
+                let met = ::redis::make_extension_error(code.to_owned(), Some("why".to_owned()));
+                assert_eq!(connecting(&met), expected, "{code} when connecting");
+                // Which Redis says at no other time.
+                if code != "DENIED" {
+                    assert_eq!(
+                        refusal(format!("{code} why").as_bytes()).kind(),
+                        expected,
+                        "{code}"
+                    );
+                }
+                codes += 1;
+            }
+        }
+        assert!(codes > 10, "{codes}");
+    }
 }
