@@ -17,13 +17,13 @@ use crate::support::visitors::{Site, app_with};
 
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
 
-struct Cluster {
+pub struct Cluster {
     /// Three masters and a replica of the first.
-    nodes: Vec<(RedisServer, u16)>,
+    pub nodes: Vec<(RedisServer, u16)>,
 }
 
 impl Cluster {
-    fn start() -> Cluster {
+    pub fn start() -> Cluster {
         let settings = ["--cluster-node-timeout", "500", "--repl-diskless-sync-delay", "0"];
         let nodes: Vec<_> = (0..4).map(|_| RedisServer::start_node(&settings)).collect();
         let first_port = nodes[0].1.to_string();
@@ -51,28 +51,28 @@ impl Cluster {
         cluster
     }
 
-    fn ask(&self, node: usize, words: &[&str]) -> String {
+    pub fn ask(&self, node: usize, words: &[&str]) -> String {
         let mut connection = self.nodes[node].0.connect(0);
         redis::cmd("CLUSTER").arg(words).query(&mut connection).unwrap()
     }
 
-    fn tell(&self, node: usize, words: &[&str]) {
+    pub fn tell(&self, node: usize, words: &[&str]) {
         assert_eq!(self.ask(node, words), "OK", "{words:?}");
     }
 
-    fn id(&self, node: usize) -> String {
+    pub fn id(&self, node: usize) -> String {
         self.ask(node, &["MYID"])
     }
 
-    fn keys(&self, node: usize) -> Vec<String> {
+    pub fn keys(&self, node: usize) -> Vec<String> {
         redis::cmd("KEYS").arg("*").query(&mut self.nodes[node].0.connect(0)).unwrap()
     }
 
-    fn url(&self, node: usize) -> String {
+    pub fn url(&self, node: usize) -> String {
         format!("redis://127.0.0.1:{}", self.nodes[node].1)
     }
 
-    fn open(&self) -> RedisCluster {
+    pub fn open(&self) -> RedisCluster {
         RedisCluster::new([self.url(1).as_str()], RedisConfig::default().pool_size(4)).unwrap()
     }
 }

@@ -11,6 +11,8 @@ mod connection;
 mod errors;
 #[cfg(feature = "r2d2_redis")]
 mod external;
+mod failover;
+mod listener;
 mod plugin;
 mod pool;
 mod resp;
