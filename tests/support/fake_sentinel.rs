@@ -48,6 +48,7 @@ impl FakeSentinel {
                     let _ = stream.shutdown(Shutdown::Both);
                     continue;
                 }
+                stream.set_nodelay(true).unwrap();
                 let number = state.clients.len();
                 state.clients.push((stream.try_clone().unwrap(), 0));
                 drop(state);
@@ -125,10 +126,12 @@ fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
 
 fn serve(shared: &Mutex<State>, mut stream: TcpStream, number: usize) {
     let mut parser = redis::Parser::new();
+    // From UNSUBSCRIBE to SUBSCRIBE nobody else gets a turn: a sentinel carries out in one go what came at once.
+    let (mut in_one_go, mut begun) = (None, false);
     while let Ok(command) = parser.parse_value(&mut stream) {
         let words: Vec<String> = redis::from_redis_value(command).unwrap();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let mut state = lock(shared);
+        let mut state = in_one_go.take().unwrap_or_else(|| lock(shared));
         if state.is_mute {
             continue;
         }
@@ -167,7 +170,12 @@ fn serve(shared: &Mutex<State>, mut stream: TcpStream, number: usize) {
         if client.write_all(answer.as_bytes()).is_err() {
             break;
         }
+        if subscribed > 0 || begun {
+            begun = words[0] != "SUBSCRIBE";
+            in_one_go = begun.then_some(state);
+        }
     }
+    drop(in_one_go);
     lock(shared).clients[number].1 = 0;
 }
 
