@@ -138,20 +138,29 @@ fn nothing_is_lost_whatever_happens() {
     if !is_long() {
         return;
     }
-    let replicated = Replicated::start();
+    let mut replicated = Replicated::start();
     for replicas in [0, 1] {
         let processes = behind_sentinels(&replicated, replicas);
         let seen = processes.record(|| {
-            for _ in 0..10 {
+            for number in 0..10 {
+                // Sentinels that do not lead have their own troubles.
+                match number {
+                    4 => replicated.sentinels[1].kill(),
+                    7 => replicated.sentinels[2].hang(true),
+                    _ => {}
+                }
                 plan_failover(&replicated);
+                match number {
+                    4 => replicated.sentinels[1].start_again(),
+                    7 => replicated.sentinels[2].hang(false),
+                    _ => {}
+                }
                 replicated.wait_until_sound(2);
             }
         });
         seen.assert_right(&format!("ten planned failovers, replicas({replicas})"));
         assert_eq!(seen.failed_reads(), 0, "reads go on");
     }
-    drop(replicated);
-    let mut replicated = Replicated::start();
     let processes = behind_sentinels(&replicated, 1);
     let seen = processes.record(|| {
         for _ in 0..5 {
@@ -303,28 +312,37 @@ fn each_kind_of_fault_is_found_in_a_history() {
             Some("the register is 3, not 2"),
         ),
         (
-            vec![begin(), (Asked::Write(2), vec![back("written")]), (Asked::Read, vec![back("1 0 0")])],
+            vec![
+                begin(),
+                (Asked::Write(2), vec![back("written")]),
+                (Asked::Read, vec![back("1 0 0")]),
+            ],
             Some("the register is 1, not 2"),
         ),
         (
             vec![begin(), (Asked::Count, vec![back("1")]), (Asked::Count, vec![back("1")])],
             Some("the sum is 1, after 1"),
         ),
-        (
-            vec![begin(), (Asked::Count, vec![Came::Open]), (Asked::Count, vec![back("2")])],
-            None,
-        ),
+        (vec![begin(), (Asked::Count, vec![Came::Open]), (Asked::Count, vec![back("2")])], None),
         (vec![begin(), (Asked::Count, vec![back("2")])], Some("the sum is 2, after 0")),
         (
             vec![begin(), (Asked::Count, vec![back("1")]), (Asked::Read, vec![back("1 0 0")])],
             Some("the counter is 0, not 1"),
         ),
         (
-            vec![begin(), (Asked::Put(2), vec![back("put")]), (Asked::Take, vec![back("2"), back("2")])],
+            vec![
+                begin(),
+                (Asked::Put(2), vec![back("put")]),
+                (Asked::Take, vec![back("2"), back("2")]),
+            ],
             Some("ticket 2 was taken twice"),
         ),
         (
-            vec![begin(), (Asked::Put(2), vec![back("put")]), (Asked::Take, vec![back("0"), back("0")])],
+            vec![
+                begin(),
+                (Asked::Put(2), vec![back("put")]),
+                (Asked::Take, vec![back("0"), back("0")]),
+            ],
             Some("ticket 2 is lost"),
         ),
         (
@@ -336,20 +354,22 @@ fn each_kind_of_fault_is_found_in_a_history() {
             ],
             None,
         ),
+        (vec![begin(), (Asked::Once(2, 3), vec![back("1"), back("1")])], Some("both were first")),
+        (vec![begin(), (Asked::Once(2, 3), vec![back("0"), back("0")])], Some("nobody was first")),
         (
-            vec![begin(), (Asked::Once(2, 3), vec![back("1"), back("1")])],
-            Some("both were first"),
-        ),
-        (
-            vec![begin(), (Asked::Once(2, 3), vec![back("0"), back("0")])],
-            Some("nobody was first"),
-        ),
-        (
-            vec![begin(), (Asked::Once(2, 3), vec![back("1"), back("0")]), (Asked::Read, vec![back("1 0 3")])],
+            vec![
+                begin(),
+                (Asked::Once(2, 3), vec![back("1"), back("0")]),
+                (Asked::Read, vec![back("1 0 3")]),
+            ],
             Some("set_if_absent has left 3, not 2"),
         ),
         (
-            vec![begin(), (Asked::Once(2, 3), vec![Came::Open, back("0")]), (Asked::Read, vec![back("1 0 2")])],
+            vec![
+                begin(),
+                (Asked::Once(2, 3), vec![Came::Open, back("0")]),
+                (Asked::Read, vec![back("1 0 2")]),
+            ],
             None,
         ),
         (
@@ -357,10 +377,7 @@ fn each_kind_of_fault_is_found_in_a_history() {
             Some("the session that was over at step 1 is alive"),
         ),
         (vec![begin(), (Asked::Read, vec![back("none")])], Some("the session is gone")),
-        (
-            vec![begin(), (Asked::Renew, vec![Came::Open]), (Asked::Read, vec![back("none")])],
-            None,
-        ),
+        (vec![begin(), (Asked::Renew, vec![Came::Open]), (Asked::Read, vec![back("none")])], None),
     ];
     for (asks, expected) in table {
         let history: Vec<_> = asks
@@ -370,7 +387,10 @@ fn each_kind_of_fault_is_found_in_a_history() {
         let faults = judge(&history);
         match expected {
             Some(expected) => {
-                assert!(faults.iter().any(|fault| fault.contains(expected)), "{faults:?}: {expected}");
+                assert!(
+                    faults.iter().any(|fault| fault.contains(expected)),
+                    "{faults:?}: {expected}"
+                );
             }
             None => assert!(faults.is_empty(), "{faults:?}"),
         }

@@ -465,7 +465,8 @@ mod tests {
             assert!(sent.contains("*3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$3\r\n400\r\n"), "{sent}");
             let replies = format!(":1\r\n:1\r\n{reply}{TIME}$32\r\n{}\r\n", nonce(&batch));
             for end in 0..replies.len() {
-                let received = batch.receive(&replies.as_bytes()[..end], usize::MAX, Instant::now());
+                let received =
+                    batch.receive(&replies.as_bytes()[..end], usize::MAX, Instant::now());
                 assert!(matches!(received, Ok(Received::Incomplete)));
             }
             let received = batch.receive(replies.as_bytes(), usize::MAX, Instant::now());

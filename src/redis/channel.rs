@@ -634,7 +634,10 @@ impl Channel for RedisChannel {
     }
 
     fn is_forgotten(&self) -> bool {
-        self.queue.is_empty() && self.held.is_empty() && self.in_flight.is_empty() && self.pool.strong_count() == 0
+        self.queue.is_empty()
+            && self.held.is_empty()
+            && self.in_flight.is_empty()
+            && self.pool.strong_count() == 0
     }
 
     fn drive(&mut self, now: Instant, done: &mut Done) {

@@ -176,16 +176,19 @@ impl Listener {
             }
             let next = lines.next;
             lines.next += 1;
-            lines.all.insert(next, Line {
-                node: node.clone(),
-                watches: vec![ours],
-                state: State::Down(Instant::now()),
-                failed: None,
-                failures: 0,
-                asked: 0,
-                answered: 0,
-                is_refused: false,
-            });
+            lines.all.insert(
+                next,
+                Line {
+                    node: node.clone(),
+                    watches: vec![ours],
+                    state: State::Down(Instant::now()),
+                    failed: None,
+                    failures: 0,
+                    asked: 0,
+                    answered: 0,
+                    is_refused: false,
+                },
+            );
         }
         drop(lines);
         self.signal.wake();
@@ -207,11 +210,7 @@ impl Listener {
 
     /// Asks all sentinels of this pool who the master is and waits for their answers, until then at the longest. Why
     /// none has answered, where that is so.
-    pub(super) fn ask(
-        &self,
-        watch: &Arc<Watch>,
-        until: Instant,
-    ) -> (Told, Option<RedisError>) {
+    pub(super) fn ask(&self, watch: &Arc<Watch>, until: Instant) -> (Told, Option<RedisError>) {
         let (started, mut told) = (Instant::now(), Told::new());
         let mut lines = locked(&self.lines);
         let mut before = BTreeMap::new();
@@ -241,14 +240,13 @@ impl Listener {
                 }
             }
             let now = Instant::now();
-            let enough = answered
-                && (open.iter().all(|failed| *failed) || now >= started + FOR_THE_OTHERS);
+            let enough =
+                answered && (open.iter().all(|failed| *failed) || now >= started + FOR_THE_OTHERS);
             if open.is_empty() || enough || now >= until {
                 let ours = before.keys().filter_map(|number| lines.all.get(number));
                 let refused = { ours }.find_map(|line| line.failed.clone());
-                let silent = || {
-                    RedisError::from((RedisErrorKind::Io, "has sentinels that do not answer"))
-                };
+                let silent =
+                    || RedisError::from((RedisErrorKind::Io, "has sentinels that do not answer"));
                 let refused = (!answered).then(|| refused.unwrap_or_else(silent));
                 drop(lines);
                 return (told, refused);
@@ -369,13 +367,8 @@ impl Line {
         let (node, signal) = (self.node.clone(), signal.clone());
         let connect = move || {
             let deadline = Instant::now() + node.config.connect_timeout;
-            let made = Connection::connect(
-                &node.config,
-                &node.config.address,
-                &node.trust,
-                0,
-                deadline,
-            );
+            let made =
+                Connection::connect(&node.config, &node.config.address, &node.trust, 0, deadline);
             // Nobody waits any more where the process ends.
             let _ = give.send(made.and_then(|connection| {
                 connection.into_transport().map_err(|error| as_redis_error(error, false))
@@ -538,7 +531,7 @@ impl Line {
                 Ok(())
             }
             (Some(Expected::Address), Reply::Array(words)) => {
-                let mut words = words.map(|word| word.bulk().and_then(|word| text(word)));
+                let mut words = words.map(|word| word.bulk().and_then(text));
                 live.named = match (words.next().flatten(), words.next().flatten()) {
                     (Some(host), Some(port)) => Some((host, port.parse().map_err(|_| garbage())?)),
                     _ => return Err(garbage()),
@@ -554,7 +547,8 @@ impl Line {
             (Some(Expected::Details(name)), reply) => {
                 let answered = live.named.take().map(|master| details(master, reply));
                 for (watch, number) in &self.watches {
-                    if let Some(watch) = watch.upgrade().filter(|watch| watch.sentinel.master == name)
+                    if let Some(watch) =
+                        watch.upgrade().filter(|watch| watch.sentinel.master == name)
                     {
                         let change = watch.answered(*number, answered.clone());
                         told.extend(change.map(|change| News::Changed(watch, change)));
@@ -686,7 +680,9 @@ mod polled {
             let (waker, poll) = match made {
                 Ok((waker, poll)) => (Some(waker), Some(poll)),
                 Err(error) => {
-                    log::error!("sentinels are looked at every 20 ms, as they cannot be polled: {error}");
+                    log::error!(
+                        "sentinels are looked at every 20 ms, as they cannot be polled: {error}"
+                    );
                     (None, None)
                 }
             };
@@ -722,8 +718,7 @@ mod polled {
         /// Waits for what comes first: words of a sentinel, a wake, the time.
         pub(super) fn wait(&mut self, time: Option<Duration>) {
             let polled = self.poll.as_mut().map(|poll| poll.poll(&mut self.events, time));
-            let interrupted =
-                |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+            let interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
             if polled.is_none_or(|polled| polled.is_err_and(|error| !interrupted(&error))) {
                 std::thread::sleep(Duration::from_millis(20));
             }

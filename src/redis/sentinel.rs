@@ -174,7 +174,9 @@ impl Watch {
             let config = &upstream.config;
             match change {
                 Change::Held => log::warn!("{config}: a failover is under way, writes wait"),
-                Change::Released => log::warn!("{config}: the failover came to nothing, writes go on"),
+                Change::Released => {
+                    log::warn!("{config}: the failover came to nothing, writes go on")
+                }
                 Change::GivenUp => log::error!(
                     "{config}: a failover was announced and its sentinels have not been heard since, writes go on; \
                      if another server is master by now, they are lost"

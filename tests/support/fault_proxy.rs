@@ -72,10 +72,7 @@ impl FaultProxy {
             random: 0x2545_f491_4f6c_dd1d,
             ended: false,
         };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        });
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let proxy = shared.clone();
         let accepting = std::thread::spawn(move || proxy.accept(&listener));
         FaultProxy { address, shared, accepting: Some(accepting) }

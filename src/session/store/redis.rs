@@ -145,11 +145,7 @@ impl RedisStore {
         RedisStore::over(Backend::Cluster(cluster), remotes, true)
     }
 
-    fn over(
-        backend: Backend,
-        [remote, write_remote]: [Remote; 2],
-        in_cluster: bool,
-    ) -> RedisStore {
+    fn over(backend: Backend, [remote, write_remote]: [Remote; 2], in_cluster: bool) -> RedisStore {
         let settings = Settings {
             layout: Layout::Default,
             former: None,
