@@ -431,7 +431,13 @@ impl RedisChannel {
 
     /// Gives up what has waited for too long.
     fn expire(&mut self, now: Instant, done: &mut Done) {
-        if self.in_flight.front().is_some_and(|flight| flight.deadline <= now) {
+        let late = self.in_flight.front().filter(|flight| flight.deadline <= now);
+        if late.is_some_and(|flight| flight.batch.awaits_replicas()) {
+            // What comes later is nobody's.
+            self.state = State::Disconnected;
+            let error = self.upstream.too_few_replicas(None);
+            self.end_flights(&error, false, false, now, done);
+        } else if late.is_some() {
             self.lose(&RedisError::from(std::io::Error::from(IoErrorKind::TimedOut)), now, done);
         }
         let patience = self.patience();
@@ -726,10 +732,17 @@ mod tests {
     }
 
     fn stage(answer: impl Fn(&[String]) -> Does + Send + Sync + 'static) -> Stage {
+        stage_with(Duration::from_secs(60), answer)
+    }
+
+    fn stage_with(
+        operation_timeout: Duration,
+        answer: impl Fn(&[String]) -> Does + Send + Sync + 'static,
+    ) -> Stage {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         serve(listener, answer);
-        at(port, Duration::from_secs(60))
+        at(port, operation_timeout)
     }
 
     fn at(port: u16, operation_timeout: Duration) -> Stage {
@@ -832,6 +845,24 @@ mod tests {
         let error = stage.ask(&[("GET a", true)])[0].clone().unwrap_err();
         assert!(error.contains("failing at once"), "{error}");
         assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn replicas_that_do_not_answer_are_no_proof_that_redis_is_down() {
+        let mut stage = stage_with(Duration::from_millis(300), |words| match words[0].as_str() {
+            "WAIT" => Does::Hangs,
+            _ => answers("+fine\r\n"),
+        });
+        stage.channel.manner.replicas = 2;
+        let error = stage.ask(&[("SET a", false)])[0].clone().unwrap_err();
+        assert!(error.contains("replicas had what was written within 300ms"), "{error}");
+        assert_eq!(stage.pool.breaker(), BreakerState::Closed);
+        // One that does not even answer the write itself is down.
+        let mut stage = stage_with(Duration::from_millis(300), |_| Does::Hangs);
+        stage.channel.manner.replicas = 2;
+        let error = stage.ask(&[("SET a", false)])[0].clone().unwrap_err();
+        assert!(error.contains("no reply within 300ms"), "{error}");
+        assert_eq!(stage.pool.breaker(), BreakerState::Open);
     }
 
     #[test]

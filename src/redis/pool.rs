@@ -378,6 +378,9 @@ impl RedisPool {
                 Ok(carried) if !upstream.is_cut(connection.generation) => carried,
                 carried => {
                     let (error, may_repeat) = match carried.map(drop) {
+                        Err(error) if error.is_timeout() && batch.awaits_replicas() => {
+                            (upstream.too_few_replicas(None), false)
+                        }
                         Err(error) => match upstream.failure(&error, reused) {
                             Failure::Stale(error) => (error, attempt == 1),
                             Failure::Other(error) => (error, false),

@@ -213,18 +213,25 @@ impl Upstream {
 
     /// The error of a write that too few replicas have, if that is so.
     pub(super) fn shortfall(&self, batch: &Batch) -> Option<Error> {
-        let (config, wanted) = (&self.config, self.config.replicas);
         Some(match batch.shortfall()? {
-            Ok(have) => {
-                let text = format!(
-                    "{config}: {have} of {wanted} replicas had what was written within {:?}",
-                    config.operation_timeout
-                );
-                self.short_of_replicas.happened(log::Level::Error, "replicas", || text.clone());
-                Error::new(ErrorKind::Unavailable, text).with_source(LoggedBefore)
-            }
+            Ok(have) => self.too_few_replicas(Some(have)),
             Err(refused) => self.refuses_to_wait(refused),
         })
+    }
+
+    /// The error of a write that so many replicas have, if that is known. It is told once for all of them.
+    pub(super) fn too_few_replicas(&self, have: Option<u32>) -> Error {
+        let (config, wanted) = (&self.config, self.config.replicas);
+        let have = match have {
+            Some(have) => format!("{have} of {wanted}"),
+            None => format!("fewer than {wanted}"),
+        };
+        let text = format!(
+            "{config}: {have} replicas had what was written within {:?}",
+            config.operation_timeout
+        );
+        self.short_of_replicas.happened(log::Level::Error, "replicas", || text.clone());
+        Error::new(ErrorKind::Unavailable, text).with_source(LoggedBefore)
     }
 
     /// The error of a server that does not wait for replicas.
