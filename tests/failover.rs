@@ -16,6 +16,7 @@ use bottle_session::{
 };
 
 use crate::faults::wait_until;
+use crate::redis_cluster::Cluster;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::process::{Program, RECORDED};
 use crate::support::recorder::{Asked, Came, Record, Step, app, judge, record};
@@ -210,6 +211,74 @@ fn nothing_is_lost_whatever_happens() {
         }
     });
     seen.assert_right("apps killed");
+}
+
+#[test]
+fn nothing_is_lost_in_a_cluster_whatever_happens() {
+    if !is_long() {
+        return;
+    }
+    let mut cluster = Cluster::with_replicas(3);
+    let urls: Vec<_> = (0..6).map(|node| cluster.url(node)).collect();
+    let processes = Processes::start("cluster", 0, &urls);
+    let seen = processes.record(|| {
+        for round in 0..17 {
+            // The replica takes the place of its master, and the other way round.
+            let master = round % 3;
+            let replica = if cluster.is_master(master) { master + 3 } else { master };
+            wait_until("the replica follows", || cluster.is_sound(replica));
+            wait_until("the replica has taken over", || {
+                // It gives up after five seconds where the others did not hear of it.
+                cluster.tell(replica, &["FAILOVER"]);
+                (0..600).any(|_| {
+                    std::thread::sleep(Duration::from_millis(10));
+                    cluster.is_master(replica)
+                })
+            });
+            go_on(Duration::from_millis(300));
+        }
+    });
+    seen.assert_right("17 planned failovers in a cluster");
+    drop(processes);
+
+    let processes = Processes::start("cluster", 1, &urls);
+    let seen = processes.record(|| {
+        for _ in 0..5 {
+            let master = if cluster.is_master(0) { 0 } else { 3 };
+            let replica = 3 - master;
+            wait_until("the replica follows", || cluster.is_sound(replica));
+            cluster.nodes[master].0.kill();
+            wait_until("the replica has taken over", || cluster.is_master(replica));
+            go_on(Duration::from_secs(1));
+            cluster.nodes[master].0.start_again();
+            wait_until("it has become a replica", || cluster.is_sound(master));
+        }
+    });
+    seen.assert_right("a master of a cluster killed five times");
+    drop(processes);
+    drop(cluster);
+
+    let cluster = Cluster::start();
+    let urls: Vec<_> = (0..3).map(|node| cluster.url(node)).collect();
+    let processes = Processes::start("cluster", 0, &urls);
+    let seen = processes.record(|| {
+        go_on(Duration::from_millis(500));
+        // Those of the sessions: each id has one of 256 tags.
+        let keyslot = redis::cmd("CLUSTER").arg("KEYSLOT").to_owned();
+        let mut slots: Vec<u16> = (0..256)
+            .map(|tag| {
+                let mut ask = keyslot.clone();
+                ask.arg(format!("{{{tag:02x}}}"));
+                ask.query(&mut cluster.nodes[0].0.connect(0)).unwrap()
+            })
+            .filter(|slot| (5461..=10922).contains(slot))
+            .collect();
+        slots.dedup();
+        for (from, to) in [(1, 2), (2, 1)] {
+            slots.iter().for_each(|slot| cluster.move_slot(*slot, from, to));
+        }
+    });
+    seen.assert_right("slots moving all the time");
 }
 
 // Who judges must be judged.

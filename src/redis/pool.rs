@@ -272,14 +272,16 @@ impl RedisPool {
             return Ok(());
         }
         // It answers at once.
-        match self.ask(::redis::cmd("WAIT").arg(0).arg(1)) {
-            Err(error) if error.kind() == ErrorKind::Unavailable => {
-                log::warn!("whether the server waits for replicas shows later: {error}");
-                Ok(())
-            }
-            Err(error) => Err(upstream.refuses_to_wait(&error)),
-            Ok(_) => Ok(()),
+        let Err(error) = self.ask(::redis::cmd("WAIT").arg(0).arg(1)) else { return Ok(()) };
+        let refused = match error.kind() {
+            ErrorKind::Unavailable => error,
+            _ => upstream.refuses_to_wait(&error),
+        };
+        if refused.kind() != ErrorKind::Unavailable {
+            return Err(refused);
         }
+        log::warn!("whether the server waits for replicas shows later: {refused}");
+        Ok(())
     }
 
     #[cfg(unix)]

@@ -240,10 +240,9 @@ impl Upstream {
             "{}: replicas({}) needs the command WAIT, which the server refuses ({refused})",
             self.config, self.config.replicas
         );
-        let kind = match refused.kind() {
-            ErrorKind::Unavailable => ErrorKind::Unavailable,
-            _ => ErrorKind::Config,
-        };
+        // A replica may be left for its master; nothing else of this passes.
+        let passes = refused.kind() == ErrorKind::Unavailable || is_replica(refused);
+        let kind = if passes { ErrorKind::Unavailable } else { ErrorKind::Config };
         Error::new(kind, text)
     }
 
@@ -363,6 +362,11 @@ impl Upstream {
             self.refusals.fetch_add(1, Ordering::AcqRel);
         }
     }
+}
+
+/// Whether a server has refused to wait for replicas because it is one.
+fn is_replica(refused: &Error) -> bool {
+    refused.to_string().contains("WAIT cannot be used with replica")
 }
 
 /// When a connection that is made now is renewed: up to a tenth earlier than its age, so that those made together are
