@@ -1,30 +1,19 @@
 //! The connections to sentinels: one to each for the whole process, and one thread that listens to all of them.
 //!
-//! A sentinel publishes what it does on channels, and answers questions; in RESP2 a connection that has subscribed may
-//! ask nothing. So once a second all is one pipeline: `UNSUBSCRIBE`, the questions, `SUBSCRIBE`. A sentinel carries it
-//! out without a pause in which it would publish, and should anything be lost all the same, the answers tell.
-//!
 //! Whoever is about to believe a reply of a master reads first what the sentinels have said by then
 //! ([`Listener::attend`]), so that it does not matter how late this thread gets its turn.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{ErrorKind as IoErrorKind, Read, Write};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use ::redis::{ErrorKind as RedisErrorKind, Pipeline, RedisError, RedisResult};
+use ::redis::{ErrorKind as RedisErrorKind, RedisError};
 
-use super::connection::Connection;
-use super::errors::as_redis_error;
-use super::failover::{Announced, Answered, Change, Node};
-use super::resp::{Replies, Reply, end_of};
-use super::sentinel::{SentinelNode, Watch};
-use super::transport::Transport;
-
-/// How often a sentinel is asked, how long it may take to answer, and how long after a failure it is tried again.
-const EVERY: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(2);
+use super::failover::Change;
+use super::link::{EVERY, Link};
+use super::sentinel::Watch;
+use super::signal::{Signal, Watcher};
 
 /// How long somebody who connects waits for the rest of the sentinels once one has answered.
 const FOR_THE_OTHERS: Duration = Duration::from_millis(250);
@@ -32,88 +21,21 @@ const FOR_THE_OTHERS: Duration = Duration::from_millis(250);
 /// How often a failover that is under way is looked at.
 const WHILE_HELD: Duration = Duration::from_millis(250);
 
-/// No sentinel says as much at once.
-const TOO_MUCH: usize = 256 * 1024;
-
-/// First signs of a failover, each from the sentinel that leads it.
-const SIGNS: [&str; 6] = [
-    "+try-failover",
-    "+elected-leader",
-    "+failover-state-select-slave",
-    "+selected-slave",
-    "+failover-state-send-slaveof-noone",
-    "+failover-state-wait-promotion",
-];
-const ABORTS: [&str; 3] = [
-    "-failover-abort-not-elected",
-    "-failover-abort-no-good-slave",
-    "-failover-abort-slave-timeout",
-];
-const PROMOTED: &str = "+promoted-slave";
-const SWITCHED: &str = "+switch-master";
-
 static LISTENER: Mutex<Option<Arc<Listener>>> = Mutex::new(None);
 
 /// Listens for all pools of this process.
 pub(super) struct Listener {
     process: u32,
-    lines: Mutex<Lines>,
+    links: Mutex<Links>,
     /// Told when a sentinel has answered, or has been lost.
     heard: Condvar,
     signal: Signal,
 }
 
 #[derive(Default)]
-struct Lines {
-    all: BTreeMap<usize, Line>,
+struct Links {
+    all: BTreeMap<usize, Link>,
     next: usize,
-}
-
-/// One sentinel.
-struct Line {
-    node: Arc<SentinelNode>,
-    /// Who listens, and the sentinel's number there.
-    watches: Vec<(Weak<Watch>, usize)>,
-    state: State,
-    /// Why the last attempt to reach it failed; unset where it did not.
-    failed: Option<RedisError>,
-    /// How many attempts have failed, how many questions were asked and answered.
-    failures: u64,
-    asked: u64,
-    answered: u64,
-    /// Whether it was told that nobody may listen to it.
-    is_refused: bool,
-}
-
-enum State {
-    /// It is tried again then.
-    Down(Instant),
-    /// A thread connects.
-    Connecting(Receiver<RedisResult<Transport>>),
-    Live(Box<Live>),
-}
-
-struct Live {
-    transport: Transport,
-    received: Vec<u8>,
-    /// What is to come in reply to what was asked.
-    expected: VecDeque<Expected>,
-    /// Since when something is to come, or nothing.
-    since: Instant,
-    has_subscribed: bool,
-    /// The answer to the first question for a name, until that to the second one is there.
-    named: Option<Node>,
-}
-
-/// Replies to come.
-enum Expected {
-    /// One for each channel.
-    Unsubscribed(usize),
-    Address,
-    Details(String),
-    Subscribed(usize),
-    /// The last reply to a question.
-    End,
 }
 
 /// What is to be told once nothing is locked.
@@ -122,7 +44,7 @@ pub(super) enum News {
     Log(log::Level, String),
 }
 
-type Told = Vec<News>;
+pub(super) type Told = Vec<News>;
 
 /// Tells.
 pub(super) fn tell(told: Told) {
@@ -142,7 +64,7 @@ impl Listener {
             None => {
                 let listener = Arc::new(Listener {
                     process: std::process::id(),
-                    lines: Mutex::default(),
+                    links: Mutex::default(),
                     heard: Condvar::new(),
                     signal: Signal::new(),
                 });
@@ -164,44 +86,32 @@ impl Listener {
 
     /// Listens for this pool, too.
     pub(super) fn register(&self, watch: &Arc<Watch>) {
-        let mut lines = locked(&self.lines);
+        let mut links = locked(&self.links);
         for (number, node) in watch.sentinel.nodes.iter().enumerate() {
-            let known = lines.all.values_mut().find(|line| {
-                Arc::ptr_eq(&line.node, node) || line.node.config.is_same_server(&node.config)
+            let known = links.all.values_mut().find(|link| {
+                Arc::ptr_eq(&link.node, node) || link.node.config.is_same_server(&node.config)
             });
             let ours = (Arc::downgrade(watch), number);
-            if let Some(line) = known {
-                line.watches.push(ours);
+            if let Some(link) = known {
+                link.watches.push(ours);
                 continue;
             }
-            let next = lines.next;
-            lines.next += 1;
-            lines.all.insert(
-                next,
-                Line {
-                    node: node.clone(),
-                    watches: vec![ours],
-                    state: State::Down(Instant::now()),
-                    failed: None,
-                    failures: 0,
-                    asked: 0,
-                    answered: 0,
-                    is_refused: false,
-                },
-            );
+            let next = links.next;
+            links.next += 1;
+            links.all.insert(next, Link::new(node.clone(), ours));
         }
-        drop(lines);
+        drop(links);
         self.signal.wake();
     }
 
     /// Reads what the sentinels of this pool have said by now.
     pub(super) fn attend(&self, watch: &Arc<Watch>) -> Told {
         let (mut told, mut lost) = (Told::new(), false);
-        let mut lines = locked(&self.lines);
-        for line in lines.all.values_mut().filter(|line| line.is_for(watch)) {
-            lost |= !self.read(line, &mut told);
+        let mut links = locked(&self.links);
+        for link in links.all.values_mut().filter(|link| link.is_for(watch)) {
+            lost |= !self.read(link, &mut told);
         }
-        drop(lines);
+        drop(links);
         if lost {
             self.signal.wake();
         }
@@ -212,74 +122,69 @@ impl Listener {
     /// none has answered, where that is so.
     pub(super) fn ask(&self, watch: &Arc<Watch>, until: Instant) -> (Told, Option<RedisError>) {
         let (started, mut told) = (Instant::now(), Told::new());
-        let mut lines = locked(&self.lines);
+        let mut links = locked(&self.links);
         let mut before = BTreeMap::new();
-        for (number, line) in lines.all.iter_mut().filter(|(_, line)| line.is_for(watch)) {
-            match &mut line.state {
-                State::Down(again) => *again = started.min(*again),
-                State::Connecting(_) => {}
-                State::Live(_) => {
-                    if let Err(error) = line.ask() {
-                        line.lose(error, &mut told);
-                    }
-                }
-            }
-            before.insert(*number, (line.asked.max(line.answered + 1), line.failures));
+        for (number, link) in links.all.iter_mut().filter(|(_, link)| link.is_for(watch)) {
+            link.ask_at_once(started, &mut told);
+            before.insert(*number, (link.asked.max(link.answered + 1), link.failures));
         }
         self.signal.wake();
         loop {
             let mut answered = false;
             let mut open = Vec::new();
             for (number, (asked, failures)) in &before {
-                let Some(line) = lines.all.get(number) else { continue };
-                match line.answered >= *asked {
+                let Some(link) = links.all.get(number) else { continue };
+                match link.answered >= *asked {
                     true => answered = true,
-                    false if line.failures > *failures => {}
+                    false if link.failures > *failures => {}
                     // Who was not there before holds up nobody.
-                    false => open.push(line.failed.is_some()),
+                    false => open.push(link.failed.is_some()),
                 }
             }
             let now = Instant::now();
             let enough =
                 answered && (open.iter().all(|failed| *failed) || now >= started + FOR_THE_OTHERS);
             if open.is_empty() || enough || now >= until {
-                let ours = before.keys().filter_map(|number| lines.all.get(number));
-                let refused = { ours }.find_map(|line| line.failed.clone());
+                let ours = before.keys().filter_map(|number| links.all.get(number));
+                let refused = { ours }.find_map(|link| link.failed.clone());
                 let silent =
                     || RedisError::from((RedisErrorKind::Io, "has sentinels that do not answer"));
                 let refused = (!answered).then(|| refused.unwrap_or_else(silent));
-                drop(lines);
+                drop(links);
                 return (told, refused);
             }
             let wait = until.min(now + FOR_THE_OTHERS).saturating_duration_since(now);
-            let waited = self.heard.wait_timeout(lines, wait);
-            lines = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
-            for line in lines.all.values_mut().filter(|line| line.is_for(watch)) {
-                self.read(line, &mut told);
+            let waited = self.heard.wait_timeout(links, wait);
+            links = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            for link in links.all.values_mut().filter(|link| link.is_for(watch)) {
+                self.read(link, &mut told);
             }
         }
     }
 
     /// Reads what has come from a sentinel. Whether it is still there.
-    fn read(&self, line: &mut Line, told: &mut Told) -> bool {
-        let State::Live(_) = &line.state else { return true };
-        let before = line.answered;
-        let read = line.read(told);
-        let stands = read.is_ok();
-        if let Err(error) = read {
-            line.lose(error, told);
-        }
-        if !stands || line.answered > before {
+    fn read(&self, link: &mut Link, told: &mut Told) -> bool {
+        let before = (link.answered, link.failures);
+        link.read(told);
+        if (link.answered, link.failures) != before {
             self.heard.notify_all();
         }
-        stands
+        link.failures == before.1
     }
 
     fn run(&self) {
         let mut watcher = self.signal.watcher();
         loop {
-            let (wait, told) = self.turn(&mut watcher);
-            tell(told);
+            let turn = AssertUnwindSafe(|| {
+                let (wait, told) = self.turn(&mut watcher);
+                tell(told);
+                wait
+            });
+            // A logger or an observer may panic: who listens goes on.
+            let wait = catch_unwind(turn).unwrap_or_else(|_| {
+                log::error!("listening to sentinels panicked");
+                Some(EVERY)
+            });
             watcher.wait(wait);
         }
     }
@@ -287,69 +192,33 @@ impl Listener {
     /// Does what is due, and says when something is next.
     fn turn(&self, watcher: &mut Watcher) -> (Option<Duration>, Told) {
         let (now, mut told) = (Instant::now(), Told::new());
-        let mut next: Option<Instant> = None;
-        let mut due = |at: Instant| next = Some(next.map_or(at, |next: Instant| next.min(at)));
-        let mut lines = locked(&self.lines);
-        lines.all.retain(|_, line| {
-            line.watches.retain(|(watch, _)| watch.strong_count() > 0);
-            !line.watches.is_empty()
+        let mut links = locked(&self.links);
+        links.all.retain(|_, link| {
+            link.watches.retain(|(watch, _)| watch.strong_count() > 0);
+            !link.watches.is_empty()
         });
-        for (number, line) in &mut lines.all {
-            self.read(line, &mut told);
-            match &mut line.state {
-                State::Down(again) if *again <= now => line.connect(&self.signal, now),
-                State::Connecting(made) => match made.try_recv() {
-                    Err(TryRecvError::Empty) => {}
-                    Ok(Ok(transport)) => {
-                        let begun = watcher.watch(*number, &transport).map_err(RedisError::from);
-                        match begun.and_then(|()| line.begin(transport, now)) {
-                            Ok(()) => {}
-                            Err(error) => line.lose(error, &mut told),
-                        }
-                    }
-                    Ok(Err(error)) => {
-                        line.lose(error, &mut told);
-                        self.heard.notify_all();
-                    }
-                    Err(TryRecvError::Disconnected) => {
-                        line.lose(failed("connecting to a sentinel panicked"), &mut told);
-                        self.heard.notify_all();
-                    }
-                },
-                State::Live(live) => {
-                    let silent = now.duration_since(live.since);
-                    let outcome = match live.expected.is_empty() {
-                        true if silent >= EVERY => line.ask(),
-                        false if silent >= PATIENCE => Err(failed("a sentinel does not answer")),
-                        _ => Ok(()),
-                    };
-                    if let Err(error) = outcome {
-                        line.lose(error, &mut told);
-                        self.heard.notify_all();
-                    }
-                }
-                State::Down(_) => {}
-            }
-            match &line.state {
-                State::Down(again) => due(*again),
-                State::Connecting(_) => {}
-                State::Live(live) if live.expected.is_empty() => due(live.since + EVERY),
-                State::Live(live) => due(live.since + PATIENCE),
+        let mut next = None;
+        for (number, link) in &mut links.all {
+            let before = (link.answered, link.failures);
+            let due = link.advance(*number, now, watcher, &self.signal, &mut told);
+            next = next.into_iter().chain(due).min();
+            if (link.answered, link.failures) != before {
+                self.heard.notify_all();
             }
         }
         let mut watches: Vec<Arc<Watch>> = Vec::new();
-        for (watch, _) in lines.all.values().flat_map(|line| &line.watches) {
+        for (watch, _) in links.all.values().flat_map(|link| &link.watches) {
             if let Some(watch) = watch.upgrade()
                 && !watches.iter().any(|known| Arc::ptr_eq(known, &watch))
             {
                 watches.push(watch);
             }
         }
-        drop(lines);
+        drop(links);
         for watch in watches {
             told.extend(watch.tick().map(|change| News::Changed(watch.clone(), change)));
             if watch.is_held() {
-                due(now + WHILE_HELD);
+                next = next.into_iter().chain([now + WHILE_HELD]).min();
             }
         }
         let wait = next.map(|next| next.saturating_duration_since(Instant::now()));
@@ -357,463 +226,6 @@ impl Listener {
     }
 }
 
-impl Line {
-    fn is_for(&self, watch: &Arc<Watch>) -> bool {
-        self.watches.iter().any(|(ours, _)| ours.as_ptr() == Arc::as_ptr(watch))
-    }
-
-    fn connect(&mut self, signal: &Signal, now: Instant) {
-        let (give, made) = channel();
-        let (node, signal) = (self.node.clone(), signal.clone());
-        let connect = move || {
-            let deadline = Instant::now() + node.config.connect_timeout;
-            let made =
-                Connection::connect(&node.config, &node.config.address, &node.trust, 0, deadline);
-            // Nobody waits any more where the process ends.
-            let _ = give.send(made.and_then(|connection| {
-                connection.into_transport().map_err(|error| as_redis_error(error, false))
-            }));
-            signal.wake();
-        };
-        let thread = std::thread::Builder::new().name("redis-connect".to_owned());
-        self.state = match thread.spawn(connect) {
-            Ok(_) => State::Connecting(made),
-            Err(_) => State::Down(now + EVERY),
-        };
-    }
-
-    fn begin(&mut self, transport: Transport, now: Instant) -> RedisResult<()> {
-        self.failed = None;
-        self.state = State::Live(Box::new(Live {
-            transport,
-            received: Vec::new(),
-            expected: VecDeque::new(),
-            since: now,
-            has_subscribed: false,
-            named: None,
-        }));
-        self.ask()
-    }
-
-    fn lose(&mut self, error: RedisError, told: &mut Told) {
-        if self.failed.is_none() {
-            let line = format!("the sentinel at {} does not answer: {error}", self.node.config);
-            told.push(News::Log(log::Level::Warn, line));
-        }
-        self.failed = Some(error);
-        self.failures += 1;
-        // What it was asked and has not answered, it will not answer.
-        self.asked = self.answered;
-        self.state = State::Down(Instant::now() + EVERY);
-        for (watch, number) in &self.watches {
-            if let Some(watch) = watch.upgrade() {
-                watch.lost(*number);
-            }
-        }
-    }
-
-    /// Asks for the masters of all who listen.
-    fn ask(&mut self) -> RedisResult<()> {
-        let State::Live(live) = &mut self.state else { return Ok(()) };
-        let mut names = Vec::new();
-        for (watch, _) in &self.watches {
-            if let Some(watch) = watch.upgrade()
-                && !names.contains(&watch.sentinel.master)
-            {
-                names.push(watch.sentinel.master.clone());
-            }
-        }
-        let channels: Vec<_> = SIGNS.iter().chain(&ABORTS).chain([&PROMOTED, &SWITCHED]).collect();
-        let nothing_expected = live.expected.is_empty();
-        let mut question = Pipeline::new();
-        if live.has_subscribed {
-            question.cmd("UNSUBSCRIBE");
-            live.expected.push_back(Expected::Unsubscribed(channels.len()));
-        }
-        for name in names {
-            question.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&name);
-            question.cmd("SENTINEL").arg("MASTER").arg(&name);
-            live.expected.extend([Expected::Address, Expected::Details(name)]);
-        }
-        question.cmd("SUBSCRIBE").arg(&channels);
-        live.expected.extend([Expected::Subscribed(channels.len()), Expected::End]);
-        live.has_subscribed = true;
-        if nothing_expected {
-            live.since = Instant::now();
-        }
-        self.asked += 1;
-        live.transport.write_all(&question.get_packed_pipeline())?;
-        Ok(live.transport.flush()?)
-    }
-
-    /// Reads what has come, as far as it is whole.
-    fn read(&mut self, told: &mut Told) -> RedisResult<()> {
-        let State::Live(live) = &mut self.state else { return Ok(()) };
-        let mut ended = Ok(());
-        let mut room = [0; 4096];
-        loop {
-            match live.transport.read(&mut room) {
-                Ok(0) => {
-                    ended = Err(RedisError::from(std::io::Error::from(IoErrorKind::UnexpectedEof)));
-                    break;
-                }
-                Ok(count) => live.received.extend_from_slice(&room[..count]),
-                Err(error) if error.kind() == IoErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
-                Err(error) => {
-                    ended = Err(error.into());
-                    break;
-                }
-            }
-            if live.received.len() > TOO_MUCH {
-                return Err(garbage());
-            }
-        }
-        let received = std::mem::take(&mut live.received);
-        let mut start = 0;
-        while let Some(length) = end_of(&received[start..]).map_err(|_| garbage())? {
-            let whole = &received[start..start + length];
-            start += length;
-            let reply = Replies::of(whole, 1).next().ok_or_else(garbage)?;
-            self.hear(reply, told)?;
-        }
-        if let State::Live(live) = &mut self.state {
-            live.received = received[start..].to_vec();
-        }
-        ended
-    }
-
-    fn hear(&mut self, reply: Reply<'_>, told: &mut Told) -> RedisResult<()> {
-        let State::Live(live) = &mut self.state else { return Ok(()) };
-        if let Reply::Array(words) = reply {
-            let mut texts = words.map(|word| match word {
-                Reply::Bulk(text) => std::str::from_utf8(text).ok(),
-                _ => None,
-            });
-            match (words.len(), texts.next().flatten()) {
-                (3, Some("message")) => {
-                    let (channel, text) = (texts.next().flatten(), texts.next().flatten());
-                    let announced = channel.zip(text).and_then(|(name, text)| event(name, text));
-                    if let Some((name, announced)) = announced {
-                        self.announce(&name, &announced, told);
-                    }
-                    return Ok(());
-                }
-                (3, Some(kind @ ("subscribe" | "unsubscribe"))) => {
-                    let left = match live.expected.front_mut() {
-                        Some(Expected::Unsubscribed(left)) if kind == "unsubscribe" => left,
-                        Some(Expected::Subscribed(left)) if kind == "subscribe" => left,
-                        _ => return Err(garbage()),
-                    };
-                    *left -= 1;
-                    if *left == 0 {
-                        live.expected.pop_front();
-                        self.end();
-                    }
-                    return Ok(());
-                }
-                _ => {}
-            }
-        }
-        match (live.expected.pop_front(), reply) {
-            (Some(Expected::Unsubscribed(_) | Expected::Subscribed(_)), Reply::Error(line)) => {
-                let line = String::from_utf8_lossy(line).into_owned();
-                live.has_subscribed = false;
-                let line = format!(
-                    "the sentinel at {} lets nobody listen to its channels ({line}), so that a planned failover loses \
-                     what is written meanwhile; allow this user SUBSCRIBE and UNSUBSCRIBE on all channels",
-                    self.node.config
-                );
-                if !std::mem::replace(&mut self.is_refused, true) {
-                    told.push(News::Log(log::Level::Error, line));
-                }
-                self.end();
-                Ok(())
-            }
-            (Some(Expected::Address), Reply::Array(words)) => {
-                let mut words = words.map(|word| word.bulk().and_then(text));
-                live.named = match (words.next().flatten(), words.next().flatten()) {
-                    (Some(host), Some(port)) => Some((host, port.parse().map_err(|_| garbage())?)),
-                    _ => return Err(garbage()),
-                };
-                Ok(())
-            }
-            // It does not know the name.
-            (Some(Expected::Address), Reply::Nil) => {
-                live.named = None;
-                Ok(())
-            }
-            (Some(Expected::Address), Reply::Error(line)) => Err(refused(line)),
-            (Some(Expected::Details(name)), reply) => {
-                let answered = live.named.take().map(|master| details(master, reply));
-                for (watch, number) in &self.watches {
-                    if let Some(watch) =
-                        watch.upgrade().filter(|watch| watch.sentinel.master == name)
-                    {
-                        let change = watch.answered(*number, answered.clone());
-                        told.extend(change.map(|change| News::Changed(watch, change)));
-                    }
-                }
-                Ok(())
-            }
-            _ => Err(garbage()),
-        }
-    }
-
-    /// Takes note where a question is answered as a whole.
-    fn end(&mut self) {
-        if let State::Live(live) = &mut self.state
-            && let Some(Expected::End) = live.expected.front()
-        {
-            live.expected.pop_front();
-            live.since = Instant::now();
-            self.answered += 1;
-        }
-    }
-
-    fn announce(&mut self, name: &str, announced: &Announced, told: &mut Told) {
-        for (watch, number) in &self.watches {
-            if let Some(watch) = watch.upgrade().filter(|watch| watch.sentinel.master == name) {
-                let change = watch.announced(*number, announced);
-                told.extend(change.map(|change| News::Changed(watch, change)));
-            }
-        }
-    }
-}
-
-/// What a message on a channel says, and of which master.
-fn event(channel: &str, text: &str) -> Option<(String, Announced)> {
-    let words: Vec<_> = text.split(' ').collect();
-    let node = |host: &str, port: &str| Some((host.to_owned(), port.parse().ok()?));
-    // `master NAME HOST PORT`, or a replica: `slave ITS-NAME HOST PORT @ NAME HOST PORT`.
-    let (name, master) = match words[..] {
-        [name, host, port, new_host, new_port] if channel == SWITCHED => {
-            let switched = Announced::Switched(node(host, port)?, node(new_host, new_port)?);
-            return Some((name.to_owned(), switched));
-        }
-        ["master", name, host, port, ..] => (name, node(host, port)?),
-        [_, _, _, _, "@", name, host, port, ..] => (name, node(host, port)?),
-        _ => return None,
-    };
-    let announced = match (channel, &words[..]) {
-        (PROMOTED, [_, _, host, port, ..]) => Announced::Switched(master, node(host, port)?),
-        _ if SIGNS.contains(&channel) => Announced::Failover(master),
-        _ if ABORTS.contains(&channel) => Announced::Aborted(master),
-        _ => return None,
-    };
-    Some((name.to_owned(), announced))
-}
-
-/// What `SENTINEL MASTER` says of a master that the other question has named.
-fn details(master: Node, reply: Reply<'_>) -> Answered {
-    let mut answered = Answered { master, epoch: 0, leads_failover: false };
-    // Where it may not be asked, the name alone has to do.
-    let Reply::Array(mut words) = reply else { return answered };
-    let (mut host, mut port, mut in_progress) = (None, None, false);
-    while let (Some(name), Some(value)) = (words.next(), words.next()) {
-        let value = value.bulk().and_then(text).unwrap_or_default();
-        match name.bulk() {
-            Some(b"ip") => host = Some(value),
-            Some(b"port") => port = value.parse().ok(),
-            Some(b"config-epoch") => answered.epoch = value.parse().unwrap_or(0),
-            Some(b"flags") => {
-                in_progress = value.split(',').any(|flag| flag == "failover_in_progress");
-            }
-            _ => {}
-        }
-    }
-    // Once the replica is promoted, it is the one that is named.
-    let is_old = host.zip(port).is_none_or(|old| old == answered.master);
-    answered.leads_failover = in_progress && is_old;
-    answered
-}
-
-fn text(bytes: &[u8]) -> Option<String> {
-    String::from_utf8(bytes.to_vec()).ok()
-}
-
-fn refused(line: &[u8]) -> RedisError {
-    as_redis_error(super::errors::refusal(line), false)
-}
-
-fn garbage() -> RedisError {
-    RedisError::from((RedisErrorKind::Parse, "a sentinel sent something that is no reply to us"))
-}
-
-fn failed(why: &'static str) -> RedisError {
-    RedisError::from((RedisErrorKind::Io, why))
-}
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-#[cfg(unix)]
-use polled::{Signal, Watcher};
-
-/// Waiting for many sockets at once.
-#[cfg(unix)]
-mod polled {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
-
-    use mio::unix::SourceFd;
-    use mio::{Events, Interest, Poll, Token, Waker};
-
-    use super::super::transport::Transport;
-
-    const WAKER: Token = Token(usize::MAX);
-
-    /// Wakes the thread that listens.
-    #[derive(Clone)]
-    pub(super) struct Signal(Arc<Parts>);
-
-    struct Parts {
-        waker: Option<Waker>,
-        poll: Mutex<Option<Poll>>,
-    }
-
-    impl Signal {
-        pub(super) fn new() -> Signal {
-            let made = Poll::new().and_then(|poll| Ok((Waker::new(poll.registry(), WAKER)?, poll)));
-            let (waker, poll) = match made {
-                Ok((waker, poll)) => (Some(waker), Some(poll)),
-                Err(error) => {
-                    log::error!(
-                        "sentinels are looked at every 20 ms, as they cannot be polled: {error}"
-                    );
-                    (None, None)
-                }
-            };
-            Signal(Arc::new(Parts { waker, poll: Mutex::new(poll) }))
-        }
-
-        pub(super) fn wake(&self) {
-            if let Some(waker) = &self.0.waker {
-                // It fails where the process is out of memory.
-                let _ = waker.wake();
-            }
-        }
-
-        pub(super) fn watcher(&self) -> Watcher {
-            let mut poll = self.0.poll.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            Watcher { poll: poll.take(), events: Events::with_capacity(16) }
-        }
-    }
-
-    /// Hears when a sentinel has said something.
-    pub(super) struct Watcher {
-        poll: Option<Poll>,
-        events: Events,
-    }
-
-    impl Watcher {
-        pub(super) fn watch(&mut self, number: usize, transport: &Transport) -> io::Result<()> {
-            let Some(poll) = &self.poll else { return Ok(()) };
-            let fd = transport.fd();
-            poll.registry().register(&mut SourceFd(&fd), Token(number), Interest::READABLE)
-        }
-
-        /// Waits for what comes first: words of a sentinel, a wake, the time.
-        pub(super) fn wait(&mut self, time: Option<Duration>) {
-            let polled = self.poll.as_mut().map(|poll| poll.poll(&mut self.events, time));
-            let interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
-            if polled.is_none_or(|polled| polled.is_err_and(|error| !interrupted(&error))) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-    }
-}
-
-#[cfg(not(unix))]
-use looked_at::{Signal, Watcher};
-
-/// Where sockets cannot be waited for, they are looked at.
-#[cfg(not(unix))]
-mod looked_at {
-    use std::io;
-    use std::time::Duration;
-
-    use super::super::transport::Transport;
-
-    #[derive(Clone)]
-    pub(super) struct Signal;
-
-    impl Signal {
-        pub(super) fn new() -> Signal {
-            Signal
-        }
-
-        pub(super) fn wake(&self) {}
-
-        pub(super) fn watcher(&self) -> Watcher {
-            Watcher
-        }
-    }
-
-    pub(super) struct Watcher;
-
-    impl Watcher {
-        pub(super) fn watch(&mut self, _: usize, _: &Transport) -> io::Result<()> {
-            Ok(())
-        }
-
-        pub(super) fn wait(&mut self, _: Option<Duration>) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_sentinels_publish_is_understood() {
-        let node = |port: u16| ("10.0.0.1".to_owned(), port);
-        let of = "@ sessions 10.0.0.1 1";
-        let replica = format!("slave 10.0.0.1:2 10.0.0.1 2 {of}");
-        for (channel, text, expected) in [
-            ("+try-failover", "master sessions 10.0.0.1 1", Some(Announced::Failover(node(1)))),
-            ("+selected-slave", replica.as_str(), Some(Announced::Failover(node(1)))),
-            ("+promoted-slave", replica.as_str(), Some(Announced::Switched(node(1), node(2)))),
-            (
-                "+switch-master",
-                "sessions 10.0.0.1 1 10.0.0.1 2",
-                Some(Announced::Switched(node(1), node(2))),
-            ),
-            (
-                "-failover-abort-not-elected",
-                "master sessions 10.0.0.1 1",
-                Some(Announced::Aborted(node(1))),
-            ),
-            ("+sdown", "master sessions 10.0.0.1 1", None),
-            ("+try-failover", "master sessions 10.0.0.1", None),
-            ("+try-failover", "master sessions 10.0.0.1 x", None),
-            ("+promoted-slave", "", None),
-        ] {
-            let expected = expected.map(|announced| ("sessions".to_owned(), announced));
-            assert_eq!(event(channel, text), expected, "{channel} {text}");
-        }
-    }
-
-    #[test]
-    fn a_failover_in_progress_counts_until_the_replica_is_promoted() {
-        let node = |port: u16| ("10.0.0.1".to_owned(), port);
-        let reply = |flags: &str| {
-            let words = ["ip", "10.0.0.1", "port", "1", "flags", flags, "config-epoch", "7"];
-            let words = words.map(|word| format!("${}\r\n{word}\r\n", word.len()));
-            format!("*{}\r\n{}", words.len(), words.concat())
-        };
-        let in_progress = "master,failover_in_progress";
-        for (named, flags, leads_failover) in
-            [(1, "master", false), (1, in_progress, true), (2, in_progress, false)]
-        {
-            let bytes = reply(flags);
-            let reply = Replies::of(bytes.as_bytes(), 1).next().unwrap();
-            let expected = Answered { master: node(named), epoch: 7, leads_failover };
-            assert_eq!(details(node(named), reply), expected);
-        }
-    }
 }

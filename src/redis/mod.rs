@@ -12,6 +12,7 @@ mod errors;
 #[cfg(feature = "r2d2_redis")]
 mod external;
 mod failover;
+mod link;
 mod listener;
 mod plugin;
 mod pool;
@@ -19,6 +20,7 @@ mod resp;
 #[cfg(test)]
 mod scripted;
 mod sentinel;
+mod signal;
 mod stream;
 mod transport;
 mod upstream;
