@@ -178,13 +178,13 @@ impl SessionPlugin {
     /// How many replicas of Redis must have a save before it counts: 0 unless set; see [`RedisConfig::replicas`].
     #[must_use]
     pub fn replicas(self, replicas: u32) -> SessionPlugin {
-        self.redis(|redis| redis.replicas(replicas))
+        self.change_redis(|redis| redis.replicas(replicas))
     }
 
     /// After how long a connection to Redis is renewed: never unless set; see [`RedisConfig::max_connection_age`].
     #[must_use]
     pub fn max_connection_age(self, age: impl Into<Option<Duration>>) -> SessionPlugin {
-        self.redis(|redis| redis.max_connection_age(age))
+        self.change_redis(|redis| redis.max_connection_age(age))
     }
 
     /// How many connections to Redis there may be: 16 unless set. As many as the server has workers.
