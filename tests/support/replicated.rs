@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::time::Duration;
 
-use super::redis_server::{RedisServer, info, start_program};
+use super::redis_server::{RedisServer, start_program};
 use crate::faults::wait_until;
 
 /// The name under which sentinels know the master in all tests.
@@ -143,8 +144,28 @@ impl Replicated {
         self.servers.iter().position(|server| server.1 == port).expect("one of ours")
     }
 
+    /// Waits until sentinels have replaced a primary that was killed.
+    pub fn wait_for_another_primary(&self, before: usize) {
+        for look in 1.. {
+            if self.primary() != before {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            if look % 500 == 0 {
+                // Sentinels that were starved of time have seen too late that it is down, and take its replicas for
+                // out of date. By ten times this period they may be.
+                let set = ["SET", NAME, "down-after-milliseconds", "20000"];
+                self.sentinels.iter().for_each(|sentinel| drop(sentinel.ask("SENTINEL", &set)));
+            }
+        }
+    }
+
+    /// Whether a server says that it is a replica. One that is just becoming one closes connections.
     pub fn is_replica(&self, number: usize) -> bool {
-        let connection = &mut self.servers[number].0.connect(0);
-        info(connection, "replication").get("role").is_some_and(|role| role == "slave")
+        let role = redis::Client::open(self.servers[number].0.url(0))
+            .and_then(|client| client.get_connection())
+            .and_then(|mut connection| redis::cmd("ROLE").query::<redis::Value>(&mut connection));
+        let Ok(redis::Value::Array(role)) = role else { return false };
+        role.first() == Some(&redis::Value::BulkString(b"slave".to_vec()))
     }
 }
