@@ -347,6 +347,10 @@ impl<'a> Visitor<'a> {
             self.connections[process] = None;
             return Came::Open;
         };
+        if reply.status == 409 {
+            // It was there when it was loaded.
+            return Came::Back("none".to_owned());
+        }
         if reply.status != 200 {
             assert_eq!(reply.status, 503, "{}", reply.text());
             assert!(reply.header("retry-after").is_some(), "a 503 without Retry-After");

@@ -120,8 +120,17 @@ impl Replicated {
         replicated
     }
 
-    /// Waits until all sentinels know of each other and of so many replicas that follow the primary.
+    /// Waits until so many replicas follow the primary, and all sentinels know of them and of each other.
     pub fn wait_until_sound(&self, replicas: usize) {
+        wait_until("the replicas follow", || {
+            let port = self.servers[self.primary()].1.to_string();
+            let follows = |server: &&(RedisServer, u16)| {
+                let told = server.0.tells_of_replication();
+                let is = |name: &str, value: &str| told.get(name).is_some_and(|is| is == value);
+                is("role", "slave") && is("master_port", &port) && is("master_link_status", "up")
+            };
+            self.servers.iter().filter(follows).count() >= replicas
+        });
         wait_until("the sentinels know everybody", || {
             let knows_all = |sentinel: &SentinelServer| {
                 sentinel.sound("REPLICAS") >= replicas && sentinel.sound("SENTINELS") == 2
@@ -162,10 +171,7 @@ impl Replicated {
 
     /// Whether a server says that it is a replica. One that is just becoming one closes connections.
     pub fn is_replica(&self, number: usize) -> bool {
-        let role = redis::Client::open(self.servers[number].0.url(0))
-            .and_then(|client| client.get_connection())
-            .and_then(|mut connection| redis::cmd("ROLE").query::<redis::Value>(&mut connection));
-        let Ok(redis::Value::Array(role)) = role else { return false };
-        role.first() == Some(&redis::Value::BulkString(b"slave".to_vec()))
+        let told = self.servers[number].0.tells_of_replication();
+        told.get("role").is_some_and(|role| role == "slave")
     }
 }
