@@ -103,6 +103,33 @@ fn a_master_that_is_demoted_behind_open_connections_is_left_for_the_new_one() {
     assert!(unavailable < 10 && failed == 0, "{unavailable} answers 503, {failed} answers 500");
 }
 
+/// What the documentation of `RedisPool::sentinel` says a user must be allowed.
+#[test]
+fn a_user_of_the_sentinels_who_may_no_more_than_is_needed_hears_of_a_switch() {
+    let (old, new) = (RedisServer::start_on_port(), RedisServer::start_on_port());
+    let user = "user app on >secret &* -@all +subscribe +unsubscribe +sentinel|get-master-addr-by-name \
+                +sentinel|master\n";
+    let sentinel = SentinelServer::watching_with(old.1, 1, user);
+    let url = format!("redis://app:secret@127.0.0.1:{}", sentinel.port);
+    let pool = RedisPool::sentinel([url.as_str()], "sessions", RedisConfig::default()).unwrap();
+    pool.connection().set("key", "value").unwrap();
+    wait_until("the sentinel is listened to", || {
+        let list = sentinel.ask("CLIENT", &["LIST"]).unwrap();
+        let list: String = redis::from_redis_value(list).unwrap();
+        list.lines().any(|client| client.contains(" user=app ") && client.contains(" sub=11 "))
+    });
+    // By hand, which says nothing on the channels of a failover: the answers tell.
+    let port = new.1.to_string();
+    sentinel.ask("SENTINEL", &["REMOVE", "sessions"]).unwrap();
+    sentinel.ask("SENTINEL", &["MONITOR", "sessions", "127.0.0.1", &port, "1"]).unwrap();
+    wait_until("nobody is connected to the old master but its sentinel", || {
+        let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut old.0.connect(0)).unwrap();
+        !list.contains("name=bottle-session")
+    });
+    pool.connection().set("key", "value").unwrap();
+    assert!(redis::cmd("EXISTS").arg("key").query::<bool>(&mut new.0.connect(0)).unwrap());
+}
+
 #[test]
 fn sentinels_have_to_be_named() {
     let error = RedisPool::sentinel([], "sessions", RedisConfig::default()).unwrap_err();

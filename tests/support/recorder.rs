@@ -83,7 +83,8 @@ pub fn app(sessions: SessionPlugin) -> App {
         if !session.contains_key("register") {
             return Ok("none".to_owned());
         }
-        session.destroy();
+        // What destroy does, by the name that most apps call it.
+        session.log_out();
         Ok("ended".to_owned())
     });
     app

@@ -19,13 +19,18 @@ pub struct SentinelServer {
 impl SentinelServer {
     /// Watches the master on this port, which counts as down where so many sentinels say so.
     pub fn watching(master: u16, quorum: u32) -> SentinelServer {
+        SentinelServer::watching_with(master, quorum, "")
+    }
+
+    /// The same with settings of its own.
+    pub fn watching_with(master: u16, quorum: u32, more: &str) -> SentinelServer {
         let port = free_port();
         let folder =
             std::env::temp_dir().join(format!("bs-sentinel-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let settings = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {NAME} 127.0.0.1 {master} {quorum}\n\
-             sentinel down-after-milliseconds {NAME} 300\nsentinel failover-timeout {NAME} 2000\n",
+             sentinel down-after-milliseconds {NAME} 300\nsentinel failover-timeout {NAME} 2000\n{more}",
             folder.display()
         );
         std::fs::write(folder.join("sentinel.conf"), settings).unwrap();
