@@ -14,21 +14,27 @@ use crate::faults::wait_until;
 use crate::guide_redis;
 use crate::stores::AGE;
 use crate::support::logs::{collect_logs, errors_of};
-use crate::support::redis_server::RedisServer;
+use crate::support::redis_server::{RedisServer, info};
 use crate::support::sessions::{fresh_id, load, save};
 use crate::support::visitors::{Site, app_with};
 
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
 
-struct Cluster {
-    /// Three masters and a replica of the first.
-    nodes: Vec<(RedisServer, u16)>,
+pub struct Cluster {
+    /// Three masters and their replicas: one of the first, or one of each.
+    pub nodes: Vec<(RedisServer, u16)>,
 }
 
 impl Cluster {
-    fn start() -> Cluster {
+    pub fn start() -> Cluster {
+        Cluster::with_replicas(1)
+    }
+
+    /// With replicas of so many of its masters.
+    pub fn with_replicas(replicas: usize) -> Cluster {
+        let all = 3 + replicas;
         let settings = ["--cluster-node-timeout", "500", "--repl-diskless-sync-delay", "0"];
-        let nodes: Vec<_> = (0..4).map(|_| RedisServer::start_node(&settings)).collect();
+        let nodes: Vec<_> = (0..all).map(|_| RedisServer::start_node(&settings)).collect();
         let first_port = nodes[0].1.to_string();
         let cluster = Cluster { nodes };
         for (node, (from, to)) in SLOTS.iter().enumerate() {
@@ -37,45 +43,87 @@ impl Cluster {
             let add = ["ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str));
             cluster.tell(node, &add.collect::<Vec<_>>());
         }
-        for node in 0..4 {
+        for node in 0..all {
             cluster.tell(node, &["SET-CONFIG-EPOCH", &(node + 1).to_string()]);
             if node > 0 {
                 cluster.tell(node, &["MEET", "127.0.0.1", &first_port]);
             }
         }
-        let everybody = |line: &str| (0..4).all(|node| cluster.ask(node, &["INFO"]).contains(line));
-        wait_until("all have met", || everybody("cluster_known_nodes:4"));
-        let master = cluster.id(0);
-        wait_until("the replica follows", || {
-            let mut connection = cluster.nodes[3].0.connect(0);
-            redis::cmd("CLUSTER").arg(&["REPLICATE", &master]).exec(&mut connection).is_ok()
-        });
+        let everybody =
+            |line: &str| (0..all).all(|node| cluster.ask(node, &["INFO"]).contains(line));
+        wait_until("all have met", || everybody(&format!("cluster_known_nodes:{all}")));
+        for (replica, (server, _)) in cluster.nodes[3..].iter().enumerate() {
+            let master = cluster.id(replica);
+            wait_until("the replica follows", || {
+                let replicate = redis::cmd("CLUSTER").arg(&["REPLICATE", &master]).to_owned();
+                replicate.exec(&mut server.connect(0)).is_ok()
+            });
+        }
         wait_until("the cluster works", || everybody("cluster_state:ok"));
         cluster
     }
 
-    fn ask(&self, node: usize, words: &[&str]) -> String {
+    pub fn ask(&self, node: usize, words: &[&str]) -> String {
         let mut connection = self.nodes[node].0.connect(0);
         redis::cmd("CLUSTER").arg(words).query(&mut connection).unwrap()
     }
 
-    fn tell(&self, node: usize, words: &[&str]) {
+    pub fn tell(&self, node: usize, words: &[&str]) {
         assert_eq!(self.ask(node, words), "OK", "{words:?}");
     }
 
-    fn id(&self, node: usize) -> String {
+    pub fn id(&self, node: usize) -> String {
         self.ask(node, &["MYID"])
     }
 
-    fn keys(&self, node: usize) -> Vec<String> {
+    /// Moves a slot, with its keys one by one, as operators do.
+    pub fn move_slot(&self, slot: u16, from: usize, to: usize) {
+        let (slot, port) = (slot.to_string(), self.nodes[to].1.to_string());
+        let (from_id, to_id) = (self.id(from), self.id(to));
+        self.tell(to, &["SETSLOT", &slot, "IMPORTING", &from_id]);
+        self.tell(from, &["SETSLOT", &slot, "MIGRATING", &to_id]);
+        let mut connection = self.nodes[from].0.connect(0);
+        loop {
+            let keys: Vec<String> = redis::cmd("CLUSTER")
+                .arg(&["GETKEYSINSLOT", &slot, "10"])
+                .query(&mut connection)
+                .unwrap();
+            if keys.is_empty() {
+                break;
+            }
+            for key in keys {
+                // It may have been deleted meanwhile.
+                let migrate = ["127.0.0.1", &port, &key, "0", "1000"];
+                redis::cmd("MIGRATE").arg(&migrate).exec(&mut connection).unwrap();
+            }
+        }
+        for node in [to, from] {
+            self.tell(node, &["SETSLOT", &slot, "NODE", &to_id]);
+        }
+    }
+
+    /// Whether a node is a master, as far as it knows.
+    pub fn is_master(&self, node: usize) -> bool {
+        let role = info(&mut self.nodes[node].0.connect(0), "replication");
+        role.get("role").is_some_and(|role| role == "master")
+    }
+
+    /// Whether a node follows its master, and the cluster works.
+    pub fn is_sound(&self, node: usize) -> bool {
+        let told = info(&mut self.nodes[node].0.connect(0), "replication");
+        let follows = told.get("master_link_status").is_some_and(|status| status == "up");
+        follows && self.ask(node, &["INFO"]).contains("cluster_state:ok")
+    }
+
+    pub fn keys(&self, node: usize) -> Vec<String> {
         redis::cmd("KEYS").arg("*").query(&mut self.nodes[node].0.connect(0)).unwrap()
     }
 
-    fn url(&self, node: usize) -> String {
+    pub fn url(&self, node: usize) -> String {
         format!("redis://127.0.0.1:{}", self.nodes[node].1)
     }
 
-    fn open(&self) -> RedisCluster {
+    pub fn open(&self) -> RedisCluster {
         RedisCluster::new([self.url(1).as_str()], RedisConfig::default().pool_size(4)).unwrap()
     }
 }

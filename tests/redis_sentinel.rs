@@ -1,63 +1,14 @@
 //! A master, a replica and a sentinel: sessions go where the master is.
 
-use std::path::PathBuf;
-use std::process::Child;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bottle_session::{ErrorKind, RedisConfig, RedisPool};
 
 use crate::faults::wait_until;
-use crate::support::redis_server::{RedisServer, start_program};
+use crate::support::redis_server::RedisServer;
+use crate::support::replicated::{SentinelServer, free_port};
 use crate::support::visitors::Site;
-
-struct SentinelServer {
-    process: Child,
-    folder: PathBuf,
-    port: u16,
-}
-
-impl SentinelServer {
-    /// Watches the master on this port under the name "sessions".
-    fn watching(master: u16) -> SentinelServer {
-        let port = free_port();
-        let folder =
-            std::env::temp_dir().join(format!("bs-sentinel-{}-{port}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let settings = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor sessions 127.0.0.1 {master} 1\n\
-             sentinel down-after-milliseconds sessions 300\nsentinel failover-timeout sessions 2000\n",
-            folder.display()
-        );
-        let file = folder.join("sentinel.conf");
-        std::fs::write(&file, settings).unwrap();
-        let process = start_program(|command| command.arg(file).arg("--sentinel"));
-        let server = SentinelServer { process, folder, port };
-        wait_until("the sentinel listens", || server.ask("PING", &[]).is_ok());
-        server
-    }
-
-    fn ask(&self, command: &str, words: &[&str]) -> redis::RedisResult<redis::Value> {
-        let mut connection = redis::Client::open(self.url())?.get_connection()?;
-        redis::cmd(command).arg(words).query(&mut connection)
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for SentinelServer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 fn info(server: &RedisServer, line: &str) -> bool {
     let text: String = redis::cmd("INFO").arg("replication").query(&mut server.connect(0)).unwrap();
@@ -77,7 +28,7 @@ impl Watched {
         let of = ["--replicaof", "127.0.0.1", &master.1.to_string()];
         let replica = RedisServer::start_on_port_with(&of);
         wait_until("the replica follows", || info(&replica.0, "master_link_status:up"));
-        let sentinel = SentinelServer::watching(master.1);
+        let sentinel = SentinelServer::watching(master.1, 1);
         wait_until("the sentinel knows the replica", || {
             let known = sentinel.ask("SENTINEL", &["REPLICAS", "sessions"]).unwrap();
             matches!(&known, redis::Value::Array(replicas) if !replicas.is_empty())
@@ -102,7 +53,7 @@ fn sessions_outlive_their_master() {
     let sentinel = &watched.sentinel;
 
     // The first sentinel is gone, the second does not know the master: neither is in the way.
-    let (stranger, nobody) = (SentinelServer::watching(free_port()), free_port());
+    let (stranger, nobody) = (SentinelServer::watching(free_port(), 1), free_port());
     assert!(stranger.ask("SENTINEL", &["REMOVE", "sessions"]).is_ok());
     let nodes = [format!("redis://127.0.0.1:{nobody}"), stranger.url(), sentinel.url()];
     let nodes = nodes.iter().map(String::as_str);
@@ -150,6 +101,33 @@ fn a_master_that_is_demoted_behind_open_connections_is_left_for_the_new_one() {
         [&site.seen.unavailable, &site.seen.failed].map(|count| count.load(Ordering::Relaxed));
     // The first write finds out.
     assert!(unavailable < 10 && failed == 0, "{unavailable} answers 503, {failed} answers 500");
+}
+
+/// What the documentation of `RedisPool::sentinel` says a user must be allowed.
+#[test]
+fn a_user_of_the_sentinels_who_may_no_more_than_is_needed_hears_of_a_switch() {
+    let (old, new) = (RedisServer::start_on_port(), RedisServer::start_on_port());
+    let user = "user app on >secret &* -@all +subscribe +unsubscribe +sentinel|get-master-addr-by-name \
+                +sentinel|master\n";
+    let sentinel = SentinelServer::watching_with(old.1, 1, user);
+    let url = format!("redis://app:secret@127.0.0.1:{}", sentinel.port);
+    let pool = RedisPool::sentinel([url.as_str()], "sessions", RedisConfig::default()).unwrap();
+    pool.connection().set("key", "value").unwrap();
+    wait_until("the sentinel is listened to", || {
+        let list = sentinel.ask("CLIENT", &["LIST"]).unwrap();
+        let list: String = redis::from_redis_value(list).unwrap();
+        list.lines().any(|client| client.contains(" user=app ") && client.contains(" sub=11 "))
+    });
+    // By hand, which says nothing on the channels of a failover: the answers tell.
+    let port = new.1.to_string();
+    sentinel.ask("SENTINEL", &["REMOVE", "sessions"]).unwrap();
+    sentinel.ask("SENTINEL", &["MONITOR", "sessions", "127.0.0.1", &port, "1"]).unwrap();
+    wait_until("nobody is connected to the old master but its sentinel", || {
+        let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut old.0.connect(0)).unwrap();
+        !list.contains("name=bottle-session")
+    });
+    pool.connection().set("key", "value").unwrap();
+    assert!(redis::cmd("EXISTS").arg("key").query::<bool>(&mut new.0.connect(0)).unwrap());
 }
 
 #[test]

@@ -6,13 +6,16 @@ use std::process::Command;
 
 use crate::support::redis_server::PROGRAM;
 
-/// The store's contract, the failover, and the faults that a server tells of. `tests/run.sh --long` runs all faults.
-const TESTS: [&str; 15] = [
+/// The store's contract, failovers, and the faults that a server tells of. `tests/run.sh --long` runs all faults.
+const TESTS: [&str; 18] = [
     "stores::redis_",
     "redis_store::",
     "redis_permissions::",
     "redis_sentinel::",
     "redis_cluster::",
+    "redis_replicas::",
+    "failover::a_planned_failover",
+    "failover::a_killed_primary",
     "faults::a_replica_that_refuses_writes",
     "faults::a_wrong_password",
     "faults::busy_with_a_script",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs everything there is to check. Installs what the tests need where it is missing, and says so.
-# With --long also what takes more than minutes: all tests that start Redis, faults included, on every server; and the
-# tests against real proxies with as many requests as are claimed.
+# With --long also what takes more than minutes: all tests that start Redis, faults and many failovers included, on every
+# server; and the tests against real proxies with as many requests as are claimed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "$*" in
@@ -121,7 +121,7 @@ if [ -n "$long" ]; then
     for server in "$BOTTLE_SESSION_REDIS_6_2" "$BOTTLE_SESSION_VALKEY_9"; do
         step "All tests of sessions in Redis, on $("$server" --version)"
         BOTTLE_SESSION_REDIS_SERVER=$server cargo test --all-features --test tests -- \
-            faults:: processes:: redis_ session store_model:: stores:: --skip redis_tls:: --skip redis_versions::
+            failover faults:: processes:: redis_ session store_model:: stores:: --skip redis_tls:: --skip redis_versions::
     done
 fi
 step "All checks passed"

@@ -42,6 +42,7 @@ pub struct Round<'a> {
     pub(crate) out: &'a mut Vec<u8>,
     pub(crate) replies: usize,
     pub(crate) repeatable: bool,
+    pub(crate) read_only: bool,
     /// How many bytes the replies have at most.
     pub(crate) limit: usize,
     pub(crate) clock: SystemTime,
@@ -52,8 +53,9 @@ pub struct Round<'a> {
 
 impl<'a> Round<'a> {
     pub(crate) fn new(out: &'a mut Vec<u8>, clock: SystemTime, one_key: bool) -> Round<'a> {
-        let (replies, repeatable, limit, key) = (0, false, usize::MAX, None);
-        Round { out, replies, repeatable, limit, clock, key, one_key }
+        let (replies, limit, key) = (0, usize::MAX, None);
+        let (repeatable, read_only) = (false, false);
+        Round { out, replies, repeatable, read_only, limit, clock, key, one_key }
     }
 
     /// The time by the clock of the remote service, as far as it is known: what it said last, and the time since.
@@ -70,6 +72,12 @@ impl<'a> Round<'a> {
     /// is there, it is sent again, once.
     pub fn repeatable(&mut self) {
         self.repeatable = true;
+    }
+
+    /// Says that the request changes nothing: it goes on while a failover is under way, when writes wait. A request
+    /// that does not say so is taken for one that writes.
+    pub fn read_only(&mut self) {
+        self.read_only = true;
     }
 
     /// Says how many bytes the replies to this request have at most; a connection that sends more is closed.

@@ -22,6 +22,9 @@ const OVERHEAD: usize = 16 * 1024;
 /// For how long the server's clock is known by its last word and the time since.
 const CLOCK_IS_GOOD: Duration = Duration::from_secs(1);
 
+/// How much later than it was told a server ends a WAIT: it looks ten times a second.
+const LATE: Duration = Duration::from_millis(150);
+
 /// One operation's part of a pipeline.
 #[derive(Clone, Copy, Debug)]
 struct Part {
@@ -31,6 +34,7 @@ struct Part {
     start: usize,
     end: usize,
     repeatable: bool,
+    writes: bool,
 }
 
 /// A pipeline: the bytes to send, and how far its replies have come.
@@ -42,6 +46,10 @@ pub(super) struct Batch {
     nonce: Nonce,
     /// Whether the server is asked for the time.
     asks_time: bool,
+    /// How many replicas are to have what the pipeline writes.
+    wait: u32,
+    /// How many have it, or why the server does not say.
+    replicas: Result<u32, Error>,
     /// The most bytes that the replies may have.
     limit: usize,
     // How far the received bytes are understood.
@@ -82,6 +90,8 @@ pub(super) struct Manner {
     pub(super) one_key: bool,
     /// Each request is preceded by ASKING: its slot is on the way to this node.
     pub(super) asking: bool,
+    /// As many replicas must have what is written before it counts.
+    pub(super) replicas: u32,
 }
 
 impl Batch {
@@ -92,6 +102,8 @@ impl Batch {
             asking: manner.asking,
             nonce: Nonce::new(),
             asks_time: false,
+            wait: manner.replicas,
+            replicas: Ok(0),
             limit: OVERHEAD,
             at: 0,
             part: 0,
@@ -118,16 +130,27 @@ impl Batch {
             fail(operation, Error::new(crate::ErrorKind::Redis, text));
             return false;
         }
-        let Round { replies, repeatable, limit, .. } = round;
+        let Round { replies, repeatable, read_only, limit, .. } = round;
         self.limit = self.limit.saturating_add(limit);
-        self.parts.push(Part { replies, start: 0, end: 0, repeatable });
+        self.parts.push(Part { replies, start: 0, end: 0, repeatable, writes: !read_only });
         true
     }
 
-    /// Ends the pipeline. Nothing is pushed behind this. The time is asked for unless `clock` was told it a moment ago.
-    pub(super) fn seal(&mut self, clock: Option<RemoteClock>, now: Instant) {
+    /// Ends the pipeline. Nothing is pushed behind this. The time is asked for unless `clock` was told it a moment ago. The
+    /// replies are to be there within `patience`.
+    pub(super) fn seal(&mut self, clock: Option<RemoteClock>, now: Instant, patience: Duration) {
         self.asks_time = clock.is_none_or(|clock| clock.age(now) >= CLOCK_IS_GOOD);
+        if !self.parts.iter().any(|part| part.writes) {
+            self.wait = 0;
+        }
         let mut round = Round::new(&mut self.bytes, SystemTime::UNIX_EPOCH, false);
+        if self.wait > 0 {
+            // Its reply is to be there before the time is up. Zero would be for ever.
+            let time = patience.saturating_sub(LATE).max(patience / 2).as_millis();
+            let time = time.clamp(1, u128::from(u32::MAX));
+            let (replicas, time) = (self.wait.to_string(), time.to_string());
+            round.command(&[b"WAIT", replicas.as_bytes(), time.as_bytes()]);
+        }
         if self.asks_time {
             round.command(&[b"TIME"]);
         }
@@ -141,13 +164,33 @@ impl Batch {
     /// How many replies the whole pipeline gets, those to `TIME` and `ECHO` included.
     #[cfg(feature = "r2d2_redis")]
     pub(super) fn replies(&self) -> usize {
-        let own = 1 + usize::from(self.asks_time);
+        let own = 1 + usize::from(self.asks_time) + usize::from(self.wait > 0);
         self.parts.iter().map(|part| part.replies).sum::<usize>() + own
     }
 
     /// Whether this operation's request may be sent once more.
     pub(super) fn is_repeatable(&self, operation: usize) -> bool {
         self.parts[operation].repeatable
+    }
+
+    /// Whether this operation's request may change something.
+    pub(super) fn writes(&self, operation: usize) -> bool {
+        self.parts[operation].writes
+    }
+
+    /// What is written counts only if as many replicas have it as are to; else this is how many have, or why that is
+    /// not known.
+    pub(super) fn shortfall(&self) -> Option<Result<u32, &Error>> {
+        match &self.replicas {
+            Ok(replicas) if *replicas < self.wait => Some(Ok(*replicas)),
+            Ok(_) => None,
+            Err(refused) => Some(Err(refused)),
+        }
+    }
+
+    /// Whether all operations have been answered and the replicas have not, so that the server is there.
+    pub(super) fn awaits_replicas(&self) -> bool {
+        self.wait > 0 && self.part == self.parts.len()
     }
 
     /// The operation whose reply is the next to be whole.
@@ -193,19 +236,29 @@ impl Batch {
             }
         }
         let at = self.at;
-        let time = match self.asks_time {
-            true => match self.next(received, max)? {
-                Some(time) => Some(time),
-                None => return Ok(Received::Incomplete),
-            },
-            false => None,
-        };
-        let Some(echo) = self.next(received, max)? else {
-            self.at = at;
-            return Ok(Received::Incomplete);
-        };
+        let mut own: [Option<Range<usize>>; 3] = [None, None, None];
+        for (reply, is_expected) in own.iter_mut().zip([self.wait > 0, self.asks_time, true]) {
+            if is_expected {
+                *reply = self.next(received, max)?;
+                if reply.is_none() {
+                    self.at = at;
+                    return Ok(Received::Incomplete);
+                }
+            }
+        }
+        let [replicas, time, Some(echo)] = own else { return Ok(Received::Incomplete) };
         let first = |range: Range<usize>| Replies::of(&received[range], 1).next();
         let in_place = |said: &[u8]| said == self.nonce.as_bytes();
+        if let Some(replicas) = replicas {
+            self.replicas = match first(replicas) {
+                Some(Reply::Integer(replicas)) => Ok(replicas.try_into().unwrap_or(0)),
+                Some(Reply::Error(line)) => {
+                    self.is_replica |= line.starts_with(b"ERR WAIT cannot be used with replica");
+                    Err(refusal(line))
+                }
+                _ => return Err(Broken::Garbage),
+            };
+        }
         match (first(echo), time.map(first)) {
             (Some(Reply::Bulk(said)), None) if in_place(said) => Ok(Received::InStep(None)),
             (Some(Reply::Bulk(said)), Some(Some(Reply::Array(time)))) if in_place(said) => {
@@ -244,6 +297,14 @@ impl Batch {
         let Part { replies, start, end, .. } = self.parts[operation];
         Answer { bytes: &received[start..end], replies: replies - usize::from(self.asking), clock }
     }
+}
+
+/// Whether an operation's next request changes nothing. One that panics fails when it is sent.
+pub(super) fn is_read_only(operation: &mut dyn Operation) -> bool {
+    let mut out = Vec::new();
+    let mut round = Round::new(&mut out, SystemTime::now(), true);
+    let written = catch_unwind(AssertUnwindSafe(|| operation.request(&mut round)));
+    written.is_err() || round.read_only
 }
 
 /// Hands a reply to its operation. A panic there fails the operation and no other one.
@@ -301,7 +362,7 @@ mod tests {
         for operation in operations {
             batch.push(operation, SystemTime::UNIX_EPOCH, manner.one_key);
         }
-        batch.seal(None, Instant::now());
+        batch.seal(None, Instant::now(), Duration::from_millis(500));
         batch
     }
 
@@ -314,7 +375,7 @@ mod tests {
     /// What becomes of these bytes; `NONCE` in them stands for the batch's.
     fn received(replies: &str, asking: bool) -> (String, Vec<String>) {
         let mut operations = [Ask::new("HGETALL a", true), Ask::new("GET b", false)];
-        let mut batch = batch(&mut operations, Manner { one_key: asking, asking });
+        let mut batch = batch(&mut operations, Manner { one_key: asking, asking, replicas: 0 });
         let bytes = replies.replace("NONCE", &nonce(&batch));
         // However the bytes come in, the result is the same.
         let now = Instant::now();
@@ -390,11 +451,37 @@ mod tests {
             let mut batch = Batch::new(Manner::default());
             batch.push(&mut Ask::new("GET a", true), SystemTime::UNIX_EPOCH, false);
             let now = told + Duration::from_millis(later);
-            batch.seal(clock, now);
+            batch.seal(clock, now, Duration::from_millis(500));
             let time = if asks { TIME } else { "" };
             let replies = format!("$-1\r\n{time}$32\r\n{}\r\n", nonce(&batch));
             let received = batch.receive(replies.as_bytes(), usize::MAX, now);
             assert!(matches!(received, Ok(Received::InStep(clock)) if clock.is_some() == asks));
+        }
+    }
+
+    #[test]
+    fn what_is_written_counts_only_if_enough_replicas_have_it() {
+        let mut operations = [Ask::new("HSET a", false), Ask::new("HSET b", false)];
+        for (reply, shortfall) in [
+            (":2\r\n", None),
+            (":3\r\n", None),
+            (":1\r\n", Some(Ok(1))),
+            ("-NOPERM no\r\n", Some(Err("Redis: NOPERM no".to_owned()))),
+        ] {
+            let manner = Manner { replicas: 2, ..Manner::default() };
+            let mut batch = batch(&mut operations, manner);
+            let sent = String::from_utf8_lossy(&batch.bytes).into_owned();
+            assert!(sent.contains("*3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$3\r\n350\r\n"), "{sent}");
+            let replies = format!(":1\r\n:1\r\n{reply}{TIME}$32\r\n{}\r\n", nonce(&batch));
+            for end in 0..replies.len() {
+                let received =
+                    batch.receive(&replies.as_bytes()[..end], usize::MAX, Instant::now());
+                assert!(matches!(received, Ok(Received::Incomplete)));
+            }
+            let received = batch.receive(replies.as_bytes(), usize::MAX, Instant::now());
+            assert!(matches!(received, Ok(Received::InStep(_))));
+            let got = batch.shortfall().map(|got| got.map_err(|error| error.to_string()));
+            assert_eq!(got, shortfall, "{reply}");
         }
     }
 
@@ -415,7 +502,7 @@ mod tests {
         }
         let mut batch = Batch::new(Manner::default());
         batch.push(&mut Small(Ask::new("GET a", true)), SystemTime::UNIX_EPOCH, false);
-        batch.seal(None, Instant::now());
+        batch.seal(None, Instant::now(), Duration::from_millis(500));
         let start = format!("${}\r\n{}", 1 << 30, "x".repeat(10 + OVERHEAD));
         let broken = batch.receive(start.as_bytes(), usize::MAX, Instant::now());
         assert!(matches!(broken, Err(Broken::TooLarge(limit)) if limit == 10 + OVERHEAD));

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ::redis::RedisError;
 
-use super::batch::{Batch, Manner, Received, deliver, fail};
+use super::batch::{Batch, Manner, Received, deliver, fail, is_read_only};
 use super::connection::{broken, no_reply};
 use super::errors::{TooLarge, copy};
+use super::sentinel::Registration;
 use super::transport::Transport;
 use super::upstream::{DOUBTFUL_AFTER, Failure, Upstream};
 use crate::pipeline::operation::{Channel, Progress, Ready, RemoteClock, Waiting, Wake};
@@ -35,14 +36,23 @@ const IN_FLIGHT_BYTES: usize = 1024 * 1024;
 /// How much is read at a time, and how large a buffer an idle connection keeps.
 const READ: usize = 64 * 1024;
 
+/// How long a connection that is too old goes on where no other could be made.
+const RENEWED_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 pub(super) struct RedisChannel {
     upstream: Arc<Upstream>,
     /// Gone when nobody can submit any more.
     pool: Weak<dyn Any + Send + Sync>,
+    manner: Manner,
     wake: Wake,
+    /// Has the loop woken when a failover begins or ends.
+    _woken: Option<Registration>,
     state: State,
+    renewal: Renewal,
     /// Submitted and not sent.
     queue: VecDeque<Queued>,
+    /// The same, and not to be sent before a failover is over: they write.
+    held: VecDeque<Queued>,
     /// Sent, the oldest first.
     in_flight: VecDeque<Flight>,
     /// How many operations and bytes these are.
@@ -61,11 +71,21 @@ enum State {
     Connected(Box<Connected>),
 }
 
+/// What is to take the place of a connection that is too old.
+enum Renewal {
+    None,
+    Connecting(Receiver<Result<Connected>>),
+    /// It is there, and takes over once all that is in flight is answered.
+    Ready(Box<Connected>),
+}
+
 /// A connection that has been made and introduced.
 pub(super) struct Connected {
     pub(super) transport: Transport,
     pub(super) clock: Option<RemoteClock>,
     pub(super) generation: u64,
+    /// When another one is to take its place.
+    renew_at: Option<Instant>,
     out: Vec<u8>,
     sent: usize,
     /// What has been received and not understood is the first `filled` bytes; the rest is room.
@@ -114,11 +134,13 @@ impl Connected {
         transport: Transport,
         clock: Option<RemoteClock>,
         generation: u64,
+        renew_at: Option<Instant>,
     ) -> Connected {
         Connected {
             transport,
             clock,
             generation,
+            renew_at,
             out: Vec::new(),
             sent: 0,
             received: Vec::new(),
@@ -188,14 +210,21 @@ impl RedisChannel {
     pub(super) fn new(
         upstream: Arc<Upstream>,
         pool: Weak<dyn Any + Send + Sync>,
+        manner: Manner,
         wake: Wake,
     ) -> RedisChannel {
+        let woken = wake.clone();
+        let woken = upstream.watch.as_ref().map(|watch| watch.observe(move |_| woken()));
         RedisChannel {
             upstream,
             pool,
+            manner,
             wake,
+            _woken: woken,
             state: State::Disconnected,
+            renewal: Renewal::None,
             queue: VecDeque::new(),
+            held: VecDeque::new(),
             in_flight: VecDeque::new(),
             operations: 0,
             bytes: 0,
@@ -244,6 +273,11 @@ impl RedisChannel {
     fn exchange(&mut self, now: Instant, done: &mut Done) {
         let State::Connected(connected) = &mut self.state else { return };
         let moved = connected.receive().and_then(|()| connected.send());
+        if !self.in_flight.is_empty() {
+            // What the sentinels have said by now goes before what the master says.
+            self.upstream.attend();
+            self.leave(now, done);
+        }
         // What came before the end is good.
         if let Err(error) = self.understand(now, done) {
             return self.lose(&error, now, done);
@@ -256,6 +290,7 @@ impl RedisChannel {
     fn understand(&mut self, now: Instant, done: &mut Done) -> std::result::Result<(), RedisError> {
         let mut start = 0;
         let (mut in_step, patience) = (true, self.patience());
+        let is_held = self.upstream.is_held();
         loop {
             let State::Connected(connected) = &mut self.state else { return Ok(()) };
             let received = &connected.received[start..connected.filled];
@@ -280,8 +315,28 @@ impl RedisChannel {
             if batch.is_replica() {
                 self.upstream.condemn(connected.generation);
             }
+            let shortfall = self.upstream.shortfall(&batch);
             for (number, mut queued) in operations.into_iter().enumerate() {
+                let writes = batch.writes(number);
+                if writes && is_held {
+                    // Perhaps no replica has heard of it.
+                    match batch.is_repeatable(number) && !queued.repeated {
+                        true => {
+                            queued.repeated = true;
+                            self.held.push_back(queued);
+                        }
+                        false => {
+                            fail(&mut *queued.waiting, self.upstream.overtaken());
+                            done.push((queued.ticket, queued.waiting));
+                        }
+                    }
+                    continue;
+                }
                 let progress = match &clock {
+                    Ok(_) if writes && let Some(error) = &shortfall => {
+                        fail(&mut *queued.waiting, copy(error));
+                        Progress::Done
+                    }
                     Ok(clock) => {
                         let answer = batch.answer(number, received, *clock);
                         deliver(&mut *queued.waiting, answer)
@@ -329,6 +384,29 @@ impl RedisChannel {
             Failure::Stale(error) => (error, true),
             Failure::Other(error) => (error, false),
         };
+        self.end_flights(&error, may_repeat, too_large, now, done);
+    }
+
+    /// Closes the connection where it leads to another server than the master: what is in flight counts as cut, its
+    /// replies included that have come.
+    fn leave(&mut self, now: Instant, done: &mut Done) {
+        let State::Connected(connected) = &self.state else { return };
+        if self.upstream.is_cut(connected.generation) {
+            self.state = State::Disconnected;
+            let error = self.upstream.overtaken();
+            self.end_flights(&error, true, false, now, done);
+        }
+    }
+
+    /// Sends what was in flight once more, where it may be, and fails the rest for this reason.
+    fn end_flights(
+        &mut self,
+        error: &Error,
+        may_repeat: bool,
+        too_large: bool,
+        now: Instant,
+        done: &mut Done,
+    ) {
         (self.operations, self.bytes) = (0, 0);
         let mut again = Vec::new();
         for (at, flight) in std::mem::take(&mut self.in_flight).into_iter().enumerate() {
@@ -343,7 +421,7 @@ impl RedisChannel {
                     queued.repeated |= !innocent;
                     again.push(queued);
                 } else {
-                    fail(&mut *queued.waiting, copy(&error));
+                    fail(&mut *queued.waiting, copy(error));
                     done.push((queued.ticket, queued.waiting));
                 }
             }
@@ -353,7 +431,13 @@ impl RedisChannel {
 
     /// Gives up what has waited for too long.
     fn expire(&mut self, now: Instant, done: &mut Done) {
-        if self.in_flight.front().is_some_and(|flight| flight.deadline <= now) {
+        let late = self.in_flight.front().filter(|flight| flight.deadline <= now);
+        if late.is_some_and(|flight| flight.batch.awaits_replicas()) {
+            // What comes later is nobody's.
+            self.state = State::Disconnected;
+            let error = self.upstream.too_few_replicas(None);
+            self.end_flights(&error, false, false, now, done);
+        } else if late.is_some() {
             self.lose(&RedisError::from(std::io::Error::from(IoErrorKind::TimedOut)), now, done);
         }
         let patience = self.patience();
@@ -362,6 +446,19 @@ impl RedisChannel {
             let text = format!("{}: no connection was free in {patience:?}", self.upstream.config);
             fail(&mut *queued.waiting, Error::new(ErrorKind::Unavailable, text));
             done.push((queued.ticket, queued.waiting));
+        }
+        while self.held.front().is_some_and(|queued| queued.until <= now) {
+            let Some(mut queued) = self.held.pop_front() else { break };
+            fail(&mut *queued.waiting, self.upstream.held());
+            done.push((queued.ticket, queued.waiting));
+        }
+    }
+
+    /// Lets those go on that have waited for the end of a failover.
+    fn release_held(&mut self) {
+        if !self.held.is_empty() && !self.upstream.is_held() {
+            self.held.append(&mut self.queue);
+            std::mem::swap(&mut self.held, &mut self.queue);
         }
     }
 
@@ -379,6 +476,9 @@ impl RedisChannel {
                 false if condemned => return,
                 _ => {}
             }
+        }
+        if self.renew(now) {
+            return;
         }
         if !matches!(self.state, State::Connecting(..)) {
             // While one pipeline tries, others fail at once.
@@ -415,17 +515,32 @@ impl RedisChannel {
     /// Makes one more pipeline of what was submitted; false where there is nothing, or no room.
     fn fill(&mut self, now: Instant, done: &mut Done) -> bool {
         let State::Connected(connected) = &mut self.state else { return false };
-        let room = self.operations < IN_FLIGHT && self.bytes < IN_FLIGHT_BYTES;
+        // Behind one that waits for replicas, the next one would lose its time.
+        let waits = self.manner.replicas > 0;
+        let room = match waits {
+            true => self.in_flight.is_empty(),
+            false => self.operations < IN_FLIGHT && self.bytes < IN_FLIGHT_BYTES,
+        };
         if self.queue.is_empty() || !room {
             return false;
         }
+        let (most, most_bytes) = match waits {
+            true => (IN_FLIGHT, IN_FLIGHT_BYTES),
+            false => (BATCH, BATCH_BYTES),
+        };
+        self.upstream.attend();
         let clock = connected.now(now);
-        let mut batch = Batch::new(Manner::default());
-        let mut operations = Vec::with_capacity(self.queue.len().min(BATCH));
-        while batch.len() < BATCH
-            && batch.bytes.len() < BATCH_BYTES
+        let is_held = self.upstream.is_held();
+        let mut batch = Batch::new(self.manner);
+        let mut operations = Vec::with_capacity(self.queue.len().min(most));
+        while batch.len() < most
+            && batch.bytes.len() < most_bytes
             && let Some(mut queued) = self.queue.pop_front()
         {
+            if is_held && !is_read_only(&mut *queued.waiting) {
+                self.held.push_back(queued);
+                continue;
+            }
             if batch.push(&mut *queued.waiting, clock, false) {
                 operations.push(queued);
             } else {
@@ -435,7 +550,7 @@ impl RedisChannel {
         if operations.is_empty() {
             return true;
         }
-        batch.seal(connected.clock, now);
+        batch.seal(connected.clock, now, self.upstream.config.operation_timeout);
         connected.out.extend_from_slice(&batch.bytes);
         self.operations += operations.len();
         self.bytes += batch.bytes.len();
@@ -444,7 +559,38 @@ impl RedisChannel {
         true
     }
 
-    fn begin_to_connect(&mut self, now: Instant, done: &mut Done) {
+    /// Puts another connection in the place of one that is too old, once it is there. Whether nothing is to be sent
+    /// before, as what is in flight is to be answered first.
+    fn renew(&mut self, now: Instant) -> bool {
+        let State::Connected(connected) = &mut self.state else {
+            self.renewal = Renewal::None;
+            return false;
+        };
+        if let Renewal::Connecting(made) = &self.renewal {
+            match made.try_recv() {
+                Err(TryRecvError::Empty) => {}
+                Ok(Ok(made)) => self.renewal = Renewal::Ready(Box::new(made)),
+                // The old one does for a while.
+                Ok(Err(_)) | Err(TryRecvError::Disconnected) => self.renewal = Renewal::None,
+            }
+        }
+        match std::mem::replace(&mut self.renewal, Renewal::None) {
+            Renewal::None if connected.renew_at.is_some_and(|at| at <= now) => {
+                connected.renew_at = Some(now + RENEWED_AGAIN_AFTER);
+                if let Ok(made) = self.connecting() {
+                    self.renewal = Renewal::Connecting(made);
+                }
+            }
+            Renewal::Ready(made) if self.in_flight.is_empty() => {
+                self.number += 1;
+                self.state = State::Connected(made);
+            }
+            renewal => self.renewal = renewal,
+        }
+        matches!(self.renewal, Renewal::Ready(_))
+    }
+
+    fn connecting(&self) -> std::io::Result<Receiver<Result<Connected>>> {
         let (give, connected) = channel();
         let (upstream, wake) = (self.upstream.clone(), self.wake.clone());
         let connect = move || {
@@ -454,8 +600,13 @@ impl RedisChannel {
             let _ = give.send(upstream.connect_channel());
         };
         let thread = std::thread::Builder::new().name("redis-connect".to_owned());
-        match thread.spawn(connect) {
-            Ok(_) => {
+        thread.spawn(connect)?;
+        Ok(connected)
+    }
+
+    fn begin_to_connect(&mut self, now: Instant, done: &mut Done) {
+        match self.connecting() {
+            Ok(connected) => {
                 let until = now + self.upstream.config.connect_timeout + GRACE;
                 self.state = State::Connecting(connected, until);
             }
@@ -489,11 +640,16 @@ impl Channel for RedisChannel {
     }
 
     fn is_forgotten(&self) -> bool {
-        self.queue.is_empty() && self.in_flight.is_empty() && self.pool.strong_count() == 0
+        self.queue.is_empty()
+            && self.held.is_empty()
+            && self.in_flight.is_empty()
+            && self.pool.strong_count() == 0
     }
 
     fn drive(&mut self, now: Instant, done: &mut Done) {
         self.connect(now, done);
+        self.leave(now, done);
+        self.release_held();
         if let State::Connected(connected) = &mut self.state
             && self.in_flight.front().is_some_and(|flight| flight.deadline <= now)
         {
@@ -502,6 +658,7 @@ impl Channel for RedisChannel {
         }
         self.exchange(now, done);
         self.expire(now, done);
+        self.release_held();
         self.start(now, done);
         if matches!(self.state, State::Disconnected) {
             // Lost while it was written to: what may be repeated waits for a new one.
@@ -511,7 +668,8 @@ impl Channel for RedisChannel {
 
     fn deadline(&self) -> Option<Instant> {
         let oldest = self.in_flight.front().map(|flight| flight.deadline);
-        let first = self.queue.front().map(|queued| queued.until);
+        let first = self.queue.front().into_iter().chain(self.held.front());
+        let first = first.map(|queued| queued.until).min();
         let connecting = match &self.state {
             State::Connecting(_, until) => Some(*until),
             _ => None,
@@ -574,10 +732,17 @@ mod tests {
     }
 
     fn stage(answer: impl Fn(&[String]) -> Does + Send + Sync + 'static) -> Stage {
+        stage_with(Duration::from_secs(60), answer)
+    }
+
+    fn stage_with(
+        operation_timeout: Duration,
+        answer: impl Fn(&[String]) -> Does + Send + Sync + 'static,
+    ) -> Stage {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         serve(listener, answer);
-        at(port, Duration::from_secs(60))
+        at(port, operation_timeout)
     }
 
     fn at(port: u16, operation_timeout: Duration) -> Stage {
@@ -587,7 +752,10 @@ mod tests {
             .connect_timeout(Duration::from_secs(60))
             .operation_timeout(operation_timeout);
         let pool = RedisPool::new(config).unwrap();
-        let channel = RedisChannel::new(pool.upstream().clone(), pool.weak(), Arc::new(|| ()));
+        let channel = {
+            let (upstream, manner) = (pool.upstream().clone(), Manner::default());
+            RedisChannel::new(upstream, pool.weak(), manner, Arc::new(|| ()))
+        };
         Stage { pool, channel, done: Vec::new() }
     }
 
@@ -677,6 +845,24 @@ mod tests {
         let error = stage.ask(&[("GET a", true)])[0].clone().unwrap_err();
         assert!(error.contains("failing at once"), "{error}");
         assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn replicas_that_do_not_answer_are_no_proof_that_redis_is_down() {
+        let mut stage = stage_with(Duration::from_millis(300), |words| match words[0].as_str() {
+            "WAIT" => Does::Hangs,
+            _ => answers("+fine\r\n"),
+        });
+        stage.channel.manner.replicas = 2;
+        let error = stage.ask(&[("SET a", false)])[0].clone().unwrap_err();
+        assert!(error.contains("replicas had what was written within 300ms"), "{error}");
+        assert_eq!(stage.pool.breaker(), BreakerState::Closed);
+        // One that does not even answer the write itself is down.
+        let mut stage = stage_with(Duration::from_millis(300), |_| Does::Hangs);
+        stage.channel.manner.replicas = 2;
+        let error = stage.ask(&[("SET a", false)])[0].clone().unwrap_err();
+        assert!(error.contains("no reply within 300ms"), "{error}");
+        assert_eq!(stage.pool.breaker(), BreakerState::Open);
     }
 
     #[test]

@@ -138,10 +138,30 @@ impl RedisCluster {
         Remote(Arc::new(self.clone()))
     }
 
+    /// The same for operations that write: what they write counts once [`replicas`](RedisConfig::replicas) of the node
+    /// that has it have it, too.
+    pub fn write_remote(&self) -> Remote {
+        match self.0.config.replicas {
+            0 => self.remote(),
+            _ => Remote(Arc::new(Replicated(self.clone()))),
+        }
+    }
+
+    /// Refuses a cluster whose nodes do not wait for replicas, if they are to. One that does not answer may be there
+    /// later.
+    pub(crate) fn check_replicas(&self) -> Result<()> {
+        let pools = locked(&self.0.pools).clone();
+        pools.values().try_for_each(RedisPool::check_replicas)
+    }
+
     /// Carries out one round of each operation, in one round trip for each node. One node's failure concerns no
     /// other's operations. Those that are not over are in the answer.
-    fn round<'o>(&self, operations: Vec<&'o mut dyn Operation>) -> Vec<&'o mut dyn Operation> {
-        let manner = Manner { one_key: true, asking: false };
+    fn round<'o>(
+        &self,
+        operations: Vec<&'o mut dyn Operation>,
+        replicas: u32,
+    ) -> Vec<&'o mut dyn Operation> {
+        let manner = Manner { one_key: true, asking: false, replicas };
         let (mut left, mut again, mut moved_to) = (operations, Vec::new(), None);
         for _ in 0..REDIRECTIONS {
             let map = match self.map() {
@@ -182,7 +202,7 @@ impl RedisCluster {
                 again.extend(unfinished);
                 left.extend(moved);
                 for (to, operation) in asked {
-                    again.extend(self.ask(to, operation));
+                    again.extend(self.ask(to, operation, replicas));
                 }
                 if pool.breaker() != BreakerState::Closed {
                     // Perhaps a replica has taken over.
@@ -205,17 +225,26 @@ impl RedisCluster {
         &self,
         node: Option<Node>,
         operation: &'o mut dyn Operation,
+        replicas: u32,
     ) -> Vec<&'o mut dyn Operation> {
         let pool = node.ok_or_else(|| self.error("a node did not say where a slot goes"));
         match pool.and_then(|node| self.pool(&node)) {
             Ok(pool) => {
-                let manner = Manner { one_key: true, asking: true };
+                let manner = Manner { one_key: true, asking: true, replicas };
                 pool.round(vec![operation], manner, |_, _| ())
             }
             Err(error) => {
                 fail(operation, error);
                 Vec::new()
             }
+        }
+    }
+
+    fn run_with(&self, replicas: u32, operations: &mut [&mut dyn Operation]) {
+        let mut left: Vec<&mut dyn Operation> =
+            operations.iter_mut().map(|operation| &mut **operation).collect();
+        while !left.is_empty() {
+            left = self.round(left, replicas);
         }
     }
 
@@ -356,11 +385,20 @@ impl Carrier for RedisCluster {
     }
 
     fn run(&self, operations: &mut [&mut dyn Operation]) {
-        let mut left: Vec<&mut dyn Operation> =
-            operations.iter_mut().map(|operation| &mut **operation).collect();
-        while !left.is_empty() {
-            left = self.round(left);
-        }
+        self.run_with(0, operations);
+    }
+}
+
+/// A cluster where what is written counts once as many replicas have it as are to.
+struct Replicated(RedisCluster);
+
+impl Carrier for Replicated {
+    fn identity(&self) -> usize {
+        self.0.identity() + 1
+    }
+
+    fn run(&self, operations: &mut [&mut dyn Operation]) {
+        self.0.run_with(self.0.0.config.replicas, operations);
     }
 }
 

@@ -168,7 +168,8 @@ impl RedisConnection {
             none => none.insert(pool.checkout().map_err(|error| as_redis_error(error, false))?),
         };
         let may_block = leaves_something_behind(packed);
-        let done = pool.exchange_on(connection, packed, count, may_block || waits(packed));
+        let may_wait = may_block || waits(packed);
+        let done = pool.exchange_on(connection, packed, count, may_wait, only_reads(packed));
         // At once, so that the pool closes it however it comes back: a handler may panic.
         connection.stateful |= may_block;
         if done.is_err() {
@@ -239,6 +240,60 @@ fn waits(packed: &[u8]) -> bool {
         .any(|name| WAITING.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())))
 }
 
+/// Whether packed commands are known to write nothing, so that they go on while a failover is under way.
+fn only_reads(packed: &[u8]) -> bool {
+    const READING: [&str; 46] = [
+        "BITCOUNT",
+        "CLUSTER",
+        "DBSIZE",
+        "ECHO",
+        "EXISTS",
+        "GET",
+        "GETBIT",
+        "GETRANGE",
+        "HEXISTS",
+        "HGET",
+        "HGETALL",
+        "HKEYS",
+        "HLEN",
+        "HMGET",
+        "HSCAN",
+        "HSTRLEN",
+        "HVALS",
+        "INFO",
+        "KEYS",
+        "LINDEX",
+        "LLEN",
+        "LRANGE",
+        "MGET",
+        "PFCOUNT",
+        "PING",
+        "PTTL",
+        "ROLE",
+        "SCAN",
+        "SCARD",
+        "SISMEMBER",
+        "SMEMBERS",
+        "SSCAN",
+        "STRLEN",
+        "TIME",
+        "TTL",
+        "TYPE",
+        "XLEN",
+        "XRANGE",
+        "XREAD",
+        "XREVRANGE",
+        "ZCARD",
+        "ZCOUNT",
+        "ZRANGE",
+        "ZRANK",
+        "ZSCAN",
+        "ZSCORE",
+    ];
+    command_names(packed)
+        .all(|name| READING.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())))
+}
+
 /// Whether packed commands change the state that the server keeps for the connection.
 fn leaves_something_behind(packed: &[u8]) -> bool {
     const STATEFUL: [&str; 15] = [
@@ -298,6 +353,16 @@ fn number(packed: &mut &[u8], mark: u8) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_known_to_read_only_is_taken_for_a_write() {
+        let mut pipeline = ::redis::pipe();
+        pipeline.cmd("GET").arg("a").cmd("hgetall").arg("b");
+        assert!(only_reads(&pipeline.get_packed_pipeline()));
+        pipeline.cmd("INCR").arg("c");
+        assert!(!only_reads(&pipeline.get_packed_pipeline()));
+        assert!(!only_reads(&::redis::cmd("EVAL").arg("GET").get_packed_command()));
+    }
 
     #[test]
     fn what_a_command_leaves_behind_is_known() {

@@ -24,6 +24,8 @@ use crate::{Error, ErrorKind, Result};
 /// | pool_size | 16 connections |
 /// | max_reply | 64 MiB, what the replies of one round trip may have |
 /// | address_map | none, nodes are reached where they say |
+/// | replicas | 0, how many replicas must have a save before it counts |
+/// | max_connection_age | none, after which connections are renewed |
 ///
 /// `Debug` shows no password.
 #[derive(Clone)]
@@ -39,6 +41,8 @@ pub struct RedisConfig {
     pub(super) max_reply: usize,
     /// Addresses that nodes announce, and where they are reached.
     pub(super) reached_at: Arc<BTreeMap<Node, Node>>,
+    pub(super) replicas: u32,
+    pub(super) max_connection_age: Option<Duration>,
     #[cfg(feature = "rustls")]
     pub(super) ca_certificate: Option<Vec<u8>>,
     /// The client's certificate, and its key.
@@ -88,6 +92,8 @@ impl Default for RedisConfig {
             pool_size: 16,
             max_reply: 64 * 1024 * 1024,
             reached_at: Arc::default(),
+            replicas: 0,
+            max_connection_age: None,
             #[cfg(feature = "rustls")]
             ca_certificate: None,
             #[cfg(feature = "rustls")]
@@ -292,6 +298,36 @@ impl RedisConfig {
         self
     }
 
+    /// How many replicas must have what a session saves before that counts: 0 unless set. Redis answers first and
+    /// replicates then, so a server that is lost takes along what no replica has.
+    ///
+    /// Behind the saves of each round trip goes a `WAIT` for so many replicas, with the time that the operation has left;
+    /// reads do not wait. Where fewer have answered by then, the request fails as where Redis does not answer (503),
+    /// although the save may be on the primary. A server that does not let us `WAIT` is an error when the plugin is
+    /// installed, or with the first save where it was not reached then. `WAIT` blocks its connection, so each event loop
+    /// has a second one for saves.
+    ///
+    /// This holds on one server with replicas, behind Sentinel and in a cluster. It narrows what the loss of a server
+    /// takes along, and is no consensus: behind Sentinel a planned failover promotes one replica while another one may go
+    /// on to acknowledge for the old primary, which is why [`RedisPool::sentinel`](crate::RedisPool::sentinel) listens
+    /// to the sentinels. It does not concern the commands of a [`RedisConnection`](crate::RedisConnection).
+    #[must_use]
+    pub fn replicas(mut self, replicas: u32) -> RedisConfig {
+        self.replicas = replicas;
+        self
+    }
+
+    /// After how long a connection is replaced by a new one, for which the name of the host is resolved anew: never
+    /// unless set. For a Redis whose name or proxy is switched to another server without an error on the old
+    /// connections; a server that has become a replica is left at its first `READONLY` anyway. The connections are renewed
+    /// one by one, each up to a tenth earlier, so that those made together are not renewed together. Those of an
+    /// `r2d2_redis` pool are that pool's to renew.
+    #[must_use]
+    pub fn max_connection_age(mut self, age: impl Into<Option<Duration>>) -> RedisConfig {
+        self.max_connection_age = age.into();
+        self
+    }
+
     /// The certificate of the authority, in PEM, that the server's must come from; the operating system's
     /// authorities unless set. For `rediss://` addresses, those of sentinels and of a cluster's nodes included.
     #[cfg(feature = "rustls")]
@@ -378,21 +414,35 @@ impl RedisConfig {
     /// The same settings for the master that these sentinels know by this name.
     pub(super) fn behind_sentinels(
         mut self,
-        mut nodes: Vec<RedisConfig>,
+        #[cfg_attr(not(feature = "rustls"), expect(unused_mut))] mut nodes: Vec<RedisConfig>,
         master: &str,
     ) -> Result<RedisConfig> {
         let (_, tls) = self.port_and_tls();
+        // Addresses do not say whom to trust: one authority vouches for all of them.
+        #[cfg(feature = "rustls")]
         for node in &mut nodes {
-            node.reached_at = self.reached_at.clone();
-            // Addresses do not say whom to trust: one authority vouches for all of them.
-            #[cfg(feature = "rustls")]
-            {
-                node.ca_certificate.clone_from(&self.ca_certificate);
-                node.client_certificate.clone_from(&self.client_certificate);
-            }
+            node.ca_certificate.clone_from(&self.ca_certificate);
+            node.client_certificate.clone_from(&self.client_certificate);
         }
         self.address = Address::Sentinel(Arc::new(Sentinel::new(nodes, master, tls)?));
         Ok(self)
+    }
+
+    /// Whether both are for the same server, as the same user.
+    pub(super) fn is_same_server(&self, other: &RedisConfig) -> bool {
+        let place = match (&self.address, &other.address) {
+            (
+                Address::Tcp { host, port, tls },
+                Address::Tcp { host: other_host, port: other_port, tls: other_tls },
+            ) => (host, port, tls) == (other_host, other_port, other_tls),
+            _ => false,
+        };
+        #[cfg(feature = "rustls")]
+        let place = place && self.ca_certificate == other.ca_certificate;
+        let has_provider = self.credentials.is_some() || other.credentials.is_some();
+        place
+            && !has_provider
+            && (&self.username, &self.password) == (&other.username, &other.password)
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -409,6 +459,11 @@ impl RedisConfig {
         if self.max_reply == 0 {
             return refused(
                 "a limit of zero bytes lets no reply in; max_reply is 64 MiB unless set",
+            );
+        }
+        if self.max_connection_age.is_some_and(|age| age.is_zero()) {
+            return refused(
+                "a max_connection_age of zero would renew every connection before its first use",
             );
         }
         if self.username.is_some() && self.password.is_none() && self.credentials.is_none() {
@@ -589,6 +644,7 @@ mod tests {
             (new().max_reply(0), "lets no reply in"),
             (new().pool_size(u32::MAX), "than a machine has ports"),
             (new().username("ada"), "a user without a password"),
+            (new().max_connection_age(Duration::ZERO), "would renew every connection"),
         ] {
             let error = config.check().unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -40,6 +40,8 @@ pub(super) struct Connection {
     pub(super) generation: u64,
     /// The process that made it.
     pub(super) process: u32,
+    /// When another one is to take its place, however well it works.
+    pub(super) renew_at: Option<Instant>,
     /// The server's clock, once it has told the time.
     clock: Option<RemoteClock>,
 }
@@ -88,6 +90,7 @@ impl Connection {
             last_used,
             generation,
             process,
+            renew_at: None,
             clock: None,
         }
     }
@@ -229,7 +232,13 @@ impl Connection {
     /// The connection for an event loop, which does not wait for it.
     #[cfg(unix)]
     pub(super) fn into_channel(self) -> crate::Result<super::channel::Connected> {
-        let (clock, generation) = (self.clock, self.generation);
+        let (clock, generation, renew_at) = (self.clock, self.generation, self.renew_at);
+        let transport = self.into_transport()?;
+        Ok(super::channel::Connected::new(transport, clock, generation, renew_at))
+    }
+
+    /// What it goes over, for somebody who does not wait.
+    pub(super) fn into_transport(self) -> crate::Result<Transport> {
         let mut transport = match self.backing {
             Backing::Own { transport, .. } => transport,
             #[cfg(feature = "r2d2_redis")]
@@ -239,7 +248,7 @@ impl Connection {
             }
         };
         transport.set_nonblocking(true)?;
-        Ok(super::channel::Connected::new(transport, clock, generation))
+        Ok(transport)
     }
 
     pub(super) fn clock(&self) -> Option<RemoteClock> {

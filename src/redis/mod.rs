@@ -11,12 +11,16 @@ mod connection;
 mod errors;
 #[cfg(feature = "r2d2_redis")]
 mod external;
+mod failover;
+mod link;
+mod listener;
 mod plugin;
 mod pool;
 mod resp;
 #[cfg(test)]
 mod scripted;
 mod sentinel;
+mod signal;
 mod stream;
 mod transport;
 mod upstream;

@@ -2,22 +2,25 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Once, RwLock};
+use std::sync::{Arc, Mutex, Once, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use ::redis::{RedisError, RedisResult, Value};
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use super::batch::{Batch, Manner, Received, deliver, fail};
+use super::batch::{Batch, Manner, Received, deliver, fail, is_read_only};
 use super::breaker::{Breaker, BreakerState};
 #[cfg(unix)]
 use super::channel::RedisChannel;
 use super::commands::RedisConnection;
-use super::config::RedisConfig;
+use super::config::{Address, RedisConfig};
 use super::connection::{Connection, Reply};
 use super::errors::{as_redis_error, copy, is_demoted};
+use super::failover::Change;
+use super::sentinel::{Registration, Watch};
 use super::transport::Trust;
 use super::upstream::{FOR_EVER, Failure, Source, Timings, Upstream};
+use crate::logging::Recurring;
 use crate::pipeline::operation::{Answer, Carrier, Operation, Progress, Remote};
 #[cfg(unix)]
 use crate::pipeline::operation::{Channel, Wake};
@@ -51,6 +54,8 @@ pub struct RedisPool(Arc<Inner>);
 struct Inner {
     own: RwLock<OwnedPool>,
     upstream: Arc<Upstream>,
+    /// Hears when all idle connections are to be closed.
+    _cut: Option<Registration>,
 }
 
 /// The connections of one process. After a fork parent and child must not talk over the same sockets, and the
@@ -91,7 +96,13 @@ impl RedisPool {
         config.connect_timeout = config.connect_timeout.min(FOR_EVER);
         config.operation_timeout = config.operation_timeout.min(FOR_EVER);
         let trust = Trust::new(&config)?;
-        let upstream = Arc::new(Upstream {
+        let sentinel = match &config.address {
+            Address::Sentinel(sentinel) => Some(sentinel.clone()),
+            Address::Tcp { .. } | Address::Unix(_) => None,
+        };
+        let upstream = Arc::new_cyclic(|upstream| Upstream {
+            watch: sentinel.map(|sentinel| Arc::new(Watch::new(sentinel, upstream.clone()))),
+            short_of_replicas: Recurring::default(),
             config,
             source,
             trust,
@@ -105,7 +116,29 @@ impl RedisPool {
             observers: RwLock::default(),
         });
         let own = RwLock::new(OwnedPool::new(&upstream));
-        Ok(RedisPool(Arc::new(Inner { own, upstream })))
+        let cut = upstream.watch.clone();
+        Ok(RedisPool(Arc::new_cyclic(|inner: &Weak<Inner>| {
+            let inner = inner.clone();
+            let cut = cut.map(|watch| {
+                watch.observe(move |change| {
+                    if let (Change::Switched(_), Some(inner)) = (change, inner.upgrade()) {
+                        RedisPool(inner).close_condemned();
+                    }
+                })
+            });
+            Inner { own, upstream, _cut: cut }
+        })))
+    }
+
+    /// Closes the idle connections that lead elsewhere than to the master.
+    fn close_condemned(&self) {
+        let (pool, mut kept) = (self.own(), Vec::new());
+        while let Some(mut connection) = pool.try_get() {
+            match self.0.upstream.is_condemned(connection.generation) {
+                true => connection.dirty = true,
+                false => kept.push(connection),
+            }
+        }
     }
 
     /// The connections of this process.
@@ -130,9 +163,20 @@ impl RedisPool {
     /// A pool for the master that these sentinels (`redis://host:26379`, with their own password if they have
     /// one) know by this name. `config` has everything else: who we are at the master, and the time-outs.
     ///
-    /// After a failover new connections go to the new master; old ones are closed as soon as a server
-    /// says that it is a replica. Redis replicates after it has answered: what was saved in the last moment
-    /// of a master can be lost, unless `min-replicas-to-write` and the like are set there.
+    /// One thread of the process listens to all sentinels, over one connection to each, and asks each once a second;
+    /// they need not all be there, and while none is, the master that was known last is used. From the first sign of
+    /// a planned failover (`+try-failover`) to its end nothing that is written is acknowledged: it waits as long as the
+    /// operation may, and is an error of kind [`Unavailable`](ErrorKind::Unavailable) then; reads go on. Then all
+    /// connections to another server than the new master are closed. So such a failover loses nothing, as long as the
+    /// sentinel that leads it reaches the process. One that has announced a failover and is not heard of again holds up
+    /// writes until a majority of all that are named here has said for five seconds that nothing has changed; with one or two named, of which one
+    /// is needed and is away, and with none that answers, for 15 seconds.
+    ///
+    /// Redis replicates after it has answered: when a master is lost unannounced, so is what it acknowledged in its last
+    /// moment. [`RedisConfig::replicas`] narrows that.
+    ///
+    /// The user at the sentinels needs `subscribe`, `unsubscribe`, `sentinel|get-master-addr-by-name` and
+    /// `sentinel|master`, and all channels.
     pub fn sentinel<'a>(
         nodes: impl IntoIterator<Item = &'a str>,
         master: &str,
@@ -212,18 +256,95 @@ impl RedisPool {
         Remote(Arc::new(self.clone()))
     }
 
-    /// Carries out one round of each operation, in one pipeline. Those that are not over are in `again`, those whose
-    /// reply `redirects` takes from them (it is about something else than they asked) are nobody's.
+    /// The same for operations that write: what they write counts once [`replicas`](RedisConfig::replicas) have it. The
+    /// same service where that is 0.
+    pub fn write_remote(&self) -> Remote {
+        match self.config().replicas {
+            0 => self.remote(),
+            _ => Remote(Arc::new(Replicated(self.clone()))),
+        }
+    }
+
+    /// Refuses a server that does not wait for replicas, if it is to. One that does not answer may be there later.
+    pub(crate) fn check_replicas(&self) -> Result<()> {
+        let upstream = &self.0.upstream;
+        if upstream.config.replicas == 0 {
+            return Ok(());
+        }
+        // It answers at once.
+        let Err(error) = self.ask(::redis::cmd("WAIT").arg(0).arg(1)) else { return Ok(()) };
+        let refused = match error.kind() {
+            ErrorKind::Unavailable => error,
+            _ => upstream.refuses_to_wait(&error),
+        };
+        if refused.kind() != ErrorKind::Unavailable {
+            return Err(refused);
+        }
+        log::warn!("whether the server waits for replicas shows later: {refused}");
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn channel_in(&self, manner: Manner, wake: Wake) -> Option<Box<dyn Channel>> {
+        match self.0.upstream.source {
+            Source::Network => {
+                let upstream = self.0.upstream.clone();
+                Some(Box::new(RedisChannel::new(upstream, self.weak(), manner, wake)))
+            }
+            // Where Redis is, only that pool knows.
+            #[cfg(feature = "r2d2_redis")]
+            Source::External(_) => None,
+        }
+    }
+
+    fn run_in(&self, manner: Manner, operations: &mut [&mut dyn Operation]) {
+        let mut left: Vec<&mut dyn Operation> =
+            operations.iter_mut().map(|operation| &mut **operation).collect();
+        while !left.is_empty() {
+            left = self.round(left, manner, |_, _| ());
+        }
+    }
+
+    /// Carries out one round of each operation, in one pipeline; while a failover is under way, those that write come
+    /// in another one, once it is over. Those that are not over are in `again`, those whose reply `redirects` takes
+    /// from them (it is about something else than they asked) are nobody's.
     pub(super) fn round<'o>(
         &self,
-        mut operations: Vec<&'o mut dyn Operation>,
+        operations: Vec<&'o mut dyn Operation>,
         manner: Manner,
         mut redirects: impl FnMut(&mut Option<&'o mut dyn Operation>, Answer<'_>),
     ) -> Vec<&'o mut dyn Operation> {
+        let mut timings = Timings::starting_now(&self.0.upstream.config);
+        let (mut reads, mut writes) = (operations, Vec::new());
+        if self.0.upstream.is_held() {
+            for operation in std::mem::take(&mut reads) {
+                match is_read_only(operation) {
+                    true => reads.push(operation),
+                    false => writes.push(operation),
+                }
+            }
+        }
+        let mut again = Vec::new();
+        for operations in [reads, writes] {
+            if !operations.is_empty() {
+                let left = self.attempts(operations, manner, &mut timings, &mut redirects);
+                again.extend(left);
+            }
+        }
+        again
+    }
+
+    /// Carries out one round of each operation. What may be repeated is sent once more where the connection is lost.
+    fn attempts<'o>(
+        &self,
+        mut operations: Vec<&'o mut dyn Operation>,
+        manner: Manner,
+        timings: &mut Timings,
+        redirects: &mut impl FnMut(&mut Option<&'o mut dyn Operation>, Answer<'_>),
+    ) -> Vec<&'o mut dyn Operation> {
         let upstream = &self.0.upstream;
-        let timings = Timings::starting_now(&upstream.config);
         for attempt in 1.. {
-            let mut connection = match self.checkout_before(&timings) {
+            let mut connection = match self.checkout_before(timings) {
                 Ok(connection) => connection,
                 Err(error) => {
                     operations.into_iter().for_each(|operation| fail(operation, copy(&error)));
@@ -236,20 +357,40 @@ impl RedisPool {
             if operations.is_empty() {
                 return operations;
             }
-            batch.seal(connection.clock(), Instant::now());
+            let is_written = (0..operations.len()).any(|number| batch.writes(number));
+            upstream.attend();
+            if is_written && upstream.is_held() {
+                drop(connection);
+                if !upstream.wait_while_held(timings.connected) {
+                    upstream.breaker.undecided(Instant::now());
+                    operations.into_iter().for_each(|operation| fail(operation, upstream.held()));
+                    return Vec::new();
+                }
+                // To the new master a connection is yet to be made.
+                timings.connected = timings.replied;
+                continue;
+            }
+            let reply_by = timings.reply_by(&upstream.config);
+            let now = Instant::now();
+            batch.seal(connection.clock(), now, reply_by.saturating_duration_since(now));
             let reused = connection.used;
-            let carried = connection.carry(
-                &mut batch,
-                timings.reply_by(&upstream.config),
-                upstream.config.max_reply,
-            );
+            let carried = connection.carry(&mut batch, reply_by, upstream.config.max_reply);
+            upstream.attend();
             let (bytes, received) = match carried {
-                Ok(carried) => carried,
-                Err(error) => {
-                    let (error, may_repeat) = match upstream.failure(&error, reused) {
-                        Failure::Stale(error) => (error, attempt == 1),
-                        Failure::Other(error) => (error, false),
+                Ok(carried) if !upstream.is_cut(connection.generation) => carried,
+                carried => {
+                    let (error, may_repeat) = match carried.map(drop) {
+                        Err(error) if error.is_timeout() && batch.awaits_replicas() => {
+                            (upstream.too_few_replicas(None), false)
+                        }
+                        Err(error) => match upstream.failure(&error, reused) {
+                            Failure::Stale(error) => (error, attempt == 1),
+                            Failure::Other(error) => (error, false),
+                        },
+                        // By the old master, which forgets it.
+                        Ok(()) => (upstream.overtaken(), attempt == 1),
                     };
+                    connection.dirty = true;
                     let mut left = Vec::new();
                     for (number, operation) in operations.into_iter().enumerate() {
                         match may_repeat && batch.is_repeatable(number) {
@@ -276,18 +417,36 @@ impl RedisPool {
                 }
                 Received::Incomplete => unreachable!("a connection reads whole replies"),
             };
-            let mut again = Vec::new();
+            let held = upstream.is_held();
+            let shortfall = upstream.shortfall(&batch);
+            let (mut again, mut left) = (Vec::new(), Vec::new());
             for (number, operation) in operations.into_iter().enumerate() {
+                if batch.writes(number) && held {
+                    match attempt == 1 && batch.is_repeatable(number) {
+                        true => left.push(operation),
+                        false => fail(operation, upstream.overtaken()),
+                    }
+                    continue;
+                }
                 let answer = batch.answer(number, &bytes, clock);
                 let mut operation = Some(operation);
                 redirects(&mut operation, answer);
                 let Some(operation) = operation else { continue };
+                if let (true, Some(error)) = (batch.writes(number), &shortfall) {
+                    fail(operation, copy(error));
+                    continue;
+                }
                 match deliver(operation, answer) {
                     Progress::Done => {}
                     Progress::Again => again.push(operation),
                     Progress::OutOfStep => connection.dirty = true,
                 }
             }
+            if left.is_empty() {
+                return again;
+            }
+            drop(connection);
+            again.extend(self.attempts(left, manner, timings, redirects));
             return again;
         }
         operations
@@ -386,7 +545,8 @@ impl RedisPool {
         }
     }
 
-    /// Sends a handler's own commands over a connection that it holds. What happens to the connection is
+    /// Sends a handler's own commands over a connection that it holds; those that may write wait while a failover is
+    /// under way. What happens to the connection is
     /// remembered. The breaker hears of it, unless the command may block: it waits on purpose or has
     /// no one reply.
     pub(super) fn exchange_on(
@@ -395,11 +555,27 @@ impl RedisPool {
         packed: &[u8],
         count: usize,
         may_block: bool,
+        is_read: bool,
     ) -> RedisResult<Vec<Reply>> {
         let upstream = &self.0.upstream;
+        upstream.attend();
+        if !is_read && upstream.is_held() {
+            let until = Instant::now() + upstream.config.connect_timeout;
+            let goes_on = upstream.wait_while_held(until);
+            if !goes_on || upstream.is_cut(connection.generation) {
+                connection.dirty = true;
+                return Err(as_redis_error(upstream.held(), false));
+            }
+        }
         let reused = connection.used;
         let deadline = Instant::now() + upstream.config.operation_timeout;
-        let error = match connection.exchange(packed, count, deadline, upstream.config.max_reply) {
+        let reply = connection.exchange(packed, count, deadline, upstream.config.max_reply);
+        upstream.attend();
+        let error = match reply {
+            Ok(_) if upstream.is_cut(connection.generation) || !is_read && upstream.is_held() => {
+                connection.dirty = true;
+                return Err(as_redis_error(upstream.overtaken(), false));
+            }
             Ok(replies) => {
                 upstream.answered();
                 if demoted(&replies) {
@@ -422,6 +598,31 @@ impl RedisPool {
     }
 }
 
+/// The Redis of a pool as a service where what is written counts once as many replicas have it as are to.
+struct Replicated(RedisPool);
+
+impl Replicated {
+    fn manner(&self) -> Manner {
+        Manner { replicas: self.0.config().replicas, ..Manner::default() }
+    }
+}
+
+impl Carrier for Replicated {
+    /// Another one than the pool's: it has connections of its own.
+    fn identity(&self) -> usize {
+        self.0.identity() + 1
+    }
+
+    #[cfg(unix)]
+    fn channel(&self, wake: Wake) -> Option<Box<dyn Channel>> {
+        self.0.channel_in(self.manner(), wake)
+    }
+
+    fn run(&self, operations: &mut [&mut dyn Operation]) {
+        self.0.run_in(self.manner(), operations);
+    }
+}
+
 impl Carrier for RedisPool {
     fn identity(&self) -> usize {
         Arc::as_ptr(&self.0.upstream).addr()
@@ -429,23 +630,11 @@ impl Carrier for RedisPool {
 
     #[cfg(unix)]
     fn channel(&self, wake: Wake) -> Option<Box<dyn Channel>> {
-        match self.0.upstream.source {
-            Source::Network => {
-                let channel = RedisChannel::new(self.0.upstream.clone(), self.weak(), wake);
-                Some(Box::new(channel))
-            }
-            // Where Redis is, only that pool knows.
-            #[cfg(feature = "r2d2_redis")]
-            Source::External(_) => None,
-        }
+        self.channel_in(Manner::default(), wake)
     }
 
     fn run(&self, operations: &mut [&mut dyn Operation]) {
-        let mut left: Vec<&mut dyn Operation> =
-            operations.iter_mut().map(|operation| &mut **operation).collect();
-        while !left.is_empty() {
-            left = self.round(left, Manner::default(), |_, _| ());
-        }
+        self.run_in(Manner::default(), operations);
     }
 }
 

@@ -1,71 +1,274 @@
-//! Who the master is: Sentinel knows, and is asked for each new connection.
+//! Who the master is: its sentinels know. They are listened to, and asked for each new connection.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, Weak};
 use std::time::Instant;
 
 use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value, cmd};
 
 use super::config::{Address, RedisConfig};
 use super::connection::Connection;
+use super::failover::{Announced, Answered, Change, Failover, Node};
+use super::listener::{Listener, tell};
 use super::transport::Trust;
+use super::upstream::Upstream;
 use crate::Result;
 
 /// The sentinels that watch a master of this name.
 pub(super) struct Sentinel {
-    nodes: Vec<(RedisConfig, Trust)>,
+    pub(super) nodes: Vec<Arc<SentinelNode>>,
     pub(super) master: String,
     pub(super) tls: bool,
+}
+
+/// Where one sentinel is, and who we are there.
+pub(super) struct SentinelNode {
+    pub(super) config: RedisConfig,
+    pub(super) trust: Trust,
 }
 
 impl Sentinel {
     /// Masters are talked to over TLS where the settings for them say so.
     pub(super) fn new(nodes: Vec<RedisConfig>, master: &str, tls: bool) -> Result<Sentinel> {
-        let with_trust = |node: RedisConfig| {
-            let trust = Trust::new(&node)?;
-            Ok((node, trust))
+        let with_trust = |config: RedisConfig| {
+            let trust = Trust::new(&config)?;
+            Ok(Arc::new(SentinelNode { config, trust }))
         };
         let nodes = nodes.into_iter().map(with_trust).collect::<Result<_>>()?;
         Ok(Sentinel { nodes, master: master.to_owned(), tls })
     }
+}
+
+/// What one pool knows from its sentinels.
+pub(super) struct Watch {
+    pub(super) sentinel: Arc<Sentinel>,
+    upstream: Weak<Upstream>,
+    state: Mutex<Failover>,
+    /// Told when writes go on.
+    released: Condvar,
+    held: AtomicBool,
+    /// Connections of an older generation lead to another server than the master.
+    cut: AtomicU64,
+    observers: Mutex<Vec<(u64, Observer)>>,
+    registered: AtomicU64,
+    /// The listener of this process, once there is one.
+    listener: RwLock<Option<Arc<Listener>>>,
+}
+
+/// Hears of changes. Called on any thread, and never with a lock held.
+type Observer = Arc<dyn Fn(&Change) + Send + Sync>;
+
+/// Ends with the one who wanted to hear.
+pub(super) struct Registration {
+    watch: Arc<Watch>,
+    number: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        locked(&self.watch.observers).retain(|(number, _)| *number != self.number);
+    }
+}
+
+impl Watch {
+    pub(super) fn new(sentinel: Arc<Sentinel>, upstream: Weak<Upstream>) -> Watch {
+        let state = Mutex::new(Failover::new(sentinel.nodes.len()));
+        Watch {
+            sentinel,
+            upstream,
+            state,
+            released: Condvar::new(),
+            held: AtomicBool::new(false),
+            cut: AtomicU64::new(0),
+            observers: Mutex::default(),
+            registered: AtomicU64::new(0),
+            listener: RwLock::default(),
+        }
+    }
+
+    /// Whether writes are to wait.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Whether connections of this generation lead elsewhere than to the master.
+    pub(super) fn is_cut(&self, generation: u64) -> bool {
+        generation < self.cut.load(Ordering::Acquire)
+    }
+
+    /// Waits until writes may go on, but not for longer than this. Whether they may.
+    pub(super) fn wait(&self, until: Instant) -> bool {
+        let mut state = locked(&self.state);
+        while state.is_held() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.released.wait_timeout(state, left);
+            state = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+        true
+    }
+
+    /// Has this called with each change, until the answer is dropped.
+    pub(super) fn observe(
+        self: &Arc<Watch>,
+        observer: impl Fn(&Change) + Send + Sync + 'static,
+    ) -> Registration {
+        let number = self.registered.fetch_add(1, Ordering::Relaxed);
+        locked(&self.observers).push((number, Arc::new(observer)));
+        Registration { watch: self.clone(), number }
+    }
+
+    /// Hears what the sentinels have said by now: a reply of the master that came after that is not to be believed
+    /// before.
+    pub(super) fn attend(self: &Arc<Watch>) {
+        if let Some(listener) = self.known_listener() {
+            tell(listener.attend(self));
+        }
+    }
+
+    // What the listener hears.
+
+    pub(super) fn announced(&self, number: usize, announced: &Announced) -> Option<Change> {
+        let mut state = locked(&self.state);
+        let change = state.announced(number, announced, Instant::now());
+        self.apply(&state, change)
+    }
+
+    pub(super) fn answered(&self, number: usize, answered: Option<Answered>) -> Option<Change> {
+        let mut state = locked(&self.state);
+        let change = state.answered(number, answered, Instant::now());
+        self.apply(&state, change)
+    }
+
+    pub(super) fn lost(&self, number: usize) {
+        locked(&self.state).lost(number);
+    }
+
+    pub(super) fn tick(&self) -> Option<Change> {
+        let mut state = locked(&self.state);
+        let change = state.tick(Instant::now());
+        self.apply(&state, change)
+    }
+
+    /// What must be so before anybody can look again.
+    fn apply(&self, state: &Failover, change: Option<Change>) -> Option<Change> {
+        if let Some(Change::Switched(_)) = &change
+            && let Some(upstream) = self.upstream.upgrade()
+        {
+            let generation = upstream.generation.load(Ordering::Acquire);
+            upstream.condemn(generation);
+            self.cut.fetch_max(generation + 1, Ordering::AcqRel);
+        }
+        self.held.store(state.is_held(), Ordering::Release);
+        if change.is_some() {
+            self.released.notify_all();
+        }
+        change
+    }
+
+    /// Tells of a change whom it concerns.
+    pub(super) fn tell(&self, change: &Change) {
+        if let Some(upstream) = self.upstream.upgrade() {
+            let config = &upstream.config;
+            match change {
+                Change::Held => log::warn!("{config}: a failover is under way, writes wait"),
+                Change::Released => {
+                    log::warn!("{config}: the failover came to nothing, writes go on")
+                }
+                Change::GivenUp => log::error!(
+                    "{config}: a failover was announced and its sentinels have not been heard since, writes go on; \
+                     if another server is master by now, they are lost"
+                ),
+                Change::Switched((host, port)) => {
+                    log::warn!("{config}: the master is {host}:{port} now");
+                }
+            }
+        }
+        let observers = locked(&self.observers).clone();
+        observers.iter().for_each(|(_, observer)| observer(change));
+    }
+
+    // Connecting.
 
     /// Connects to the master before the deadline. None of the sentinels, by not answering, takes the time
     /// of the others.
     pub(super) fn connect(
-        &self,
+        self: &Arc<Watch>,
         config: &RedisConfig,
         trust: &Trust,
-        generation: u64,
         deadline: Instant,
     ) -> RedisResult<Connection> {
-        let mut last = failed("has no sentinels that could be asked");
-        for (asked, (node, node_trust)) in self.nodes.iter().enumerate() {
-            // A share for each node that is left, and one for the master.
-            let shares = self.nodes.len() - asked + 1;
+        let listener = self.listener();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (told, refused) = listener.ask(self, Instant::now() + left / 2);
+        tell(told);
+        let Some(upstream) = self.upstream.upgrade() else { return Err(failed("is not needed")) };
+        let (candidates, generation) = {
+            let state = locked(&self.state);
+            // Together: what switches later makes this generation old.
+            (state.candidates(Instant::now()), upstream.generation.load(Ordering::Acquire))
+        };
+        let unknown = || failed("is known to none of the sentinels");
+        let mut last = refused.unwrap_or_else(unknown);
+        for (tried, node) in candidates.iter().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
-            let soon = Instant::now() + left / shares as u32;
-            let connected = self.ask(node, node_trust, soon).and_then(|master| {
-                let mut connection =
-                    Connection::connect(config, &master, trust, generation, deadline)?;
-                // A sentinel that was cut off may still name the one before.
-                is_master(&mut connection, deadline)?;
-                Ok(connection)
-            });
+            let soon = Instant::now() + left / (candidates.len() - tried) as u32;
+            let (host, port) = config.reached(node.clone());
+            let address = Address::Tcp { host, port, tls: self.sentinel.tls };
+            let connected = Connection::connect(config, &address, trust, generation, soon)
+                .and_then(|mut connection| is_master(&mut connection, soon).map(|()| connection));
             match connected {
-                Ok(connection) => return Ok(connection),
+                Ok(mut connection) => {
+                    if self.adopt(node, &upstream, &mut connection) {
+                        return Ok(connection);
+                    }
+                    last = failed("is no master any more");
+                }
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    fn ask(&self, node: &RedisConfig, trust: &Trust, deadline: Instant) -> RedisResult<Address> {
-        let mut connection = Connection::connect(node, &node.address, trust, 0, deadline)?;
-        let mut question = cmd("SENTINEL");
-        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-        let reply = connection.ask(&question, deadline)?;
-        let address: Option<(String, u16)> = ::redis::from_redis_value(reply)?;
-        let announced = address.ok_or_else(|| failed("knows no master of this name"))?;
-        let (host, port) = node.reached(announced);
-        Ok(Address::Tcp { host, port, tls: self.tls })
+    /// Takes a server for the master that says it is, unless another one has become that meanwhile.
+    fn adopt(&self, node: &Node, upstream: &Upstream, connection: &mut Connection) -> bool {
+        let mut state = locked(&self.state);
+        if upstream.is_condemned(connection.generation) && state.master() != Some(node) {
+            return false;
+        }
+        let change = state.adopt(node, Instant::now());
+        let change = self.apply(&state, change);
+        connection.generation = upstream.generation.load(Ordering::Acquire);
+        drop(state);
+        if let Some(change) = change {
+            self.tell(&change);
+        }
+        true
+    }
+
+    fn known_listener(&self) -> Option<Arc<Listener>> {
+        let ours = self.listener.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        ours.as_ref().filter(|ours| ours.is_of_this_process()).cloned()
+    }
+
+    /// The listener of this process, which hears for this pool from now on.
+    fn listener(self: &Arc<Watch>) -> Arc<Listener> {
+        if let Some(listener) = self.known_listener() {
+            return listener;
+        }
+        let mut ours = self.listener.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match ours.as_ref().filter(|ours| ours.is_of_this_process()) {
+            Some(listener) => listener.clone(),
+            None => {
+                let listener = Listener::of_this_process();
+                listener.register(self);
+                // That of the parent may be locked by threads that this process does not have.
+                std::mem::forget(ours.replace(listener.clone()));
+                listener
+            }
+        }
     }
 }
 
@@ -84,4 +287,8 @@ fn is_master(connection: &mut Connection, deadline: Instant) -> RedisResult<()> 
 
 fn failed(why: &'static str) -> RedisError {
     RedisError::from((RedisErrorKind::Io, why))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -1,5 +1,6 @@
 //! One Redis as all its connections know it: how it is reached, whether it answers, which connections to trust.
 
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, RwLock};
@@ -7,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value};
 
+use super::batch::Batch;
 use super::breaker::Breaker;
-use super::config::{Address, RedisConfig};
+use super::config::RedisConfig;
 use super::connection::{Connection, SHORT};
 use super::errors::{TooLarge, connecting, is_distrust, said};
+use super::sentinel::Watch;
 use super::transport::Trust;
+use crate::logging::Recurring;
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
@@ -46,6 +50,10 @@ pub(super) struct Upstream {
     /// New connections that were closed on us, and those that sent garbage, since the last reply.
     pub(super) drops: AtomicU32,
     pub(super) warned: Once,
+    /// What the sentinels say, where there are some.
+    pub(super) watch: Option<Arc<Watch>>,
+    /// Saves that too few replicas have.
+    pub(super) short_of_replicas: Recurring,
     pub(super) observers: RwLock<Vec<Observer>>,
 }
 
@@ -166,6 +174,78 @@ impl Upstream {
         self.condemned.fetch_max(generation + 1, Ordering::AcqRel);
     }
 
+    /// Hears what the sentinels have said by now. To be called before what a connection has received is believed.
+    pub(super) fn attend(&self) {
+        if let Some(watch) = &self.watch {
+            watch.attend();
+        }
+    }
+
+    /// Whether a failover is under way, so that nothing that is written counts.
+    pub(super) fn is_held(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.is_held())
+    }
+
+    /// Whether connections of this generation lead to another server than the master.
+    pub(super) fn is_cut(&self, generation: u64) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.is_cut(generation))
+    }
+
+    /// Waits while a failover is under way, but no longer than this. Whether it is over.
+    pub(super) fn wait_while_held(&self, until: Instant) -> bool {
+        self.watch.as_ref().is_none_or(|watch| watch.wait(until))
+    }
+
+    /// The error of a write that was not sent, as a failover is under way.
+    pub(super) fn held(&self) -> Error {
+        let text = format!("{}: a failover is under way, nothing was written", self.config);
+        Error::new(ErrorKind::Unavailable, text)
+    }
+
+    /// The error of a write that was sent before a failover was heard of.
+    pub(super) fn overtaken(&self) -> Error {
+        let text = format!(
+            "{}: a failover began before the reply was there, whether it was written will show",
+            self.config
+        );
+        Error::new(ErrorKind::Unavailable, text)
+    }
+
+    /// The error of a write that too few replicas have, if that is so.
+    pub(super) fn shortfall(&self, batch: &Batch) -> Option<Error> {
+        Some(match batch.shortfall()? {
+            Ok(have) => self.too_few_replicas(Some(have)),
+            Err(refused) => self.refuses_to_wait(refused),
+        })
+    }
+
+    /// The error of a write that so many replicas have, if that is known. It is told once for all of them.
+    pub(super) fn too_few_replicas(&self, have: Option<u32>) -> Error {
+        let (config, wanted) = (&self.config, self.config.replicas);
+        let have = match have {
+            Some(have) => format!("{have} of {wanted}"),
+            None => format!("fewer than {wanted}"),
+        };
+        let text = format!(
+            "{config}: {have} replicas had what was written within {:?}",
+            config.operation_timeout
+        );
+        self.short_of_replicas.happened(log::Level::Error, "replicas", || text.clone());
+        Error::new(ErrorKind::Unavailable, text).with_source(LoggedBefore)
+    }
+
+    /// The error of a server that does not wait for replicas.
+    pub(super) fn refuses_to_wait(&self, refused: &Error) -> Error {
+        let text = format!(
+            "{}: replicas({}) needs the command WAIT, which the server refuses ({refused})",
+            self.config, self.config.replicas
+        );
+        // A replica may be left for its master; nothing else of this passes.
+        let passes = refused.kind() == ErrorKind::Unavailable || is_replica(refused);
+        let kind = if passes { ErrorKind::Unavailable } else { ErrorKind::Config };
+        Error::new(kind, text)
+    }
+
     pub(super) fn is_condemned(&self, generation: u64) -> bool {
         generation < self.condemned.load(Ordering::Acquire)
     }
@@ -175,6 +255,9 @@ impl Upstream {
     /// connection was lost, or after a while without use. A PING on every checkout would double what a load
     /// costs.
     pub(super) fn is_healthy(&self, connection: &mut Connection, timings: &Timings) -> bool {
+        if connection.renew_at.is_some_and(|at| at <= Instant::now()) {
+            return false;
+        }
         // Dirty before its first use: the advice that we asked for did not come in time.
         if connection.dirty || self.is_condemned(connection.generation) || !connection.is_quiet() {
             return false;
@@ -204,9 +287,9 @@ impl Upstream {
                 return Ok(Connection::external(super::external::External::of(pool), generation));
             }
         }
-        let connect = || match &config.address {
-            Address::Sentinel(sentinel) => sentinel.connect(config, trust, generation, deadline),
-            address => Connection::connect(config, address, trust, generation, deadline),
+        let connect = || match &self.watch {
+            Some(watch) => watch.connect(config, trust, deadline),
+            None => Connection::connect(config, &config.address, trust, generation, deadline),
         };
         // One that is refused or cut is no proof that Redis is down; several in a row are.
         let mut connected = connect();
@@ -226,6 +309,7 @@ impl Upstream {
         match self.connect() {
             Ok(mut connection) => {
                 self.refuse(None);
+                connection.renew_at = self.config.max_connection_age.map(renewal);
                 if matches!(self.source, Source::Network) {
                     self.warned.call_once(|| warn_of_eviction(&mut connection, &self.config));
                 }
@@ -278,6 +362,18 @@ impl Upstream {
             self.refusals.fetch_add(1, Ordering::AcqRel);
         }
     }
+}
+
+/// Whether a server has refused to wait for replicas because it is one.
+fn is_replica(refused: &Error) -> bool {
+    refused.to_string().contains("WAIT cannot be used with replica")
+}
+
+/// When a connection that is made now is renewed: up to a tenth earlier than its age, so that those made together are
+/// not renewed together.
+fn renewal(age: Duration) -> Instant {
+    let share = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
+    Instant::now() + age.min(FOR_EVER).mul_f64(1.0 - share / 10.0)
 }
 
 /// Whether connecting failed at once, by the network's or the other side's doing, and may not the next time.

@@ -62,6 +62,7 @@ const HARDENED_MAX_AGE: Duration = Duration::from_secs(12 * 60 * 60);
 /// | [`key_prefix`](Self::key_prefix), [`layout`](Self::layout), [`migrate_from`](Self::migrate_from) | the cookie's name and `:`, [`Layout::Default`], none | the records in Redis |
 /// | [`max_bytes`](Self::max_bytes), [`max_fields`](Self::max_fields) | 64 KiB, 256 | the largest session |
 /// | [`connect_timeout`](Self::connect_timeout), [`operation_timeout`](Self::operation_timeout), [`pool_size`](Self::pool_size) | 1 s, 500 ms, 16 | deadlines of Redis |
+/// | [`replicas`](Self::replicas), [`max_connection_age`](Self::max_connection_age) | 0, none | for a Redis that fails over |
 /// | [`events`](Self::events) | [`LogEvents`] | who hears what happens |
 pub struct SessionPlugin {
     keyword: String,
@@ -177,6 +178,18 @@ impl SessionPlugin {
     #[must_use]
     pub fn operation_timeout(self, timeout: Duration) -> SessionPlugin {
         self.change_redis(|redis| redis.operation_timeout(timeout))
+    }
+
+    /// How many replicas of Redis must have a save before it counts: 0 unless set; see [`RedisConfig::replicas`].
+    #[must_use]
+    pub fn replicas(self, replicas: u32) -> SessionPlugin {
+        self.change_redis(|redis| redis.replicas(replicas))
+    }
+
+    /// After how long a connection to Redis is renewed: never unless set; see [`RedisConfig::max_connection_age`].
+    #[must_use]
+    pub fn max_connection_age(self, age: impl Into<Option<Duration>>) -> SessionPlugin {
+        self.change_redis(|redis| redis.max_connection_age(age))
     }
 
     /// How many connections to Redis there may be: 16 unless set. As many as the server has workers.
@@ -658,7 +671,7 @@ fn release_pipelined(
                 let saves: SmallVec<[_; 1]> = pending.iter().map(Pending::save).collect();
                 let (operation, context) = (store.save_operation(&saves), context.clone());
                 drop(saves);
-                entry.wait(store.remote(), operation, move |operation, entry| {
+                entry.wait(store.write_remote(), operation, move |operation, entry| {
                     context.settle(entry, pending, operation.into_answers());
                 });
             }

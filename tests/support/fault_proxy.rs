@@ -42,12 +42,13 @@ pub struct FaultProxy {
 }
 
 struct Shared {
-    upstream: SocketAddr,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 struct State {
+    /// Where new connections lead.
+    upstream: SocketAddr,
     fault: Fault,
     /// Both ends of each connection, by its number.
     open: BTreeMap<usize, (TcpStream, Option<TcpStream>)>,
@@ -63,6 +64,7 @@ impl FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = State {
+            upstream: SocketAddr::from(([127, 0, 0, 1], upstream)),
             fault: Fault::Pass,
             open: BTreeMap::new(),
             accepted: 0,
@@ -70,11 +72,7 @@ impl FaultProxy {
             random: 0x2545_f491_4f6c_dd1d,
             ended: false,
         };
-        let shared = Arc::new(Shared {
-            upstream: SocketAddr::from(([127, 0, 0, 1], upstream)),
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        });
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let proxy = shared.clone();
         let accepting = std::thread::spawn(move || proxy.accept(&listener));
         FaultProxy { address, shared, accepting: Some(accepting) }
@@ -90,6 +88,11 @@ impl FaultProxy {
         state.fault = fault;
         state.affected = 0;
         self.shared.changed.notify_all();
+    }
+
+    /// From now on new connections lead to the server on this port; those that are there stay where they are.
+    pub fn lead_to(&self, upstream: u16) {
+        self.shared.lock().upstream = SocketAddr::from(([127, 0, 0, 1], upstream));
     }
 
     /// Closes all connections.
@@ -147,7 +150,7 @@ impl Shared {
                     state.open.insert(number, (client, None));
                 }
                 _ => {
-                    let Ok(server) = TcpStream::connect(self.upstream) else { continue };
+                    let Ok(server) = TcpStream::connect(state.upstream) else { continue };
                     let _ = (client.set_nodelay(true), server.set_nodelay(true));
                     let copy = |stream: &TcpStream| stream.try_clone().unwrap();
                     state.open.insert(number, (copy(&client), Some(copy(&server))));

@@ -11,6 +11,9 @@ use std::thread::JoinHandle;
 
 use super::logs::look_for_ids;
 
+/// The variable of the environment that says where the sessions of a recorded app are.
+pub const RECORDED: &str = "BOTTLE_SESSION_RECORDED";
+
 /// A process that listens on a port of its own, ended when this is dropped.
 pub struct Program {
     child: Child,
@@ -98,6 +101,15 @@ impl Program {
         Program::start_with(command.stdin(listener.into()))
     }
 
+    /// The app of the [recorder](super::recorder), with its sessions there: this test program, which runs one test
+    /// that serves it.
+    pub fn recorded(redis: &str) -> Program {
+        let mut command = Command::new(std::env::current_exe().expect("this test has a path"));
+        let test = "failover::a_process_of_the_recorded_app";
+        command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+        Program::start(command.env(RECORDED, redis))
+    }
+
     /// Python's greeter of tests/interop.
     pub fn python_greeter(redis_port: u16, database: u32) -> Program {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -152,6 +164,11 @@ impl Program {
         let pid = self.served_by.unwrap_or(self.child.id()).to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
         assert!(sent.success());
+    }
+
+    /// Ends the process as a crash would.
+    pub fn kill(mut self) {
+        self.child.kill().expect("our own process");
     }
 
     /// Asks the process to end, and says how it ended.

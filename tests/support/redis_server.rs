@@ -148,6 +148,14 @@ impl RedisServer {
         over_tcp.map(number).max().expect("there is one")
     }
 
+    /// What it tells of replication; nothing where it does not answer, as one that has just become a replica.
+    pub fn tells_of_replication(&self) -> BTreeMap<String, String> {
+        let text = self.try_connect(0).and_then(|mut connection| {
+            redis::cmd("INFO").arg("replication").query::<String>(&mut connection)
+        });
+        lines_of(&text.unwrap_or_default())
+    }
+
     /// How many clients the server has over TCP.
     pub fn clients(&self) -> usize {
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut self.connect(0)).unwrap();
@@ -183,7 +191,10 @@ impl Drop for RedisServer {
 
 /// A section of what the server tells of itself.
 pub fn info(connection: &mut redis::Connection, section: &str) -> BTreeMap<String, String> {
-    let text: String = redis::cmd("INFO").arg(section).query(connection).unwrap();
+    lines_of(&redis::cmd("INFO").arg(section).query::<String>(connection).unwrap())
+}
+
+fn lines_of(text: &str) -> BTreeMap<String, String> {
     let lines = text.lines().filter_map(|line| line.split_once(':'));
     lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

@@ -364,6 +364,11 @@ pub trait PipelinedStore {
     /// Where the operations are carried out.
     fn remote(&self) -> &Remote;
 
+    /// Where saves are carried out: the same place, unless they go over connections of their own.
+    fn write_remote(&self) -> &Remote {
+        self.remote()
+    }
+
     /// Loads these sessions, which are the cookies of one request. It ends with one answer for each, in this order.
     fn load_operation(&self, batch: &[Load<'_>])
     -> Box<dyn StoreOperation<Result<Option<Record>>>>;

@@ -65,12 +65,15 @@ const MOVE: &str = include_str!("redis/lua/move.lua");
 ///     +hget +hkeys +hexists +exists +rename +hincrby +hsetnx
 /// ```
 ///
-/// In a cluster also `asking` and `cluster|slots`; a pool that says what it is and looks at the server's settings does
+/// In a cluster also `asking` and `cluster|slots`, behind Sentinel `role`, with [`replicas`](crate::RedisConfig::replicas)
+/// `wait`; a pool that says what it is and looks at the server's settings does
 /// so with `client|setname`, `client|setinfo` and `info`, and does without.
 #[derive(Debug)]
 pub struct RedisStore {
     backend: Backend,
     remote: Remote,
+    /// Where a write counts once as many replicas have it as are to.
+    write_remote: Remote,
     settings: Arc<Settings>,
 }
 
@@ -127,8 +130,8 @@ pub enum Layout {
 impl RedisStore {
     /// A store in the [default layout](Layout::Default) for sessions of at most 256 fields and 64 KiB.
     pub fn new(pool: RedisPool) -> RedisStore {
-        let remote = pool.remote();
-        RedisStore::over(Backend::Pool(pool), remote, false)
+        let remotes = [pool.remote(), pool.write_remote()];
+        RedisStore::over(Backend::Pool(pool), remotes, false)
     }
 
     /// The same in a cluster.
@@ -138,11 +141,11 @@ impl RedisStore {
     /// [`Layout::BottleSession`], whose keys are fixed, renewing an id tries some ten thousand new ones for
     /// one in the same slot, which takes some milliseconds.
     pub fn on_cluster(cluster: RedisCluster) -> RedisStore {
-        let remote = cluster.remote();
-        RedisStore::over(Backend::Cluster(cluster), remote, true)
+        let remotes = [cluster.remote(), cluster.write_remote()];
+        RedisStore::over(Backend::Cluster(cluster), remotes, true)
     }
 
-    fn over(backend: Backend, remote: Remote, in_cluster: bool) -> RedisStore {
+    fn over(backend: Backend, [remote, write_remote]: [Remote; 2], in_cluster: bool) -> RedisStore {
         let settings = Settings {
             layout: Layout::Default,
             former: None,
@@ -151,7 +154,7 @@ impl RedisStore {
             in_cluster,
             damaged: Damaged::default(),
         };
-        RedisStore { backend, remote, settings: Arc::new(settings) }
+        RedisStore { backend, remote, write_remote, settings: Arc::new(settings) }
     }
 
     fn set(mut self, set: impl FnOnce(&mut Settings)) -> RedisStore {
@@ -198,18 +201,18 @@ impl RedisStore {
         self.set(|settings| settings.caps.bytes = bytes)
     }
 
-    /// Carries these steps out and waits.
-    fn run<S: Step>(&self, steps: impl Iterator<Item = S>) -> Vec<S::Outcome> {
+    /// Carries these steps out there and waits.
+    fn run<S: Step>(remote: &Remote, steps: impl Iterator<Item = S>) -> Vec<S::Outcome> {
         let mut steps: Vec<Steps<S>> = steps.map(|step| Steps::new([step])).collect();
         let open = steps.iter_mut().filter(|steps| !steps.is_over());
         let mut operations: Vec<_> = open.map(|steps| steps as &mut dyn Operation).collect();
-        self.remote.run(&mut operations);
+        remote.run(&mut operations);
         steps.into_iter().flat_map(Steps::into_outcomes).collect()
     }
 
     fn operate(&self, load: &Load<'_>, operation: Atomic) -> Result<Done> {
         let step = OperateStep::new(&self.settings, load, operation)?;
-        self.run(std::iter::once(step)).pop().unwrap_or_else(|| Err(desync()))
+        Self::run(&self.write_remote, std::iter::once(step)).pop().unwrap_or_else(|| Err(desync()))
     }
 }
 
@@ -290,7 +293,7 @@ impl SessionStore for RedisStore {
     }
 
     fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Option<Record>>> {
-        self.run(batch.iter().map(|load| LoadStep::new(&self.settings, load)))
+        Self::run(&self.remote, batch.iter().map(|load| LoadStep::new(&self.settings, load)))
     }
 
     fn save_many(&self, batch: &[Save<'_>]) -> Vec<Result<Saved>> {
@@ -304,7 +307,8 @@ impl SessionStore for RedisStore {
             });
             if ids.is_none_or(|ids| ids.iter().any(|id| seen.contains(id))) {
                 let part = batch[start..end].iter();
-                saved.extend(self.run(part.map(|save| SaveStep::new(&self.settings, save))));
+                let steps = part.map(|save| SaveStep::new(&self.settings, save));
+                saved.extend(Self::run(&self.write_remote, steps));
                 (start, seen) = (end, HashSet::new());
             }
             seen.extend(ids.into_iter().flatten());
@@ -372,7 +376,10 @@ impl SessionStore for RedisStore {
                 "RedisStore::migrate_from has no way from the default layout to \
                  Layout::BottleSession; it takes over bottle-session's sessions into the default one",
             ),
-            _ => Ok(()),
+            _ => match &self.backend {
+                Backend::Pool(pool) => pool.check_replicas(),
+                Backend::Cluster(cluster) => cluster.check_replicas(),
+            },
         }
     }
 }
@@ -380,6 +387,10 @@ impl SessionStore for RedisStore {
 impl PipelinedStore for RedisStore {
     fn remote(&self) -> &Remote {
         &self.remote
+    }
+
+    fn write_remote(&self) -> &Remote {
+        &self.write_remote
     }
 
     fn load_operation(

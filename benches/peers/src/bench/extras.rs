@@ -38,6 +38,7 @@ pub fn run(bench: &mut Bench) -> Result<Vec<Table>, Failure> {
             Extra::Idle => idle(bench)?,
             Extra::Record => record(bench)?,
             Extra::Commands => commands(bench)?,
+            Extra::Replicas => replicas(bench)?,
         };
         tables.extend((!table.rows.is_empty()).then_some(table));
     }
@@ -231,6 +232,53 @@ fn commands(bench: &mut Bench) -> Result<Table, Failure> {
         head: head.map(str::to_owned).to_vec(),
         rows,
     })
+}
+
+/// What it costs that a save counts once a replica has it. Redis has one replica for as long as this takes, also for
+/// those who do not wait for it.
+fn replicas(bench: &mut Bench) -> Result<Table, Failure> {
+    let head = ["request, connections", "replicas(0)", "replicas(1)", "ratio"];
+    let head = head.map(str::to_owned).to_vec();
+    let title = "Requests per second (p99 in ms) of ours, where a save counts once a replica on the same machine has \
+                 it:";
+    let mut table = Table { title: title.to_owned(), head, rows: Vec::new() };
+    if !bench.options.servers.contains(&Server::Ours) {
+        return Ok(table);
+    }
+    bench.redis.flush(DATABASE)?;
+    let _replica = bench.redis.replicate(FOLDER)?;
+    let mut running = Vec::new();
+    for replicas in [0, 1] {
+        let (redis, database) = (bench.redis.port, DATABASE + replicas as usize);
+        bench.redis.flush(database)?;
+        let mut one = Running::start_replicated(Server::Ours, redis, database, replicas)?;
+        one.log_in()?;
+        running.push(one);
+    }
+    for path in ["/read", "/change"] {
+        for connections in bench.options.connections.clone() {
+            let mut measured: [Vec<Figures>; 2] = Default::default();
+            for round in 0..bench.options.rounds {
+                for n in 0..2 {
+                    let n = (n + round) % 2;
+                    let (port, seconds) = (running[n].port, bench.options.seconds);
+                    let script = Some(running[n].script());
+                    measured[n].push(Load { port, path, connections, seconds, script }.run()?);
+                }
+            }
+            let [without, with] = measured.each_ref().map(|figures| {
+                let of = |value: fn(&Figures) -> f64| median(figures.iter().map(value).collect());
+                (of(|each| each.per_second), of(|each| each.p99_ms))
+            });
+            table.rows.push(vec![
+                format!("{path}, {connections}"),
+                format!("{} ({:.3})", thousands(without.0), without.1),
+                format!("{} ({:.3})", thousands(with.0), with.1),
+                format!("{:.2}", with.0 / without.0),
+            ]);
+        }
+    }
+    Ok(table)
 }
 
 struct Monitor(BufReader<TcpStream>);

@@ -32,6 +32,25 @@ impl Redis {
         Ok(Redis { process, port, connection: client.get_connection()? })
     }
 
+    /// A replica, which is there once this returns and gone when that is dropped.
+    pub fn replicate(&mut self, folder: &str) -> Result<Process, Failure> {
+        let (port, primary) = (free_port()?, self.port.to_string());
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
+        command.args(["--save", "", "--appendonly", "no"]);
+        command.args(["--databases", &DATABASES.to_string(), "--replicaof", "127.0.0.1", &primary]);
+        let log = format!("{folder}/replica.log");
+        let mut process = Process::start(&mut command, &log)?;
+        let client = Client::open(format!("redis://127.0.0.1:{primary}"))?;
+        process.wait_until(&format!("the replica, see {log},"), || {
+            let asked = client.get_connection().and_then(|mut connection| {
+                cmd("WAIT").arg(1).arg(1).query::<u32>(&mut connection)
+            });
+            asked.is_ok_and(|replicas| replicas == 1)
+        })?;
+        Ok(process)
+    }
+
     /// How many commands it has had from others than this program.
     pub fn commands(&mut self) -> RedisResult<u64> {
         let text: String = cmd("INFO").arg("commandstats").query(&mut self.connection)?;

@@ -28,6 +28,16 @@ pub struct Running {
 impl Running {
     /// `redis`: the port of Redis, or of a proxy to it.
     pub fn start(server: Server, redis: u16, database: usize) -> Result<Running, Failure> {
+        Running::start_replicated(server, redis, database, 0)
+    }
+
+    /// The same where a save counts once so many replicas have it, which only ours can do.
+    pub fn start_replicated(
+        server: Server,
+        redis: u16,
+        database: usize,
+        replicas: u32,
+    ) -> Result<Running, Failure> {
         let port = free_port()?;
         let address = format!("127.0.0.1:{port}");
         let url = format!("redis://127.0.0.1:{redis}/{database}");
@@ -57,6 +67,7 @@ impl Running {
             _ => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args(["serve", server.name(), &address, &url]);
+                command.env("REPLICAS", replicas.to_string());
                 command
             }
         };

@@ -5,7 +5,8 @@ use super::{LIFETIME, SLEEP};
 use crate::Failure;
 
 pub fn serve(address: &str, redis: &str) -> Result<(), Failure> {
-    serve_with(address, SessionPlugin::new().url(redis))
+    let replicas = std::env::var("REPLICAS").map_or(Ok(0), |replicas| replicas.parse())?;
+    serve_with(address, SessionPlugin::new().url(redis).replicas(replicas))
 }
 
 pub fn serve_from_memory(address: &str) -> Result<(), Failure> {

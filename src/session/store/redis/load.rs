@@ -139,7 +139,9 @@ impl Step for LoadStep {
                 }
             }
         }
-        Request { repeatable: true, longest_reply }
+        // The new idle limit in bottle-session's layout is no promise to anybody.
+        let read_only = matches!(self.state, State::Reading | State::Looking);
+        Request { repeatable: true, read_only, longest_reply }
     }
 
     fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {

@@ -152,7 +152,7 @@ impl Step for OperateStep {
             Atomic::Increment(..) | Atomic::SetIfAbsent(..) => SHORT_REPLY,
         };
         // It may have happened although no answer came.
-        Request { repeatable: false, longest_reply }
+        Request { repeatable: false, read_only: false, longest_reply }
     }
 
     fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {

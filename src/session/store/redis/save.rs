@@ -555,7 +555,7 @@ impl Step for SaveStep {
             }
         }
         let updates = matches!((&self.state, &self.what), (State::Writing, What::Update));
-        Request { repeatable: !updates, longest_reply }
+        Request { repeatable: !updates, read_only: false, longest_reply }
     }
 
     fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {

@@ -34,6 +34,8 @@ pub(super) trait Step: Send + 'static {
 pub(super) struct Request {
     /// Whether twice is as good as once.
     pub(super) repeatable: bool,
+    /// Whether it changes nothing.
+    pub(super) read_only: bool,
     /// How many bytes the replies have at most.
     pub(super) longest_reply: usize,
 }
@@ -67,10 +69,11 @@ impl<S: Step> Steps<S> {
 impl<S: Step> Operation for Steps<S> {
     fn request(&mut self, round: &mut Round<'_>) {
         let most = if round.is_for_one_key() { 1 } else { usize::MAX };
-        let (mut repeatable, mut longest, mut sent) = (true, 0usize, 0);
+        let (mut repeatable, mut read_only, mut longest, mut sent) = (true, true, 0usize, 0);
         for step in self.open().take(most) {
             let request = step.request(round);
             repeatable &= request.repeatable;
+            read_only &= request.read_only;
             longest = longest.saturating_add(request.longest_reply);
             sent += 1;
         }
@@ -78,6 +81,9 @@ impl<S: Step> Operation for Steps<S> {
         round.at_most(longest);
         if repeatable {
             round.repeatable();
+        }
+        if read_only {
+            round.read_only();
         }
     }
 

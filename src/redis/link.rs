@@ -1,0 +1,518 @@
+//! The connection to one sentinel: what it is asked, and what it publishes.
+//!
+//! A sentinel publishes what it does on channels, and answers questions; in RESP2 a connection that has subscribed may
+//! ask nothing. So once a second all is one pipeline: `UNSUBSCRIBE`, the questions, `SUBSCRIBE`. A sentinel carries it
+//! out without a pause in which it would publish, and should anything be lost all the same, the answers tell.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind as IoErrorKind, Read, Write};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use ::redis::{ErrorKind as RedisErrorKind, Pipeline, RedisError, RedisResult};
+
+use super::connection::Connection;
+use super::errors::as_redis_error;
+use super::failover::{Announced, Answered, Node};
+use super::listener::{News, Told};
+use super::resp::{Replies, Reply, end_of};
+use super::sentinel::{SentinelNode, Watch};
+use super::signal::{Signal, Watcher};
+use super::transport::Transport;
+
+/// How often a sentinel is asked, how long it may take to answer, and how long after a failure it is tried again.
+pub(super) const EVERY: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// No sentinel says as much at once.
+const TOO_MUCH: usize = 256 * 1024;
+
+/// First signs of a failover, each from the sentinel that leads it.
+const SIGNS: [&str; 6] = [
+    "+try-failover",
+    "+elected-leader",
+    "+failover-state-select-slave",
+    "+selected-slave",
+    "+failover-state-send-slaveof-noone",
+    "+failover-state-wait-promotion",
+];
+const ABORTS: [&str; 3] = [
+    "-failover-abort-not-elected",
+    "-failover-abort-no-good-slave",
+    "-failover-abort-slave-timeout",
+];
+const PROMOTED: &str = "+promoted-slave";
+const SWITCHED: &str = "+switch-master";
+
+/// One sentinel, as it is reached.
+pub(super) struct Link {
+    pub(super) node: Arc<SentinelNode>,
+    /// Who listens, and the sentinel's number there.
+    pub(super) watches: Vec<(Weak<Watch>, usize)>,
+    state: State,
+    /// Why the last attempt to reach it failed; unset where it did not.
+    pub(super) failed: Option<RedisError>,
+    /// How many attempts have failed, how many questions were asked and answered.
+    pub(super) failures: u64,
+    pub(super) asked: u64,
+    pub(super) answered: u64,
+    /// Whether it was told that nobody may listen to it.
+    is_refused: bool,
+}
+
+enum State {
+    /// It is tried again then.
+    Down(Instant),
+    /// A thread connects.
+    Connecting(Receiver<RedisResult<Transport>>),
+    Live(Box<Live>),
+}
+
+struct Live {
+    transport: Transport,
+    received: Vec<u8>,
+    /// What is to come in reply to what was asked.
+    expected: VecDeque<Expected>,
+    /// Since when something is to come, or nothing.
+    since: Instant,
+    has_subscribed: bool,
+    /// The answer to the first question for a name, until that to the second one is there.
+    named: Option<Node>,
+}
+
+/// Replies to come.
+enum Expected {
+    /// One for each channel.
+    Unsubscribed(usize),
+    Address,
+    Details(String),
+    Subscribed(usize),
+    /// The last reply to a question.
+    End,
+}
+
+impl Link {
+    pub(super) fn new(node: Arc<SentinelNode>, watch: (Weak<Watch>, usize)) -> Link {
+        Link {
+            node,
+            watches: vec![watch],
+            state: State::Down(Instant::now()),
+            failed: None,
+            failures: 0,
+            asked: 0,
+            answered: 0,
+            is_refused: false,
+        }
+    }
+
+    pub(super) fn is_for(&self, watch: &Arc<Watch>) -> bool {
+        self.watches.iter().any(|(ours, _)| ours.as_ptr() == Arc::as_ptr(watch))
+    }
+
+    /// Asks now, or tries now to reach it.
+    pub(super) fn ask_at_once(&mut self, now: Instant, told: &mut Told) {
+        match &mut self.state {
+            State::Down(again) => *again = now.min(*again),
+            State::Connecting(_) => {}
+            State::Live(_) => {
+                if let Err(error) = self.ask() {
+                    self.lose(error, told);
+                }
+            }
+        }
+    }
+
+    /// Does what is due, and says when something is next.
+    pub(super) fn advance(
+        &mut self,
+        number: usize,
+        now: Instant,
+        watcher: &mut Watcher,
+        signal: &Signal,
+        told: &mut Told,
+    ) -> Option<Instant> {
+        self.read(told);
+        let done = match &mut self.state {
+            State::Down(again) if *again <= now => {
+                self.connect(signal, now);
+                Ok(())
+            }
+            State::Down(_) => Ok(()),
+            State::Connecting(made) => match made.try_recv() {
+                Err(TryRecvError::Empty) => Ok(()),
+                Err(TryRecvError::Disconnected) => Err(failed("connecting to a sentinel panicked")),
+                Ok(made) => made.and_then(|transport| {
+                    watcher.watch(number, &transport)?;
+                    self.begin(transport, now)
+                }),
+            },
+            State::Live(live) => {
+                let silent = now.duration_since(live.since);
+                match live.expected.is_empty() {
+                    true if silent >= EVERY => self.ask(),
+                    false if silent >= PATIENCE => Err(failed("a sentinel does not answer")),
+                    _ => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = done {
+            self.lose(error, told);
+        }
+        match &self.state {
+            State::Down(again) => Some(*again),
+            State::Connecting(_) => None,
+            State::Live(live) if live.expected.is_empty() => Some(live.since + EVERY),
+            State::Live(live) => Some(live.since + PATIENCE),
+        }
+    }
+
+    fn connect(&mut self, signal: &Signal, now: Instant) {
+        let (give, made) = channel();
+        let (node, signal) = (self.node.clone(), signal.clone());
+        let connect = move || {
+            // Also where it panics.
+            let _wakes = WakesAtTheEnd(signal);
+            let deadline = Instant::now() + node.config.connect_timeout;
+            let made =
+                Connection::connect(&node.config, &node.config.address, &node.trust, 0, deadline);
+            // Nobody waits any more where the process ends.
+            let _ = give.send(made.and_then(|connection| {
+                connection.into_transport().map_err(|error| as_redis_error(error, false))
+            }));
+        };
+        let thread = std::thread::Builder::new().name("redis-connect".to_owned());
+        self.state = match thread.spawn(connect) {
+            Ok(_) => State::Connecting(made),
+            Err(_) => State::Down(now + EVERY),
+        };
+    }
+
+    fn begin(&mut self, transport: Transport, now: Instant) -> RedisResult<()> {
+        self.failed = None;
+        self.state = State::Live(Box::new(Live {
+            transport,
+            received: Vec::new(),
+            expected: VecDeque::new(),
+            since: now,
+            has_subscribed: false,
+            named: None,
+        }));
+        self.ask()
+    }
+
+    fn lose(&mut self, error: RedisError, told: &mut Told) {
+        if self.failed.is_none() {
+            let line = format!("the sentinel at {} does not answer: {error}", self.node.config);
+            told.push(News::Log(log::Level::Warn, line));
+        }
+        self.failed = Some(error);
+        self.failures += 1;
+        // What it was asked and has not answered, it will not answer.
+        self.asked = self.answered;
+        self.state = State::Down(Instant::now() + EVERY);
+        for (watch, number) in &self.watches {
+            if let Some(watch) = watch.upgrade() {
+                watch.lost(*number);
+            }
+        }
+    }
+
+    /// Asks for the masters of all who listen.
+    fn ask(&mut self) -> RedisResult<()> {
+        let State::Live(live) = &mut self.state else { return Ok(()) };
+        let mut names = Vec::new();
+        for (watch, _) in &self.watches {
+            if let Some(watch) = watch.upgrade()
+                && !names.contains(&watch.sentinel.master)
+            {
+                names.push(watch.sentinel.master.clone());
+            }
+        }
+        let channels: Vec<_> = SIGNS.iter().chain(&ABORTS).chain([&PROMOTED, &SWITCHED]).collect();
+        let nothing_expected = live.expected.is_empty();
+        let mut question = Pipeline::new();
+        if live.has_subscribed {
+            question.cmd("UNSUBSCRIBE");
+            live.expected.push_back(Expected::Unsubscribed(channels.len()));
+        }
+        for name in names {
+            question.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&name);
+            question.cmd("SENTINEL").arg("MASTER").arg(&name);
+            live.expected.extend([Expected::Address, Expected::Details(name)]);
+        }
+        question.cmd("SUBSCRIBE").arg(&channels);
+        live.expected.extend([Expected::Subscribed(channels.len()), Expected::End]);
+        live.has_subscribed = true;
+        if nothing_expected {
+            live.since = Instant::now();
+        }
+        self.asked += 1;
+        live.transport.write_all(&question.get_packed_pipeline())?;
+        Ok(live.transport.flush()?)
+    }
+
+    /// Reads what has come, as far as it is whole.
+    pub(super) fn read(&mut self, told: &mut Told) {
+        if let Err(error) = self.try_read(told) {
+            self.lose(error, told);
+        }
+    }
+
+    fn try_read(&mut self, told: &mut Told) -> RedisResult<()> {
+        let State::Live(live) = &mut self.state else { return Ok(()) };
+        let mut ended = Ok(());
+        let mut room = [0; 4096];
+        loop {
+            match live.transport.read(&mut room) {
+                Ok(0) => {
+                    ended = Err(RedisError::from(std::io::Error::from(IoErrorKind::UnexpectedEof)));
+                    break;
+                }
+                Ok(count) => live.received.extend_from_slice(&room[..count]),
+                Err(error) if error.kind() == IoErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(error) => {
+                    ended = Err(error.into());
+                    break;
+                }
+            }
+            if live.received.len() > TOO_MUCH {
+                return Err(garbage());
+            }
+        }
+        let received = std::mem::take(&mut live.received);
+        let mut start = 0;
+        while let Some(length) = end_of(&received[start..]).map_err(|_| garbage())? {
+            let whole = &received[start..start + length];
+            start += length;
+            let reply = Replies::of(whole, 1).next().ok_or_else(garbage)?;
+            self.hear(reply, told)?;
+        }
+        if let State::Live(live) = &mut self.state {
+            live.received = received[start..].to_vec();
+        }
+        ended
+    }
+
+    fn hear(&mut self, reply: Reply<'_>, told: &mut Told) -> RedisResult<()> {
+        let State::Live(live) = &mut self.state else { return Ok(()) };
+        if let Reply::Array(words) = reply {
+            let mut texts = words.map(|word| match word {
+                Reply::Bulk(text) => std::str::from_utf8(text).ok(),
+                _ => None,
+            });
+            match (words.len(), texts.next().flatten()) {
+                (3, Some("message")) => {
+                    let (channel, text) = (texts.next().flatten(), texts.next().flatten());
+                    let announced = channel.zip(text).and_then(|(name, text)| event(name, text));
+                    if let Some((name, announced)) = announced {
+                        self.announce(&name, &announced, told);
+                    }
+                    return Ok(());
+                }
+                (3, Some(kind @ ("subscribe" | "unsubscribe"))) => {
+                    let left = match live.expected.front_mut() {
+                        Some(Expected::Unsubscribed(left)) if kind == "unsubscribe" => left,
+                        Some(Expected::Subscribed(left)) if kind == "subscribe" => left,
+                        _ => return Err(garbage()),
+                    };
+                    *left -= 1;
+                    if *left == 0 {
+                        live.expected.pop_front();
+                        self.end();
+                    }
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        match (live.expected.pop_front(), reply) {
+            (Some(Expected::Unsubscribed(_) | Expected::Subscribed(_)), Reply::Error(line)) => {
+                let line = String::from_utf8_lossy(line).into_owned();
+                live.has_subscribed = false;
+                let line = format!(
+                    "the sentinel at {} lets nobody listen to its channels ({line}), so that a planned failover loses \
+                     what is written meanwhile; allow this user SUBSCRIBE and UNSUBSCRIBE on all channels",
+                    self.node.config
+                );
+                if !std::mem::replace(&mut self.is_refused, true) {
+                    told.push(News::Log(log::Level::Error, line));
+                }
+                self.end();
+                Ok(())
+            }
+            (Some(Expected::Address), Reply::Array(words)) => {
+                let mut words = words.map(|word| word.bulk().and_then(text));
+                live.named = match (words.next().flatten(), words.next().flatten()) {
+                    (Some(host), Some(port)) => Some((host, port.parse().map_err(|_| garbage())?)),
+                    _ => return Err(garbage()),
+                };
+                Ok(())
+            }
+            // It does not know the name.
+            (Some(Expected::Address), Reply::Nil) => {
+                live.named = None;
+                Ok(())
+            }
+            (Some(Expected::Address), Reply::Error(line)) => Err(refused(line)),
+            (Some(Expected::Details(name)), reply) => {
+                let answered = live.named.take().map(|master| details(master, reply));
+                for (watch, number) in &self.watches {
+                    if let Some(watch) =
+                        watch.upgrade().filter(|watch| watch.sentinel.master == name)
+                    {
+                        let change = watch.answered(*number, answered.clone());
+                        told.extend(change.map(|change| News::Changed(watch, change)));
+                    }
+                }
+                Ok(())
+            }
+            _ => Err(garbage()),
+        }
+    }
+
+    /// Takes note where a question is answered as a whole.
+    fn end(&mut self) {
+        if let State::Live(live) = &mut self.state
+            && let Some(Expected::End) = live.expected.front()
+        {
+            live.expected.pop_front();
+            live.since = Instant::now();
+            self.answered += 1;
+        }
+    }
+
+    fn announce(&mut self, name: &str, announced: &Announced, told: &mut Told) {
+        for (watch, number) in &self.watches {
+            if let Some(watch) = watch.upgrade().filter(|watch| watch.sentinel.master == name) {
+                let change = watch.announced(*number, announced);
+                told.extend(change.map(|change| News::Changed(watch, change)));
+            }
+        }
+    }
+}
+
+struct WakesAtTheEnd(Signal);
+
+impl Drop for WakesAtTheEnd {
+    fn drop(&mut self) {
+        self.0.wake();
+    }
+}
+
+/// What a message on a channel says, and of which master.
+fn event(channel: &str, text: &str) -> Option<(String, Announced)> {
+    let words: Vec<_> = text.split(' ').collect();
+    let node = |host: &str, port: &str| Some((host.to_owned(), port.parse().ok()?));
+    // `master NAME HOST PORT`, or a replica: `slave ITS-NAME HOST PORT @ NAME HOST PORT`.
+    let (name, master) = match words[..] {
+        [name, host, port, new_host, new_port] if channel == SWITCHED => {
+            let switched = Announced::Switched(node(host, port)?, node(new_host, new_port)?);
+            return Some((name.to_owned(), switched));
+        }
+        ["master", name, host, port, ..] => (name, node(host, port)?),
+        [_, _, _, _, "@", name, host, port, ..] => (name, node(host, port)?),
+        _ => return None,
+    };
+    let announced = match (channel, &words[..]) {
+        (PROMOTED, [_, _, host, port, ..]) => Announced::Switched(master, node(host, port)?),
+        _ if SIGNS.contains(&channel) => Announced::Failover(master),
+        _ if ABORTS.contains(&channel) => Announced::Aborted(master),
+        _ => return None,
+    };
+    Some((name.to_owned(), announced))
+}
+
+/// What `SENTINEL MASTER` says of a master that the other question has named.
+fn details(master: Node, reply: Reply<'_>) -> Answered {
+    let mut answered = Answered { master, epoch: 0, leads_failover: false };
+    // Where it may not be asked, the name alone has to do.
+    let Reply::Array(mut words) = reply else { return answered };
+    let (mut host, mut port, mut in_progress) = (None, None, false);
+    while let (Some(name), Some(value)) = (words.next(), words.next()) {
+        let value = value.bulk().and_then(text).unwrap_or_default();
+        match name.bulk() {
+            Some(b"ip") => host = Some(value),
+            Some(b"port") => port = value.parse().ok(),
+            Some(b"config-epoch") => answered.epoch = value.parse().unwrap_or(0),
+            Some(b"flags") => {
+                in_progress = value.split(',').any(|flag| flag == "failover_in_progress");
+            }
+            _ => {}
+        }
+    }
+    // Once the replica is promoted, it is the one that is named.
+    let is_old = host.zip(port).is_none_or(|old| old == answered.master);
+    answered.leads_failover = in_progress && is_old;
+    answered
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    String::from_utf8(bytes.to_vec()).ok()
+}
+
+fn refused(line: &[u8]) -> RedisError {
+    as_redis_error(super::errors::refusal(line), false)
+}
+
+fn garbage() -> RedisError {
+    RedisError::from((RedisErrorKind::Parse, "a sentinel sent something that is no reply to us"))
+}
+
+fn failed(why: &'static str) -> RedisError {
+    RedisError::from((RedisErrorKind::Io, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sentinels_publish_is_understood() {
+        let node = |port: u16| ("10.0.0.1".to_owned(), port);
+        let of = "@ sessions 10.0.0.1 1";
+        let replica = format!("slave 10.0.0.1:2 10.0.0.1 2 {of}");
+        for (channel, text, expected) in [
+            ("+try-failover", "master sessions 10.0.0.1 1", Some(Announced::Failover(node(1)))),
+            ("+selected-slave", replica.as_str(), Some(Announced::Failover(node(1)))),
+            ("+promoted-slave", replica.as_str(), Some(Announced::Switched(node(1), node(2)))),
+            (
+                "+switch-master",
+                "sessions 10.0.0.1 1 10.0.0.1 2",
+                Some(Announced::Switched(node(1), node(2))),
+            ),
+            (
+                "-failover-abort-not-elected",
+                "master sessions 10.0.0.1 1",
+                Some(Announced::Aborted(node(1))),
+            ),
+            ("+sdown", "master sessions 10.0.0.1 1", None),
+            ("+try-failover", "master sessions 10.0.0.1", None),
+            ("+try-failover", "master sessions 10.0.0.1 x", None),
+            ("+promoted-slave", "", None),
+        ] {
+            let expected = expected.map(|announced| ("sessions".to_owned(), announced));
+            assert_eq!(event(channel, text), expected, "{channel} {text}");
+        }
+    }
+
+    #[test]
+    fn a_failover_in_progress_counts_until_the_replica_is_promoted() {
+        let node = |port: u16| ("10.0.0.1".to_owned(), port);
+        let reply = |flags: &str| {
+            let words = ["ip", "10.0.0.1", "port", "1", "flags", flags, "config-epoch", "7"];
+            let words = words.map(|word| format!("${}\r\n{word}\r\n", word.len()));
+            format!("*{}\r\n{}", words.len(), words.concat())
+        };
+        let in_progress = "master,failover_in_progress";
+        for (named, flags, leads_failover) in
+            [(1, "master", false), (1, in_progress, true), (2, in_progress, false)]
+        {
+            let bytes = reply(flags);
+            let reply = Replies::of(bytes.as_bytes(), 1).next().unwrap();
+            let expected = Answered { master: node(named), epoch: 7, leads_failover };
+            assert_eq!(details(node(named), reply), expected);
+        }
+    }
+}

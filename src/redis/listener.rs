@@ -1,0 +1,231 @@
+//! The connections to sentinels: one to each for the whole process, and one thread that listens to all of them.
+//!
+//! Whoever is about to believe a reply of a master reads first what the sentinels have said by then
+//! ([`Listener::attend`]), so that it does not matter how late this thread gets its turn.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use ::redis::{ErrorKind as RedisErrorKind, RedisError};
+
+use super::failover::Change;
+use super::link::{EVERY, Link};
+use super::sentinel::Watch;
+use super::signal::{Signal, Watcher};
+
+/// How long somebody who connects waits for the rest of the sentinels once one has answered.
+const FOR_THE_OTHERS: Duration = Duration::from_millis(250);
+
+/// How often a failover that is under way is looked at.
+const WHILE_HELD: Duration = Duration::from_millis(250);
+
+static LISTENER: Mutex<Option<Arc<Listener>>> = Mutex::new(None);
+
+/// Listens for all pools of this process.
+pub(super) struct Listener {
+    process: u32,
+    links: Mutex<Links>,
+    /// Told when a sentinel has answered, or has been lost.
+    heard: Condvar,
+    signal: Signal,
+}
+
+#[derive(Default)]
+struct Links {
+    all: BTreeMap<usize, Link>,
+    next: usize,
+}
+
+/// What is to be told once nothing is locked.
+pub(super) enum News {
+    Changed(Arc<Watch>, Change),
+    Log(log::Level, String),
+}
+
+pub(super) type Told = Vec<News>;
+
+/// Tells.
+pub(super) fn tell(told: Told) {
+    for news in told {
+        match news {
+            News::Changed(watch, change) => watch.tell(&change),
+            News::Log(level, line) => log::log!(level, "{line}"),
+        }
+    }
+}
+
+impl Listener {
+    pub(super) fn of_this_process() -> Arc<Listener> {
+        let mut ours = locked(&LISTENER);
+        match ours.as_ref().filter(|ours| ours.is_of_this_process()) {
+            Some(listener) => listener.clone(),
+            None => {
+                let listener = Arc::new(Listener {
+                    process: std::process::id(),
+                    links: Mutex::default(),
+                    heard: Condvar::new(),
+                    signal: Signal::new(),
+                });
+                let runs = listener.clone();
+                let thread = std::thread::Builder::new().name("redis-sentinels".to_owned());
+                if let Err(error) = thread.spawn(move || runs.run()) {
+                    log::error!("no thread to listen to sentinels: {error}");
+                }
+                // That of the parent may be locked by threads that this process does not have.
+                std::mem::forget(ours.replace(listener.clone()));
+                listener
+            }
+        }
+    }
+
+    pub(super) fn is_of_this_process(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// Listens for this pool, too.
+    pub(super) fn register(&self, watch: &Arc<Watch>) {
+        let mut links = locked(&self.links);
+        for (number, node) in watch.sentinel.nodes.iter().enumerate() {
+            let known = links.all.values_mut().find(|link| {
+                Arc::ptr_eq(&link.node, node) || link.node.config.is_same_server(&node.config)
+            });
+            let ours = (Arc::downgrade(watch), number);
+            if let Some(link) = known {
+                link.watches.push(ours);
+                continue;
+            }
+            let next = links.next;
+            links.next += 1;
+            links.all.insert(next, Link::new(node.clone(), ours));
+        }
+        drop(links);
+        self.signal.wake();
+    }
+
+    /// Reads what the sentinels of this pool have said by now.
+    pub(super) fn attend(&self, watch: &Arc<Watch>) -> Told {
+        let (mut told, mut lost) = (Told::new(), false);
+        let mut links = locked(&self.links);
+        for link in links.all.values_mut().filter(|link| link.is_for(watch)) {
+            lost |= !self.read(link, &mut told);
+        }
+        drop(links);
+        if lost {
+            self.signal.wake();
+        }
+        told
+    }
+
+    /// Asks all sentinels of this pool who the master is and waits for their answers, until then at the longest. Why
+    /// none has answered, where that is so.
+    pub(super) fn ask(&self, watch: &Arc<Watch>, until: Instant) -> (Told, Option<RedisError>) {
+        let (started, mut told) = (Instant::now(), Told::new());
+        let mut links = locked(&self.links);
+        let mut before = BTreeMap::new();
+        for (number, link) in links.all.iter_mut().filter(|(_, link)| link.is_for(watch)) {
+            link.ask_at_once(started, &mut told);
+            before.insert(*number, (link.asked.max(link.answered + 1), link.failures));
+        }
+        self.signal.wake();
+        loop {
+            let mut answered = false;
+            let mut open = Vec::new();
+            for (number, (asked, failures)) in &before {
+                let Some(link) = links.all.get(number) else { continue };
+                match link.answered >= *asked {
+                    true => answered = true,
+                    false if link.failures > *failures => {}
+                    // Who was not there before holds up nobody.
+                    false => open.push(link.failed.is_some()),
+                }
+            }
+            let now = Instant::now();
+            let enough =
+                answered && (open.iter().all(|failed| *failed) || now >= started + FOR_THE_OTHERS);
+            if open.is_empty() || enough || now >= until {
+                let ours = before.keys().filter_map(|number| links.all.get(number));
+                let refused = { ours }.find_map(|link| link.failed.clone());
+                let silent =
+                    || RedisError::from((RedisErrorKind::Io, "has sentinels that do not answer"));
+                let refused = (!answered).then(|| refused.unwrap_or_else(silent));
+                drop(links);
+                return (told, refused);
+            }
+            let wait = until.min(now + FOR_THE_OTHERS).saturating_duration_since(now);
+            let waited = self.heard.wait_timeout(links, wait);
+            links = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            for link in links.all.values_mut().filter(|link| link.is_for(watch)) {
+                self.read(link, &mut told);
+            }
+        }
+    }
+
+    /// Reads what has come from a sentinel. Whether it is still there.
+    fn read(&self, link: &mut Link, told: &mut Told) -> bool {
+        let before = (link.answered, link.failures);
+        link.read(told);
+        if (link.answered, link.failures) != before {
+            self.heard.notify_all();
+        }
+        link.failures == before.1
+    }
+
+    fn run(&self) {
+        let mut watcher = self.signal.watcher();
+        loop {
+            let turn = AssertUnwindSafe(|| {
+                let (wait, told) = self.turn(&mut watcher);
+                tell(told);
+                wait
+            });
+            // A logger or an observer may panic: who listens goes on.
+            let wait = catch_unwind(turn).unwrap_or_else(|_| {
+                log::error!("listening to sentinels panicked");
+                Some(EVERY)
+            });
+            watcher.wait(wait);
+        }
+    }
+
+    /// Does what is due, and says when something is next.
+    fn turn(&self, watcher: &mut Watcher) -> (Option<Duration>, Told) {
+        let (now, mut told) = (Instant::now(), Told::new());
+        let mut links = locked(&self.links);
+        links.all.retain(|_, link| {
+            link.watches.retain(|(watch, _)| watch.strong_count() > 0);
+            !link.watches.is_empty()
+        });
+        let mut next = None;
+        for (number, link) in &mut links.all {
+            let before = (link.answered, link.failures);
+            let due = link.advance(*number, now, watcher, &self.signal, &mut told);
+            next = next.into_iter().chain(due).min();
+            if (link.answered, link.failures) != before {
+                self.heard.notify_all();
+            }
+        }
+        let mut watches: Vec<Arc<Watch>> = Vec::new();
+        for (watch, _) in links.all.values().flat_map(|link| &link.watches) {
+            if let Some(watch) = watch.upgrade()
+                && !watches.iter().any(|known| Arc::ptr_eq(known, &watch))
+            {
+                watches.push(watch);
+            }
+        }
+        drop(links);
+        for watch in watches {
+            told.extend(watch.tick().map(|change| News::Changed(watch.clone(), change)));
+            if watch.is_held() {
+                next = next.into_iter().chain([now + WHILE_HELD]).min();
+            }
+        }
+        let wait = next.map(|next| next.saturating_duration_since(Instant::now()));
+        (wait, told)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
