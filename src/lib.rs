@@ -102,6 +102,9 @@ pub mod testing;
 
 /// The `redis` crate that [`RedisConnection`] works with.
 pub use ::redis as redis_crate;
+#[cfg(all(unix, feature = "https"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "https")))]
+pub use ::rustls;
 pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
 #[cfg(feature = "secure-cookies")]
 pub use cookie::Key;

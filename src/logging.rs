@@ -51,19 +51,20 @@ fn is_unsafe(character: char) -> bool {
 
 /// What can happen very often, by kinds: one line when a kind begins, one a minute with the count and an example, one
 /// when it is over. All others are for debugging.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Recurring(Arc<Kinds>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Kinds(Mutex<State>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     kinds: Vec<Kind>,
     /// Whether a thread sees to the lines that are due later.
     attended: bool,
 }
 
+#[derive(Debug)]
 struct Kind {
     name: String,
     level: Level,

@@ -14,6 +14,13 @@ mod forms;
 mod forms_example;
 mod guide;
 mod hostile;
+#[cfg(feature = "https")]
+#[allow(clippy::duplicate_mod)]
+#[path = "hostile.rs"]
+mod hostile_over_tls;
+#[cfg(feature = "https")]
+mod https;
+mod listening;
 mod nginx;
 mod pending;
 mod processes;

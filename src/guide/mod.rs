@@ -1,11 +1,15 @@
 //! How to: one page for each subject, with programs and settings that are run as tests.
 //!
 //! - [Forms](forms): what visitors type in, tick and upload, and showing it again with what is wrong.
+//! - [HTTPS](https): the server speaks TLS itself; certbot, a service on port 443 without root.
 //! - [Proxies](proxies): nginx, HAProxy and Apache in front, uploads, streams, files, time-outs.
 //! - [Running](running): systemd, containers, signals, threads and memory, what the log says.
 
 #[doc = include_str!("forms.md")]
 pub mod forms {}
+
+#[doc = include_str!("https.md")]
+pub mod https {}
 
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}

@@ -52,7 +52,8 @@ const HARDENED_MAX_AGE: Duration = Duration::from_secs(12 * 60 * 60);
 /// | [`redis`](Self::redis) | | all of Redis in one value |
 /// | [`cookie_name`](Self::cookie_name) | `bottle.session` | |
 /// | [`cookie_lifetime`](Self::cookie_lifetime) | 300 s | the idle limit; `None`: until the browser ends, 7 days in the store |
-/// | [`cookie_secure`](Self::cookie_secure), [`cookie_httponly`](Self::cookie_httponly) | false | |
+/// | [`cookie_secure`](Self::cookie_secure) | over https | |
+/// | [`cookie_httponly`](Self::cookie_httponly) | false | |
 /// | [`keyword`](Self::keyword) | `session` | the argument's name in [`named!`](crate::named) |
 /// | [`url`](Self::url), [`pool`](Self::pool), [`store`](Self::store), [`in_memory`](Self::in_memory) | | other ways to say where |
 /// | [`cookie_path`](Self::cookie_path), [`cookie_domain`](Self::cookie_domain), [`cookie_same_site`](Self::cookie_same_site), [`cookie_partitioned`](Self::cookie_partitioned) | `/`, none, Lax, false | |
@@ -258,10 +259,11 @@ impl SessionPlugin {
         self
     }
 
-    /// Whether the browser sends the cookie over https only: false unless set.
+    /// Whether the browser sends the cookie over https only. Unless set, it does where the visitor came over https:
+    /// the server itself speaks TLS, or a trusted proxy says so.
     #[must_use]
     pub fn cookie_secure(mut self, secure: bool) -> SessionPlugin {
-        self.cookie.secure = secure;
+        self.cookie.secure = Some(secure);
         self
     }
 
@@ -359,7 +361,7 @@ impl SessionPlugin {
             if !cookie.name.starts_with("__Host-") {
                 cookie.name.insert_str(0, "__Host-");
             }
-            cookie.secure = true;
+            cookie.secure = Some(true);
             cookie.http_only = true;
         }
         cookie
@@ -511,8 +513,8 @@ impl Plugin for SessionPlugin {
     }
 
     fn serving(&self, address: &ListenAddress) {
-        let guarded = self.cookie.secure && self.cookie.http_only;
-        if !address.is_local() && !guarded {
+        let guarded = self.cookie.is_secure() && self.cookie.http_only;
+        if !address.is_local() && !address.is_https() && !guarded {
             log::warn!(
                 "serving {address}, which is not only this machine, with session cookie {}: set \
                  cookie_secure and cookie_httponly, or hardened(), unless this is a trusted network",
@@ -534,10 +536,12 @@ impl Plugin for SessionPlugin {
         }
         let (keyword, context) = (self.keyword.clone(), self.context().clone());
         Callback::new(move |exchange| {
+            let scheme = exchange.request().scheme();
             let session = exchange.provided::<Session>(&keyword);
             let pending = session.map(|session| session.pending_cookie()).unwrap_or_default();
             let done = catch_unwind(AssertUnwindSafe(|| callback.call(exchange)));
-            if let Err(error) = context.write_pending_cookie(&pending, exchange.head_mut()) {
+            let head = exchange.head_mut();
+            if let Err(error) = context.write_pending_cookie(&pending, scheme, head) {
                 let error = OneLine(error);
                 log::error!("a session's new id did not reach its browser: {error}");
             }

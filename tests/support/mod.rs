@@ -9,4 +9,6 @@ pub mod proxies;
 pub mod redis_server;
 pub mod serving;
 pub mod sessions;
+#[cfg(feature = "https")]
+pub mod tls;
 pub mod visitors;

@@ -47,6 +47,17 @@ impl Program {
         (program, log)
     }
 
+    /// The greeter with these options and variables.
+    #[cfg(feature = "https")]
+    pub fn greeter_with_variables(options: &[&str], variables: &[(&str, String)]) -> Program {
+        let mut command = Command::new(example("greeter"));
+        command.args(options).env_remove("REDIS_URL").env("RUST_LOG", "off");
+        for (name, value) in variables {
+            command.env(name, value);
+        }
+        Program::start(&mut command)
+    }
+
     /// The greeter, with so few file descriptors that clients can use them up, and its log, line by line.
     pub fn greeter_with_few_files(files: u32) -> (Program, Receiver<String>) {
         let mut command = Command::new("sh");
@@ -56,6 +67,18 @@ impl Program {
             .arg(files.to_string())
             .env_remove("REDIS_URL")
             .env("RUST_LOG", "debug");
+        Program::start_reading(&mut command)
+    }
+
+    /// The greeter with these options, and its log, line by line.
+    #[cfg(feature = "https")]
+    pub fn greeter_reading(options: &[&str]) -> (Program, Receiver<String>) {
+        let mut command = Command::new(example("greeter"));
+        command.args(options).env_remove("REDIS_URL").env("RUST_LOG", "debug");
+        Program::start_reading(&mut command)
+    }
+
+    fn start_reading(command: &mut Command) -> (Program, Receiver<String>) {
         let mut program = Program::start(command.stderr(Stdio::piped()));
         let stderr = BufReader::new(program.child.stderr.take().expect("piped"));
         let (lines, log) = mpsc::channel();
@@ -68,12 +91,17 @@ impl Program {
 
     /// The greeter on a socket that it is handed as systemd does: as file descriptor 3.
     pub fn greeter_handed(listener: impl Into<OwnedFd>) -> Program {
+        Program::greeter_handed_with(listener, &["--listen", "systemd"])
+    }
+
+    /// The same with these options.
+    pub fn greeter_handed_with(listener: impl Into<OwnedFd>, options: &[&str]) -> Program {
         let mut command = Command::new("sh");
-        let script =
-            "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" --listen systemd";
+        let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
         command
             .args(["-c", script])
             .arg(example("greeter"))
+            .args(options)
             .env_remove("REDIS_URL")
             .env("RUST_LOG", "off");
         Program::start_with(command.stdin(listener.into()))
@@ -128,6 +156,31 @@ impl Program {
         (count("task"), count("fd"))
     }
 
+    /// How many bytes of memory the process has.
+    #[cfg(feature = "https")]
+    pub fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kib: usize = line.split_whitespace().next().unwrap().parse().unwrap();
+        kib * 1024
+    }
+
+    /// For how long it has had a core, in hundredths of a second (proc(5)).
+    #[cfg(feature = "https")]
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
+        fields.map(|field| field.parse::<u64>().unwrap()).sum()
+    }
+
+    /// Sends the process a signal, such as `HUP`.
+    #[cfg(feature = "https")]
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill");
+        assert!(sent.success());
+    }
+
     /// Asks the process to end, as an operator does.
     pub fn ask_to_end(&self) {
         let pid = self.child.id().to_string();
@@ -154,6 +207,7 @@ pub fn example(name: &str) -> PathBuf {
     let folder = BUILT.get_or_init(|| {
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--examples"])
+            .args(cfg!(feature = "https").then_some("--features=https,dev-certificate"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
             .expect("cargo runs");
