@@ -10,11 +10,9 @@ use std::time::Duration;
 
 use bottle_session::http::StatusCode;
 use bottle_session::server::native::Native;
-use bottle_session::{
-    App, Batch, HttpError, Json, Plugin, Provided, Provision, Request, Response, Server,
-};
+use bottle_session::{App, Batch, HttpError, Json, Plugin, Provided, Provision, Request, Response};
 
-use crate::support::serving::{Client, Serving};
+use crate::support::serving::Serving;
 
 const SHORT: Duration = Duration::from_millis(60);
 
@@ -27,7 +25,7 @@ fn bind() -> Native {
     native
 }
 
-fn app() -> App {
+pub fn app() -> App {
     let mut app = App::new();
     app.get("/", || "hello");
     app.post("/ignore", || "ignored");
@@ -58,10 +56,10 @@ fn app() -> App {
 
 /// A gate that handlers wait at.
 #[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<(usize, bool)>, Condvar)>);
+pub struct Gate(Arc<(Mutex<(usize, bool)>, Condvar)>);
 
 impl Gate {
-    fn pass(&self) {
+    pub fn pass(&self) {
         let mut state = self.0.0.lock().unwrap();
         state.0 += 1;
         self.0.1.notify_all();
@@ -70,7 +68,7 @@ impl Gate {
         }
     }
 
-    fn wait_for(&self, waiting: usize) {
+    pub fn wait_for(&self, waiting: usize) {
         let mut state = self.0.0.lock().unwrap();
         while state.0 < waiting {
             state = self.0.1.wait(state).unwrap();
@@ -81,7 +79,7 @@ impl Gate {
         self.0.0.lock().unwrap().0
     }
 
-    fn open(&self) {
+    pub fn open(&self) {
         self.0.0.lock().unwrap().1 = true;
         self.0.1.notify_all();
     }
@@ -381,12 +379,12 @@ fn slow_handlers_delay_nobody_and_each_gets_a_thread() {
     }
 }
 
-struct Held;
+pub struct Held;
 
 impl Provided for Held {}
 
 /// A plugin that waits at one gate before it provides, and at another before it takes back.
-struct Slow(Gate, Gate);
+pub struct Slow(pub Gate, pub Gate);
 
 impl Plugin for Slow {
     fn name(&self) -> &str {
@@ -405,73 +403,6 @@ impl Plugin for Slow {
     fn release(&self, batch: &mut Batch<'_>) {
         self.1.pass();
         batch.iter_mut().for_each(|mut entry| assert!(entry.take::<Held>().is_some()));
-    }
-}
-
-#[test]
-fn a_plugin_that_waits_delays_no_request_of_its_batch_that_does_not_use_it() {
-    for waits_to_acquire in [true, false] {
-        let (acquire, release) = (Gate::default(), Gate::default());
-        let (shut, open) =
-            if waits_to_acquire { (&acquire, &release) } else { (&release, &acquire) };
-        open.open();
-        let mut app = app();
-        app.install(Slow(acquire.clone(), release.clone())).unwrap();
-        app.get("/held", |_: &mut Held| "held");
-        let native = bind().active_threads(1);
-        let address = native.address();
-        // All have asked before the server looks: it finds them together.
-        let ask = |target| {
-            let mut client = Client::of(&address);
-            client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-            client
-        };
-        let mut plain = [ask("/"), ask("/")];
-        let mut held = [ask("/held"), ask("/held")];
-        let mut behind = [ask("/"), ask("/")];
-        let _server = Serving::start(native, app);
-        shut.wait_for(1);
-        for client in plain.iter_mut().chain(&mut behind) {
-            assert_eq!(client.reply().text(), "hello", "{waits_to_acquire}");
-            assert_eq!(client.get("/").text(), "hello");
-        }
-        shut.open();
-        for client in &mut held {
-            assert_eq!(client.reply().text(), "held");
-        }
-    }
-}
-
-#[test]
-fn who_has_run_waits_for_no_plugin_of_others_though_the_handlers_behind_it_wait() {
-    let (acquire, release, handler) = (Gate::default(), Gate::default(), Gate::default());
-    acquire.open();
-    let mut app = app();
-    app.install(Slow(acquire, release.clone())).unwrap();
-    app.get("/held", |_: &mut Held| "held");
-    for rule in ["/held/one", "/held/another"] {
-        let handler = handler.clone();
-        app.get(rule, move |_: &mut Held| {
-            handler.pass();
-            "held"
-        });
-    }
-    let native = bind().active_threads(1);
-    let address = native.address();
-    // All have asked before the server looks: it finds them together.
-    let ask = |target| {
-        let mut client = Client::of(&address);
-        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        client
-    };
-    let (mut plain, held) = (ask("/"), ["/held", "/held/one", "/held/another"].map(ask));
-    let _server = Serving::start(native, app);
-    handler.wait_for(2);
-    assert_eq!(plain.reply().text(), "hello");
-    handler.open();
-    release.open();
-    for mut client in held {
-        assert_eq!(client.reply().text(), "held");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod app;
 mod architecture;
+mod batches;
 mod browser;
 mod compile_messages;
 mod csrf;

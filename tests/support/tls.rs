@@ -174,7 +174,9 @@ impl TlsStream {
         self.0.socket.shutdown(Shutdown::Both).unwrap();
     }
 
+    /// Says that nothing follows, in TLS (which takes a handshake) and below it.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.shake_hands()?;
         let (mut session, mut socket) = (self.session(), self.socket());
         session.send_close_notify();
         session.complete_io(&mut socket)?;

@@ -4,12 +4,15 @@ use std::fmt;
 use std::io::{self, BufRead, Write};
 
 use rustls::server::{Accepted, AcceptedAlert, Acceptor, ServerConnection};
-use rustls::{Error, ProtocolVersion};
+use rustls::{Error, PeerIncompatible, ProtocolVersion};
 
 use super::TlsAcceptor;
 
 /// The first byte of each TLS connection: a record that holds a handshake message (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 0x16;
+
+/// The alert that says that the versions are too old (RFC 8446 section 6.2).
+const PROTOCOL_VERSION: u8 = 70;
 
 pub(crate) struct Session {
     stage: Stage,
@@ -201,6 +204,13 @@ impl Session {
         if let Some(mut alert) = alert.into() {
             // A vector takes all of it.
             let _ = alert.write_all(&mut bytes);
+            // Which only clients leave out that know nothing newer than TLS 1.1.
+            let required = PeerIncompatible::SignatureAlgorithmsExtensionRequired;
+            if let (Error::PeerIncompatible(why), Some(description)) = (&error, bytes.last_mut())
+                && *why == required
+            {
+                *description = PROTOCOL_VERSION;
+            }
         }
         self.stage = Stage::Over(bytes);
         Refused::Tls(error)
