@@ -3,6 +3,7 @@
 mod browser;
 mod clients;
 mod closing;
+mod guide;
 mod handshakes;
 mod limits;
 mod plain;

@@ -52,6 +52,7 @@ impl Program {
     pub fn greeter_with_variables(options: &[&str], variables: &[(&str, String)]) -> Program {
         let mut command = Command::new(example("greeter"));
         command.args(options).env_remove("REDIS_URL").env("RUST_LOG", "off");
+        command.env_remove("TLS_CERT").env_remove("TLS_KEY");
         for (name, value) in variables {
             command.env(name, value);
         }
@@ -117,6 +118,17 @@ impl Program {
         command.env("PYTHONPATH", packages);
         let script = root.join("tests/interop/greeter.py");
         Program::start(command.arg(script).arg(redis_port.to_string()).arg(database.to_string()))
+    }
+
+    /// A command that ends up as a greeter.
+    #[cfg(feature = "https")]
+    pub fn start_silently(command: &mut Command) -> Program {
+        Program::start(command.env("RUST_LOG", "off"))
+    }
+
+    #[cfg(feature = "https")]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Starts a program that prints "listening on" and its port.
@@ -205,12 +217,19 @@ impl Drop for Program {
 pub fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
-        let built = Command::new(env!("CARGO"))
+        let mut build = Command::new(env!("CARGO"));
+        build
             .args(["build", "--quiet", "--examples"])
             .args(cfg!(feature = "https").then_some("--features=https,dev-certificate"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .expect("cargo runs");
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        // What cargo tells a test of its package, the build of another one (ring) would take for a change.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                build.env_remove(name);
+            }
+        }
+        let built = build.status().expect("cargo runs");
         assert!(built.success(), "the examples do not build");
         let test = std::env::current_exe().expect("this test has a path");
         let profile = test.parent().and_then(Path::parent).expect("target/debug/deps");

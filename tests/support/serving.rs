@@ -30,6 +30,11 @@ impl Serving {
         Serving { address, is_https, shutdown, thread: Some(thread) }
     }
 
+    /// Whether it speaks TLS.
+    pub fn is_https(&self) -> bool {
+        self.is_https
+    }
+
     pub fn client(&self) -> Client {
         self.talk(TcpStream::connect(self.address).expect("the server listens"))
     }
