@@ -31,6 +31,7 @@ const CLIENT_HELLO: [u8; 2] = [0x16, 0x03];
 pub(super) struct Connection {
     pub(super) transport: Arc<Transport>,
     /// Which listener it came from.
+    #[cfg(feature = "https")]
     pub(super) purpose: Purpose,
     pub(super) peer: Option<SocketAddr>,
     /// Its place among the poller's connections.
@@ -121,6 +122,7 @@ impl Connection {
         };
         Connection {
             transport: Arc::new(transport),
+            #[cfg(feature = "https")]
             purpose,
             peer,
             slot: 0,

@@ -72,6 +72,7 @@ impl From<Trouble> for io::Error {
 pub(super) enum Flushed {
     All,
     /// The socket takes no more now. Whether it took anything.
+    #[cfg_attr(not(feature = "https"), expect(dead_code, reason = "only TLS holds anything back"))]
     Blocked {
         some: bool,
     },
