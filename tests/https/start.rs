@@ -243,6 +243,9 @@ fn what_a_server_cannot_do_with_tls_it_says_when_it_is_to_serve() {
     let without = Native::bind("127.0.0.1:0").unwrap().redirect_from("127.0.0.1:0").unwrap();
     assert!(serve(without).contains("cannot send on to https, which http://127.0.0.1:"));
 
+    let challenges = tls::inside(Native::bind("127.0.0.1:0").unwrap()).acme_folder("/nowhere");
+    assert!(serve(challenges).ends_with("are for requests without TLS; set redirect_from"));
+
     let config = || {
         ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()

@@ -360,7 +360,7 @@ impl Connection {
             .with_headers(head.headers)
             .with_body(body.unwrap_or(RequestBody::Bytes(Bytes::new())));
         #[cfg(feature = "https")]
-        if self.transport.is_tls() {
+        if !self.transport.is_bare() {
             request = request.with_scheme(Scheme::Https);
         }
         if let Some(peer) = self.peer {
@@ -377,7 +377,7 @@ impl Connection {
     pub(super) fn turn_away(&mut self) -> bool {
         // Before its handshake there is nothing that it would understand.
         #[cfg(feature = "https")]
-        if self.transport.is_tls() {
+        if !self.transport.is_bare() {
             return false;
         }
         self.turned_away = self.options.turn_away();
@@ -472,7 +472,7 @@ impl Connection {
     }
 
     fn refuse(&mut self, status: StatusCode, now: Instant) -> Next {
-        if self.input.starts_with(&CLIENT_HELLO) && matches!(self.state, State::Head) {
+        if self.input.starts_with(&CLIENT_HELLO) && self.transport.is_bare() {
             self.options.speaks_tls(self.peer);
         } else {
             log::debug!("refused a request of {:?}: {status}", self.peer);

@@ -467,13 +467,14 @@ impl Engine {
         incoming: Incoming,
     ) {
         let (exchange, job) = self.begin(connection, incoming);
-        let Some(redirects) = self.options.redirects.clone() else { return };
-        match redirects.answer(exchange.request()) {
-            Redirected::Answer(response) => {
+        let redirects = self.options.redirects.as_ref();
+        match redirects.map(|redirects| redirects.answer(exchange.request())) {
+            None => event_loop.work().returned.push(Returned::Closed(job.connection.slot)),
+            Some(Redirected::Answer(response)) => {
                 let returned = self.answer(response, job);
                 event_loop.work().returned.push(returned);
             }
-            Redirected::File(path) => {
+            Some(Redirected::File(path)) => {
                 let (engine, event_loop) = (self.clone(), event_loop.clone());
                 self.threads.run(Box::new(move || {
                     event_loop.give(engine.answer(redirects::challenge(&path), job));

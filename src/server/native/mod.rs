@@ -22,7 +22,7 @@
 //! | connections | [`max_connections`](Native::max_connections) | 16,384 | 503 |
 //! | threads in handlers that block | [`max_threads`](Native::max_threads) | 512 | requests wait |
 //! | requests that wait for a thread | [`max_queue`](Native::max_queue) | 1,024 | 503 |
-//! | time for a head | [`head_deadline`](Native::head_deadline) | 10 s | 408 |
+//! | time for a head, and for a TLS handshake before it | [`head_deadline`](Native::head_deadline) | 10 s | 408; closes within the handshake |
 //! | rate of a body | [`body_rate`](Native::body_rate) | 1 KiB/s after 10 s | 408; an error for a handler that reads |
 //! | time between requests | [`idle_deadline`](Native::idle_deadline) | 75 s | closes |
 //! | time in which a client takes nothing of an answer | [`write_deadline`](Native::write_deadline) | 30 s | closes |
@@ -34,6 +34,8 @@
 //! A body that is too large for memory holds a thread for as long as it arrives, however slowly the rate
 //! allows. At most half of `max_threads` do; further such requests are answered 503, and the other half is
 //! left for those that need not wait for their clients.
+//!
+//! With feature `https` it speaks TLS itself; see `server::tls`. All of the above holds there as well.
 //!
 //! What is malformed or ambiguous (RFC 9112) is a 400, an unknown transfer coding or CONNECT a 501, an
 //! unknown expectation a 417, another version of HTTP a 505. After each of these the connection closes.
@@ -223,7 +225,8 @@ impl Native {
         self
     }
 
-    /// How long a client may take for a request's head: 10 s unless set.
+    /// How long a client may take for a request's head: 10 s unless set. With TLS, its handshake and its first head
+    /// have that time together, from when it was accepted.
     #[must_use]
     pub fn head_deadline(mut self, deadline: Duration) -> Native {
         self.options.head_deadline = bounded(deadline);

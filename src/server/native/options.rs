@@ -112,7 +112,7 @@ impl Options {
     pub(super) fn speaks_tls(&self, peer: Option<SocketAddr>) {
         let peer = peer.map_or("unix".to_owned(), |peer| peer.to_string());
         let line = || format!("{peer} speaks TLS to a port that serves plain http");
-        self.speak_tls.happened(log::Level::Info, "", line);
+        self.speak_tls.happened(log::Level::Info, "TLS", line);
     }
 
     fn most_held(&self) -> usize {

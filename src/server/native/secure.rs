@@ -95,6 +95,12 @@ impl Settings {
         options: &mut Options,
     ) -> Result<Option<Watch>> {
         let refused = |why: String| Err(Error::new(ErrorKind::Config, why));
+        if self.listeners.is_empty() && (self.challenges.is_some() || self.public_port.is_some()) {
+            return refused(
+                "acme_folder and public_port are for requests without TLS; set redirect_from"
+                    .to_owned(),
+            );
+        }
         let Some(tls) = self.tls.take() else {
             return match self.listeners.first() {
                 Some((_, from)) => refused(format!(

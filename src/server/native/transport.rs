@@ -79,6 +79,10 @@ pub(super) enum Flushed {
 }
 
 impl Transport {
+    pub(super) fn is_bare(&self) -> bool {
+        matches!(self, Transport::Bare(_))
+    }
+
     fn socket(&self) -> &Socket {
         match self {
             Transport::Bare(socket) => socket,
@@ -169,10 +173,6 @@ impl Transport {
 impl Transport {
     pub(super) fn inside_tls(socket: Socket, acceptor: Arc<TlsAcceptor>) -> Transport {
         Transport::Tls(Tls { socket, acceptor, session: Mutex::new(Session::new()) })
-    }
-
-    pub(super) fn is_tls(&self) -> bool {
-        matches!(self, Transport::Tls(_))
     }
 
     /// Computes the step of the handshake that waits, and sends what comes of it as far as the socket takes it. Takes
