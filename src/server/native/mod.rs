@@ -113,7 +113,7 @@ impl Native {
     /// refused.
     ///
     /// Behind `https://` it is an address to serve with TLS (feature `https`). The environment variables `TLS_CERT` and
-    /// `TLS_KEY` name the files of the certificate, as [`Tls::files`](crate::server::tls::Tls::files) has them. Without them, an
+    /// `TLS_KEY` name the files of the certificate, as `Tls::files` has them. Without them, an
     /// address of this machine only gets a certificate of its own, made for this run (feature `dev-certificate`).
     pub fn bind(address: &str) -> Result<Native> {
         if let Some(bare) = address.strip_prefix("https://") {

@@ -81,7 +81,7 @@ impl Tls {
     /// A certificate with its chain behind it, and its key, in two files (PEM; PKCS8, PKCS1 or SEC1).
     ///
     /// While the server serves, both paths are looked at every 10 seconds, links followed anew, and at once when the
-    /// process gets SIGHUP, which does not end it then. A new pair that belongs together is in use from the next handshake on;
+    /// process gets SIGHUP, which does not end it any more. A new pair that belongs together is in use from the next handshake on;
     /// connections, tickets and requests under way go on. A pair that cannot be used is logged once, and again whenever the
     /// files change; the old one serves on. Where that one ends within 14 days, there is an error in the log each day.
     ///
