@@ -107,6 +107,7 @@ cargo fmt "${peers[@]}" -- --check
 cargo clippy "${peers[@]}" --locked --target-dir target/peers -- -D warnings
 step "Tests of the features that are off by default"
 cargo clippy --all-targets --features secure-cookies -- -D warnings
+cargo clippy --lib --features https -- -D warnings
 cargo test --features secure-cookies --lib secure_cookies
 cargo test --features secure-cookies --doc secure_cookies
 step "Doc tests"

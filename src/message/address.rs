@@ -25,7 +25,7 @@ impl ListenAddress {
     }
 
     /// The IP address and port; a unix socket has none.
-    pub fn ip(&self) -> Option<SocketAddr> {
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             ListenAddress::Tcp(address) | ListenAddress::Tls(address) => Some(*address),
             ListenAddress::Unix(_) => None,

@@ -37,7 +37,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[cfg(any(unix, feature = "tiny_http"))]
 fn elsewhere(name: &str, bound: &ListenAddress) -> String {
     use std::net::ToSocketAddrs;
-    let Some(bound) = bound.ip() else { return String::new() };
+    let Some(bound) = bound.socket_addr() else { return String::new() };
     let mut others: Vec<_> =
         name.to_socket_addrs().into_iter().flatten().map(|at| at.ip()).collect();
     others.retain(|ip| *ip != bound.ip());

@@ -8,6 +8,7 @@ use bottle_session::{App, Request, SessionPlugin};
 
 use super::{GET, HOUR, app, bind, connect, raw};
 use crate::faults::wait_until;
+use crate::support::logs::logs_of;
 use crate::support::process::Program;
 use crate::support::serving::{Client, Serving};
 use crate::support::tls;
@@ -86,6 +87,9 @@ fn a_server_over_tls_says_https_in_its_address_its_requests_and_its_cookies() {
     app.get("/set", |session: &mut bottle_session::Session| session.set("name", "Ada"));
     app.get("/seen", |request: &Request| format!("{:?} {}", request.scheme(), request.url()));
     let server = Serving::start(native, app);
+    wait_until("it says where it listens", || {
+        !logs_of(&format!("INFO listens on https://{} with", server.address)).is_empty()
+    });
     let ask = |path: &str, fields: &str| {
         let mut client = server.client();
         client

@@ -23,7 +23,7 @@ impl Serving {
     pub fn start(server: impl Server + Send + 'static, app: App) -> Serving {
         collect_logs();
         let (address, is_https) = (server.address(), server.address().is_https());
-        let address = address.ip().expect("a TCP address");
+        let address = address.socket_addr().expect("a TCP address");
         let (service, shutdown) = (app.build().unwrap(), ShutdownHandle::new());
         let handle = shutdown.clone();
         let thread = std::thread::spawn(move || server.serve(service, &handle));
@@ -152,7 +152,7 @@ impl Reply {
 impl Client {
     /// A client of a server that listens here, whether it serves already or not.
     pub fn of(address: &ListenAddress) -> Client {
-        let stream = TcpStream::connect(address.ip().unwrap()).unwrap();
+        let stream = TcpStream::connect(address.socket_addr().unwrap()).unwrap();
         if address.is_https() { Client::inside_tls(stream) } else { Client::new(stream) }
     }
 
