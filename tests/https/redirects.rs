@@ -128,6 +128,52 @@ fn challenges_of_an_acme_client_are_answered_from_its_folder() {
     drop(server);
 }
 
+/// What an authority does, with the parts of certbot that the guide's command uses: its plugin `webroot` puts a challenge into
+/// the folder, and it is asked for over plain HTTP.
+const CERTBOT: &str = r#"
+import argparse, sys
+import josepy
+from acme import challenges, messages
+from certbot import achallenges
+from certbot._internal.plugins import webroot
+from cryptography.hazmat.primitives.asymmetric import rsa
+folder, port = sys.argv[1], int(sys.argv[2])
+key = josepy.JWKRSA(key=rsa.generate_private_key(65537, 2048))
+challenge = challenges.HTTP01(token=b"0123456789abcdef")
+body = messages.ChallengeBody(chall=challenge, uri="http://localhost/", status=messages.STATUS_PENDING)
+asked = achallenges.KeyAuthorizationAnnotatedChallenge(challb=body, domain="localhost", account_key=key)
+config = argparse.Namespace(webroot_path=[folder], webroot_map={"localhost": folder}, dry_run=False)
+plugin = webroot.Authenticator(config, "webroot")
+plugin.prepare()
+[response] = plugin.perform([asked])
+assert response.simple_verify(challenge, "localhost", key.public_key(), port=port)
+plugin.cleanup([asked])
+assert not response.simple_verify(challenge, "localhost", key.public_key(), port=port)
+print("done")
+"#;
+
+#[test]
+fn certbots_webroot_plugin_is_believed_by_an_authority() {
+    let packages = std::env::var_os("BOTTLE_SESSION_CERTBOT").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop/certbot"),
+        std::path::PathBuf::from,
+    );
+    let folder = Folder::new();
+    let (_server, plain) = serve(bind().acme_folder(folder.as_ref()));
+    let done = std::process::Command::new("python3")
+        .env("PYTHONPATH", packages)
+        .args(["-c", CERTBOT])
+        .arg(folder.as_ref() as &std::path::Path)
+        .arg(plain.port().to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.success() && done.stdout == b"done\n",
+        "tests/run.sh installs certbot: {said}"
+    );
+}
+
 #[test]
 fn a_client_that_speaks_tls_there_or_nothing_is_ended() {
     let (_server, plain) = serve(bind().head_deadline(4 * super::SHORT));
