@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures sessions and plain requests on this crate and its peers, side by side. `benches/run.sh --quick` takes about
-# four minutes, without it about 35; `benches/run.sh --help` lists the options. Results: target/peers/. Installs what
-# is missing, and says so. Linux only: it reads /proc.
+# four minutes, without it about 35; `benches/run.sh --help` lists the options. `benches/run.sh --tls` measures servers over
+# TLS, with options of its own (`--tls --help`). Results: target/peers/. Installs what is missing, and says so. Linux only: it
+# reads /proc.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 peers=benches/peers out=target/peers

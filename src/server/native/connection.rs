@@ -472,7 +472,8 @@ impl Connection {
     }
 
     fn refuse(&mut self, status: StatusCode, now: Instant) -> Next {
-        if self.input.starts_with(&CLIENT_HELLO) && self.transport.is_bare() {
+        let begins = matches!(self.state, State::Head) && self.transport.is_bare();
+        if begins && self.input.starts_with(&CLIENT_HELLO) {
             self.options.speaks_tls(self.peer);
         } else {
             log::debug!("refused a request of {:?}: {status}", self.peer);
