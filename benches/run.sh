@@ -1,16 +1,24 @@
 #!/usr/bin/env bash
 # Measures sessions and plain requests on this crate and its peers, side by side. `benches/run.sh --quick` takes about
-# four minutes, without it about 35; `benches/run.sh --help` lists the options. Results: target/peers/. Installs what
-# is missing, and says so. Linux only: it reads /proc.
+# four minutes, without it about 35; `benches/run.sh --help` lists the options. `benches/run.sh --tls` measures servers over
+# TLS, with options of its own (`--tls --help`). Results: target/peers/. Installs what is missing, and says so. Linux only: it
+# reads /proc.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 peers=benches/peers out=target/peers
 mkdir -p "$out"
+command=bench
+if [ "${1:-}" = --tls ]; then
+    command=tls
+    shift
+fi
 
 missing=()
 command -v wrk >/dev/null || missing+=(wrk)
 command -v redis-server >/dev/null || missing+=(redis-server)
-command -v setpriv >/dev/null || missing+=(util-linux)
+command -v setpriv >/dev/null && command -v taskset >/dev/null || missing+=(util-linux)
+[ $command = bench ] || PATH=$PATH:/usr/sbin
+[ $command = bench ] || command -v nginx >/dev/null || missing+=(nginx-light)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 command -v python3 >/dev/null || missing+=(python3)
@@ -43,4 +51,4 @@ fi
 ulimit -n "$(ulimit -Hn)"
 echo "Building" >&2
 cargo build --release --locked --quiet --manifest-path "$peers/Cargo.toml" --target-dir "$out"
-exec "$out/release/peers" bench "$@"
+exec "$out/release/peers" "$command" "$@"

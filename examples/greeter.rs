@@ -7,6 +7,13 @@
 //! curl -c jar -b jar localhost:8888/
 //! ```
 //!
+//! Over https, with a certificate of its own:
+//!
+//! ```text
+//! cargo run --features https,dev-certificate --example greeter -- --listen https://127.0.0.1:8443
+//! curl -k -c jar -b jar https://localhost:8443/
+//! ```
+//!
 //! Sessions live in memory, or in Redis where `REDIS_URL` or one of the `--redis-…` options is given.
 
 use std::process::ExitCode;
@@ -19,7 +26,11 @@ use bottle_session::{
 const USAGE: &str = "\
 usage: greeter [OPTION]...
 
-  --listen ADDRESS           where to listen (127.0.0.1:8888; port 0 takes a free one)
+  --listen ADDRESS           where to listen (127.0.0.1:8888; port 0 takes a free one);
+                             https://ADDRESS serves with TLS (feature https)
+  --certificate FILE         the certificate for that, with its chain; without one, and without TLS_CERT and
+                             TLS_KEY, one is made (feature dev-certificate)
+  --key FILE                 its key
   --redis-host HOST          keep sessions in Redis on this host (localhost)
   --redis-port PORT          its port (6379)
   --redis-db NUMBER          its database (0)
@@ -38,6 +49,8 @@ Without it and without any --redis option, sessions live in memory.
 
 struct Options {
     listen: String,
+    certificate: Option<String>,
+    key: Option<String>,
     keyword: String,
     plugin: SessionPlugin,
     place: &'static str,
@@ -66,12 +79,35 @@ fn main() -> ExitCode {
 
 fn serve(options: Options) -> Result<()> {
     let app = app(options.plugin, &options.keyword)?;
-    // `app.run(&options.listen)` would do, were it not for port 0.
-    let server = server::bind(&options.listen)?;
-    println!("Sessions are kept in {}. Listening on {}", options.place, server.address());
+    match (&options.certificate, &options.key) {
+        (Some(certificate), Some(key)) => {
+            let address = options.listen.trim_start_matches("https://");
+            serve_on(secured(address, certificate, key)?, app, options.place)
+        }
+        // `app.run(&options.listen)` would do, were it not for port 0.
+        _ => serve_on(server::bind(&options.listen)?, app, options.place),
+    }
+}
+
+fn serve_on(server: impl Server, app: App, place: &str) -> Result<()> {
+    println!("Sessions are kept in {place}. Listening on {}", server.address());
     let shutdown = ShutdownHandle::new();
     shutdown.on_signals()?;
     server.serve(app.build()?, &shutdown)
+}
+
+#[cfg(all(unix, feature = "https"))]
+fn secured(address: &str, certificate: &str, key: &str) -> Result<impl Server + use<>> {
+    use bottle_session::server::native::Native;
+    use bottle_session::server::tls::Tls;
+
+    Ok(Native::bind(address)?.tls(Tls::files(certificate, key)?))
+}
+
+#[cfg(not(all(unix, feature = "https")))]
+fn secured(address: &str, _: &str, _: &str) -> Result<impl Server + use<>> {
+    // Which says what is missing.
+    server::bind(&format!("https://{address}"))
 }
 
 fn app(plugin: SessionPlugin, keyword: &str) -> Result<App> {
@@ -117,6 +153,7 @@ fn options(
 ) -> std::result::Result<Option<Options>, String> {
     let mut plugin = SessionPlugin::new().cookie_lifetime(Duration::from_secs(600));
     let mut listen = "127.0.0.1:8888".to_owned();
+    let (mut certificate, mut key) = (None, None);
     let mut keyword = "session".to_owned();
     let mut layout = None;
     let mut place = "memory: they end with this process";
@@ -135,6 +172,8 @@ fn options(
         match option.as_str() {
             "--help" | "-h" => return Ok(None),
             "--listen" => listen = value()?,
+            "--certificate" => certificate = Some(value()?),
+            "--key" => key = Some(value()?),
             "--redis-host" => plugin = plugin.host(value()?),
             "--redis-port" => plugin = plugin.port(number(&option, &value()?)?),
             "--redis-db" => plugin = plugin.db(number(&option, &value()?)?),
@@ -168,6 +207,12 @@ fn options(
             other => return Err(format!("unknown option {other:?}")),
         }
     }
+    if certificate.is_some() != key.is_some() {
+        return Err("--certificate and --key go together".to_owned());
+    }
+    if certificate.is_some() && !listen.starts_with("https://") {
+        return Err(format!("--certificate is for https: --listen https://{listen}"));
+    }
     let in_memory = place.starts_with("memory");
     plugin = match layout {
         _ if in_memory && layout.is_some() => {
@@ -177,7 +222,7 @@ fn options(
         None if in_memory => plugin.in_memory(),
         None => plugin,
     };
-    Ok(Some(Options { listen, keyword, plugin, place }))
+    Ok(Some(Options { listen, certificate, key, keyword, plugin, place }))
 }
 
 fn number<T: std::str::FromStr>(option: &str, text: &str) -> std::result::Result<T, String> {

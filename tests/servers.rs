@@ -75,7 +75,8 @@ macro_rules! suite {
             fn a_request_knows_where_it_comes_from() {
                 let server = serve(app());
                 let about = server.client().get("/about?a=%20").text().to_owned();
-                assert_eq!(about, "HTTP/1.1 /about?a=%20 Some(\"127.0.0.1\") false");
+                let secure = server.is_https();
+                assert_eq!(about, format!("HTTP/1.1 /about?a=%20 Some(\"127.0.0.1\") {secure}"));
             }
 
             #[test]
@@ -234,6 +235,9 @@ macro_rules! suite {
 }
 
 suite!(native, bottle_session::server::native::Native::bind);
+#[cfg(feature = "https")]
+suite!(https, |address| bottle_session::server::native::Native::bind(address)
+    .map(crate::support::tls::inside));
 #[cfg(feature = "tiny_http")]
 suite!(tiny_http, bottle_session::server::tiny_http::TinyHttp::bind);
 

@@ -171,9 +171,14 @@ fn the_log_says_what_the_cookie_will_be_and_warns_where_others_can_see_it() {
     let public = public.map(|at| ListenAddress::Tcp(at.parse().unwrap()));
     let new = |name: &str| SessionPlugin::new().in_memory().cookie_name(name);
     for (name, plugin, attributes, warned) in [
-        ("bare", new("logged-bare"), "(Path=/; SameSite=Lax)", true),
+        ("bare", new("logged-bare"), "(Path=/; SameSite=Lax; Secure over https)", true),
         ("secure", new("logged-secure").cookie_secure(true), "SameSite=Lax; Secure)", true),
-        ("only", new("logged-only").cookie_httponly(true), "SameSite=Lax; HttpOnly)", true),
+        (
+            "only",
+            new("logged-only").cookie_httponly(true),
+            "SameSite=Lax; HttpOnly; Secure over https)",
+            true,
+        ),
         ("hard", new("logged-hard").hardened(), "SameSite=Lax; Secure; HttpOnly)", false),
     ] {
         let mut app = App::new();
@@ -189,6 +194,9 @@ fn the_log_says_what_the_cookie_will_be_and_warns_where_others_can_see_it() {
         public.iter().for_each(|address| service.serving(address));
         let warnings = lines().iter().filter(|line| line.starts_with("WARN serving ")).count();
         assert_eq!(warnings, if warned { public.len() } else { 0 }, "{name}");
+        let https = ListenAddress::Tls("0.0.0.0:443".parse().unwrap());
+        service.serving(&https);
+        assert_eq!(lines().len(), 1 + warnings, "{name}: {https}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod app;
 mod architecture;
+mod batches;
 mod browser;
 mod compile_messages;
 mod csrf;
@@ -18,6 +19,13 @@ mod guide;
 mod guide_logs;
 mod guide_redis;
 mod hostile;
+#[cfg(feature = "https")]
+#[allow(clippy::duplicate_mod)]
+#[path = "hostile.rs"]
+mod hostile_over_tls;
+#[cfg(feature = "https")]
+mod https;
+mod listening;
 mod memory;
 mod nginx;
 mod pending;

@@ -392,7 +392,8 @@ impl App {
         build::service(self)
     }
 
-    /// Builds the app and serves it on this address until SIGINT or SIGTERM.
+    /// Builds the app and serves it on this address until SIGINT or SIGTERM; with TLS where it begins with `https://`
+    /// (feature `https`). [`server::bind`](crate::server::bind) says what addresses there are.
     ///
     /// A request that is running then is finished; a second signal ends the program at once.
     pub fn run(self, address: &str) -> Result<()> {

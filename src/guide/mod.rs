@@ -1,6 +1,7 @@
 //! How to: one page for each subject, with programs and settings that are run as tests.
 //!
 //! - [Forms](forms): what visitors type in, tick and upload, and showing it again with what is wrong.
+//! - [HTTPS](https): the server speaks TLS itself; certbot, a service on port 443 without root.
 //! - [Logs](logs): what each line means, and what to do.
 //! - [Proxies](proxies): nginx, HAProxy and Apache in front, uploads, streams, files, time-outs.
 //! - [Redis](redis): its settings, memory, permissions, TLS, Sentinel, Cluster.
@@ -9,6 +10,9 @@
 
 #[doc = include_str!("forms.md")]
 pub mod forms {}
+
+#[doc = include_str!("https.md")]
+pub mod https {}
 
 #[doc = include_str!("logs.md")]
 pub mod logs {}

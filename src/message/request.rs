@@ -45,8 +45,17 @@ pub enum Scheme {
     /// In clear.
     #[default]
     Http,
-    /// Over TLS: a trusted proxy said so.
+    /// Over TLS: of the server's own, or a trusted proxy said so.
     Https,
+}
+
+impl std::fmt::Display for Scheme {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        })
+    }
 }
 
 /// The body of a request as a server hands it over.
@@ -217,9 +226,24 @@ impl Request {
         self.header(header::HOST)
     }
 
-    /// The scheme; `https` only where a trusted proxy said so.
+    /// The scheme: `https` where the server itself speaks TLS, unless a trusted proxy said otherwise.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// The address as the client has it: scheme, host, prefix, path and query, such as `https://example.org/shop/item?id=7`.
+    /// Where the request names no host, which only HTTP/1.0 allows, it begins with the path.
+    ///
+    /// The host is the client's word: an address that is kept, or sent to somebody else, is better made of a host from the
+    /// app's own settings.
+    pub fn url(&self) -> String {
+        let (prefix, target) = (&self.prefix, &self.target);
+        match self.host() {
+            Some(host) if !host.is_empty() => {
+                format!("{}://{host}{prefix}{target}", self.scheme)
+            }
+            _ => format!("{prefix}{target}"),
+        }
     }
 
     /// The path below which visitors find the app, such as `/shop`, where a trusted proxy said so; else empty.

@@ -15,7 +15,6 @@
 
 use std::time::{Duration, Instant};
 
-/// Host and port of a server.
 pub(super) use super::config::Node;
 
 /// After this long, sentinels that have not led a failover know of it.

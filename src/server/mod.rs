@@ -7,6 +7,8 @@ mod http1;
 pub mod native;
 #[cfg(feature = "tiny_http")]
 pub mod tiny_http;
+#[cfg(all(unix, feature = "https"))]
+pub mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -35,7 +37,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[cfg(any(unix, feature = "tiny_http"))]
 fn elsewhere(name: &str, bound: &ListenAddress) -> String {
     use std::net::ToSocketAddrs;
-    let ListenAddress::Tcp(bound) = bound else { return String::new() };
+    let Some(bound) = bound.socket_addr() else { return String::new() };
     let mut others: Vec<_> =
         name.to_socket_addrs().into_iter().flatten().map(|at| at.ip()).collect();
     others.retain(|ip| *ip != bound.ip());
@@ -181,7 +183,8 @@ impl fmt::Debug for ShutdownHandle {
 }
 
 /// Binds the default server to an address such as `127.0.0.1:8888`; port 0 takes any free one. On unix the
-/// address can also be that of a unix socket or `systemd`; see [`Native::bind`](native::Native::bind). What
+/// address can also be that of a unix socket or `systemd`, or begin with `https://`; see
+/// [`Native::bind`](native::Native::bind). What
 /// [`App::run`](crate::App::run) does first, for those who want to know the address before they serve.
 ///
 /// ```

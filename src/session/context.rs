@@ -15,7 +15,7 @@ use super::store::{Caps, Lifetimes, Load, Record, Saved, SessionStore};
 use super::view::Session;
 use crate::logging::{OneLine, Recurring};
 use crate::message::cookies::Cookie;
-use crate::message::request::Request;
+use crate::message::request::{Request, Scheme};
 use crate::message::response::{HttpError, IntoResponse, ResponseHead};
 use crate::pipeline::plugin::Entry;
 use crate::{Error, ErrorKind, Result};
@@ -186,13 +186,14 @@ impl SessionContext {
                 format!("an operation of a session failed, and its handler went on: {error}")
             });
         }
+        let scheme = entry.request().scheme();
         let head = entry.head_mut();
         let written = match outcome {
             // Before the cookie: a failed save must not hand out an id.
             Err(error) => {
-                self.write_pending_cookie(&session.pending_cookie(), head).and(Err(error))
+                self.write_pending_cookie(&session.pending_cookie(), scheme, head).and(Err(error))
             }
-            Ok(()) => self.write_cookies(&session, head),
+            Ok(()) => self.write_cookies(&session, scheme, head),
         };
         if let Err(error) = written {
             // Whatever the handler has said of the answer that it thought this would be.
@@ -201,16 +202,21 @@ impl SessionContext {
         }
     }
 
-    fn write_cookies(&self, session: &Session, head: &mut ResponseHead) -> Result<()> {
+    fn write_cookies(
+        &self,
+        session: &Session,
+        scheme: Scheme,
+        head: &mut ResponseHead,
+    ) -> Result<()> {
         match (session.cookie_due(), session.id()) {
             (CookieDue::Send, Some(id)) => {
-                head.set_cookie(self.cookie_holding(id, session.own_lifetime()))?;
+                head.set_cookie(self.cookie_holding(id, session.own_lifetime(), scheme))?;
                 if session.holds_nothing_private() {
                     revalidate(head);
                     return Ok(());
                 }
             }
-            (CookieDue::Remove, _) => head.set_cookie(self.cookie.removal())?,
+            (CookieDue::Remove, _) => head.set_cookie(self.cookie.removal(scheme))?,
             (CookieDue::Send | CookieDue::Nothing, _) => {
                 if session.was_used() {
                     depends_on_cookies(head);
@@ -226,18 +232,24 @@ impl SessionContext {
     pub(crate) fn write_pending_cookie(
         &self,
         pending: &PendingCookie,
+        scheme: Scheme,
         head: &mut ResponseHead,
     ) -> Result<()> {
         if let Some((id, own_lifetime)) = pending.get() {
-            head.set_cookie(self.cookie_holding(&id, own_lifetime))?;
+            head.set_cookie(self.cookie_holding(&id, own_lifetime, scheme))?;
             keep_from_caches(head);
         }
         Ok(())
     }
 
-    fn cookie_holding(&self, id: &SessionId, own: Option<Duration>) -> Cookie<'static> {
+    fn cookie_holding(
+        &self,
+        id: &SessionId,
+        own: Option<Duration>,
+        scheme: Scheme,
+    ) -> Cookie<'static> {
         let lifetime = self.cookie_has_max_age(own).then(|| self.lifetimes.kept_for(own));
-        self.cookie.holding(id.expose(), lifetime)
+        self.cookie.holding(id.expose(), lifetime, scheme)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::message::cookies::{Cookie, SameSite, set_cookie_value};
+use crate::message::request::Scheme;
 use crate::{Error, ErrorKind, Result};
 
 /// Browsers keep no cookie longer: 400 days (RFC 6265bis section 5.5).
@@ -14,7 +15,8 @@ pub(crate) struct CookieSettings {
     pub(crate) name: String,
     pub(crate) path: String,
     pub(crate) domain: Option<String>,
-    pub(crate) secure: bool,
+    /// `None`: where the visitor came over https.
+    pub(crate) secure: Option<bool>,
     pub(crate) http_only: bool,
     pub(crate) same_site: SameSite,
     pub(crate) partitioned: bool,
@@ -27,7 +29,7 @@ impl Default for CookieSettings {
             name: "bottle.session".to_owned(),
             path: "/".to_owned(),
             domain: None,
-            secure: false,
+            secure: None,
             http_only: false,
             same_site: SameSite::Lax,
             partitioned: false,
@@ -61,37 +63,54 @@ impl CookieSettings {
                 "cookie_domain must be the name of a host, such as example.org: no scheme, no port",
             );
         }
+        let secure = self.is_secure();
         if starts_with(&self.name, "__host-")
-            && (!self.secure || self.path != "/" || self.domain.is_some())
+            && (!secure || self.path != "/" || self.domain.is_some())
         {
             return refused(
                 "browsers keep a __Host- cookie only with cookie_secure(true), path / and no domain",
             );
         }
-        if starts_with(&self.name, "__secure-") && !self.secure {
+        if starts_with(&self.name, "__secure-") && !secure {
             return refused("browsers keep a __Secure- cookie only with cookie_secure(true)");
         }
         let is_http = ["__http-", "__host-http-"].iter().any(|it| starts_with(&self.name, it));
-        if is_http && !(self.secure && self.http_only) {
+        if is_http && !(secure && self.http_only) {
             return refused(
                 "browsers keep a __Http- cookie only with cookie_secure(true) and cookie_httponly(true)",
             );
         }
-        if self.same_site == SameSite::None && !self.secure {
+        if self.same_site == SameSite::None && !secure {
             return refused("browsers keep a SameSite=None cookie only with cookie_secure(true)");
         }
-        if self.partitioned && !self.secure {
+        if self.partitioned && !secure {
             return refused("browsers keep a partitioned cookie only with cookie_secure(true)");
         }
-        set_cookie_value(&self.holding(String::new(), None)).map(|_| ()).map_err(|error| {
-            Error::new(ErrorKind::Config, format!("session {error}")).with_source(error)
-        })
+        set_cookie_value(&self.holding(String::new(), None, Scheme::Http)).map(|_| ()).map_err(
+            |error| Error::new(ErrorKind::Config, format!("session {error}")).with_source(error),
+        )
     }
 
-    pub(crate) fn holding(&self, value: String, lifetime: Option<Duration>) -> Cookie<'static> {
+    /// Whether it is sent over https only, whoever gets it.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.secure == Some(true)
+    }
+
+    /// Whether scripts see it, or plain http, although its visitor came over https.
+    pub(crate) fn is_open_over_https(&self) -> bool {
+        !self.http_only || self.secure == Some(false)
+    }
+
+    /// The cookie for a visitor who came over this scheme.
+    pub(crate) fn holding(
+        &self,
+        value: String,
+        lifetime: Option<Duration>,
+        scheme: Scheme,
+    ) -> Cookie<'static> {
         let mut cookie = Cookie::build((self.name.clone(), value))
             .path(self.path.clone())
-            .secure(self.secure)
+            .secure(self.secure.unwrap_or(scheme == Scheme::Https))
             .http_only(self.http_only)
             .same_site(self.same_site)
             .build();
@@ -110,8 +129,8 @@ impl CookieSettings {
     }
 
     /// The cookie that makes a browser forget the one it has: same name, path and domain.
-    pub(crate) fn removal(&self) -> Cookie<'static> {
-        let mut cookie = self.holding(String::new(), None);
+    pub(crate) fn removal(&self, scheme: Scheme) -> Cookie<'static> {
+        let mut cookie = self.holding(String::new(), None, scheme);
         cookie.make_removal();
         cookie
     }
@@ -140,9 +159,10 @@ impl fmt::Display for CookieSettings {
         }
         write!(f, "; SameSite={}", self.same_site)?;
         for (is_set, name) in [
-            (self.secure, "Secure"),
+            (self.is_secure(), "Secure"),
             (self.http_only, "HttpOnly"),
             (self.partitioned, "Partitioned"),
+            (self.secure.is_none(), "Secure over https"),
         ] {
             if is_set {
                 write!(f, "; {name}")?;
@@ -180,9 +200,9 @@ mod tests {
             ("__Host-Http-id", true, false, false),
             ("__Host-id", true, false, true),
         ] {
-            let settings =
-                CookieSettings { name: name.to_owned(), secure, http_only, ..Default::default() };
-            assert_eq!(settings.check().is_ok(), kept, "{name} {secure} {http_only}");
+            let (name, secure) = (name.to_owned(), Some(secure));
+            let settings = CookieSettings { name, secure, http_only, ..Default::default() };
+            assert_eq!(settings.check().is_ok(), kept, "{settings}");
         }
         let refused: [&dyn Fn(&mut CookieSettings); 12] = [
             &|s| s.name = String::new(),
@@ -198,7 +218,7 @@ mod tests {
             &|s| s.partitioned = true,
             &|s| {
                 s.name = "__Host-id".to_owned();
-                s.secure = true;
+                s.secure = Some(true);
                 s.domain = Some("example.org".to_owned());
             },
         ];
@@ -214,7 +234,7 @@ mod tests {
             domain: Some("example.org".to_owned()),
             ..CookieSettings::default()
         };
-        let text = settings.removal().to_string();
+        let text = settings.removal(Scheme::Http).to_string();
         for part in ["bottle.session=", "Path=/shop", "Domain=example.org", "Max-Age=0"] {
             assert!(text.contains(part), "{text}");
         }

@@ -54,7 +54,8 @@ const HARDENED_MAX_AGE: Duration = Duration::from_secs(12 * 60 * 60);
 /// | [`redis`](Self::redis) | | all of Redis in one value |
 /// | [`cookie_name`](Self::cookie_name) | `bottle.session` | |
 /// | [`cookie_lifetime`](Self::cookie_lifetime) | 300 s | the idle limit; `None`: until the browser ends, 7 days in the store |
-/// | [`cookie_secure`](Self::cookie_secure), [`cookie_httponly`](Self::cookie_httponly) | false | |
+/// | [`cookie_secure`](Self::cookie_secure) | over https | |
+/// | [`cookie_httponly`](Self::cookie_httponly) | false | |
 /// | [`keyword`](Self::keyword) | `session` | the argument's name in [`named!`](crate::named) |
 /// | [`url`](Self::url), [`pool`](Self::pool), [`store`](Self::store), [`in_memory`](Self::in_memory) | | other ways to say where |
 /// | [`cookie_path`](Self::cookie_path), [`cookie_domain`](Self::cookie_domain), [`cookie_same_site`](Self::cookie_same_site), [`cookie_partitioned`](Self::cookie_partitioned) | `/`, none, Lax, false | |
@@ -276,10 +277,11 @@ impl SessionPlugin {
         self
     }
 
-    /// Whether the browser sends the cookie over https only: false unless set.
+    /// Whether the browser sends the cookie over https only. Unless set, it does where the visitor came over https:
+    /// the server itself speaks TLS, or a trusted proxy says so.
     #[must_use]
     pub fn cookie_secure(mut self, secure: bool) -> SessionPlugin {
-        self.cookie.secure = secure;
+        self.cookie.secure = Some(secure);
         self
     }
 
@@ -377,7 +379,7 @@ impl SessionPlugin {
             if !cookie.name.starts_with("__Host-") {
                 cookie.name.insert_str(0, "__Host-");
             }
-            cookie.secure = true;
+            cookie.secure = Some(true);
             cookie.http_only = true;
         }
         cookie
@@ -446,7 +448,10 @@ impl SessionPlugin {
                 continue;
             }
             let asked = match request.host() {
-                _ if request.scheme() == Scheme::Https => "over https",
+                _ if request.scheme() == Scheme::Https => match self.cookie.is_open_over_https() {
+                    true => "over https",
+                    false => continue,
+                },
                 Some(host) if is_public(host) => "of a public host",
                 _ => continue,
             };
@@ -553,9 +558,10 @@ impl Plugin for SessionPlugin {
     }
 
     fn serving(&self, address: &ListenAddress) {
-        let guarded = self.cookie.secure && self.cookie.http_only;
-        self.told.store(guarded || !address.is_local(), Ordering::Relaxed);
-        if !address.is_local() && !guarded {
+        let is_open = !(self.cookie.is_secure() && self.cookie.http_only);
+        let is_told = !is_open || !address.is_local() || address.is_https();
+        self.told.store(is_told, Ordering::Relaxed);
+        if is_open && !address.is_local() && !address.is_https() {
             log::warn!(
                 "serving {address}, which is not only this machine, with session cookie {}: set \
                  cookie_secure and cookie_httponly, or hardened(), unless this is a trusted network",
@@ -577,10 +583,12 @@ impl Plugin for SessionPlugin {
         }
         let (keyword, context) = (self.keyword.clone(), self.context().clone());
         Callback::new(move |exchange| {
+            let scheme = exchange.request().scheme();
             let session = exchange.provided::<Session>(&keyword);
             let pending = session.map(|session| session.pending_cookie()).unwrap_or_default();
             let done = catch_unwind(AssertUnwindSafe(|| callback.call(exchange)));
-            if let Err(error) = context.write_pending_cookie(&pending, exchange.head_mut()) {
+            let head = exchange.head_mut();
+            if let Err(error) = context.write_pending_cookie(&pending, scheme, head) {
                 let error = OneLine(error);
                 log::error!("a session's new id did not reach its browser: {error}");
             }

@@ -127,6 +127,8 @@ impl Browser {
                 // As many users have it, and some browsers always: no cookies of sites in frames of others.
                 "prefs": { "profile": { "cookie_controls_mode": 1 } },
             },
+            // Those that a server has made for itself.
+            "acceptInsecureCerts": true,
             // A slow machine is no failure.
             "timeouts": { "script": null },
         });

@@ -12,4 +12,6 @@ pub mod redis_server;
 pub mod replicated;
 pub mod serving;
 pub mod sessions;
+#[cfg(feature = "https")]
+pub mod tls;
 pub mod visitors;

@@ -52,6 +52,18 @@ impl Program {
         (program, log)
     }
 
+    /// The greeter with these options and variables.
+    #[cfg(feature = "https")]
+    pub fn greeter_with_variables(options: &[&str], variables: &[(&str, String)]) -> Program {
+        let mut command = Command::new(example("greeter"));
+        command.args(options).env_remove("REDIS_URL").env("RUST_LOG", "off");
+        command.env_remove("TLS_CERT").env_remove("TLS_KEY");
+        for (name, value) in variables {
+            command.env(name, value);
+        }
+        Program::start(&mut command)
+    }
+
     /// The greeter, with so few file descriptors that clients can use them up, and its log, line by line.
     pub fn greeter_with_few_files(files: u32) -> (Program, Receiver<String>) {
         let mut command = Command::new("sh");
@@ -61,6 +73,18 @@ impl Program {
             .arg(files.to_string())
             .env_remove("REDIS_URL")
             .env("RUST_LOG", "debug");
+        Program::start_reading(&mut command)
+    }
+
+    /// The greeter with these options, and its log, line by line.
+    #[cfg(feature = "https")]
+    pub fn greeter_reading(options: &[&str]) -> (Program, Receiver<String>) {
+        let mut command = Command::new(example("greeter"));
+        command.args(options).env_remove("REDIS_URL").env("RUST_LOG", "debug");
+        Program::start_reading(&mut command)
+    }
+
+    fn start_reading(command: &mut Command) -> (Program, Receiver<String>) {
         let mut program = Program::start(command.stderr(Stdio::piped()));
         let stderr = BufReader::new(program.child.stderr.take().expect("piped"));
         let (lines, log) = mpsc::channel();
@@ -90,12 +114,17 @@ impl Program {
 
     /// The greeter on a socket that it is handed as systemd does: as file descriptor 3.
     pub fn greeter_handed(listener: impl Into<OwnedFd>) -> Program {
+        Program::greeter_handed_with(listener, &["--listen", "systemd"])
+    }
+
+    /// The same with these options.
+    pub fn greeter_handed_with(listener: impl Into<OwnedFd>, options: &[&str]) -> Program {
         let mut command = Command::new("sh");
-        let script =
-            "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" --listen systemd";
+        let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
         command
             .args(["-c", script])
             .arg(example("greeter"))
+            .args(options)
             .env_remove("REDIS_URL")
             .env("RUST_LOG", "off");
         Program::start_with(command.stdin(listener.into()))
@@ -120,6 +149,17 @@ impl Program {
         command.env("PYTHONPATH", packages);
         let script = root.join("tests/interop/greeter.py");
         Program::start(command.arg(script).arg(redis_port.to_string()).arg(database.to_string()))
+    }
+
+    /// A command that ends up as a greeter.
+    #[cfg(feature = "https")]
+    pub fn start_silently(command: &mut Command) -> Program {
+        Program::start(command.env("RUST_LOG", "off"))
+    }
+
+    #[cfg(feature = "https")]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Starts a program that prints "listening on" and its port.
@@ -159,6 +199,31 @@ impl Program {
         (count("task"), count("fd"))
     }
 
+    /// How many bytes of memory the process has.
+    #[cfg(feature = "https")]
+    pub fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kib: usize = line.split_whitespace().next().unwrap().parse().unwrap();
+        kib * 1024
+    }
+
+    /// For how long it has had a core, in hundredths of a second (proc(5)).
+    #[cfg(feature = "https")]
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
+        fields.map(|field| field.parse::<u64>().unwrap()).sum()
+    }
+
+    /// Sends the process a signal, such as `HUP`.
+    #[cfg(feature = "https")]
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill");
+        assert!(sent.success());
+    }
+
     /// Asks the process to end, as an operator does.
     pub fn ask_to_end(&self) {
         let pid = self.served_by.unwrap_or(self.child.id()).to_string();
@@ -188,11 +253,19 @@ impl Drop for Program {
 pub fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
-        let built = Command::new(env!("CARGO"))
+        let mut build = Command::new(env!("CARGO"));
+        build
             .args(["build", "--quiet", "--examples"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .expect("cargo runs");
+            .args(cfg!(feature = "https").then_some("--features=https,dev-certificate"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        // What cargo tells a test of its package, the build of another one (ring) would take for a change.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                build.env_remove(name);
+            }
+        }
+        let built = build.status().expect("cargo runs");
         assert!(built.success(), "the examples do not build");
         let test = std::env::current_exe().expect("this test has a path");
         let profile = test.parent().and_then(Path::parent).expect("target/debug/deps");

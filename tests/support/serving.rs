@@ -1,17 +1,20 @@
 //! Servers of ours that end with the test, and clients that speak in bytes.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bottle_session::{App, ListenAddress, Result, Server, ShutdownHandle};
 
 use super::logs::{assert_no_ids, collect_logs};
+#[cfg(feature = "https")]
+use super::tls::{self, TlsStream};
 
 /// A server on a thread of this test.
 pub struct Serving {
     pub address: SocketAddr,
+    is_https: bool,
     pub shutdown: ShutdownHandle,
     thread: Option<JoinHandle<Result<()>>>,
 }
@@ -19,15 +22,26 @@ pub struct Serving {
 impl Serving {
     pub fn start(server: impl Server + Send + 'static, app: App) -> Serving {
         collect_logs();
-        let ListenAddress::Tcp(address) = server.address() else { panic!("a TCP address") };
+        let (address, is_https) = (server.address(), server.address().is_https());
+        let address = address.socket_addr().expect("a TCP address");
         let (service, shutdown) = (app.build().unwrap(), ShutdownHandle::new());
         let handle = shutdown.clone();
         let thread = std::thread::spawn(move || server.serve(service, &handle));
-        Serving { address, shutdown, thread: Some(thread) }
+        Serving { address, is_https, shutdown, thread: Some(thread) }
+    }
+
+    /// Whether it speaks TLS.
+    pub fn is_https(&self) -> bool {
+        self.is_https
     }
 
     pub fn client(&self) -> Client {
-        Client::new(TcpStream::connect(self.address).expect("the server listens"))
+        self.talk(TcpStream::connect(self.address).expect("the server listens"))
+    }
+
+    /// A client on this connection, with TLS where the server speaks that.
+    pub fn talk(&self, stream: TcpStream) -> Client {
+        if self.is_https { Client::inside_tls(stream) } else { Client::new(stream) }
     }
 
     /// Waits until the server has ended.
@@ -46,10 +60,75 @@ impl Drop for Serving {
     }
 }
 
+/// What a client's bytes travel over.
+pub enum Stream {
+    Bare(TcpStream),
+    #[cfg(feature = "https")]
+    Tls(TlsStream),
+}
+
+impl Stream {
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Stream::Bare(socket) => socket,
+            #[cfg(feature = "https")]
+            Stream::Tls(stream) => stream.socket(),
+        }
+    }
+
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.socket().set_nodelay(on)
+    }
+
+    pub fn try_clone(&self) -> io::Result<Stream> {
+        match self {
+            Stream::Bare(socket) => socket.try_clone().map(Stream::Bare),
+            #[cfg(feature = "https")]
+            Stream::Tls(stream) => Ok(Stream::Tls(stream.clone())),
+        }
+    }
+
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Stream::Bare(socket) => socket.shutdown(how),
+            #[cfg(feature = "https")]
+            Stream::Tls(stream) => stream.shutdown(how),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Bare(socket) => socket.read(buffer),
+            #[cfg(feature = "https")]
+            Stream::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Bare(socket) => socket.write(buffer),
+            #[cfg(feature = "https")]
+            Stream::Tls(stream) => stream.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Bare(socket) => socket.flush(),
+            #[cfg(feature = "https")]
+            Stream::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 /// One connection.
 pub struct Client {
-    pub stream: TcpStream,
-    reader: BufReader<TcpStream>,
+    pub stream: Stream,
+    reader: BufReader<Stream>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -71,9 +150,30 @@ impl Reply {
 }
 
 impl Client {
+    /// A client of a server that listens here, whether it serves already or not.
+    pub fn of(address: &ListenAddress) -> Client {
+        let stream = TcpStream::connect(address.socket_addr().unwrap()).unwrap();
+        if address.is_https() { Client::inside_tls(stream) } else { Client::new(stream) }
+    }
+
     pub fn new(stream: TcpStream) -> Client {
+        Client::over(Stream::Bare(stream))
+    }
+
+    /// A client that trusts the certificate of all tests.
+    #[cfg(feature = "https")]
+    pub fn inside_tls(stream: TcpStream) -> Client {
+        Client::over(Stream::Tls(TlsStream::new(stream, tls::session(&tls::config()))))
+    }
+
+    #[cfg(not(feature = "https"))]
+    fn inside_tls(_: TcpStream) -> Client {
+        unreachable!("no server speaks TLS")
+    }
+
+    pub fn over(stream: Stream) -> Client {
         // A server that never answers fails a test and does not hang it.
-        stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+        stream.socket().set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         let reader = BufReader::new(stream.try_clone().unwrap());
         Client { stream, reader }
     }

@@ -1,5 +1,5 @@
 //! `peers bench [OPTIONS]` measures the servers side by side, as `benches/run.sh` has it do; `peers bench --help`
-//! lists the options. `peers serve SERVER ADDRESS REDIS_URL` is one of the servers, and `peers delay LISTEN TARGET
+//! lists the options. `peers tls [OPTIONS]` measures those over TLS, as `benches/run.sh --tls` has it do. `peers serve SERVER ADDRESS REDIS_URL` is one of the servers, and `peers delay LISTEN TARGET
 //! MICROSECONDS` the proxy that puts Redis farther away.
 
 #![forbid(unsafe_code)]
@@ -9,6 +9,7 @@ use std::time::Duration;
 mod bench;
 mod delay;
 mod servers;
+mod tls;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -17,6 +18,20 @@ fn main() -> Result<(), Failure> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["bench", ref options @ ..] => bench::run(options),
+        ["tls", ref options @ ..] => tls::run(options),
+        ["shake-hands", port, seconds] => tls::load::shake_hands(port.parse()?, seconds.parse()?),
+        ["storm", port, seconds, clients] => {
+            tls::load::storm(port.parse()?, seconds.parse()?, clients.parse()?)
+        }
+        ["serve-tls", "ours", address, redis, folder] => {
+            servers::ours::serve_tls(address, redis, folder)
+        }
+        ["serve-tls", "axum", address, redis, folder] => {
+            servers::axum::serve_tls(address, redis, folder)
+        }
+        ["serve-tls", "actix", address, redis, folder] => {
+            servers::actix::serve_tls(address, redis, folder)
+        }
         ["serve", "ours", address, redis] => servers::ours::serve(address, redis),
         ["serve", "memory", address, _] => servers::ours::serve_from_memory(address),
         ["serve", "axum", address, redis] => servers::axum::serve(address, redis),
@@ -25,8 +40,11 @@ fn main() -> Result<(), Failure> {
         ["delay", listen, target, microseconds] => {
             delay::serve(listen, target, Duration::from_micros(microseconds.parse()?))
         }
-        _ => Err("usage: peers bench [OPTIONS] | serve SERVER ADDRESS REDIS_URL | \
-                  delay LISTEN TARGET MICROSECONDS"
-            .into()),
+        _ => {
+            Err("usage: peers bench [OPTIONS] | tls [OPTIONS] | serve SERVER ADDRESS REDIS_URL | \
+                  serve-tls SERVER ADDRESS REDIS_URL FOLDER | shake-hands PORT SECONDS | \
+                  storm PORT SECONDS CLIENTS | delay LISTEN TARGET MICROSECONDS"
+                .into())
+        }
     }
 }

@@ -84,8 +84,7 @@ pub(crate) fn write_head(
 }
 
 /// A whole answer from the server itself, behind which the connection closes; without its body for a HEAD request.
-pub(crate) fn refusal(status: StatusCode, head: bool) -> Vec<u8> {
-    let body = format!("{status}\n");
+pub(crate) fn refusal(status: StatusCode, head: bool, body: &str) -> Vec<u8> {
     let mut headers = HeaderMap::new();
     let text = header::HeaderValue::from_static("text/plain; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, text);

@@ -1,6 +1,6 @@
 //! A request body that is too large to be held: the handler reads it from the socket.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use super::options::Options;
-use super::socket::Socket;
+use super::transport::{Received, Transport, Trouble, is_blocked};
 use crate::server::http1::{BodyDecoder, Refused};
 use crate::{Error, HttpError};
 
@@ -21,7 +21,7 @@ pub(super) struct SharedBody(Arc<Mutex<Incoming>>);
 
 struct Incoming {
     /// Gone once the server has it back: a reader that a handler keeps must not keep the connection.
-    socket: Option<Arc<Socket>>,
+    transport: Option<Arc<Transport>>,
     decoder: BodyDecoder,
     /// Bytes from the wire that were not decoded yet.
     raw: Vec<u8>,
@@ -46,14 +46,14 @@ enum BodyState {
 
 impl SharedBody {
     pub(super) fn new(
-        socket: Arc<Socket>,
+        transport: Arc<Transport>,
         decoder: BodyDecoder,
         (raw, ready): (Vec<u8>, Vec<u8>),
         expects: bool,
         options: Arc<Options>,
     ) -> SharedBody {
         SharedBody(Arc::new(Mutex::new(Incoming {
-            socket: Some(socket),
+            transport: Some(transport),
             decoder,
             raw,
             received: ready.len() as u64,
@@ -72,8 +72,9 @@ impl SharedBody {
         let mut body = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let intact = body.state == BodyState::Open && body.decoder.is_done();
         body.state = BodyState::Closed;
-        let socket = body.socket.take();
-        let nonblocking = socket.is_some_and(|socket| socket.set_nonblocking(true).is_ok());
+        let transport = body.transport.take();
+        let nonblocking =
+            transport.is_some_and(|transport| transport.set_nonblocking(true).is_ok());
         (intact && nonblocking).then(|| std::mem::take(&mut body.raw))
     }
 }
@@ -132,11 +133,10 @@ impl Incoming {
 
     fn wait(&mut self) -> io::Result<()> {
         let started = *self.started.get_or_insert_with(Instant::now);
-        let Some(socket) = self.socket.clone() else {
+        let Some(transport) = self.transport.clone() else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let mut socket = &*socket;
-        socket.set_nonblocking(false)?;
+        transport.set_nonblocking(false)?;
         let mut piece = [0; 16 * 1024];
         loop {
             if self.options.cut_off.load(Ordering::SeqCst) {
@@ -151,21 +151,17 @@ impl Incoming {
                 let text = "The request body arrives too slowly.".to_owned();
                 return Err(refused(io::ErrorKind::TimedOut, StatusCode::REQUEST_TIMEOUT, text));
             }
-            socket.set_timeout(left.min(GLANCE))?;
+            transport.set_timeout(left.min(GLANCE))?;
             if std::mem::take(&mut self.expects) {
-                socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+                transport.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
-            match socket.read(&mut piece) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => {
-                    self.raw.extend_from_slice(&piece[..count]);
-                    return Ok(());
-                }
-                Err(error)
-                    if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut]
-                        .contains(&error.kind()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            match transport.receive(&mut piece, &mut self.raw) {
+                // A part of a record, perhaps, in which there is nothing to read yet.
+                _ if !self.raw.is_empty() => return Ok(()),
+                Ok(Received::End) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(Trouble::Io(error)) if is_blocked(&error) => {}
+                Err(trouble) => return Err(trouble.into()),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One connection between polls: what it has received, what it waits for, until when.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +15,9 @@ use super::options::{Hold, Options};
 use super::outgoing::{Audience, Outgoing, Sent};
 use super::proxy;
 use super::socket::Socket;
+use super::transport::{Received, Transport, Trouble};
+#[cfg(feature = "https")]
+use crate::message::request::Scheme;
 use crate::message::request::{Request, RequestBody};
 use crate::pipeline::exchange::Exchange;
 use crate::server::http1::{BodyDecoder, Framing, Head, Parsed, Refused, parse_head};
@@ -22,16 +25,22 @@ use crate::server::http1::{BodyDecoder, Framing, Head, Parsed, Refused, parse_he
 /// How much an idle connection may keep of its buffer.
 const KEPT: usize = 1024;
 
+/// How a client that speaks TLS begins: a record with a handshake message, version 3.x (RFC 8446 section 5.1).
+const CLIENT_HELLO: [u8; 2] = [0x16, 0x03];
+
 pub(super) struct Connection {
-    pub(super) socket: Arc<Socket>,
+    pub(super) transport: Arc<Transport>,
+    /// Which listener it came from.
+    #[cfg(feature = "https")]
+    pub(super) purpose: Purpose,
     pub(super) peer: Option<SocketAddr>,
     /// Its place among the poller's connections.
     pub(super) slot: usize,
     /// Received and not yet understood.
-    input: Vec<u8>,
+    pub(super) input: Vec<u8>,
     /// How much of it was looked at for a head that is not whole.
     looked_at: usize,
-    state: State,
+    pub(super) state: State,
     pub(super) deadline: Instant,
     /// Where it is beyond the limit of connections.
     turned_away: Option<Hold>,
@@ -39,10 +48,22 @@ pub(super) struct Connection {
     pub(super) readable: bool,
     /// Whether the client will send no more: everything is read up to the end then.
     pub(super) ended: bool,
-    options: Arc<Options>,
+    pub(super) options: Arc<Options>,
 }
 
-enum State {
+/// What a listener's connections are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    App,
+    /// To be sent on to the app's address with https.
+    #[cfg(feature = "https")]
+    Redirects,
+}
+
+pub(super) enum State {
+    /// Its handshake is under way, or nothing has come behind it. The deadline is that of the first head.
+    #[cfg(feature = "https")]
+    Handshake,
     /// Between requests, or inside a head.
     Head,
     /// A body that is gathered before its handler runs.
@@ -58,7 +79,7 @@ enum State {
     Held(#[expect(dead_code, reason = "counts for as long as it is there")] Hold),
 }
 
-struct Gathering {
+pub(super) struct Gathering {
     head: Box<Head>,
     decoder: BodyDecoder,
     body: Vec<u8>,
@@ -73,6 +94,9 @@ pub(super) enum Next {
     Handle(Incoming),
     /// A thread that may block is to send more of the answer.
     Pump,
+    /// A thread is to compute a step of its handshake.
+    #[cfg(feature = "https")]
+    Compute,
     Close,
 }
 
@@ -87,16 +111,24 @@ impl Connection {
     pub(super) fn new(
         socket: Socket,
         peer: Option<SocketAddr>,
+        purpose: Purpose,
         options: Arc<Options>,
         now: Instant,
     ) -> Connection {
+        let (transport, state) = match purpose {
+            #[cfg(feature = "https")]
+            Purpose::App if options.tls.is_some() => Connection::inside_tls(socket, &options),
+            _ => (Transport::Bare(socket), State::Head),
+        };
         Connection {
-            socket: Arc::new(socket),
+            transport: Arc::new(transport),
+            #[cfg(feature = "https")]
+            purpose,
             peer,
             slot: 0,
             input: Vec::new(),
             looked_at: 0,
-            state: State::Head,
+            state,
             deadline: now + options.head_deadline,
             turned_away: None,
             readable: true,
@@ -112,7 +144,12 @@ impl Connection {
 
     /// Whether it waits for a request, or for the rest of one.
     pub(super) fn awaits_request(&self) -> bool {
-        matches!(self.state, State::Head | State::Body(_))
+        match self.state {
+            #[cfg(feature = "https")]
+            State::Handshake => true,
+            State::Head | State::Body(_) => true,
+            State::Handled | State::Sending(_) | State::Lingering(_) | State::Held(_) => false,
+        }
     }
 
     /// Whether something can be done without waiting for the poller.
@@ -123,8 +160,24 @@ impl Connection {
 
     /// Goes on as far as it can without blocking.
     pub(super) fn advance(&mut self, scratch: &mut [u8], now: Instant) -> Next {
+        let next = self.step(scratch, now);
+        // What TLS itself has to say, such as tickets, goes with an answer where there is one.
+        if matches!(next, Next::Wait) && !self.is_sending() && self.transport.flush().is_err() {
+            return Next::Close;
+        }
+        next
+    }
+
+    fn step(&mut self, scratch: &mut [u8], now: Instant) -> Next {
         loop {
             let understood = match self.state {
+                #[cfg(feature = "https")]
+                State::Handshake if self.input.is_empty() => Ok(None),
+                #[cfg(feature = "https")]
+                State::Handshake => {
+                    self.state = State::Head;
+                    continue;
+                }
                 State::Head => self.take_head(now),
                 State::Body(_) => self.take_body(),
                 State::Sending(_) => match self.resume(now) {
@@ -147,10 +200,17 @@ impl Connection {
                 return Next::Wait;
             }
             match self.receive(scratch, now) {
-                Ok(0) => return Next::Close,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Wait,
-                Err(_) => return Next::Close,
+                Ok(None) => {}
+                Ok(Some(next)) => return next,
+                Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Next::Wait;
+                }
+                Err(Trouble::Io(_)) => return Next::Close,
+                #[cfg(feature = "https")]
+                Err(Trouble::Refused(refused)) => match self.fail(&refused, now) {
+                    Next::Wait if !self.is_sending() => {}
+                    next => return next,
+                },
             }
         }
     }
@@ -159,30 +219,51 @@ impl Connection {
         matches!(self.state, State::Sending(_))
     }
 
-    fn receive(&mut self, scratch: &mut [u8], now: Instant) -> io::Result<usize> {
-        let read = loop {
-            match (&*self.socket).read(scratch) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
-            }
-        };
+    /// Reads once; `None` where that may be gone on with.
+    fn receive(&mut self, scratch: &mut [u8], now: Instant) -> Result<Option<Next>, Trouble> {
+        self.readable = false;
+        if matches!(self.state, State::Lingering(_)) {
+            return Ok(self.discard(scratch)?);
+        }
+        let was_idle = self.is_idle();
+        let received = self.transport.receive(scratch, &mut self.input)?;
+        if was_idle && !self.input.is_empty() {
+            self.deadline = now + self.options.head_deadline;
+        }
         // A read that does not fill the buffer has emptied the socket: asking again would cost a call.
-        self.readable = matches!(read, Ok(count) if count == scratch.len() || self.ended);
-        let count = read?;
+        match received {
+            Received::Bytes(count) => {
+                self.readable = count == scratch.len() || self.ended;
+                Ok(None)
+            }
+            #[cfg(feature = "https")]
+            Received::Last => {
+                (self.ended, self.readable) = (true, true);
+                Ok(None)
+            }
+            #[cfg(feature = "https")]
+            Received::Computes(count) => {
+                self.readable = count == scratch.len() || self.ended;
+                Ok(Some(Next::Compute))
+            }
+            Received::End => Ok(Some(Next::Close)),
+        }
+    }
+
+    /// Throws away what comes behind the last answer, as far as that goes.
+    fn discard(&mut self, scratch: &mut [u8]) -> io::Result<Option<Next>> {
+        let count = self.transport.discard(scratch)?;
+        self.readable = count == scratch.len() || self.ended;
         match &mut self.state {
+            _ if count == 0 => return Ok(Some(Next::Close)),
             State::Lingering(left) if *left < count => match self.options.hold() {
                 Some(hold) => self.state = State::Held(hold),
-                None => return Ok(0),
+                None => return Ok(Some(Next::Close)),
             },
             State::Lingering(left) => *left -= count,
-            _ => {
-                if self.is_idle() {
-                    self.deadline = now + self.options.head_deadline;
-                }
-                self.input.extend_from_slice(&scratch[..count]);
-            }
+            _ => {}
         }
-        Ok(count)
+        Ok(None)
     }
 
     fn take_head(&mut self, now: Instant) -> Result<Option<Next>, Refused> {
@@ -253,7 +334,7 @@ impl Connection {
             _ => None,
         };
         let stream = SharedBody::new(
-            self.socket.clone(),
+            self.transport.clone(),
             decoder,
             (std::mem::take(&mut self.input), body),
             head.expect_continue,
@@ -279,6 +360,10 @@ impl Connection {
             .with_version(head.version)
             .with_headers(head.headers)
             .with_body(body.unwrap_or(RequestBody::Bytes(Bytes::new())));
+        #[cfg(feature = "https")]
+        if !self.transport.is_bare() {
+            request = request.with_scheme(Scheme::Https);
+        }
         if let Some(peer) = self.peer {
             request = request.with_remote_addr(peer);
         }
@@ -291,6 +376,11 @@ impl Connection {
     /// Tells the client that there is no room for it. Whether the connection is to be kept until the client has read
     /// that: closed at once, a request that is on its way would bring back a reset in place of the answer.
     pub(super) fn turn_away(&mut self) -> bool {
+        // Before its handshake there is nothing that it would understand.
+        #[cfg(feature = "https")]
+        if !self.transport.is_bare() {
+            return false;
+        }
         self.turned_away = self.options.turn_away();
         let refusal = Outgoing::refusal(StatusCode::SERVICE_UNAVAILABLE, false);
         let next = self.answer(refusal);
@@ -311,13 +401,13 @@ impl Connection {
 
     /// Takes the answer and sends what the socket takes; for threads that may block.
     pub(super) fn answer(&mut self, mut outgoing: Outgoing) -> Next {
-        let sent = outgoing.send(&self.socket);
+        let sent = outgoing.send(&self.transport);
         self.begin(outgoing, sent)
     }
 
     /// Takes the answer and sends what is there of it: its body is read later.
     pub(super) fn answer_without_waiting(&mut self, mut outgoing: Outgoing) -> Next {
-        let sent = outgoing.flush(&self.socket);
+        let sent = outgoing.flush(&self.transport);
         self.begin(outgoing, sent)
     }
 
@@ -334,7 +424,7 @@ impl Connection {
     /// Sends more of the answer, reading its body meanwhile.
     pub(super) fn pump(&mut self) -> Next {
         let State::Sending(outgoing) = &mut self.state else { return Next::Wait };
-        let sent = outgoing.send(&self.socket);
+        let sent = outgoing.send(&self.transport);
         let now = Instant::now();
         // Reading the body took some of the time: that is not the client's stall.
         self.deadline = self.deadline.max(now + self.options.write_deadline / 2);
@@ -348,7 +438,7 @@ impl Connection {
 
     fn resume(&mut self, now: Instant) -> Next {
         let State::Sending(outgoing) = &mut self.state else { return Next::Wait };
-        let sent = outgoing.flush(&self.socket);
+        let sent = outgoing.flush(&self.transport);
         self.after_sending(sent, now)
     }
 
@@ -383,17 +473,27 @@ impl Connection {
                     false => self.options.head_deadline,
                 };
         } else {
-            self.socket.close_write();
-            self.input = Vec::new();
-            self.state = State::Lingering(self.options.linger_bytes);
-            self.deadline = now + self.options.linger;
-            self.readable = true;
+            self.linger(now);
         }
         Next::Wait
     }
 
+    /// Sends nothing more, and throws away what still comes.
+    pub(super) fn linger(&mut self, now: Instant) {
+        self.transport.close_write();
+        self.input = Vec::new();
+        self.state = State::Lingering(self.options.linger_bytes);
+        self.deadline = now + self.options.linger;
+        self.readable = true;
+    }
+
     fn refuse(&mut self, status: StatusCode, now: Instant) -> Next {
-        log::debug!("refused a request of {:?}: {status}", self.peer);
+        let begins = matches!(self.state, State::Head) && self.transport.is_bare();
+        if begins && self.input.starts_with(&CLIENT_HELLO) {
+            self.options.speaks_tls(self.peer);
+        } else {
+            log::debug!("refused a request of {:?}: {status}", self.peer);
+        }
         if self.options.access_log {
             access::refused(self.peer, status);
         }
@@ -402,7 +502,11 @@ impl Connection {
             State::Body(gathering) => gathering.head.method == Method::HEAD,
             _ => self.input.strip_prefix(b"\r\n").unwrap_or(&self.input).starts_with(b"HEAD "),
         };
-        self.state = State::Sending(Box::new(Outgoing::refusal(status, head)));
+        self.send_refusal(Outgoing::refusal(status, head), now)
+    }
+
+    pub(super) fn send_refusal(&mut self, refusal: Outgoing, now: Instant) -> Next {
+        self.state = State::Sending(Box::new(refusal));
         self.deadline = now + self.options.write_deadline;
         self.resume(now)
     }
@@ -410,6 +514,8 @@ impl Connection {
     /// What a deadline that has passed means.
     pub(super) fn expire(&mut self, now: Instant) -> Next {
         match self.state {
+            #[cfg(feature = "https")]
+            State::Handshake => Next::Close,
             State::Head if self.input.is_empty() => Next::Close,
             State::Head | State::Body(_) => self.refuse(StatusCode::REQUEST_TIMEOUT, now),
             // A socket says that it takes more only once much of its buffer is free (a third of it on Linux): a
@@ -433,7 +539,7 @@ fn consume(input: &mut Vec<u8>, count: usize) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -446,7 +552,8 @@ mod tests {
         let (client, server) = UnixStream::pair().unwrap();
         server.set_nonblocking(true).unwrap();
         let socket = Socket::Unix(server);
-        (Connection::new(socket, None, Arc::new(options), Instant::now()), client)
+        let now = Instant::now();
+        (Connection::new(socket, None, Purpose::App, Arc::new(options), now), client)
     }
 
     /// A connection behind its last answer, to which more than the limit has been sent since.

@@ -16,6 +16,8 @@ use super::event_loops::EventLoops;
 use super::options::Options;
 use super::outgoing::Outgoing;
 use super::poller::Returned;
+#[cfg(feature = "https")]
+use super::redirects::{self, Redirected};
 use super::run_loop;
 use super::threads::Threads;
 use crate::logging::Recurring;
@@ -46,6 +48,9 @@ pub(super) struct Engine {
     options: Arc<Options>,
     pub(super) event_loops: EventLoops,
     threads: Threads,
+    /// Of their own: a storm of handshakes must take no thread that handlers wait for.
+    #[cfg(feature = "https")]
+    handshakes: Threads,
     stage: AtomicU8,
     /// Requests that are handled while their bodies still arrive.
     receiving: AtomicUsize,
@@ -70,6 +75,8 @@ impl Engine {
         Engine {
             service,
             threads: Threads::new(options.max_threads),
+            #[cfg(feature = "https")]
+            handshakes: Threads::new(cores),
             options,
             stage: AtomicU8::new(0),
             receiving: AtomicUsize::new(0),
@@ -194,6 +201,8 @@ impl Engine {
         }
         self.monitor();
         self.threads.stop();
+        #[cfg(feature = "https")]
+        self.handshakes.stop();
         Ok(())
     }
 
@@ -453,6 +462,49 @@ impl Engine {
             engine.receiving.fetch_sub(1, Ordering::SeqCst);
             event_loop.give(returned);
         }));
+    }
+
+    /// Computes a step of a handshake on one of the threads for these.
+    #[cfg(feature = "https")]
+    pub(super) fn compute(
+        self: &Arc<Engine>,
+        event_loop: &Arc<EventLoop>,
+        mut connection: Box<Connection>,
+    ) {
+        let (engine, event_loop) = (self.clone(), event_loop.clone());
+        self.handshakes.run(Box::new(move || {
+            let slot = connection.slot;
+            let computed = contained(|| {
+                let next = if engine.is_cut_off() { Next::Close } else { connection.compute() };
+                returned(connection, next)
+            });
+            event_loop.give(computed.unwrap_or(Returned::Closed(slot)));
+        }));
+    }
+
+    /// Answers a request that came to a listener which only redirects.
+    #[cfg(feature = "https")]
+    pub(super) fn redirect(
+        self: &Arc<Engine>,
+        event_loop: &Arc<EventLoop>,
+        connection: Box<Connection>,
+        incoming: Incoming,
+    ) {
+        let (exchange, job) = self.begin(connection, incoming);
+        let redirects = self.options.redirects.as_ref();
+        match redirects.map(|redirects| redirects.answer(exchange.request())) {
+            None => event_loop.work().returned.push(Returned::Closed(job.connection.slot)),
+            Some(Redirected::Answer(response)) => {
+                let returned = self.answer(response, job);
+                event_loop.work().returned.push(returned);
+            }
+            Some(Redirected::File(path)) => {
+                let (engine, event_loop) = (self.clone(), event_loop.clone());
+                self.threads.run(Box::new(move || {
+                    event_loop.give(engine.answer(redirects::challenge(&path), job));
+                }));
+            }
+        }
     }
 
     /// Answers a request 503 and closes its connection.

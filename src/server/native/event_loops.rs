@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
-use super::connection::Connection;
+use super::connection::{Connection, Purpose};
 use super::event_loop::EventLoop;
 use super::options::Options;
 use super::poller::{Poller, Returned};
@@ -19,9 +19,14 @@ pub(super) struct EventLoops {
 
 impl EventLoops {
     /// One event loop, which is active and listens.
-    pub(super) fn new(options: Arc<Options>, listener: Listener) -> io::Result<EventLoops> {
+    pub(super) fn new(
+        options: Arc<Options>,
+        listeners: impl IntoIterator<Item = (Listener, Purpose)>,
+    ) -> io::Result<EventLoops> {
         let first = Arc::new(EventLoop::new(0, options.clone())?);
-        first.poller().listen(listener)?;
+        for (listener, purpose) in listeners {
+            first.poller().listen(listener, purpose)?;
+        }
         Ok(EventLoops { all: RwLock::new(vec![first]), active: AtomicUsize::new(1), options })
     }
 

@@ -22,7 +22,7 @@
 //! | connections | [`max_connections`](Native::max_connections) | 16,384 | 503 |
 //! | threads in handlers that block | [`max_threads`](Native::max_threads) | 512 | requests wait |
 //! | requests that wait for a thread | [`max_queue`](Native::max_queue) | 1,024 | 503 |
-//! | time for a head | [`head_deadline`](Native::head_deadline) | 10 s | 408 |
+//! | time for a head, and for a TLS handshake before it | [`head_deadline`](Native::head_deadline) | 10 s | 408; closes within the handshake |
 //! | rate of a body | [`body_rate`](Native::body_rate) | 1 KiB/s after 10 s | 408; an error for a handler that reads |
 //! | time between requests | [`idle_deadline`](Native::idle_deadline) | 75 s | closes |
 //! | time in which a client takes nothing of an answer | [`write_deadline`](Native::write_deadline) | 30 s | closes |
@@ -37,6 +37,8 @@
 //! what it sends, as events do, and holds a thread meanwhile. One in eight threads is for neither of them: however many
 //! streams wait, handlers get on. Streams past that have their heads, and wait for a thread.
 //!
+//! With feature `https` it speaks TLS itself; see `server::tls`. All of the above holds there as well.
+//!
 //! What is malformed or ambiguous (RFC 9112) is a 400, an unknown transfer coding or CONNECT a 501, an
 //! unknown expectation a 417, another version of HTTP a 505. After each of these the connection closes.
 
@@ -47,19 +49,27 @@ mod connection;
 mod engine;
 mod event_loop;
 mod event_loops;
+#[cfg(feature = "https")]
+mod handshake;
 mod options;
 mod outgoing;
 mod poller;
 mod proxy;
+#[cfg(feature = "https")]
+mod redirects;
 mod run_loop;
+#[cfg(feature = "https")]
+mod secure;
 mod socket;
 mod threads;
+mod transport;
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::connection::Purpose;
 use self::engine::Engine;
 use self::event_loops::EventLoops;
 use self::options::{Options, bounded};
@@ -90,6 +100,8 @@ pub struct Native {
     elsewhere: String,
     options: Options,
     event_loops: usize,
+    #[cfg(feature = "https")]
+    secure: secure::Settings,
 }
 
 impl Native {
@@ -101,10 +113,26 @@ impl Native {
     /// `unix:/run/app.socket?group=www-data` for an nginx that runs as `www-data`, where the app's user is a member
     /// of that group. Unless set, the group is the process's and the mode `660`. One that lets everybody connect is
     /// refused.
+    ///
+    /// Behind `https://` it is an address to serve with TLS (feature `https`). The environment variables `TLS_CERT` and
+    /// `TLS_KEY` name the files of the certificate, as `Tls::files` has them. Without them, an
+    /// address of this machine only gets a certificate of its own, made for this run (feature `dev-certificate`).
     pub fn bind(address: &str) -> Result<Native> {
+        if let Some(bare) = address.strip_prefix("https://") {
+            return Native::bind_https(address, bare);
+        }
         let mut native = Native::new(Listener::bind(address)?)?;
         native.elsewhere = elsewhere(address, &native.address);
         Ok(native)
+    }
+
+    #[cfg(not(feature = "https"))]
+    fn bind_https(address: &str, _: &str) -> Result<Native> {
+        let text = "this build speaks no TLS; feature https does";
+        Err(super::cannot_listen(
+            address,
+            std::io::Error::new(std::io::ErrorKind::Unsupported, text),
+        ))
     }
 
     /// Serves a listener that is bound already.
@@ -122,7 +150,15 @@ impl Native {
         let address = listener.address()?;
         let event_loops = std::thread::available_parallelism().map_or(2, usize::from);
         let (elsewhere, options) = (String::new(), Options::default());
-        Ok(Native { listener, address, elsewhere, options, event_loops })
+        Ok(Native {
+            listener,
+            address,
+            elsewhere,
+            options,
+            event_loops,
+            #[cfg(feature = "https")]
+            secure: secure::Settings::default(),
+        })
     }
 
     /// How many threads compute at the same time: as many as cores unless set; at least one. It is one
@@ -192,7 +228,8 @@ impl Native {
         self
     }
 
-    /// How long a client may take for a request's head: 10 s unless set.
+    /// How long a client may take for a request's head: 10 s unless set. With TLS, its handshake and its first head
+    /// have that time together, from when it was accepted.
     #[must_use]
     pub fn head_deadline(mut self, deadline: Duration) -> Native {
         self.options.head_deadline = bounded(deadline);
@@ -284,12 +321,22 @@ impl Server for Native {
         self.address.clone()
     }
 
-    fn serve(self, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
+    #[cfg_attr(not(feature = "https"), allow(unused_mut))]
+    fn serve(mut self, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
+        // Kept until the server has ended: it renews the certificate.
+        #[cfg(feature = "https")]
+        let _renewal = self.secure.apply(&self.address, &mut self.options)?;
         service.serving(&self.address);
         let options = Arc::new(self.options);
-        let event_loops = EventLoops::new(options.clone(), self.listener)?;
+        let mut listeners = vec![(self.listener, Purpose::App)];
         let (address, elsewhere) = (&self.address, &self.elsewhere);
         log::info!("listens on {address}{elsewhere} with up to {} event loops", self.event_loops);
+        #[cfg(feature = "https")]
+        for (redirects, address) in self.secure.take_listeners() {
+            log::info!("sends on to https from {address}");
+            listeners.push((redirects, Purpose::Redirects));
+        }
+        let event_loops = EventLoops::new(options.clone(), listeners)?;
         let engine = Arc::new(Engine::new(service, options, event_loops, self.event_loops));
         let weak = Arc::downgrade(&engine);
         shutdown.on_change(move |stage| {

@@ -1,11 +1,17 @@
 //! Limits and deadlines.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::proxy::{Network, ProxyHeaders};
+#[cfg(feature = "https")]
+use super::redirects::Redirects;
+use crate::logging::Recurring;
 use crate::server::http1::HeadLimits;
+#[cfg(feature = "https")]
+use crate::server::tls::TlsAcceptor;
 
 /// A century: what is added to a point in time must not overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -44,6 +50,12 @@ pub(super) struct Options {
     pub(super) trusted_proxies: Vec<Network>,
     pub(super) proxy_headers: ProxyHeaders,
     pub(super) access_log: bool,
+    #[cfg(feature = "https")]
+    pub(super) tls: Option<Arc<TlsAcceptor>>,
+    #[cfg(feature = "https")]
+    pub(super) redirects: Option<Arc<Redirects>>,
+    /// Clients that speak TLS where it is not spoken.
+    pub(super) speak_tls: Arc<Recurring>,
 }
 
 impl Default for Options {
@@ -70,6 +82,11 @@ impl Default for Options {
             trusted_proxies: Vec::new(),
             proxy_headers: ProxyHeaders::default(),
             access_log: false,
+            #[cfg(feature = "https")]
+            tls: None,
+            #[cfg(feature = "https")]
+            redirects: None,
+            speak_tls: Arc::default(),
         }
     }
 }
@@ -89,6 +106,13 @@ impl Options {
     /// Counts a connection beyond the limit, unless there are as many as may be.
     pub(super) fn turn_away(&self) -> Option<Hold> {
         self.turned_away.one(self.most_held())
+    }
+
+    /// Says that a client speaks TLS where it is not spoken.
+    pub(super) fn speaks_tls(&self, peer: Option<SocketAddr>) {
+        let peer = peer.map_or("unix".to_owned(), |peer| peer.to_string());
+        let line = || format!("{peer} speaks TLS to a port that serves plain http");
+        self.speak_tls.happened(log::Level::Info, "TLS", line);
     }
 
     fn most_held(&self) -> usize {

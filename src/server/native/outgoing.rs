@@ -1,13 +1,13 @@
 //! An answer on its way to the client, as far as the socket takes it.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{StatusCode, Version};
 
-use super::socket::Socket;
+use super::transport::{Flushed, Transport};
 use crate::logging::{OneLine, Recurring};
 use crate::message::response::{Body, Response};
 use crate::server::http1::{ChunkEnd, Delivery, push_chunk, refusal, write_head};
@@ -106,8 +106,13 @@ impl Outgoing {
 
     /// The server's own answer to what cannot be served; the connection closes behind it.
     pub(super) fn refusal(status: StatusCode, head: bool) -> Outgoing {
+        Outgoing::refusal_saying(status, head, &format!("{status}\n"))
+    }
+
+    /// The same with this text.
+    pub(super) fn refusal_saying(status: StatusCode, head: bool, text: &str) -> Outgoing {
         Outgoing {
-            buffer: refusal(status, head),
+            buffer: refusal(status, head, text),
             sent: 0,
             body: Bytes::new(),
             source: None,
@@ -127,7 +132,7 @@ impl Outgoing {
     }
 
     /// Sends what is there, without blocking.
-    pub(super) fn flush(&mut self, mut socket: &Socket) -> io::Result<Sent> {
+    pub(super) fn flush(&mut self, transport: &Transport) -> io::Result<Sent> {
         let mut some = false;
         loop {
             let in_buffer = self.sent < self.buffer.len();
@@ -135,7 +140,7 @@ impl Outgoing {
             if rest.is_empty() {
                 break;
             }
-            match socket.write(rest) {
+            match transport.write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) if in_buffer => (self.sent, some) = (self.sent + count, true),
                 Ok(count) => {
@@ -149,13 +154,21 @@ impl Outgoing {
                 Err(error) => return Err(error),
             }
         }
-        Ok(if self.source.is_some() { Sent::NeedsMore } else { Sent::All })
+        let whole = self.source.is_none();
+        if whole && !self.keep_alive {
+            transport.say_last();
+        }
+        match transport.flush()? {
+            Flushed::Blocked { some: more } => Ok(Sent::Blocked { some: some || more }),
+            Flushed::All if whole => Ok(Sent::All),
+            Flushed::All => Ok(Sent::NeedsMore),
+        }
     }
 
     /// Sends, and reads the body meanwhile; for threads that may block.
-    pub(super) fn send(&mut self, socket: &Socket) -> io::Result<Sent> {
+    pub(super) fn send(&mut self, transport: &Transport) -> io::Result<Sent> {
         loop {
-            match self.flush(socket)? {
+            match self.flush(transport)? {
                 Sent::NeedsMore => self.refill()?,
                 sent => return Ok(sent),
             }

@@ -8,18 +8,23 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 
-use super::connection::{Connection, Incoming, Next};
+use super::connection::{Connection, Incoming, Next, Purpose};
 use super::event_loop::InFlight;
 use super::options::Options;
 use super::socket::Listener;
 use crate::logging::Recurring;
 use crate::pipeline::operation::{Channel, Pending, Ready as ReadyFor, Remote, Waiting, Wake};
 
-const LISTENER: Token = Token(usize::MAX);
-pub(super) const WAKER: Token = Token(usize::MAX - 1);
+/// The token of the first listener; the next one has the number before it.
+const LISTENERS: usize = usize::MAX;
+
+/// How many listeners there may be.
+pub(super) const MOST_LISTENERS: usize = 16;
+
+pub(super) const WAKER: Token = Token(LISTENERS - MOST_LISTENERS);
 
 /// The token of the first channel; the next one has the number before it.
-const CHANNELS: usize = usize::MAX - 2;
+const CHANNELS: usize = WAKER.0 - 1;
 
 /// How many channels there may be: each is to another Redis.
 const MOST_CHANNELS: usize = 1024;
@@ -35,9 +40,8 @@ pub(super) struct Poller {
     events: Events,
     slots: Vec<Slot>,
     free: Vec<usize>,
-    listener: Option<Listener>,
+    listeners: Vec<Listening>,
     closing: bool,
-    accept_at: Option<Instant>,
     /// Why accepting paused: out of file descriptors, twenty times a second.
     paused: Recurring,
     scratch: Vec<u8>,
@@ -58,6 +62,13 @@ pub(super) struct Poller {
     /// Requests whose operations are over.
     pub(super) resumed: Vec<Resumed>,
     over: Vec<(usize, Box<dyn Waiting>)>,
+}
+
+struct Listening {
+    listener: Listener,
+    purpose: Purpose,
+    /// When there is something to accept.
+    accept_at: Option<Instant>,
 }
 
 /// A channel to a remote service.
@@ -91,6 +102,8 @@ enum Slot {
 pub(super) enum Ready {
     Handle(Box<Connection>, Incoming),
     Pump(Box<Connection>),
+    #[cfg(feature = "https")]
+    Compute(Box<Connection>),
 }
 
 /// A connection that comes back from a worker, or that it is gone.
@@ -107,9 +120,8 @@ impl Poller {
             events: Events::with_capacity(256),
             slots: Vec::new(),
             free: Vec::new(),
-            listener: None,
+            listeners: Vec::new(),
             closing: false,
-            accept_at: None,
             paused: Recurring::default(),
             scratch: vec![0; 64 * 1024],
             next_scan: Instant::now(),
@@ -130,10 +142,10 @@ impl Poller {
         self.poll.registry()
     }
 
-    pub(super) fn listen(&mut self, listener: Listener) -> io::Result<()> {
-        let fd = listener.as_raw_fd();
-        self.poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)?;
-        self.listener = Some(listener);
+    pub(super) fn listen(&mut self, listener: Listener, purpose: Purpose) -> io::Result<()> {
+        let (fd, token) = (listener.as_raw_fd(), Token(LISTENERS - self.listeners.len()));
+        self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        self.listeners.push(Listening { listener, purpose, accept_at: None });
         Ok(())
     }
 
@@ -149,7 +161,7 @@ impl Poller {
 
     /// Closes everything at once.
     pub(super) fn clear(&mut self) {
-        self.listener = None;
+        self.listeners.clear();
         self.slots.clear();
         self.free.clear();
         self.ready.clear();
@@ -258,11 +270,12 @@ impl Poller {
             || !self.ready.is_empty()
             || !self.resumed.is_empty()
             || !self.accepted.is_empty()
-            || self.accept_at.is_some_and(|at| at <= now);
+            || self.listeners.iter().any(|listening| listening.is_due(now));
         // Without connections there are no deadlines.
         let scan = (self.count() > 0).then_some(self.next_scan);
         let channels = self.channels.iter().filter_map(|watched| watched.channel.deadline()).min();
-        let until = [scan, self.accept_at, channels].into_iter().flatten().min();
+        let accept = self.listeners.iter().filter_map(|listening| listening.accept_at).min();
+        let until = [scan, accept, channels].into_iter().flatten().min();
         let wait = match eager {
             true => Some(Duration::ZERO),
             false => until.map(|until| until.saturating_duration_since(now)),
@@ -272,12 +285,15 @@ impl Poller {
             _ => now = Instant::now(),
         }
         self.woke = now;
-        let mut accept = self.accept_at.is_some_and(|at| at <= now);
         let mut touched = Vec::new();
         for event in &self.events {
             match event.token() {
-                LISTENER => accept = true,
                 WAKER => self.channels.iter_mut().for_each(|watched| watched.ready = true),
+                Token(token) if token > WAKER.0 => {
+                    if let Some(listening) = self.listeners.get_mut(LISTENERS - token) {
+                        listening.accept_at = Some(now);
+                    }
+                }
                 Token(token) if token > CHANNELS - MOST_CHANNELS => {
                     if let Some(watched) = self.channels.get_mut(CHANNELS - token) {
                         watched.channel.ready(ReadyFor {
@@ -304,9 +320,7 @@ impl Poller {
         }
         self.drive(now);
         touched.into_iter().for_each(|slot| self.advance(slot, now));
-        if accept {
-            self.accept(now);
-        }
+        self.accept(now);
         if now >= self.next_scan {
             self.scan(now);
         }
@@ -324,7 +338,7 @@ impl Poller {
                 });
                 connection.slot = slot;
                 let (fd, both) =
-                    (connection.socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE);
+                    (connection.transport.as_raw_fd(), Interest::READABLE | Interest::WRITABLE);
                 match self.poll.registry().register(&mut SourceFd(&fd), Token(slot), both) {
                     Ok(()) => self.slots[slot] = Slot::Here(connection),
                     Err(error) => {
@@ -359,7 +373,7 @@ impl Poller {
         if heard || !connection.is_idle() || connection.is_eager() {
             return Err(connection);
         }
-        let fd = connection.socket.as_raw_fd();
+        let fd = connection.transport.as_raw_fd();
         if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
             log::warn!("a connection cannot move: {error}");
             return Err(connection);
@@ -388,6 +402,12 @@ impl Poller {
                     self.ready.push(Ready::Pump(connection));
                 }
             }
+            #[cfg(feature = "https")]
+            Next::Compute => {
+                if let Some(connection) = self.lend(slot) {
+                    self.ready.push(Ready::Compute(connection));
+                }
+            }
         }
     }
 
@@ -405,39 +425,26 @@ impl Poller {
     }
 
     fn accept(&mut self, now: Instant) {
-        self.accept_at = None;
-        let Some(listener) = &self.listener else { return };
-        for _ in 0..ACCEPTED_AT_ONCE {
-            match listener.accept() {
-                Ok((socket, peer)) => {
-                    let connection = Connection::new(socket, peer, self.options.clone(), now);
-                    self.accepted.push(connection);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    let line = || format!("accepting pauses: {error}");
-                    self.paused.happened(log::Level::Error, &error.to_string(), line);
-                    self.accept_at = Some(now + ACCEPT_PAUSE);
-                    return;
-                }
+        for listening in &mut self.listeners {
+            if listening.is_due(now) {
+                listening.accept(&mut self.accepted, &self.options, &self.paused, now);
             }
         }
-        self.accept_at = Some(now);
     }
 
     /// Takes the connections that wait to be accepted, and listens no more.
     pub(super) fn stop_accepting(&mut self) {
         self.closing = true;
         let now = Instant::now();
-        loop {
-            self.accept(now);
-            // It is due again at once as long as there are more; later, where there are no file descriptors.
-            if self.accept_at != Some(now) {
-                break;
+        for mut listening in self.listeners.drain(..) {
+            loop {
+                listening.accept(&mut self.accepted, &self.options, &self.paused, now);
+                // It is due again at once as long as there are more; later, where there are no file descriptors.
+                if listening.accept_at != Some(now) {
+                    break;
+                }
             }
         }
-        (self.listener, self.accept_at) = (None, None);
     }
 
     /// Closes what is idle, and what waits for the rest of a request.
@@ -464,6 +471,39 @@ impl Poller {
                 self.advance(slot, now);
             }
         }
+    }
+}
+
+impl Listening {
+    fn is_due(&self, now: Instant) -> bool {
+        self.accept_at.is_some_and(|at| at <= now)
+    }
+
+    fn accept(
+        &mut self,
+        accepted: &mut Vec<Connection>,
+        options: &Arc<Options>,
+        paused: &Recurring,
+        now: Instant,
+    ) {
+        self.accept_at = None;
+        for _ in 0..ACCEPTED_AT_ONCE {
+            match self.listener.accept() {
+                Ok((socket, peer)) => {
+                    let options = options.clone();
+                    accepted.push(Connection::new(socket, peer, self.purpose, options, now));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    let line = || format!("accepting pauses: {error}");
+                    paused.happened(log::Level::Error, &error.to_string(), line);
+                    self.accept_at = Some(now + ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+        self.accept_at = Some(now);
     }
 }
 

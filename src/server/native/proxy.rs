@@ -79,7 +79,7 @@ fn mask(bits: u32) -> u128 {
 #[derive(Debug, Default, PartialEq)]
 struct Said {
     client: Option<IpAddr>,
-    https: bool,
+    scheme: Option<Scheme>,
     host: Option<HeaderValue>,
     prefix: Option<String>,
 }
@@ -103,8 +103,9 @@ pub(super) fn apply(request: Request, peer: Option<SocketAddr>, options: &Option
     if let Some(host) = said.host {
         request.headers_mut().insert(header::HOST, host);
     }
-    if said.https {
-        request = request.with_scheme(Scheme::Https);
+    // Also http, where the connection to this server is https: what counts is how the client came.
+    if let Some(scheme) = said.scheme {
+        request = request.with_scheme(scheme);
     }
     if let Some(prefix) = said.prefix {
         request = request.with_prefix(prefix);
@@ -136,7 +137,7 @@ fn x_forwarded(headers: &HeaderMap, trusted: impl Fn(IpAddr) -> bool) -> Said {
     };
     Said {
         client,
-        https: word("x-forwarded-proto").is_some_and(|word| word.eq_ignore_ascii_case("https")),
+        scheme: word("x-forwarded-proto").and_then(scheme),
         host: word("x-forwarded-host").and_then(host),
         prefix: word("x-forwarded-prefix").and_then(prefix),
     }
@@ -182,7 +183,7 @@ fn forwarded(headers: &HeaderMap, trusted: impl Fn(IpAddr) -> bool) -> Said {
         said = Said {
             // "unknown" and made-up names: the proxy itself is as near as can be known.
             client: client.or(said.client),
-            https: value("proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https")),
+            scheme: value("proto").and_then(scheme),
             host: value("host").and_then(host),
             prefix: None,
         };
@@ -236,6 +237,11 @@ fn value(text: &str) -> Option<(String, &str)> {
             char => value.push(char),
         }
     }
+}
+
+fn scheme(text: &str) -> Option<Scheme> {
+    let is = |name: &str| text.eq_ignore_ascii_case(name);
+    if is("https") { Some(Scheme::Https) } else { is("http").then_some(Scheme::Http) }
 }
 
 fn host(text: &str) -> Option<HeaderValue> {

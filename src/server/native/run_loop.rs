@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "https")]
+use super::connection::Purpose;
 use super::engine::{Engine, contained};
 use super::event_loop::{Activity, EventLoop, InFlight, Task};
 use super::poller::{Ready, Resumed};
@@ -113,6 +115,12 @@ fn prepare(
     for ready in ready {
         match ready {
             Ready::Pump(connection) => pumps.push(Task::Pump(connection)),
+            #[cfg(feature = "https")]
+            Ready::Compute(connection) => engine.compute(event_loop, connection),
+            #[cfg(feature = "https")]
+            Ready::Handle(connection, incoming) if connection.purpose == Purpose::Redirects => {
+                engine.redirect(event_loop, connection, incoming);
+            }
             Ready::Handle(connection, incoming) if incoming.stream.is_some() => {
                 engine.receive(event_loop, connection, incoming);
             }

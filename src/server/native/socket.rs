@@ -1,7 +1,7 @@
 //! TCP and unix sockets behind one face.
 
 use std::fs::Permissions;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
@@ -274,6 +274,15 @@ impl Socket {
         }
     }
 
+    /// Where the client has connected to.
+    #[cfg(feature = "https")]
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Tcp(stream) => stream.local_addr().ok().map(canonical),
+            Socket::Unix(_) => None,
+        }
+    }
+
     pub(super) fn close_write(&self) {
         let _ = match self {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
@@ -296,6 +305,13 @@ impl Write for &Socket {
         match self {
             Socket::Tcp(stream) => (&mut &*stream).write(buffer),
             Socket::Unix(stream) => (&mut &*stream).write(buffer),
+        }
+    }
+
+    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => (&mut &*stream).write_vectored(buffers),
+            Socket::Unix(stream) => (&mut &*stream).write_vectored(buffers),
         }
     }
 

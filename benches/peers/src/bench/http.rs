@@ -1,16 +1,50 @@
 //! A client that asks for one thing at a time: to make sessions, and to check answers.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Failure;
+use rustls::ClientConfig;
+
+use crate::{Failure, tls};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Client {
     port: u16,
-    connection: Option<BufReader<TcpStream>>,
+    connection: Option<BufReader<Stream>>,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+enum Stream {
+    Bare(TcpStream),
+    Tls(Box<tls::load::Stream>),
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Bare(stream) => stream.read(buffer),
+            Stream::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Bare(stream) => stream.write(buffer),
+            Stream::Tls(stream) => stream.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Bare(stream) => stream.flush(),
+            Stream::Tls(stream) => stream.flush(),
+        }
+    }
 }
 
 pub struct Answer {
@@ -22,7 +56,11 @@ pub struct Answer {
 
 impl Client {
     pub fn new(port: u16) -> Client {
-        Client { port, connection: None }
+        Client { port, connection: None, tls: None }
+    }
+
+    pub fn inside_tls(port: u16) -> Result<Client, Failure> {
+        Ok(Client { tls: Some(tls::load::config()?), ..Client::new(port) })
     }
 
     pub fn get(&mut self, path: &str, cookie: &str) -> Result<Answer, Failure> {
@@ -32,9 +70,15 @@ impl Client {
             return Ok(answer);
         }
         // The server may have closed the connection after the last answer.
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let stream = match &self.tls {
+            Some(config) => Stream::Tls(Box::new(tls::load::connect(self.port, config)?)),
+            None => {
+                let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                Stream::Bare(stream)
+            }
+        };
         self.exchange(BufReader::new(stream), path, cookie)
     }
 
@@ -58,7 +102,7 @@ impl Client {
 
     fn exchange(
         &mut self,
-        mut connection: BufReader<TcpStream>,
+        mut connection: BufReader<Stream>,
         path: &str,
         cookie: &str,
     ) -> Result<Answer, Failure> {
@@ -89,7 +133,7 @@ impl Client {
     }
 }
 
-fn line(connection: &mut BufReader<TcpStream>) -> Result<String, Failure> {
+fn line(connection: &mut BufReader<Stream>) -> Result<String, Failure> {
     let mut line = String::new();
     if connection.read_line(&mut line)? == 0 {
         return Err("the server closed the connection".into());

@@ -20,14 +20,20 @@ mod running;
 use check::Checker;
 use load::Load;
 use options::{Case, Distance, Options, Server};
-use redis::{Proxy, Redis};
+use redis::Proxy;
 use report::{Cell, Row};
 use running::Running;
+
+pub use load::DONE;
+pub use process::{Process, free_port};
+pub use redis::Redis;
+pub use report::median;
+pub use running::{log_in, script};
 
 use crate::Failure;
 
 /// What is measured goes here, and what is installed.
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/peers");
+pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/peers");
 const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
 /// What the proxy delays each direction by, in microseconds.
 const FAR: u32 = 250;

@@ -84,27 +84,8 @@ impl Running {
         if !self.sessions.is_empty() {
             return Ok(());
         }
-        let port = self.port;
-        let log_in_some = |first: usize| {
-            let mut client = Client::new(port);
-            let names = (first..first + SESSIONS / CLIENTS).map(|n| format!("visitor-{n}"));
-            names.map(|name| client.create(&name)).collect::<Result<Vec<String>, Failure>>()
-        };
-        self.sessions = thread::scope(|scope| {
-            let threads: Vec<_> = (0..SESSIONS)
-                .step_by(SESSIONS / CLIENTS)
-                .map(|first| scope.spawn(move || log_in_some(first)))
-                .collect();
-            threads
-                .into_iter()
-                .flat_map(|thread| match thread.join() {
-                    Ok(Ok(cookies)) => cookies.into_iter().map(Ok).collect(),
-                    Ok(Err(failure)) => vec![Err(failure)],
-                    Err(_) => vec![Err("a thread that logs in panicked".into())],
-                })
-                .collect::<Result<Vec<String>, Failure>>()
-        })?;
-        fs::write(self.script(), script(&self.sessions))?;
+        self.sessions = log_in(self.port, false)?;
+        fs::write(self.script(), script(&self.sessions) + super::load::DONE)?;
         Ok(())
     }
 
@@ -114,8 +95,31 @@ impl Running {
     }
 }
 
+/// Logs all visitors in; their cookies.
+pub fn log_in(port: u16, tls: bool) -> Result<Vec<String>, Failure> {
+    let log_in_some = |first: usize| {
+        let mut client = if tls { Client::inside_tls(port)? } else { Client::new(port) };
+        let names = (first..first + SESSIONS / CLIENTS).map(|n| format!("visitor-{n}"));
+        names.map(|name| client.create(&name)).collect::<Result<Vec<String>, Failure>>()
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..SESSIONS)
+            .step_by(SESSIONS / CLIENTS)
+            .map(|first| scope.spawn(move || log_in_some(first)))
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| match thread.join() {
+                Ok(Ok(cookies)) => cookies.into_iter().map(Ok).collect(),
+                Ok(Err(failure)) => vec![Err(failure)],
+                Err(_) => vec![Err("a thread that logs in panicked".into())],
+            })
+            .collect()
+    })
+}
+
 /// The first request that wrk asks the script for is not sent: it looks whether there are several in it.
-fn script(cookies: &[String]) -> String {
+pub fn script(cookies: &[String]) -> String {
     let mut text = "local cookies = {\n".to_owned();
     for cookie in cookies {
         text += &format!("  {cookie:?},\n");
@@ -133,5 +137,5 @@ function request()
   return text
 end
 ";
-    text + super::load::DONE
+    text
 }

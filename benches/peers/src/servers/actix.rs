@@ -3,16 +3,28 @@
 use actix_session::config::PersistentSession;
 use actix_session::{Session, SessionMiddleware, storage::RedisSessionStore};
 use actix_web::cookie::{Key, time};
+use actix_web::web::Bytes;
 use actix_web::{App, Error, HttpServer, web};
 
-use super::{LIFETIME, SLEEP};
+use rustls::ServerConfig;
+
+use super::{LARGE, LIFETIME, SLEEP};
 use crate::Failure;
 
 pub fn serve(address: &str, redis: &str) -> Result<(), Failure> {
+    serve_with(address, redis, None)
+}
+
+pub fn serve_tls(address: &str, redis: &str, folder: &str) -> Result<(), Failure> {
+    serve_with(address, redis, Some(super::config(folder)?))
+}
+
+fn serve_with(address: &str, redis: &str, tls: Option<ServerConfig>) -> Result<(), Failure> {
     actix_web::rt::System::new().block_on(async {
         let store = RedisSessionStore::new(redis).await.map_err(|error| error.to_string())?;
         let lifetime = time::Duration::try_from(LIFETIME)?;
         let key = Key::generate();
+        let large = web::Data::new(Bytes::from(vec![b'x'; LARGE]));
         let server = HttpServer::new(move || {
             let sessions = SessionMiddleware::builder(store.clone(), key.clone())
                 .cookie_secure(false)
@@ -20,6 +32,11 @@ pub fn serve(address: &str, redis: &str) -> Result<(), Failure> {
             App::new()
                 .route("/plain", web::get().to(|| async { "hello" }))
                 .route("/sleep", web::get().to(sleep))
+                .route(
+                    "/large",
+                    web::get().to(|large: web::Data<Bytes>| async move { large.as_ref().clone() }),
+                )
+                .app_data(large.clone())
                 .service(
                     web::scope("")
                         .wrap(sessions.build())
@@ -30,7 +47,16 @@ pub fn serve(address: &str, redis: &str) -> Result<(), Failure> {
                 )
         });
         let cores = std::thread::available_parallelism()?.get();
-        Ok(server.workers(cores).bind(address)?.run().await?)
+        let server = server.workers(cores);
+        let server = match tls {
+            None => server.bind(address)?,
+            // Without TCP_NODELAY its first answer on each connection takes 40 ms; and at its default it shakes hands
+            // with 256 clients at once at most.
+            Some(tls) => {
+                server.tcp_nodelay(true).max_connection_rate(5000).bind_rustls_0_23(address, tls)?
+            }
+        };
+        Ok(server.run().await?)
     })
 }
 

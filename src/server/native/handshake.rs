@@ -1,0 +1,193 @@
+//! What a connection inside TLS does besides HTTP: its handshake, how it fails, and how it ends.
+
+use std::time::Instant;
+
+use http::StatusCode;
+
+use super::connection::{Connection, Next, State};
+use super::options::Options;
+use super::outgoing::Outgoing;
+use super::socket::Socket;
+use super::transport::{Transport, Trouble};
+use crate::logging::OneLine;
+use crate::server::http1::is_authority;
+use crate::server::tls::Refused;
+
+impl Connection {
+    /// What a new connection inside TLS begins with.
+    pub(super) fn inside_tls(socket: Socket, options: &Options) -> (Transport, State) {
+        match &options.tls {
+            Some(acceptor) => (Transport::inside_tls(socket, acceptor.clone()), State::Handshake),
+            None => (Transport::Bare(socket), State::Head),
+        }
+    }
+
+    /// Computes the step of the handshake that waits; for threads that may take long.
+    pub(super) fn compute(&mut self) -> Next {
+        let now = Instant::now();
+        // Many can have waited before it.
+        if self.deadline <= now {
+            return Next::Close;
+        }
+        match self.transport.compute(&mut self.input) {
+            Ok(()) => Next::Wait,
+            Err(Trouble::Io(_)) => Next::Close,
+            Err(Trouble::Refused(refused)) => self.fail(&refused, Instant::now()),
+        }
+    }
+
+    /// Ends a connection whose client speaks no TLS, or not so that it could go on. The alert is sent; what comes behind
+    /// it must be read away, as a reset could destroy it on its way.
+    pub(super) fn fail(&mut self, refused: &Refused, now: Instant) -> Next {
+        let (count, peer) = (self.transport.failed(), self.peer);
+        log::debug!("TLS with {peer:?} has failed ({count} so far): {}", OneLine(refused));
+        match refused {
+            Refused::PlainHttp => {
+                let host = host(&self.input)
+                    .map(str::to_owned)
+                    .or_else(|| self.transport.local_address().map(|address| address.to_string()));
+                let host = host.unwrap_or_default();
+                let text = format!("This port speaks https: use https://{host}/\n");
+                let head = self.input.starts_with(b"HEAD ");
+                let page = Outgoing::refusal_saying(StatusCode::BAD_REQUEST, head, &text);
+                self.send_refusal(page, now)
+            }
+            Refused::Unknown => Next::Close,
+            Refused::Tls(_) => {
+                self.linger(now);
+                Next::Wait
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // An answer that breaks off must look like it: a client may take `close_notify` for its end.
+        if self.awaits_request() {
+            self.transport.say_goodbye();
+        }
+    }
+}
+
+/// The host that a request, or what there is of it, is for.
+fn host(request: &[u8]) -> Option<&str> {
+    let whole = request.iter().rposition(|byte| *byte == b'\n')?;
+    let value = request[..whole].split(|byte| *byte == b'\n').skip(1).find_map(|line| {
+        let (name, value) = line.split_at_checked(5)?;
+        name.eq_ignore_ascii_case(b"host:").then(|| value.trim_ascii())
+    })?;
+    let text = std::str::from_utf8(value).ok()?;
+    (!text.is_empty() && is_authority(value)).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::crypto::ring::default_provider;
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::super::connection::Purpose;
+    use super::super::outgoing::Audience;
+    use super::*;
+    use crate::message::address::ListenAddress;
+    use crate::message::response::Response;
+    use crate::server::tls::Tls;
+
+    /// Both sides of a connection inside TLS, before a byte has been sent.
+    fn connected(options: Options, now: Instant) -> (Connection, UnixStream, ClientConnection) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let tls = Tls::pem(certificate.pem(), key.serialize_pem()).unwrap();
+        let address = ListenAddress::Tcp("127.0.0.1:443".parse().unwrap());
+        let (acceptor, _) = tls.into_acceptor(&address).unwrap();
+        let options = Options { tls: Some(Arc::new(acceptor)), ..options };
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let session = ClientConnection::new(Arc::new(config), name).unwrap();
+        let (client, server) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let socket = Socket::Unix(server);
+        let connection = Connection::new(socket, None, Purpose::App, Arc::new(options), now);
+        (connection, client, session)
+    }
+
+    fn advance(connection: &mut Connection, now: Instant) -> Next {
+        connection.readable = true;
+        match connection.advance(&mut [0; 4096], now) {
+            Next::Compute => connection.compute(),
+            next => next,
+        }
+    }
+
+    #[test]
+    fn the_deadline_of_the_first_head_counts_from_accept_and_no_byte_of_a_handshake_moves_it() {
+        let begun = Instant::now();
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let options =
+            Options { head_deadline: minutes(2), idle_deadline: minutes(10), ..Options::default() };
+        let (mut connection, mut client, mut session) = connected(options, begun);
+        let due = begun + minutes(2);
+        session.write_tls(&mut client).unwrap();
+        assert!(matches!(advance(&mut connection, begun + minutes(1)), Next::Wait));
+        assert_eq!(connection.deadline, due);
+        while session.is_handshaking() {
+            session.read_tls(&mut client).unwrap();
+            session.process_new_packets().unwrap();
+        }
+        session.writer().write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        while session.wants_write() {
+            session.write_tls(&mut client).unwrap();
+        }
+        assert!(matches!(advance(&mut connection, begun + minutes(1)), Next::Wait));
+        assert_eq!(connection.deadline, due, "nor the beginning of the head");
+        session.writer().write_all(b"Host: a\r\n\r\n").unwrap();
+        session.write_tls(&mut client).unwrap();
+        assert!(matches!(advance(&mut connection, begun + minutes(1)), Next::Handle(_)));
+        let audience = Audience { version: http::Version::HTTP_11, head: false, keep_alive: true };
+        connection.answer(Outgoing::new(Response::text("hello"), audience));
+        // The next one has its own.
+        session.writer().write_all(b"GET").unwrap();
+        session.write_tls(&mut client).unwrap();
+        assert!(matches!(advance(&mut connection, begun + minutes(5)), Next::Wait));
+        assert_eq!(connection.deadline, begun + minutes(7));
+    }
+
+    #[test]
+    fn a_handshake_that_waited_past_its_deadline_is_not_computed() {
+        let long_ago = Instant::now() - Duration::from_secs(60);
+        let (mut connection, mut client, mut session) = connected(Options::default(), long_ago);
+        session.write_tls(&mut client).unwrap();
+        connection.readable = true;
+        assert!(matches!(connection.advance(&mut [0; 4096], long_ago), Next::Compute));
+        assert!(matches!(connection.compute(), Next::Close));
+    }
+
+    #[test]
+    fn the_host_of_what_there_is_of_a_request_is_found() {
+        for (request, expected) in [
+            ("GET / HTTP/1.1\r\nHost: a.example:8443\r\n\r\n", Some("a.example:8443")),
+            ("GET / HTTP/1.1\r\nA: b\r\nhOsT:a\r\n", Some("a")),
+            ("GET / HTTP/1.1\r\nHost: a<script>\r\n\r\n", None),
+            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", None),
+            ("GET / HTTP/1.1\r\nHost: a.exam", None),
+            ("Host: a\r\n", None),
+            ("G", None),
+        ] {
+            assert_eq!(host(request.as_bytes()), expected, "{request:?}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The port of plain HTTP beside one of TLS: it sends visitors on, lets an ACME client show its challenges, and never
+//! reaches the app.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
+
+use crate::message::request::Request;
+use crate::message::response::Response;
+use crate::server::tls::TlsAcceptor;
+
+/// Below which an authority looks for the answers to its challenges (RFC 8555 section 8.3).
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+
+/// An answer is a token and a thumbprint, about 90 bytes.
+const LONGEST_CHALLENGE: u64 = 4096;
+
+/// The port that browsers do not show.
+const HTTPS: u16 = 443;
+
+/// Where requests without TLS are sent on to.
+#[derive(Debug)]
+pub(super) struct Redirects {
+    pub(super) acceptor: Arc<TlsAcceptor>,
+    /// The port that visitors find the app at.
+    pub(super) port: u16,
+    /// The folder in which an ACME client puts its answers.
+    pub(super) challenges: Option<PathBuf>,
+}
+
+/// How a request is answered.
+#[derive(Debug)]
+pub(super) enum Redirected {
+    Answer(Response),
+    /// With a file, which takes a thread to read.
+    File(PathBuf),
+}
+
+impl Redirects {
+    pub(super) fn answer(&self, request: &Request) -> Redirected {
+        if let Some(folder) = &self.challenges
+            && let Some(token) = request.target().path().strip_prefix(CHALLENGES)
+        {
+            let is_read = [Method::GET, Method::HEAD].contains(request.method());
+            return match is_read && is_token(token) {
+                // Where certbot puts it: `--webroot-path` is the root of a site.
+                true => Redirected::File(folder.join(&CHALLENGES[1..]).join(token)),
+                false => Redirected::Answer(plain(StatusCode::NOT_FOUND, "404 Not Found\n")),
+            };
+        }
+        Redirected::Answer(self.redirect(request))
+    }
+
+    /// Only names of the certificate are sent on to: to any other, it would be an open redirect.
+    fn redirect(&self, request: &Request) -> Response {
+        let refused = |why: &str| plain(StatusCode::BAD_REQUEST, why);
+        let Some(host) = request.host().map(without_port).filter(|host| self.is_for(host)) else {
+            return refused(
+                "This port sends on to https, and only to the names of its certificate.\n",
+            );
+        };
+        let target = request.target();
+        if !target.path().starts_with('/') {
+            return refused("This port sends on to https, and only what has a path.\n");
+        }
+        let port = match self.port {
+            HTTPS => String::new(),
+            port => format!(":{port}"),
+        };
+        let location = format!("https://{host}{port}{target}");
+        match HeaderValue::try_from(&location) {
+            Ok(value) => {
+                let mut response =
+                    plain(StatusCode::PERMANENT_REDIRECT, &format!("See {location}\n"));
+                response.headers_mut().insert(header::LOCATION, value);
+                response
+            }
+            Err(_) => refused("This port sends on to https, and not to such an address.\n"),
+        }
+    }
+
+    fn is_for(&self, host: &str) -> bool {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        self.acceptor.is_for(bare.unwrap_or(host))
+    }
+}
+
+/// The host of an authority, brackets of an IPv6 address included.
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+/// RFC 8555 section 8.3: base64url. So it names a file of the folder and nothing else.
+fn is_token(text: &str) -> bool {
+    let is_one = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_one)
+}
+
+/// The answer to a challenge, where it is there.
+pub(super) fn challenge(path: &Path) -> Response {
+    let read = || {
+        let file = std::fs::File::open(path).ok()?;
+        let found = file.metadata().ok()?;
+        let fits = found.is_file() && found.len() <= LONGEST_CHALLENGE;
+        let mut bytes = Vec::new();
+        file.take(LONGEST_CHALLENGE).read_to_end(&mut bytes).ok().filter(|_| fits)?;
+        Some(bytes)
+    };
+    match read() {
+        Some(bytes) => {
+            // As bytes: nobody's browser is to make a page of it.
+            Response::bytes(bytes).with_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+        }
+        None => plain(StatusCode::NOT_FOUND, "404 Not Found\n"),
+    }
+}
+
+fn plain(status: StatusCode, text: &str) -> Response {
+    Response::text(text).with_status(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_told_from_its_port() {
+        for (authority, host) in [
+            ("example.org", "example.org"),
+            ("example.org:80", "example.org"),
+            ("example.org:", "example.org"),
+            ("[::1]", "[::1]"),
+            ("[::1]:80", "[::1]"),
+        ] {
+            assert_eq!(without_port(authority), host);
+        }
+    }
+
+    #[test]
+    fn a_token_is_no_path() {
+        for (text, expected) in
+            [("Ab-_9", true), ("", false), ("..", false), ("a/b", false), ("a%2fb", false)]
+        {
+            assert_eq!(is_token(text), expected, "{text:?}");
+        }
+    }
+}
