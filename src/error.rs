@@ -22,6 +22,8 @@ struct Inner {
     kind: ErrorKind,
     message: String,
     location: Option<&'static Location<'static>>,
+    /// Where another error became this one; for the log.
+    raised: Option<&'static Location<'static>>,
     causes: Vec<Error>,
     source: Option<Source>,
 }
@@ -56,6 +58,8 @@ pub enum ErrorKind {
     Input,
     /// An answer on its way out of a handler: what `abort` and `redirect` make.
     Http,
+    /// An error of the app's own, or of another crate: [`Error::other`].
+    Other,
 }
 
 impl Error {
@@ -65,9 +69,31 @@ impl Error {
             kind,
             message: message.into(),
             location: None,
+            raised: None,
             causes: Vec::new(),
             source: None,
         }))
+    }
+
+    /// An error of another crate, or a text, as one of this crate: for functions that return
+    /// [`bottle_session::Result`](Result). A handler that returns it answers 500.
+    ///
+    /// ```
+    /// use bottle_session::{App, Error};
+    ///
+    /// fn app() -> bottle_session::Result<App> {
+    ///     let _port: u16 = "8888".parse().map_err(Error::other)?;
+    ///     Ok(App::new())
+    /// }
+    /// # app()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[track_caller]
+    pub fn other(error: impl Into<Source>) -> Error {
+        let source = error.into();
+        let mut error = Error::new(ErrorKind::Other, source.to_string());
+        error.0.raised = Some(Location::caller());
+        error.with_source(source)
     }
 
     /// The same error with its cause.
@@ -108,6 +134,11 @@ impl Error {
     /// The place in the user's program that registered what cannot work.
     pub fn location(&self) -> Option<&'static Location<'static>> {
         self.0.location
+    }
+
+    /// Where another error became this one.
+    pub(crate) fn raised(&self) -> Option<&'static Location<'static>> {
+        self.0.raised
     }
 
     /// Takes the cause out of the error.
@@ -153,8 +184,11 @@ impl std::error::Error for Error {
 }
 
 impl From<std::io::Error> for Error {
+    #[track_caller]
     fn from(error: std::io::Error) -> Error {
-        Error::new(ErrorKind::Io, error.to_string()).with_source(error)
+        let mut own = Error::new(ErrorKind::Io, error.to_string());
+        own.0.raised = Some(Location::caller());
+        own.with_source(error)
     }
 }
 

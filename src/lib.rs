@@ -102,32 +102,37 @@ pub mod testing;
 
 /// The `redis` crate that [`RedisConnection`] works with.
 pub use ::redis as redis_crate;
-pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
+pub use app::{
+    App, GroupOutcome, IntoMethods, IntoRules, MountOptions, ProviderOptions, RouteOptions,
+};
 #[cfg(feature = "secure-cookies")]
 pub use cookie::Key;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "garde")]
 pub use handler::Checked;
-pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
+pub use handler::{Argument, Binder, Form, Handler, Hook, ProviderFn, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
 pub use message::address::ListenAddress;
-pub use message::cookies::{Cookie, RequestCookies, SameSite};
+pub use message::cookies::{Cookie, CookieLifetime, RequestCookies, SameSite};
 pub use message::forms::{FormData, FormError, FormLimits, Problem, Secret, Upload, UploadReader};
 pub use message::request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
 pub use message::response::{
-    Body, Html, HttpError, IntoResponse, Json, Redirect, Response, ResponseHead, abort,
-    escape_html, redirect,
+    Body, HookOutcome, Html, HttpError, IntoHttpError, IntoResponse, IntoStatus, Json, Redirect,
+    Response, ResponseHead, abort, basic_challenge, escape_html, redirect,
 };
+#[cfg(feature = "secure-cookies")]
+pub use message::secure_cookies::cookie_key;
 pub use message::static_file::{StaticFile, static_file};
 pub use pipeline::exchange::Exchange;
 pub use pipeline::operation::{Answer, Operation, Progress, Remote, Round};
 pub use pipeline::plugin;
 pub use pipeline::plugin::{Batch, Callback, Entry, Installed, Plugin, Provided, Provision, Route};
+pub use pipeline::provider::{Asked, Own, Yields};
 pub use pipeline::service::{Service, Urls};
 pub use redis::{
-    BreakerState, RedisCluster, RedisConfig, RedisConnection, RedisPlugin, RedisPool, RedisReply,
-    Replies,
+    BreakerState, CommandArguments, RedisCluster, RedisConfig, RedisConnection, RedisPlugin,
+    RedisPool, RedisReply, Replies,
 };
 pub use routing::Filter;
 pub use server::{Server, ShutdownHandle};
