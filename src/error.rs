@@ -92,7 +92,7 @@ impl Error {
     pub fn other(error: impl Into<Source>) -> Error {
         let source = error.into();
         let mut error = Error::new(ErrorKind::Other, source.to_string());
-        error.0.raised = Some(Location::caller());
+        error.0.raised = in_users_program(Location::caller());
         error.with_source(source)
     }
 
@@ -147,6 +147,18 @@ impl Error {
     }
 }
 
+/// This place, where it is one of the user's program and not of this crate or the standard library: `map_err` calls from
+/// there what it is given.
+pub(crate) fn in_users_program(
+    location: &'static Location<'static>,
+) -> Option<&'static Location<'static>> {
+    let file = location.file();
+    let own = file!().strip_suffix("error.rs").unwrap_or(file!());
+    let is_users =
+        !file.starts_with(own) && !file.starts_with("/rustc/") && !file.contains("/library/core/");
+    is_users.then_some(location)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
@@ -187,7 +199,7 @@ impl From<std::io::Error> for Error {
     #[track_caller]
     fn from(error: std::io::Error) -> Error {
         let mut own = Error::new(ErrorKind::Io, error.to_string());
-        own.0.raised = Some(Location::caller());
+        own.0.raised = in_users_program(Location::caller());
         own.with_source(error)
     }
 }

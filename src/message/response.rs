@@ -14,6 +14,7 @@ use http::{HeaderMap, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
+use crate::error::in_users_program;
 use crate::message::cookies::set_cookie_value;
 use crate::message::forms::{self, FormError};
 use crate::{Error, ErrorKind, Result};
@@ -631,9 +632,7 @@ impl HttpError {
 
     /// Blames this place, where it is one of the user's program and not of this crate or the standard library.
     fn raised_at(mut self, location: &'static Location<'static>) -> HttpError {
-        if is_users(location.file()) {
-            self.0.raised.get_or_insert(location);
-        }
+        self.0.raised = self.0.raised.or_else(|| in_users_program(location));
         self
     }
 
@@ -715,12 +714,6 @@ impl HttpError {
     pub(crate) fn headers(&self) -> &HeaderMap {
         &self.0.headers
     }
-}
-
-/// Whether a file is one of the user's: neither of this crate nor of the standard library.
-fn is_users(file: &str) -> bool {
-    let own = file!().strip_suffix("message/response.rs").unwrap_or(file!());
-    !file.starts_with(own) && !file.starts_with("/rustc/") && !file.contains("/library/core/")
 }
 
 impl IntoResponse for HttpError {

@@ -255,7 +255,8 @@ fn the_line_of_a_500_names_the_place_of_its_question_mark_and_the_route() {
         ("/place/of/io", ": No such file or directory (os error 2)", Some(routes + 3)),
         ("/place/of/abort", "", Some(routes + 5)),
         ("/place/of/reply", ": invalid digit found in string", None),
-        ("/place/of/other", ": invalid digit found in string", Some(routes + 8)),
+        // Called by the standard library, which knows no place in the program.
+        ("/place/of/other", ": invalid digit found in string", None),
     ] {
         assert_eq!(client.get(path).send().status(), 500, "{path}");
         let lines = logs_of(path);
