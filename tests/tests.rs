@@ -2,6 +2,7 @@
 
 mod app;
 mod architecture;
+mod bottle_ports;
 mod browser;
 mod compile_messages;
 mod csrf;
@@ -14,6 +15,8 @@ mod forms;
 mod forms_example;
 mod guide;
 mod hostile;
+#[cfg(unix)]
+mod logging;
 mod nginx;
 mod pending;
 mod processes;

@@ -761,3 +761,53 @@ fn a_plugin_uses_the_value_of_a_provider() {
     });
     assert_eq!(client.get("/").send().header("x-tenant"), Some("5"));
 }
+
+#[test]
+fn providers_run_on_few_threads_and_each_value_is_finished() {
+    use bottle_session::server::native::Native;
+
+    use crate::support::serving::Serving;
+
+    let counts = Arc::new([const { AtomicUsize::new(0) }; 3]);
+    let [making, ending] = [counts.clone(), counts.clone()];
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.provide(move |session: &mut Session, request: &Request| {
+        let at_once = making[0].fetch_add(1, Ordering::SeqCst) + 1;
+        making[1].fetch_max(at_once, Ordering::SeqCst);
+        session.set("seen", "yes");
+        // It blocks, as a database does.
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        making[0].fetch_sub(1, Ordering::SeqCst);
+        Tenant(request.query_string().to_owned())
+    })
+    .finish(move |tenant, answer| {
+        assert!(!tenant.0.is_empty() && answer.status().as_u16() < 500);
+        ending[2].fetch_add(1, Ordering::SeqCst);
+    });
+    app.get("/", |tenant: &Tenant| tenant.0.clone());
+    app.error(404, |tenant: &Tenant| format!("lost {}", tenant.0));
+    let server = Native::bind("127.0.0.1:0").unwrap().max_threads(3);
+    let serving = Serving::start(server, app);
+    std::thread::scope(|scope| {
+        for visitor in 0..16 {
+            let serving = &serving;
+            scope.spawn(move || {
+                let mut client = serving.client();
+                for number in 0..8 {
+                    let reply = client.get(&format!("/?{visitor}.{number}"));
+                    assert_eq!(
+                        (reply.status, reply.text()),
+                        (200, &*format!("{visitor}.{number}"))
+                    );
+                    assert!(reply.header("set-cookie").is_some());
+                }
+            });
+        }
+    });
+    let lost = serving.client().get("/nowhere?7");
+    assert_eq!((lost.status, lost.text()), (404, "lost 7"));
+    let [_, most, ended] = &*counts;
+    assert_eq!(ended.load(Ordering::SeqCst), 16 * 8 + 1);
+    assert!((1..=3).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+}
