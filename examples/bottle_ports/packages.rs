@@ -13,8 +13,8 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use bottle_session::{
-    App, Form, Html, HttpError, IntoResponse, Provided, Request, Response, Result, Upload, Urls,
-    abort, basic_challenge, escape_html, redirect, static_file,
+    App, Form, Html, HttpError, Provided, Redirect, Request, Result, Upload, Urls, abort,
+    basic_challenge, escape_html, redirect, static_file,
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -68,7 +68,8 @@ pub fn app(folder: impl Into<PathBuf>, uploader: Uploader) -> Result<App> {
     app.get("/", || redirect("/simple/").permanent());
     app.group("/simple", |simple| {
         simple.get("/", projects);
-        simple.get(["/<project>", "/<project>/"], files).name("project");
+        simple.get("/<project>/", files).name("project");
+        simple.get("/<project>", |urls: &Urls, project: &str| to_project(urls, project));
     });
     app.get(
         "/packages/<project>/<file>",
@@ -107,17 +108,14 @@ fn projects(packages: &Packages, urls: &Urls) -> Result<Html<String>, HttpError>
     Ok(Html(page))
 }
 
-fn files(
-    request: &Request,
-    packages: &Packages,
-    urls: &Urls,
-    project: &str,
-) -> Result<Response, HttpError> {
+fn to_project(urls: &Urls, project: &str) -> Result<Redirect> {
+    Ok(redirect(urls.build("project", &[("project", &normalized(project))])?).permanent())
+}
+
+fn files(packages: &Packages, urls: &Urls, project: &str) -> Result<Html<String>, HttpError> {
     let name = normalized(project);
-    if name != project || !request.path().ends_with('/') {
-        return Err(redirect(urls.build("project", &[("project", &name)])? + "/")
-            .permanent()
-            .into());
+    if name != project {
+        return Err(to_project(urls, &name)?.into());
     }
     let mut page = String::from("<!DOCTYPE html><title>Links</title>");
     for file in listed(&packages.folder.join(&name))? {
@@ -129,7 +127,7 @@ fn files(
             escape_html(&file)
         ));
     }
-    Ok(Html(page).into_response())
+    Ok(Html(page))
 }
 
 fn upload(packages: &Packages, Form(uploaded): Form<Uploaded>) -> Result<(), HttpError> {
