@@ -61,8 +61,8 @@ impl Service {
 
     /// Shows pages and runs hooks that ask for values of the request, while these are there.
     pub(crate) fn finish_early(&self, exchange: &mut Exchange) {
-        let Some(endpoint) = exchange.endpoint().cloned() else { return };
-        if endpoint.has_early {
+        let early = exchange.endpoint().filter(|endpoint| endpoint.has_early).cloned();
+        if let Some(endpoint) = early {
             let error = exchange.response().filter(|answer| answer.is_bare());
             let status = error.and_then(|answer| Some(answer.error()?.status()));
             let page = status.and_then(|status| endpoint.pages_for(status).next());
@@ -76,8 +76,11 @@ impl Service {
 
     /// Gives an error its page, the built-in one where no other can be shown.
     fn dress(&self, exchange: &mut Exchange) {
+        if !exchange.response().is_some_and(Response::is_bare) {
+            return;
+        }
         let Some(mut answer) = exchange.take_response() else { return };
-        let Some(error) = answer.take_error() else { return exchange.answer(answer) };
+        let Some(error) = answer.take_error() else { return };
         self.log_error(&error, exchange);
         let status = error.status();
         exchange.set_error(error);
@@ -129,7 +132,8 @@ impl Service {
     }
 
     fn run_hooks(&self, exchange: &mut Exchange, early: bool) {
-        let Some(endpoint) = exchange.endpoint().cloned() else { return };
+        let with_hooks = exchange.endpoint().filter(|endpoint| !endpoint.after.is_empty());
+        let Some(endpoint) = with_hooks.cloned() else { return };
         for hook in endpoint.after.iter().filter(|hook| hook.early == early) {
             match catch_unwind(AssertUnwindSafe(|| (hook.run)(exchange))) {
                 Ok(None) => {}

@@ -128,6 +128,9 @@ impl Service {
     pub(crate) fn route(&self, batch: &mut [Exchange]) {
         for exchange in batch.iter_mut() {
             guarded(exchange, |exchange| self.find_route(exchange));
+            if exchange.endpoint().is_none() {
+                self.enter_none(exchange, ROOT, None);
+            }
         }
     }
 
@@ -303,7 +306,6 @@ impl Service {
             prefix => Arc::new(self.0.urls.below(prefix)),
         });
         exchange.request_mut().set_body_limit(self.0.body_limit);
-        self.enter_none(exchange, ROOT, None);
         if let Some(response) = self.before(ROOT, exchange) {
             return exchange.answer(response);
         }
