@@ -27,7 +27,7 @@
 //!
 //! ```text
 //! bytes in → Request → prepare: route, then plugins acquire ─┐
-//!                      run:     callback (plugins' wrappers → arguments → handler) → Response
+//!                      run:     callback (plugins' wrappers → guards → arguments → handler) → Response → providers finish
 //!                      finish:  plugins release → error page → cookies onto headers ─→ bytes out
 //! ```
 //!
@@ -47,6 +47,9 @@
 //! | route | rules and methods that lead to one handler |
 //! | handler, callback | the closure of the app; the handler with what plugins wrapped around it |
 //! | plugin, keyword | provides a value to handlers that ask for it, under a keyword; wraps callbacks |
+//! | provider | a closure of the app that makes a value for a request, out of others |
+//! | state | a value that all requests share |
+//! | guard, hook, error page | a closure that runs before a handler, after it, in place of an error; it takes what handlers take |
 //! | exchange, batch | one request with its route, values and response; several of them in one stage |
 //! | stage | prepare, run or finish |
 //! | acquire, release | a plugin provides its value before the handler; takes it back after it |
@@ -61,7 +64,8 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`App`] | routes, plugins, hooks, error pages, mounted apps; [`build`](App::build) checks it all |
+//! | [`App`] | routes, plugins, providers, state, guards, hooks, error pages, groups and mounted apps; [`build`](App::build) checks it all |
+//! | [`Provided`], [`Own`] | what plugins, providers and state provide |
 //! | [`Argument`], [`IntoResponse`], [`named!`] | what handlers take and reply |
 //! | [`Filter`] | what wildcards take: `<id:int>` |
 //! | [`Request`], [`Response`], [`ResponseHead`], [`abort`], [`redirect`], [`static_file`] | what comes in and goes out |
