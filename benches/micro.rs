@@ -289,7 +289,9 @@ mod providers {
         let mut app = App::new();
         app.install(SessionPlugin::new().in_memory()).expect("a plugin");
         app.state(Users(HashMap::from([("Ada", 1815)])));
-        app.provide(user).finish(|user, _| drop(black_box(user)));
+        app.provide(user).finish(|user, _| {
+            black_box(user.born);
+        });
         app.get("/create", |session: &mut Session| session.set("name", "Ada"));
         app.get("/session", |session: &mut Session| {
             black_box(session.get("name"));

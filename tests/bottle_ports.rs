@@ -1,5 +1,8 @@
 //! The programs of examples/bottle_ports: apps as people write them with Bottle.
 
+// Two of them have the same helpers, each its own, as programs do.
+#![allow(clippy::duplicate_mod)]
+
 use std::path::Path;
 use std::process::Command;
 

@@ -7,13 +7,11 @@ use http::{Method, StatusCode};
 
 use super::inherit::Around;
 use super::{App, Draft, Mount, Placed, compatible};
-use crate::handler::{
-    Asks, BindHook, BindReply, Function, HookCallback, Resolver, Role, Wildcards, add_ask,
-};
+use crate::handler::{Asks, BindHook, BindReply, Function, Resolver, Role, Wildcards, add_ask};
 use crate::logging::Recurring;
 use crate::message::request::DEFAULT_BODY_LIMIT;
 use crate::message::response::Response;
-use crate::pipeline::answers::{AfterHook, Page};
+use crate::pipeline::answers::{AfterHook, HookCallback, Page};
 use crate::pipeline::plugin::{Ask, Callback, Plugin, Route};
 use crate::pipeline::service::{Endpoint, Inner, Scope, Service, Target, Urls};
 use crate::pipeline::slow::Slow;

@@ -382,15 +382,18 @@ impl<'a> Binder<'a> {
     }
 
     fn known_keywords(&self) -> String {
-        let sources = self.resolver.sources.iter();
-        let keywords: Vec<_> = sources
-            .filter(|source| !matches!(source.kind, Kind::State(_)))
-            .map(|source| source.keyword.as_str())
-            .collect();
-        match keywords.as_slice() {
+        let (states, others): (Vec<_>, Vec<_>) =
+            self.resolver.sources.iter().partition(|source| matches!(source.kind, Kind::State(_)));
+        let keywords: Vec<_> = others.iter().map(|source| source.keyword.as_str()).collect();
+        let mut known = match keywords.as_slice() {
             [] => "; no plugin that provides anything is installed".to_owned(),
             known => format!("; known keywords: {}", known.join(", ")),
+        };
+        if !states.is_empty() {
+            let types: Vec<_> = states.iter().map(|state| public_name(state.type_name)).collect();
+            known.push_str(&format!("; state: {}", types.join(", ")));
         }
+        known
     }
 
     /// The wildcard of this argument: by name in a [`named!`](crate::named) handler, else the next one of

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::argument::Argument;
 use super::binder::Binder;
 use crate::message::response::{HookOutcome, HttpError, IntoResponse, Response};
+use crate::pipeline::answers::HookCallback;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Callback;
 use crate::pipeline::provider::{Create, Value, Yields};
@@ -252,7 +253,6 @@ type Bind<T> = Arc<dyn Fn(&mut Binder<'_>) -> Option<T> + Send + Sync>;
 pub(crate) type BindReply = Bind<Callback>;
 pub(crate) type BindHook = Bind<HookCallback>;
 pub(crate) type BindProvider = Bind<Create>;
-pub(crate) type HookCallback = Arc<dyn Fn(&mut Exchange) -> Option<Response> + Send + Sync>;
 
 /// A handler or an error page, to be bound.
 pub(crate) fn reply<M, H: Handler<M>>(handler: H) -> BindReply {

@@ -793,7 +793,8 @@ pub fn basic_challenge(realm: &str) -> HttpError {
 /// Another status is one word: [`redirect("/new").permanent()`](Redirect::permanent) is a 308.
 pub fn redirect(location: impl Into<String>) -> Redirect {
     let location = utf8_percent_encode(&location.into(), NOT_IN_ADDRESS).to_string();
-    Redirect(Response::new(StatusCode::SEE_OTHER).with_header(header::LOCATION, location))
+    let answer = Response::new(StatusCode::SEE_OTHER).with_header(header::LOCATION, location);
+    Redirect(Box::new(answer))
 }
 
 /// What no address holds as it is (RFC 3986 section 2). Browsers drop tabs and take a backslash for a slash:
@@ -830,7 +831,7 @@ const NOT_IN_ADDRESS: &AsciiSet = &CONTROLS
 /// # Ok::<(), bottle_session::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Redirect(Response);
+pub struct Redirect(Box<Response>);
 
 impl Redirect {
     /// The same redirection for good: a 308, which keeps method and body (RFC 9110 section 15.4.9). Browsers remember
@@ -849,7 +850,7 @@ impl Redirect {
     /// The same redirection with another status, a number or a [`StatusCode`]: 301, 302, 307, 308.
     #[must_use]
     pub fn with_status(self, status: impl IntoStatus) -> Redirect {
-        Redirect(self.0.with_status(status))
+        Redirect(Box::new(self.0.with_status(status)))
     }
 
     /// The same redirection with this header in place of any of its name, text or typed. What cannot be a header makes
@@ -860,13 +861,13 @@ impl Redirect {
         N: TryInto<HeaderName, Error: Into<http::Error>>,
         V: TryInto<HeaderValue, Error: Into<http::Error>>,
     {
-        Redirect(self.0.with_header(name, value))
+        Redirect(Box::new(self.0.with_header(name, value)))
     }
 }
 
 impl IntoResponse for Redirect {
     fn into_response(self) -> Response {
-        self.0
+        *self.0
     }
 }
 
@@ -903,7 +904,7 @@ macro_rules! replies_into {
 
         impl<$($parameters)*> From<$reply> for Redirect {
             fn from(reply: $reply) -> Redirect {
-                Redirect(reply.into_response())
+                Redirect(Box::new(reply.into_response()))
             }
         }
     )*};
@@ -921,13 +922,13 @@ replies_into! {
 
 impl From<Redirect> for Response {
     fn from(redirect: Redirect) -> Response {
-        redirect.0
+        *redirect.0
     }
 }
 
 impl From<Response> for Redirect {
     fn from(response: Response) -> Redirect {
-        Redirect(response)
+        Redirect(Box::new(response))
     }
 }
 

@@ -24,9 +24,12 @@ pub(crate) struct Page {
     pub(crate) early: bool,
 }
 
+/// What a guard or a hook does, and the answer that it gives, if any.
+pub(crate) type HookCallback = Arc<dyn Fn(&mut Exchange) -> Option<Response> + Send + Sync>;
+
 /// An after-request hook as a route knows it.
 pub(crate) struct AfterHook {
-    pub(crate) run: Arc<dyn Fn(&mut Exchange) -> Option<Response> + Send + Sync>,
+    pub(crate) run: HookCallback,
     /// It asks for values of this request, and so runs before they are finished and saved.
     pub(crate) early: bool,
 }

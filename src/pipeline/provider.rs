@@ -23,7 +23,7 @@ use crate::pipeline::plugin::Provided;
 /// use std::collections::BTreeMap;
 ///
 /// let mut app = App::new();
-/// app.state(Own(BTreeMap::from([("ada", 1815)])));
+/// app.state(Own(BTreeMap::from([("ada", 1815u16)])));
 /// app.get("/<name>", |born: &Own<BTreeMap<&'static str, u16>>, name: &str| {
 ///     born.get(name).map(|year| year.to_string())
 /// });

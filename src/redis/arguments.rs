@@ -1,6 +1,5 @@
 //! The arguments of a command.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use ::redis::{Cmd, ToRedisArgs};
@@ -52,7 +51,6 @@ arguments! {
     [] u8; [] u16; [] u32; [] u64; [] usize;
     [T: ToRedisArgs] Option<T>;
     [T: ToRedisArgs] Vec<T>;
-    [T: ToRedisArgs + ?Sized + ToOwned<Owned: ToRedisArgs>] Cow<'_, T>;
     [K: ToRedisArgs, V: ToRedisArgs] BTreeMap<K, V>;
     [K: ToRedisArgs, V: ToRedisArgs] HashMap<K, V>;
     [T: ToRedisArgs] BTreeSet<T>;

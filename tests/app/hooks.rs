@@ -120,11 +120,9 @@ fn guards_take_what_handlers_take() {
         app.get("/login/<name>", |session: &mut Session, name: &str| session.set("name", name));
         app.get("/open", || "open");
         app.group("/notes", |notes| {
-            notes.before(|session: &mut Session| -> std::result::Result<(), Response> {
-                match session.get("name") {
-                    Some(_) => Ok(()),
-                    None => Err(redirect("/login").into_response()),
-                }
+            notes.before(|session: &mut Session| match session.get("name") {
+                Some(_) => Ok(()),
+                None => Err(redirect("/login")),
             });
             notes.get("/", || "notes");
             notes

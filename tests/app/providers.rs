@@ -718,6 +718,13 @@ fn state_is_shared_by_all_requests_and_asked_for_by_reference() {
         ),
         (
             build_error(|app| {
+                app.state(Own(vec![1i32]));
+                app.get("/", |_: &Own<Vec<u8>>| "x");
+            }),
+            "no plugin that provides anything is installed; state: bottle_session::Own<alloc::vec::Vec<i32>>",
+        ),
+        (
+            build_error(|app| {
                 app.state(Visits::default());
                 app.get("/", |_: &mut Visits| "x");
             }),

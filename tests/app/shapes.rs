@@ -214,10 +214,12 @@ fn a_store_is_shared_behind_an_arc() {
 
 #[test]
 fn errors_of_others_go_through_functions_of_ours() {
+    fn other_crates() -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Err("no such thing".into())
+    }
     fn set_up(port: &str) -> Result<App> {
         let _: u16 = port.parse().map_err(Error::other)?;
-        Err::<(), Box<dyn std::error::Error + Send + Sync>>("no such thing".into())
-            .map_err(Error::other)?;
+        other_crates().map_err(Error::other)?;
         Ok(App::new())
     }
     use bottle_session::{Error, ErrorKind};
