@@ -131,6 +131,7 @@ impl Service {
         self.acquire_all(std::slice::from_mut(exchange));
         // A plugin's refusal is no answer to this request, which has one.
         exchange.take_response();
+        exchange.asked_late();
         exchange.move_to(Position::Acquired);
     }
 

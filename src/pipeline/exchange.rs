@@ -258,11 +258,17 @@ impl Exchange {
     pub(crate) fn ask_late(&mut self, asks: &[Ask], slots: usize) -> bool {
         let missing =
             |ask: &&Ask| !self.holds(ask.slot) && (self.0.dropped || !self.asks(ask.slot));
-        self.0.late = asks.iter().filter(missing).copied().collect();
-        if !self.0.late.is_empty() {
+        let late: Vec<_> = asks.iter().filter(missing).copied().collect();
+        if !late.is_empty() {
             self.0.slots.resize_with(slots, || None);
         }
+        self.0.late = late;
         !self.0.late.is_empty()
+    }
+
+    /// All that was asked for late is there, or was refused.
+    pub(crate) fn asked_late(&mut self) {
+        self.0.late.clear();
     }
 
     pub(crate) fn return_head(&mut self, head: ResponseHead) {
@@ -306,13 +312,19 @@ impl Exchange {
     }
 
     pub(crate) fn asks(&self, slot: usize) -> bool {
-        self.around().is_some_and(|route| route.asks(slot))
-            || self.0.late.iter().any(|ask| ask.slot == slot)
+        match self.0.late.as_slice() {
+            [] => self.around().is_some_and(|route| route.asks(slot)),
+            // What the route has asked for, it has or was refused.
+            late => late.iter().any(|ask| ask.slot == slot),
+        }
     }
 
     pub(crate) fn requires(&self, slot: usize) -> bool {
         let requires = |asks: &[Ask]| asks.iter().any(|ask| ask.slot == slot && ask.required);
-        self.around().is_some_and(|route| requires(&route.asks)) || requires(&self.0.late)
+        match self.0.late.as_slice() {
+            [] => self.around().is_some_and(|route| requires(&route.asks)),
+            late => requires(late),
+        }
     }
 
     /// Whether its answer, which is there already, is for an error page or a hook to see that may block.

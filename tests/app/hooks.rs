@@ -249,6 +249,38 @@ fn error_pages_ask_for_sessions_of_many_in_one_batch() {
 }
 
 #[test]
+fn a_page_asks_plugins_for_what_the_route_has_not_asked_for_and_no_more() {
+    let log = Arc::default();
+    let client = client(|app| {
+        app.install(Counting::logging("a", &log)).unwrap();
+        app.install(Counting::logging("b", &log)).unwrap();
+        app.error(
+            404,
+            named!(|a: Option<&Number>, b: Option<&Number>| format!(
+                "{:?}",
+                (a.is_some(), b.is_some())
+            )),
+        );
+        app.get(
+            "/",
+            named!(|a: Option<&Number>| match a {
+                Some(_) => abort(404, "").into_response(),
+                None => abort(404, "there is none").into_response(),
+            }),
+        );
+    });
+    let stages = || {
+        let stages = told(&log);
+        stages.into_iter().filter(|stage| !stage.ends_with("wraps")).collect::<Vec<_>>()
+    };
+    assert_eq!(client.get("/").send().text(), "(true, true)");
+    assert_eq!(stages(), ["a acquires", "b acquires", "b releases", "a releases"]);
+    // What was refused once is not tried again.
+    assert_eq!(client.get("/?refuse=1").send().text(), "(false, false)");
+    assert_eq!(stages(), ["a acquires", "b acquires"]);
+}
+
+#[test]
 fn a_page_that_cannot_be_shown_hides_nothing() {
     let mut inner = App::new();
     inner.error(404, |_: &mut Number| "inner page");
