@@ -1,15 +1,17 @@
 //! Passwords: what of them is kept, and whether one is right.
 
 use argon2::password_hash::SaltString;
-use argon2::password_hash::rand_core::OsRng;
 use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier};
 use bottle_session::{Error, Result};
 
 /// What is kept of a password (Argon2id with the parameters of OWASP's Password Storage Cheat Sheet).
 pub fn hashed(password: &str) -> Result<String> {
-    let salt = SaltString::generate(&mut OsRng);
-    let hash = Argon2::default().hash_password(password.as_bytes(), &salt);
-    hash.map(|hash| hash.to_string()).map_err(|error| Error::other(error.to_string()))
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(Error::other)?;
+    let refused = |error: argon2::password_hash::Error| Error::other(error.to_string());
+    let salt = SaltString::encode_b64(&random).map_err(refused)?;
+    let hash = Argon2::default().hash_password(password.as_bytes(), &salt).map_err(refused)?;
+    Ok(hash.to_string())
 }
 
 /// Whether this is the password of that hash. Where there is no hash it takes as long to say no, so that nobody learns

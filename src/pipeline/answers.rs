@@ -161,17 +161,14 @@ impl Service {
         let Caused { text, logged } = caused(error);
         let request = exchange.request();
         let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
-        let line = || {
-            let place = places(error, exchange.route());
-            format!("{method} {path} answers {status}{text}{place}")
-        };
+        let line = || format!("{method} {path} answers {status}{text}");
         if logged || error.status() == StatusCode::SERVICE_UNAVAILABLE {
             // Thousands a second where a store is down.
             self.unavailable().happened(log::Level::Warn, &format!("{status}{text}"), line);
         } else if error.status().is_server_error() {
-            log::error!("{}", line());
+            log::error!("{}{}", line(), places(error, exchange.route()));
         } else {
-            log::debug!("{}", line());
+            log::debug!("{}{}", line(), places(error, exchange.route()));
         }
     }
 }
