@@ -645,6 +645,12 @@ fn what_a_provider_cannot_have_is_said_with_both_places() {
         place(line + 1)
     );
     assert!(error.contains(&expected), "{error}");
+    // A handler borrows a value once.
+    let error = build_error(|app| {
+        app.provide(|| Number(1));
+        app.get("/", |_: &Number, _: &mut Number| "x");
+    });
+    assert!(error.contains("argument 2 asks a second time for keyword \"number\""), "{error}");
     // A circle, told once, wherever it is entered.
     let line = line!() + 2;
     let error = build_error(|app| {
