@@ -4,8 +4,12 @@
 use bottle_session::http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use bottle_session::http::uri::PathAndQuery;
 use bottle_session::http::{Method, StatusCode, Version};
-use bottle_session::{App, Cookie, Request, ResponseHead, Service, Session, SessionPlugin};
+use bottle_session::{
+    App, Cookie, HttpError, Provided, Request, ResponseHead, Service, Session, SessionPlugin,
+    redirect,
+};
 use divan::{Bencher, black_box};
+use std::collections::HashMap;
 
 // The parser needs nothing else of the crate, which does not export it.
 #[path = "../src/server/http1/mod.rs"]
@@ -258,6 +262,71 @@ mod session {
     #[divan::bench(sample_count = 50)]
     fn create(bencher: Bencher<'_, '_>) {
         serve(bencher, &service(), "/create", None);
+    }
+}
+
+/// The user of a session: what a provider costs over the same lines in the handler.
+mod providers {
+    use super::*;
+
+    struct Users(HashMap<&'static str, u16>);
+
+    struct User {
+        born: u16,
+    }
+
+    impl Provided for Users {}
+    impl Provided for User {}
+
+    fn user(session: &mut Session, users: &Users) -> Result<User, HttpError> {
+        match session.get("name").and_then(|name| users.0.get(name)) {
+            Some(born) => Ok(User { born: *born }),
+            None => Err(redirect("/login").into()),
+        }
+    }
+
+    fn service() -> Service {
+        let mut app = App::new();
+        app.install(SessionPlugin::new().in_memory()).expect("a plugin");
+        app.state(Users(HashMap::from([("Ada", 1815)])));
+        app.provide(user).finish(|user, _| {
+            black_box(user.born);
+        });
+        app.get("/create", |session: &mut Session| session.set("name", "Ada"));
+        app.get("/session", |session: &mut Session| {
+            black_box(session.get("name"));
+        });
+        app.get("/handler", |session: &mut Session, users: &Users| -> Result<(), HttpError> {
+            black_box(user(session, users)?.born);
+            Ok(())
+        });
+        app.get("/provider", |user: &User| {
+            black_box(user.born);
+        });
+        app.build().expect("an app")
+    }
+
+    fn logged_in(bencher: Bencher<'_, '_>, path: &'static str) {
+        let service = service();
+        let answer = service.handle(request("/create", None));
+        let cookie = answer.headers()[SET_COOKIE].to_str().expect("a cookie");
+        let cookie = HeaderValue::from_str(cookie.split(';').next().expect("a pair"));
+        serve(bencher, &service, path, Some(&cookie.expect("a header")));
+    }
+
+    #[divan::bench]
+    fn a_session_and_no_user(bencher: Bencher<'_, '_>) {
+        logged_in(bencher, "/session");
+    }
+
+    #[divan::bench]
+    fn the_lines_in_the_handler(bencher: Bencher<'_, '_>) {
+        logged_in(bencher, "/handler");
+    }
+
+    #[divan::bench]
+    fn a_provider(bencher: Bencher<'_, '_>) {
+        logged_in(bencher, "/provider");
     }
 }
 

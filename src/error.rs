@@ -22,6 +22,8 @@ struct Inner {
     kind: ErrorKind,
     message: String,
     location: Option<&'static Location<'static>>,
+    /// Where another error became this one; for the log.
+    raised: Option<&'static Location<'static>>,
     causes: Vec<Error>,
     source: Option<Source>,
 }
@@ -56,6 +58,8 @@ pub enum ErrorKind {
     Input,
     /// An answer on its way out of a handler: what `abort` and `redirect` make.
     Http,
+    /// An error of the app's own, or of another crate: [`Error::other`].
+    Other,
 }
 
 impl Error {
@@ -65,9 +69,31 @@ impl Error {
             kind,
             message: message.into(),
             location: None,
+            raised: None,
             causes: Vec::new(),
             source: None,
         }))
+    }
+
+    /// An error of another crate, or a text, as one of this crate: for functions that return
+    /// [`bottle_session::Result`](Result). A handler that returns it answers 500.
+    ///
+    /// ```
+    /// use bottle_session::{App, Error};
+    ///
+    /// fn app() -> bottle_session::Result<App> {
+    ///     let _port: u16 = "8888".parse().map_err(Error::other)?;
+    ///     Ok(App::new())
+    /// }
+    /// # app()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[track_caller]
+    pub fn other(error: impl Into<Source>) -> Error {
+        let source = error.into();
+        let mut error = Error::new(ErrorKind::Other, source.to_string());
+        error.0.raised = in_users_program(Location::caller());
+        error.with_source(source)
     }
 
     /// The same error with its cause.
@@ -110,10 +136,27 @@ impl Error {
         self.0.location
     }
 
+    /// Where another error became this one.
+    pub(crate) fn raised(&self) -> Option<&'static Location<'static>> {
+        self.0.raised
+    }
+
     /// Takes the cause out of the error.
     pub(crate) fn into_source(self) -> Option<Source> {
         self.0.source
     }
+}
+
+/// This place, where it is one of the user's program and not of this crate or the standard library: `map_err` calls from
+/// there what it is given.
+pub(crate) fn in_users_program(
+    location: &'static Location<'static>,
+) -> Option<&'static Location<'static>> {
+    let file = location.file();
+    let own = file!().strip_suffix("error.rs").unwrap_or(file!());
+    let is_users =
+        !file.starts_with(own) && !file.starts_with("/rustc/") && !file.contains("/library/core/");
+    is_users.then_some(location)
 }
 
 impl fmt::Display for Error {
@@ -153,8 +196,11 @@ impl std::error::Error for Error {
 }
 
 impl From<std::io::Error> for Error {
+    #[track_caller]
     fn from(error: std::io::Error) -> Error {
-        Error::new(ErrorKind::Io, error.to_string()).with_source(error)
+        let mut own = Error::new(ErrorKind::Io, error.to_string());
+        own.0.raised = in_users_program(Location::caller());
+        own.with_source(error)
     }
 }
 

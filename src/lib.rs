@@ -27,7 +27,7 @@
 //!
 //! ```text
 //! bytes in → Request → prepare: route, then plugins acquire ─┐
-//!                      run:     callback (plugins' wrappers → arguments → handler) → Response
+//!                      run:     callback (plugins' wrappers → guards → arguments → handler) → Response → providers finish
 //!                      finish:  plugins release → error page → cookies onto headers ─→ bytes out
 //! ```
 //!
@@ -47,6 +47,9 @@
 //! | route | rules and methods that lead to one handler |
 //! | handler, callback | the closure of the app; the handler with what plugins wrapped around it |
 //! | plugin, keyword | provides a value to handlers that ask for it, under a keyword; wraps callbacks |
+//! | provider | a closure of the app that makes a value for a request, out of others |
+//! | state | a value that all requests share |
+//! | guard, hook, error page | a closure that runs before a handler, after it, in place of an error; it takes what handlers take |
 //! | exchange, batch | one request with its route, values and response; several of them in one stage |
 //! | stage | prepare, run or finish |
 //! | acquire, release | a plugin provides its value before the handler; takes it back after it |
@@ -61,7 +64,8 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`App`] | routes, plugins, hooks, error pages, mounted apps; [`build`](App::build) checks it all |
+//! | [`App`] | routes, plugins, providers, state, guards, hooks, error pages, groups and mounted apps; [`build`](App::build) checks it all |
+//! | [`Provided`], [`Own`] | what plugins, providers and state provide |
 //! | [`Argument`], [`IntoResponse`], [`named!`] | what handlers take and reply |
 //! | [`Filter`] | what wildcards take: `<id:int>` |
 //! | [`Request`], [`Response`], [`ResponseHead`], [`abort`], [`redirect`], [`static_file`] | what comes in and goes out |
@@ -106,32 +110,37 @@ pub use ::redis as redis_crate;
 #[cfg(all(unix, feature = "https"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "https")))]
 pub use ::rustls;
-pub use app::{App, HookOutcome, IntoMethods, IntoRules, RouteOptions};
+pub use app::{
+    App, GroupOutcome, IntoMethods, IntoRules, MountOptions, ProviderOptions, RouteOptions,
+};
 #[cfg(feature = "secure-cookies")]
 pub use cookie::Key;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "garde")]
 pub use handler::Checked;
-pub use handler::{Argument, Binder, Form, Handler, Query, Signature, Wildcard};
+pub use handler::{Argument, Binder, Form, Handler, Hook, ProviderFn, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
 pub use message::address::ListenAddress;
-pub use message::cookies::{Cookie, RequestCookies, SameSite};
+pub use message::cookies::{Cookie, CookieLifetime, RequestCookies, SameSite};
 pub use message::forms::{FormData, FormError, FormLimits, Problem, Secret, Upload, UploadReader};
 pub use message::request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
 pub use message::response::{
-    Body, Html, HttpError, IntoResponse, Json, Redirect, Response, ResponseHead, abort,
-    escape_html, redirect,
+    Body, HookOutcome, Html, HttpError, IntoHttpError, IntoResponse, IntoStatus, Json, Redirect,
+    Response, ResponseHead, abort, basic_challenge, escape_html, redirect,
 };
+#[cfg(feature = "secure-cookies")]
+pub use message::secure_cookies::cookie_key;
 pub use message::static_file::{StaticFile, static_file};
 pub use pipeline::exchange::Exchange;
 pub use pipeline::operation::{Answer, Operation, Progress, Remote, Round};
 pub use pipeline::plugin;
 pub use pipeline::plugin::{Batch, Callback, Entry, Installed, Plugin, Provided, Provision, Route};
+pub use pipeline::provider::{Asked, Own, Yields};
 pub use pipeline::service::{Service, Urls};
 pub use redis::{
-    BreakerState, RedisCluster, RedisConfig, RedisConnection, RedisPlugin, RedisPool, RedisReply,
-    Replies,
+    BreakerState, CommandArguments, RedisCluster, RedisConfig, RedisConnection, RedisPlugin,
+    RedisPool, RedisReply, Replies,
 };
 pub use routing::Filter;
 pub use server::{Server, ShutdownHandle};

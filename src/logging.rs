@@ -15,6 +15,32 @@ const QUIET: Duration = Duration::from_secs(10);
 /// How many kinds are told apart; texts that hold input could be without end.
 const MOST_KINDS: usize = 16;
 
+/// Writes log lines to standard error.
+struct StandardError;
+
+impl log::Log for StandardError {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= Level::Info
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let line = format!("{:5} {}\n", record.level(), record.args());
+            // Nobody is left to be told that standard error is closed.
+            let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Writes log lines from `info` upwards to standard error, unless the program has a logger.
+pub(crate) fn log_to_stderr() {
+    if log::set_logger(&StandardError).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+}
+
 /// A text on one line, without what begins another line or steers a terminal (CWE-117): texts of errors and panics
 /// quote input.
 pub(crate) struct OneLine<T>(pub(crate) T);

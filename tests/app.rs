@@ -11,8 +11,12 @@ use bottle_session::{
 };
 use serde::{Deserialize, Serialize};
 
+mod hooks;
 mod misuse;
 mod mounts;
+mod parts;
+mod providers;
+mod shapes;
 
 fn client(set_up: impl FnOnce(&mut App)) -> TestClient {
     let mut app = App::new();
@@ -175,9 +179,11 @@ fn errors_have_pages_and_keep_their_status() {
             let number: u8 = "300".parse()?;
             Ok(number.to_string())
         });
-        app.error(404, |error, request| format!("{} {}", error.status(), request.path()));
-        app.error(410, |_, _| -> String { panic!("a page that fails") });
-        app.error_default(|error, _| {
+        app.error(404, |error: &HttpError, request: &Request| {
+            format!("{} {}", error.status(), request.path())
+        });
+        app.error(410, || -> String { panic!("a page that fails") });
+        app.error_default(|error: &HttpError| {
             Html(format!("any: {}", bottle_session::escape_html(error.message())))
         });
     });
@@ -194,8 +200,8 @@ fn errors_have_pages_and_keep_their_status() {
         assert_eq!((response.status(), response.text().as_str()), (status, text), "{path}");
     }
     let plain = client.get("/plain").send();
-    assert_eq!(plain.status(), 410);
-    assert!(plain.text().contains("410 Gone") && plain.text().contains("plain"));
+    // The page for the status has failed: the one for all.
+    assert_eq!((plain.status(), plain.text().as_str()), (410, "any: plain"));
 }
 
 #[test]
@@ -273,7 +279,7 @@ fn hooks_run_around_every_request() {
             "/secret" => Err(abort(403, "no")),
             _ => Ok(()),
         });
-        app.after_request(|_, response| {
+        app.after_request(|response: &mut Response| {
             response.headers_mut().insert("x-after", "1".parse().unwrap());
         });
         app.get("/new", || "new");
@@ -293,7 +299,7 @@ fn a_mounted_app_keeps_its_plugins_hooks_and_pages() {
     shop.get("/", || "shop");
     shop.get("/item/<id:int>", |id: u32, n: &mut Number| format!("{id} {}", n.0)).name("item");
     shop.get("/gone", || abort(410, "").into_response());
-    shop.error(410, |_, _| "sold out");
+    shop.error(410, || "sold out");
     shop.before_request(|request: &mut Request| match request.query("stop").unwrap() {
         Some(_) => Err(abort(402, "pay")),
         None => Ok(()),
@@ -301,7 +307,7 @@ fn a_mounted_app_keeps_its_plugins_hooks_and_pages() {
     let client = client(|app| {
         app.install(Counting::new("counter", 0)).unwrap();
         app.get("/", |n: &mut Number| n.0.to_string());
-        app.error(404, |_, _| "lost");
+        app.error(404, || "lost");
         app.mount("/shop", shop);
     });
     assert_eq!(client.get("/").send().text(), "1");
@@ -495,7 +501,7 @@ fn plugins_are_uninstalled_by_name_or_keyword() {
     assert_eq!(*log.lock().unwrap(), ["b closes", "a closes", "c closes"]);
     app.get("/", |n: &mut Number| n.0.to_string());
     let error = app.build().unwrap_err().to_string();
-    assert!(error.contains("which no installed plugin provides"), "{error}");
+    assert!(error.contains("which no installed plugin, provider or state provides"), "{error}");
 }
 
 #[test]
@@ -543,7 +549,7 @@ fn all_that_cannot_work_is_said_at_once_with_its_place() {
     assert_eq!(lines[0], "4 registrations cannot work");
     for (line, expected) in lines[1..].iter().zip([
         "unknown filter \"imt\" in rule \"/user/<id:imt>\", column 11; known: int, float, path, re (at tests/app.rs:",
-        "route /n: argument 1 asks for tests::app::Number, which no installed plugin provides",
+        "route /n: argument 1 asks for tests::app::Number, which no installed plugin, provider or state provides",
         "route /w: argument 1 takes wildcard number 1 of the rule, which has 0",
         "GET /twice/<b> is registered already, as /twice/<a> at tests/app.rs:",
     ]) {
@@ -564,7 +570,7 @@ fn what_an_argument_cannot_have_is_explained() {
                 two(app);
                 app.get("/", |_: &mut Number| "x");
             }),
-            "argument 1 asks for tests::app::Number, which keywords \"a\" and \"b\" provide; say which with named!(",
+            "argument 1 asks for tests::app::Number, which keywords \"a\" and \"b\" provide (at tests/app.rs:",
         ),
         (
             build_error(|app| {
@@ -715,13 +721,13 @@ fn the_client_takes_an_answer_as_a_server_sends_it() {
 fn after_request_hooks_run_the_last_one_first() {
     let mut inner = App::new();
     inner.get("/", || "x");
-    inner.after_request(|_, response: &mut Response| note(response, "inner"));
+    inner.after_request(|response: &mut Response| note(response, "inner"));
     fn note(response: &mut Response, what: &'static str) {
         response.headers_mut().append("x-order", what.parse().unwrap());
     }
     let client = client(|app| {
-        app.after_request(|_, response| note(response, "first"));
-        app.after_request(|_, response| note(response, "second"));
+        app.after_request(|response: &mut Response| note(response, "first"));
+        app.after_request(|response: &mut Response| note(response, "second"));
         app.mount("/in", inner);
     });
     let response = client.get("/in/").send();

@@ -302,7 +302,7 @@ fn guarded(sessions: SessionPlugin, csrf: CsrfPlugin) -> App {
         },
     );
     app.post("/act", || "done");
-    app.error(403, |_, request| {
+    app.error(403, |request: &Request| {
         let site = request.header("sec-fetch-site").unwrap_or("untold");
         let cookie = request.cookie("bottle.session");
         format!("{site}, {} session", if cookie.is_some() { "with" } else { "without" })

@@ -6,8 +6,8 @@ use std::io::Read;
 
 use bottle_session::http::{Method, uri::PathAndQuery};
 use bottle_session::{
-    App, CsrfPlugin, Form, FormError, FormLimits, Json, Problem, Query, Request, RequestBody,
-    Result, Secret, Session, SessionPlugin, TestClient, Upload,
+    App, CsrfPlugin, Form, FormError, FormLimits, HttpError, Json, Problem, Query, Request,
+    RequestBody, Result, Secret, Session, SessionPlugin, TestClient, Upload,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -205,7 +205,7 @@ fn read<T: DeserializeOwned + Debug + 'static>(sent: &str) -> (u16, String) {
     let mut app = App::new();
     app.post("/form", |Form(value): Form<T>| format!("{value:?}"));
     app.get("/query", |Query(value): Query<T>| format!("{value:?}"));
-    app.error_default(|error, _| error.message().to_owned());
+    app.error_default(|error: &HttpError| error.message().to_owned());
     let client = TestClient::new(app).unwrap();
     let encoded = sent.replace(' ', "+");
     let form = client.post("/form").header("content-type", URLENCODED).body(encoded.clone()).send();
@@ -495,7 +495,7 @@ fn what_is_not_utf_8_is_never_garbled_in_silence() {
     app.get("/query/all", |request: &Request| -> Result<String> {
         Ok(request.queries()?.len().to_string())
     });
-    app.error_default(|error, _| error.message().to_owned());
+    app.error_default(|error: &HttpError| error.message().to_owned());
     let client = TestClient::new(app).unwrap();
     let form = "Something in the form is wrong. a: cannot be read: it is not UTF-8.";
     let query = "Something in the address is wrong. a: cannot be read: it is not UTF-8.";
@@ -613,7 +613,7 @@ fn notes() -> TestClient {
         }
         Ok(text)
     });
-    app.error_default(|error, _| error.message().to_owned());
+    app.error_default(|error: &HttpError| error.message().to_owned());
     TestClient::new(app).unwrap()
 }
 
@@ -773,7 +773,7 @@ fn texts_can_be_replaced() {
     // Also on the page of an app whose handler takes the form as it is.
     let mut app = App::new();
     app.post("/", |Form(_): Form<NewNote>| ());
-    app.error(400, |error, _| {
+    app.error(400, |error: &HttpError| {
         let form = error.cause().and_then(|cause| cause.downcast_ref::<FormError>()).unwrap();
         let form = form
             .clone()
@@ -942,7 +942,7 @@ fn one_field_one_file_and_all_have_their_limits() {
     app.post("/", |Form(note): Form<NewNote>| format!("{}", note.title.len()))
         .body_limit(10 << 20)
         .config(FormLimits::new().field(1000).text(2000).file(400_000).count(4));
-    app.error_default(|error, _| error.message().to_owned());
+    app.error_default(|error: &HttpError| error.message().to_owned());
     let service = app.build().unwrap();
     let text = |length| "x".repeat(length);
     let (most, file, more) = (text(1000), text(400_000), text(400_001));

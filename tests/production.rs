@@ -90,7 +90,7 @@ fn no_text_of_an_error_or_panic_begins_a_line_in_the_log_or_steers_a_terminal() 
     app.get("/forged/session", |session: &mut Session| session.set("a", "1"));
     app.get("/forged/stream", || Response::stream(Failing, None));
     app.get("/forged/page", || -> Result<String> { Err(Error::new(ErrorKind::Input, "page")) });
-    app.error(502, |_: &HttpError, _: &Request| -> String { panic!("{FORGED}") });
+    app.error(502, || -> String { panic!("{FORGED}") });
     app.after_request(|request: &Request, _: &mut Response| {
         assert!(request.path() != "/forged/page", "{FORGED}");
     });

@@ -626,3 +626,26 @@ fn an_error_of_redis_shows_no_arguments() {
     assert!(text.contains("unknown command 'NONSENSE'"), "{error}");
     assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
 }
+
+#[test]
+fn a_command_has_arguments_of_any_shape_or_none_and_the_redis_crate_has_more() {
+    use bottle_session::redis_crate::{Commands, pipe};
+
+    let server = RedisServer::shared();
+    let pool = RedisPool::open(&server.url(server.fresh_database())).unwrap();
+    let mut rdb = pool.connection();
+    let names = vec!["b".to_owned(), "c".to_owned()];
+    assert_eq!(rdb.command::<u64>("SADD", ("set", "a")).unwrap(), 1);
+    assert_eq!(rdb.command::<u64>("SADD", ("set", &names)).unwrap(), 2);
+    assert_eq!(rdb.command::<u64>("SCARD", "set").unwrap(), 3);
+    assert_eq!(rdb.command::<u64>("SCARD", String::from("set")).unwrap(), 3);
+    assert_eq!(rdb.command::<u64>("SADD", ["set", "d"]).unwrap(), 1);
+    assert_eq!(rdb.command::<u64>("SADD", &["set", "e"]).unwrap(), 1);
+    // What the crate has as traits and pipelines works on the connection.
+    let members: std::collections::BTreeSet<String> = rdb.smembers("set").unwrap();
+    assert_eq!(members.len(), 5);
+    let both: (u64, u64) = pipe().incr("n", 2).incr("n", 3).query(&mut rdb).unwrap();
+    assert_eq!(both, (2, 5));
+    rdb.command::<()>("FLUSHDB", ()).unwrap();
+    assert_eq!(rdb.command::<u64>("DBSIZE", ()).unwrap(), 0);
+}

@@ -425,7 +425,7 @@ fn an_id_is_nothing_in_another_cookie_although_they_share_a_pool() {
     let its = SessionPlugin::new().pool(below_pool).cookie_name("below.session");
     below.install(its).unwrap();
     below.get("/who", |s: &mut Session| s.get("user").unwrap_or("-").to_owned());
-    app.mount("/below", below);
+    app.mount("/below", below).isolated();
     app.get("/login", named!(|session: &mut Session| session.set("user", "mallory")));
     app.get("/admin", named!(|admin: &mut Session| admin.get("user").unwrap_or("-").to_owned()));
     let client = TestClient::new(app).unwrap();

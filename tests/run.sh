@@ -51,13 +51,13 @@ for component in rustfmt clippy; do
     }
 done
 
-# Python's bottle-session, which the interop test shares sessions with.
+# Python's bottle-session, which the interop test shares sessions with, and twine, which uploads to the package index.
 python=target/interop/python
-if ! PYTHONPATH="$python" python3 -c 'import bottle, bottle_session, redis' 2>/dev/null; then
-    step "Installing Python's bottle, bottle-session 1.0 and redis into $python"
+if ! PYTHONPATH="$python" python3 -c 'import bottle, bottle_session, redis, twine' 2>/dev/null; then
+    step "Installing Python's bottle, bottle-session 1.0, redis and twine into $python"
     mkdir -p "$python"
     python3 -m pip install --quiet --disable-pip-version-check --target "$python" \
-        bottle==0.13.4 bottle-session==1.0 redis
+        bottle==0.13.4 bottle-session==1.0 redis twine
 fi
 export BOTTLE_SESSION_PYTHON="$PWD/$python"
 

@@ -3,6 +3,7 @@
 mod app;
 mod architecture;
 mod batches;
+mod bottle_ports;
 mod browser;
 mod compile_messages;
 mod csrf;
@@ -26,6 +27,8 @@ mod hostile_over_tls;
 #[cfg(feature = "https")]
 mod https;
 mod listening;
+#[cfg(unix)]
+mod logging;
 mod memory;
 mod nginx;
 mod pending;

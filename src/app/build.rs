@@ -3,13 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use http::Method;
+use http::{Method, StatusCode};
 
-use crate::app::{App, Draft, InstalledPlugin, Mount, compatible};
-use crate::handler::{Binder, Provider, Wildcards};
+use super::inherit::Around;
+use super::{App, Draft, Mount, Placed, compatible};
+use crate::handler::{Asks, BindHook, BindReply, Function, Resolver, Role, Wildcards, add_ask};
 use crate::logging::Recurring;
 use crate::message::request::DEFAULT_BODY_LIMIT;
-use crate::pipeline::plugin::{Ask, Plugin, Route};
+use crate::message::response::Response;
+use crate::pipeline::answers::{AfterHook, HookCallback, Page};
+use crate::pipeline::plugin::{Ask, Callback, Plugin, Route};
 use crate::pipeline::service::{Endpoint, Inner, Scope, Service, Target, Urls};
 use crate::pipeline::slow::Slow;
 use crate::routing::Accepts;
@@ -18,16 +21,11 @@ use crate::{Error, ErrorKind, Result};
 
 /// The service of an app, or all that cannot work.
 pub(crate) fn service(app: App) -> Result<Service> {
-    let mut building = Building {
-        router: Router::new(),
-        plugins: Vec::new(),
-        scopes: Vec::new(),
-        urls: Urls::default(),
-        errors: Vec::new(),
-        names: HashSet::new(),
-    };
+    let mut building = Building::default();
     let body_limit = app.body_limit.unwrap_or(DEFAULT_BODY_LIMIT);
-    building.add_app(app, &Prefix::default(), None, None);
+    building.add_app(app, &Prefix::default(), Around::default());
+    building.add_aliases();
+    let prefixes = building.prefixes();
     if !building.errors.is_empty() {
         building.plugins.iter().for_each(|plugin| plugin.close());
         return Err(Error::many(building.errors));
@@ -36,6 +34,7 @@ pub(crate) fn service(app: App) -> Result<Service> {
         router: building.router,
         plugins: building.plugins,
         scopes: building.scopes,
+        prefixes,
         urls: Arc::new(building.urls),
         unavailable: Recurring::default(),
         body_limit,
@@ -43,52 +42,91 @@ pub(crate) fn service(app: App) -> Result<Service> {
 }
 
 /// An app on its way to a service.
+#[derive(Default)]
 struct Building {
     router: Router<Target>,
     plugins: Vec<Arc<dyn Plugin>>,
     scopes: Vec<Scope>,
+    /// What the app of each scope has for all its routes.
+    parts: Vec<Parts>,
     urls: Urls,
     errors: Vec<Error>,
+    /// What has been told already.
+    told: HashSet<String>,
     names: HashSet<String>,
+    /// Rules that come by themselves, for paths that no other rule has.
+    aliases: Vec<(Option<Method>, Rule, Target)>,
+    /// Providers that a route has asked for, by their address.
+    met: HashSet<usize>,
+}
+
+/// What an app has for all its routes.
+struct Parts {
+    level: usize,
+    prefix: Prefix,
+    guards: Vec<Placed<BindHook>>,
+    after: Vec<Placed<BindHook>>,
+    pages: Vec<(Option<StatusCode>, Placed<BindReply>)>,
+}
+
+/// Pages and hooks of a route.
+struct Ends {
+    pages: Vec<Page>,
+    after: Vec<AfterHook>,
+    asks: Vec<Ask>,
+}
+
+impl Ends {
+    fn has_early(&self) -> bool {
+        self.pages.iter().any(|page| page.early) || self.after.iter().any(|hook| hook.early)
+    }
 }
 
 impl Building {
-    fn add_app(
-        &mut self,
-        app: App,
-        prefix: &Prefix,
-        parent: Option<usize>,
-        body_limit: Option<u64>,
-    ) {
-        self.errors.extend(app.errors);
+    fn add_app(&mut self, mut app: App, prefix: &Prefix, around: Around) {
+        self.errors.append(&mut app.errors);
         let scope = self.scopes.len();
-        self.scopes.push(Scope { parent, ..app.scope });
-        let body_limit = app.body_limit.or(body_limit);
         let first_slot = self.plugins.len();
         self.plugins.extend(app.plugins.iter().map(|installed| installed.plugin.clone()));
+        let (parent, level) = (around.parent, around.level);
+        let around = around.with(&mut app, scope, first_slot, &mut self.errors);
+        self.scopes.push(Scope {
+            parent,
+            before: std::mem::take(&mut app.before),
+            depth: prefix.depth(),
+            unrouted: Vec::new(),
+        });
+        self.parts.push(Parts {
+            level,
+            prefix: prefix.clone(),
+            guards: std::mem::take(&mut app.guards),
+            after: std::mem::take(&mut app.after),
+            pages: std::mem::take(&mut app.pages),
+        });
         let mut mounts = app.mounts.into_iter().peekable();
         for (number, mut draft) in app.drafts.into_iter().enumerate() {
             while let Some(mount) = mounts.next_if(|mount| mount.after <= number) {
-                self.add_mount(mount, &app.filters, prefix, scope, body_limit);
+                self.add_mount(mount, &app.filters, prefix, &around);
             }
-            draft.body_limit = draft.body_limit.or(body_limit);
-            self.add_route(draft, &app.plugins, first_slot, &app.filters, prefix, scope);
+            draft.body_limit = draft.body_limit.or(around.body_limit);
+            self.add_route(draft, &around, &app.filters, prefix, scope);
         }
         for mount in mounts {
-            self.add_mount(mount, &app.filters, prefix, scope, body_limit);
+            self.add_mount(mount, &app.filters, prefix, &around);
         }
+        self.add_unrouted(scope, &around);
+        self.check_unmet(&around, scope);
     }
 
-    fn add_mount(
-        &mut self,
-        mount: Mount,
-        filters: &Filters,
-        prefix: &Prefix,
-        scope: usize,
-        body_limit: Option<u64>,
-    ) {
+    fn add_mount(&mut self, mount: Mount, filters: &Filters, prefix: &Prefix, around: &Around) {
         match prefix.join(&mount.prefix, filters) {
-            Ok(prefix) => self.add_app(mount.app, &prefix, Some(scope), body_limit),
+            Ok(prefix) => {
+                let around = match mount.app.isolated {
+                    true => around.isolated(),
+                    false => around.clone(),
+                };
+                self.add_app(mount.app, &prefix, around);
+            }
             Err(error) => self.errors.push(error.at(mount.location)),
         }
     }
@@ -96,8 +134,7 @@ impl Building {
     fn add_route(
         &mut self,
         draft: Draft,
-        installed: &[InstalledPlugin],
-        first_slot: usize,
+        around: &Around,
         filters: &Filters,
         prefix: &Prefix,
         scope: usize,
@@ -106,10 +143,14 @@ impl Building {
         let errors_before = self.errors.len();
         let texts: Vec<_> = draft.rules.iter().map(|rule| prefix.text_with(rule)).collect();
         let mut rules = Vec::new();
-        for text in &draft.rules {
+        let mut without_slash = Vec::new();
+        for (number, text) in draft.rules.iter().enumerate() {
             match prefix.rule(text, filters) {
                 Ok(rule) => rules.push(rule),
                 Err(error) => self.errors.push(error.at(location)),
+            }
+            if text == "/" && !prefix.is_empty() {
+                without_slash.extend(prefix.rule("", filters).map(|rule| (number, rule)));
             }
         }
         let first_own = self.plugins.len();
@@ -118,27 +159,29 @@ impl Building {
             return;
         }
         let wildcards = gathered(&rules);
-        let slots = (installed.iter().zip(first_slot..).map(|(p, slot)| (p, slot, false)))
-            .chain(draft.plugins.iter().zip(first_own..).map(|(p, slot)| (p, slot, true)));
-        let slots: Vec<_> = slots
-            .map(|(plugin, slot, own)| (plugin, slot, !own && draft.skip.skips(plugin)))
-            .collect();
-        let providers: Vec<_> = slots.iter().filter_map(provider).collect();
+        let places = wildcards.rules.iter().map(|(_, places)| places.clone()).collect();
+        let names = wildcards.names.clone();
         let title = format!("route {}", texts.join(", "));
-        for unknown in draft.skip.unknown(installed) {
+        for unknown in draft.skip.unknown(&around.named()) {
             let text = format!("{title} skips what is not there: {unknown}");
             self.errors.push(Error::new(ErrorKind::Plugin, text).at(location));
         }
-        let around = slots.iter().filter(|(_, slot, skipped)| *slot < first_own && !skipped);
-        for own in &draft.plugins {
-            let fits = |other| compatible(&own.name, own.provision.as_ref(), other);
-            let fits = around.clone().try_for_each(|(other, ..)| fits(other));
+        let own = draft.plugins.iter().zip(first_own..);
+        let wrapping: Vec<_> = around
+            .plugins
+            .iter()
+            .filter(|(plugin, _)| !draft.skip.skips(&plugin.name, plugin.keyword()))
+            .map(|(plugin, slot)| (plugin, *slot))
+            .collect();
+        for (plugin, _) in own.clone() {
+            let fits = wrapping.iter().try_for_each(|(other, _)| {
+                compatible(&plugin.name, plugin.provision.as_ref(), other)
+            });
+            let fits = fits.and_then(|()| around.unprovided(plugin, &draft.skip));
             self.errors.extend(fits.err().map(|error| error.at(location)));
         }
-        let mut binder = Binder::new(title.clone(), &providers, &wildcards);
-        let mut callback = (draft.bind)(&mut binder);
-        let bound = binder.finish();
-        self.errors.extend(bound.errors.into_iter().map(|error| error.at(location)));
+        let sources = around.sources(own.clone(), &draft.skip);
+        let mut resolver = Resolver::new(title.clone(), Some(location), sources, wildcards);
         let mut route = Route {
             methods: draft.methods,
             rules: texts,
@@ -147,21 +190,23 @@ impl Building {
             location,
             body_limit: draft.body_limit,
             scope,
-            wildcards: wildcards.names,
-            places: wildcards.rules.into_iter().map(|(_, places)| places).collect(),
-            asks: bound.asks,
-            keywords: providers
-                .iter()
-                .filter(|provider| !provider.skipped)
-                .map(|provider| (provider.keyword.clone(), provider.slot))
-                .collect(),
+            wildcards: names,
+            places,
+            asks: Vec::new(),
+            keywords: Vec::new(),
         };
-        let wrapping = slots.iter().filter(|(_, _, skipped)| !skipped);
-        for (plugin, _, _) in wrapping.clone() {
+        let guards = self.guards(&mut resolver, scope, &draft.guards, &mut route.asks);
+        let function = Function::handler();
+        let (handler, asks) = resolver.bind(function, |binder| (draft.bind)(binder));
+        asks.plugins.into_iter().for_each(|ask| add_ask(&mut route.asks, ask));
+        let ends = self.ends(&mut resolver, scope);
+        ends.asks.iter().for_each(|ask| add_ask(&mut route.asks, *ask));
+        route.keywords = resolver.keywords();
+        let wrapping: Vec<_> = wrapping.into_iter().chain(own).collect();
+        for (plugin, _) in &wrapping {
             for keyword in plugin.plugin.uses(&route) {
-                match route.slot_of(&keyword) {
-                    Some(slot) if route.asks(slot) => {}
-                    Some(slot) => route.asks.push(Ask { slot, required: true }),
+                match resolver.use_keyword(&keyword) {
+                    Some(asks) => asks.into_iter().for_each(|ask| add_ask(&mut route.asks, ask)),
                     None => {
                         let name = &plugin.name;
                         let text = format!(
@@ -173,13 +218,168 @@ impl Building {
                 }
             }
         }
-        for (plugin, _, _) in wrapping.rev() {
+        route.keywords = resolver.keywords();
+        self.tell(&mut resolver);
+        // What could not be bound has said so, and the app is never built with it.
+        let handler = handler.unwrap_or_else(|| Callback::new(|_| Response::new(500)));
+        let mut callback = guarded(guards, handler);
+        for (plugin, _) in wrapping.iter().rev() {
             callback = plugin.plugin.apply(callback, &route);
         }
-        self.add_endpoint(Endpoint { route, callback, slow: Slow::default() }, rules, &bound.fits);
+        let fits = std::mem::take(&mut resolver.fits);
+        let endpoint = Endpoint {
+            route,
+            callback,
+            is_route: true,
+            has_early: ends.has_early(),
+            providers: resolver.providers,
+            pages: ends.pages,
+            after: ends.after,
+            slow: Slow::default(),
+        };
+        self.add_endpoint(endpoint, rules, without_slash, &fits);
     }
 
-    fn add_endpoint(&mut self, endpoint: Endpoint, rules: Vec<Rule>, fits: &[(usize, Accepts)]) {
+    /// Tells what cannot work, each once.
+    fn tell(&mut self, resolver: &mut Resolver) {
+        self.met.extend(resolver.met());
+        for trouble in resolver.troubles.drain(..) {
+            if self.told.insert(trouble.key) {
+                self.errors.push(trouble.error);
+            }
+        }
+    }
+
+    /// This scope and those around it, innermost first.
+    fn outwards(&self, scope: usize) -> Vec<usize> {
+        std::iter::successors(Some(scope), |scope| self.scopes[*scope].parent).collect()
+    }
+
+    /// The guards of a route, in the order they run in.
+    fn guards(
+        &self,
+        resolver: &mut Resolver,
+        scope: usize,
+        own: &[Placed<BindHook>],
+        asks: &mut Vec<Ask>,
+    ) -> Vec<HookCallback> {
+        let outwards = self.outwards(scope);
+        let of_apps = outwards.iter().rev().flat_map(|scope| &self.parts[*scope].guards);
+        of_apps
+            .chain(own)
+            .filter_map(|guard| {
+                let function = Function::titled(Role::Guard, "the guard", guard.location);
+                let (bound, asked) = resolver.bind(function, |binder| (guard.function)(binder));
+                asked.plugins.into_iter().for_each(|ask| add_ask(asks, ask));
+                bound
+            })
+            .collect()
+    }
+
+    /// Pages and hooks, bound to what the resolver finds.
+    fn ends(&self, resolver: &mut Resolver, scope: usize) -> Ends {
+        let mut ends = Ends { pages: Vec::new(), after: Vec::new(), asks: Vec::new() };
+        for parts in self.outwards(scope).into_iter().map(|scope| &self.parts[scope]) {
+            for (status, page) in &parts.pages {
+                let title = match status {
+                    Some(status) => format!("the page for {}", status.as_u16()),
+                    None => "the page for all errors".to_owned(),
+                };
+                let function = Function::titled(Role::ErrorPage, title, page.location);
+                let (bound, Asks { mut plugins, any }) =
+                    resolver.bind(function, |binder| (page.function)(binder));
+                // Without its values a page is not shown, and nothing worse happens.
+                plugins.iter_mut().for_each(|ask| ask.required = false);
+                ends.pages.extend(bound.map(|callback| Page {
+                    status: *status,
+                    callback,
+                    asks: plugins,
+                    early: any,
+                }));
+            }
+            for hook in &parts.after {
+                let function =
+                    Function::titled(Role::AfterHook, "the after-request hook", hook.location);
+                let (bound, asks) = resolver.bind(function, |binder| (hook.function)(binder));
+                asks.plugins.into_iter().for_each(|ask| add_ask(&mut ends.asks, ask));
+                ends.after.extend(bound.map(|run| AfterHook { run, early: asks.any }));
+            }
+        }
+        ends
+    }
+
+    /// What stands in for a route where none is found: pages and hooks of the app that the path belongs to.
+    fn add_unrouted(&mut self, scope: usize, around: &Around) {
+        let statuses = [
+            None,
+            Some(StatusCode::NOT_FOUND),
+            Some(StatusCode::METHOD_NOT_ALLOWED),
+            Some(StatusCode::BAD_REQUEST),
+        ];
+        for status in statuses {
+            let mut resolver = around.resolver(Wildcards::default());
+            let ends = self.ends(&mut resolver, scope);
+            self.tell(&mut resolver);
+            let mut asks = ends.asks.clone();
+            asks.iter_mut().for_each(|ask| ask.required = false);
+            let page =
+                ends.pages.iter().find(|page| page.status.is_none_or(|own| Some(own) == status));
+            if let (Some(page), Some(_)) = (page, status) {
+                page.asks.iter().for_each(|ask| add_ask(&mut asks, *ask));
+            }
+            let route = Route {
+                methods: Vec::new(),
+                rules: Vec::new(),
+                name: None,
+                config: http::Extensions::new(),
+                location: std::panic::Location::caller(),
+                body_limit: None,
+                scope,
+                wildcards: Vec::new(),
+                places: Vec::new(),
+                asks,
+                keywords: resolver.keywords(),
+            };
+            let has_early = ends.has_early();
+            let callback = Callback::new(|exchange| {
+                exchange.take_later().unwrap_or_else(|| Response::new(StatusCode::NOT_FOUND))
+            });
+            let endpoint = Endpoint {
+                route,
+                callback,
+                is_route: false,
+                has_early,
+                providers: resolver.providers,
+                pages: ends.pages,
+                after: ends.after,
+                slow: Slow::default(),
+            };
+            self.scopes[scope].unrouted.push((status, Arc::new(endpoint)));
+            if !has_early {
+                // The same for all.
+                break;
+            }
+        }
+    }
+
+    /// Providers that no route asks for must find what they need all the same.
+    fn check_unmet(&mut self, around: &Around, scope: usize) {
+        let mut resolver = around.resolver(Wildcards { unknown: true, ..Wildcards::default() });
+        for index in around.own_providers(scope) {
+            if !self.met.contains(&index) {
+                resolver.meet(index);
+            }
+        }
+        self.tell(&mut resolver);
+    }
+
+    fn add_endpoint(
+        &mut self,
+        endpoint: Endpoint,
+        rules: Vec<Rule>,
+        without_slash: Vec<(usize, Rule)>,
+        fits: &[(usize, Accepts)],
+    ) {
         let endpoint = Arc::new(endpoint);
         let route = &endpoint.route;
         if let Some(name) = &route.name {
@@ -189,23 +389,65 @@ impl Building {
             }
             rules.iter().for_each(|rule| self.urls.add(name, rule.clone()));
         }
+        let methods: Vec<Option<Method>> = match route.methods.as_slice() {
+            [] => vec![None],
+            methods => methods.iter().cloned().map(Some).collect(),
+        };
+        let target = |number: usize| {
+            let fits = fits.iter().filter_map(|(wildcard, fits)| {
+                Some((route.capture_index(number, *wildcard)?, *fits))
+            });
+            Target { endpoint: endpoint.clone(), rule: number, fits: fits.collect() }
+        };
         for (number, rule) in rules.into_iter().enumerate() {
-            let methods: Vec<Option<Method>> = match route.methods.as_slice() {
-                [] => vec![None],
-                methods => methods.iter().cloned().map(Some).collect(),
-            };
-            for method in methods {
-                let fits = fits.iter().filter_map(|(wildcard, fits)| {
-                    Some((route.capture_index(number, *wildcard)?, *fits))
-                });
-                let target =
-                    Target { endpoint: endpoint.clone(), rule: number, fits: fits.collect() };
-                if let Err(other) = self.router.insert(method.clone(), rule.clone(), target) {
-                    self.errors.push(conflict(&method, &rule, route, other));
+            for method in &methods {
+                let inserted = self.router.insert(method.clone(), rule.clone(), target(number));
+                if let Err(other) = inserted {
+                    self.errors.push(conflict(method, &rule, route, other));
                 }
             }
         }
+        for (number, rule) in without_slash {
+            let aliases =
+                methods.iter().map(|method| (method.clone(), rule.clone(), target(number)));
+            self.aliases.extend(aliases);
+        }
     }
+
+    fn add_aliases(&mut self) {
+        for (method, rule, target) in std::mem::take(&mut self.aliases) {
+            // A rule that was written goes before one that comes by itself.
+            let _ = self.router.insert(method, rule, target);
+        }
+    }
+
+    /// Which scope the paths belong to that no route has: the innermost one.
+    fn prefixes(&self) -> Router<usize> {
+        let mut router = Router::new();
+        let mut scopes: Vec<_> =
+            self.parts.iter().enumerate().filter(|(_, parts)| !parts.prefix.is_empty()).collect();
+        scopes.sort_by_key(|(_, parts)| std::cmp::Reverse(parts.level));
+        for (scope, parts) in scopes {
+            for text in ["", "/", "/<:path>"] {
+                if let Ok(rule) = parts.prefix.rule(text, &Filters::default()) {
+                    // Of two with one prefix, the first one.
+                    let _ = router.insert(None, rule, scope);
+                }
+            }
+        }
+        router
+    }
+}
+
+/// The handler behind its guards.
+fn guarded(guards: Vec<HookCallback>, handler: Callback) -> Callback {
+    if guards.is_empty() {
+        return handler;
+    }
+    Callback::new(move |exchange| {
+        let refusal = guards.iter().find_map(|guard| guard(exchange));
+        refusal.unwrap_or_else(|| handler.call(exchange))
+    })
 }
 
 fn conflict(method: &Option<Method>, rule: &Rule, route: &Route, other: &Target) -> Error {
@@ -220,18 +462,6 @@ fn conflict(method: &Option<Method>, rule: &Rule, route: &Route, other: &Target)
         other.location.line()
     );
     Error::new(ErrorKind::Route, text).at(route.location)
-}
-
-fn provider((plugin, slot, skipped): &(&InstalledPlugin, usize, bool)) -> Option<Provider> {
-    let provision = plugin.provision.as_ref()?;
-    Some(Provider {
-        plugin: plugin.name.clone(),
-        keyword: provision.keyword.clone(),
-        type_id: provision.type_id,
-        type_name: provision.type_name,
-        slot: *slot,
-        skipped: *skipped,
-    })
 }
 
 /// The wildcards of all rules, in the order of the rule that has most of them.
@@ -250,5 +480,5 @@ fn gathered(rules: &[Rule]) -> Wildcards {
     };
     let floats = names.iter().map(|name| rules.iter().any(|rule| rule.has_float(name))).collect();
     let rules = rules.iter().map(|rule| (rule.text().to_owned(), places(rule))).collect();
-    Wildcards { names, floats, rules }
+    Wildcards { names, floats, rules, unknown: false }
 }

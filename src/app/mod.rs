@@ -1,22 +1,24 @@
 //! The app: routes, plugins, hooks, error pages, mounted apps.
 
 mod build;
+mod inherit;
+mod parts;
 
 use std::panic::Location;
 use std::sync::Arc;
 
 use http::{Extensions, Method, StatusCode};
 
-use crate::handler::{Binder, Handler, Signature};
+use crate::handler::{self, BindHook, BindReply, Handler, Hook, ProviderDraft, Signature, Source};
 use crate::message::request::Request;
-use crate::message::response::{HttpError, IntoResponse, Response};
-use crate::pipeline::plugin::{Callback, Installed, Plugin, Provision};
-use crate::pipeline::service::{Scope, Service, Urls};
+use crate::message::response::{HookOutcome, IntoStatus};
+use crate::pipeline::plugin::{Installed, Plugin, Provision};
+use crate::pipeline::service::{BeforeHook, Service, Urls};
 use crate::routing::{Filter, Filters, Prefix};
 use crate::server::{self, ShutdownHandle};
 use crate::{Error, ErrorKind, Result};
 
-type Bind = Box<dyn FnOnce(&mut Binder<'_>) -> Callback + Send>;
+pub use parts::{GroupOutcome, MountOptions, ProviderOptions};
 
 /// A Bottle-style app: routes and what goes with them.
 ///
@@ -36,12 +38,29 @@ type Bind = Box<dyn FnOnce(&mut Binder<'_>) -> Callback + Send>;
 /// ```
 pub struct App {
     pub(crate) plugins: Vec<InstalledPlugin>,
+    pub(crate) providers: Vec<ProviderDraft>,
+    pub(crate) states: Vec<Source>,
     pub(crate) drafts: Vec<Draft>,
     pub(crate) filters: Filters,
-    pub(crate) scope: Scope,
+    pub(crate) before: Vec<BeforeHook>,
+    pub(crate) guards: Vec<Placed<BindHook>>,
+    /// The one added last comes first.
+    pub(crate) after: Vec<Placed<BindHook>>,
+    /// By status; `None` is for all.
+    pub(crate) pages: Vec<(Option<StatusCode>, Placed<BindReply>)>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) errors: Vec<Error>,
     pub(crate) body_limit: Option<u64>,
+    /// What the app around has does not hold here.
+    pub(crate) isolated: bool,
+    log_to_stderr: bool,
+}
+
+/// A function and where it was given.
+#[derive(Clone)]
+pub(crate) struct Placed<T> {
+    pub(crate) function: T,
+    pub(crate) location: &'static Location<'static>,
 }
 
 /// An app inside another one.
@@ -53,17 +72,20 @@ pub(crate) struct Mount {
     pub(crate) location: &'static Location<'static>,
 }
 
+#[derive(Clone)]
 pub(crate) struct InstalledPlugin {
     pub(crate) plugin: Arc<dyn Plugin>,
     pub(crate) name: String,
     pub(crate) provision: Option<Provision>,
+    pub(crate) location: &'static Location<'static>,
 }
 
 /// A route before the app is built.
 pub(crate) struct Draft {
     pub(crate) methods: Vec<Method>,
     pub(crate) rules: Vec<String>,
-    pub(crate) bind: Bind,
+    pub(crate) bind: BindReply,
+    pub(crate) guards: Vec<Placed<BindHook>>,
     pub(crate) name: Option<String>,
     pub(crate) skip: Skip,
     pub(crate) plugins: Vec<InstalledPlugin>,
@@ -80,19 +102,16 @@ pub(crate) struct Skip {
 }
 
 impl Skip {
-    /// What it names that none of these plugins is.
-    pub(crate) fn unknown(&self, installed: &[InstalledPlugin]) -> Vec<String> {
-        let keyword = |plugin: &InstalledPlugin| {
-            plugin.provision.as_ref().map(|provision| provision.keyword().to_owned())
-        };
-        let names: Vec<_> = installed.iter().map(|plugin| plugin.name.clone()).collect();
-        let keywords: Vec<_> = installed.iter().filter_map(keyword).collect();
-        let told = |known: &[String]| match known {
+    /// What it names that is not among these, which have a name and perhaps a keyword.
+    pub(crate) fn unknown(&self, there: &[(&str, Option<&str>)]) -> Vec<String> {
+        let names: Vec<_> = there.iter().map(|(name, _)| *name).collect();
+        let keywords: Vec<_> = there.iter().filter_map(|(_, keyword)| *keyword).collect();
+        let told = |known: &[&str]| match known {
             [] => "none".to_owned(),
             known => known.join(", "),
         };
-        let unknown = |what: &str, skipped: &[String], known: &[String]| {
-            let lacks = skipped.iter().filter(|name| !known.contains(name));
+        let unknown = |what: &str, skipped: &[String], known: &[&str]| {
+            let lacks = skipped.iter().filter(|name| !known.contains(&name.as_str()));
             let told = told(known);
             lacks.map(|name| format!("{what} {name:?}; known: {told}")).collect::<Vec<_>>()
         };
@@ -101,10 +120,9 @@ impl Skip {
         all
     }
 
-    pub(crate) fn skips(&self, installed: &InstalledPlugin) -> bool {
-        let keyword = installed.provision.as_ref().map(Provision::keyword);
+    pub(crate) fn skips(&self, name: &str, keyword: Option<&str>) -> bool {
         self.all
-            || self.names.contains(&installed.name)
+            || self.names.iter().any(|known| known == name)
             || keyword.is_some_and(|keyword| self.keywords.iter().any(|known| known == keyword))
     }
 }
@@ -114,12 +132,19 @@ impl App {
     pub fn new() -> App {
         App {
             plugins: Vec::new(),
+            providers: Vec::new(),
+            states: Vec::new(),
             drafts: Vec::new(),
             filters: Filters::default(),
-            scope: Scope::default(),
+            before: Vec::new(),
+            guards: Vec::new(),
+            after: Vec::new(),
+            pages: Vec::new(),
             mounts: Vec::new(),
             errors: Vec::new(),
             body_limit: None,
+            isolated: false,
+            log_to_stderr: true,
         }
     }
 
@@ -198,7 +223,8 @@ impl App {
         self.drafts.push(Draft {
             methods,
             rules,
-            bind: Box::new(move |binder| handler.bind(binder)),
+            bind: handler::reply(handler),
+            guards: Vec::new(),
             name: None,
             skip: Skip::default(),
             plugins: Vec::new(),
@@ -218,23 +244,27 @@ impl App {
         let unique = |name: &str, provision: Option<&Provision>| {
             self.plugins.iter().try_for_each(|other| compatible(name, provision, other))
         };
-        let installed = prepared(plugin, &self.plugins, &[], unique);
+        let installed = prepared(plugin, &self.plugins, &[], unique, location);
         let installed = installed.map_err(|error| error.at(location))?;
         self.plugins.push(installed);
         Ok(self)
     }
 
-    /// Uninstalls and closes all plugins of this name, and says how many there were.
+    /// Uninstalls and closes all plugins of this name, and says how many there were. A provider goes by its keyword.
     pub fn uninstall(&mut self, name: &str) -> usize {
-        self.uninstall_where(|installed| installed.name == name)
+        self.uninstall_where(|installed| installed.name == name) + self.withdraw(name)
     }
 
-    /// Uninstalls and closes the plugin of this keyword, and says whether there was one.
+    /// Uninstalls and closes the plugin, or the provider, of this keyword, and says whether there was one.
     pub fn uninstall_keyword(&mut self, keyword: &str) -> bool {
-        let of_keyword = |installed: &InstalledPlugin| {
-            installed.provision.as_ref().is_some_and(|provision| provision.keyword == keyword)
-        };
-        self.uninstall_where(of_keyword) > 0
+        let of_keyword = |installed: &InstalledPlugin| installed.keyword() == Some(keyword);
+        self.uninstall_where(of_keyword) + self.withdraw(keyword) > 0
+    }
+
+    fn withdraw(&mut self, keyword: &str) -> usize {
+        let before = self.providers.len();
+        self.providers.retain(|provider| provider.keyword != keyword);
+        before - self.providers.len()
     }
 
     fn uninstall_where(&mut self, goes: impl Fn(&InstalledPlugin) -> bool) -> usize {
@@ -249,13 +279,14 @@ impl App {
         before - self.plugins.len()
     }
 
-    /// Runs `hook` before each request finds its route. It may change the request, and with its target
-    /// the route; an `Err` of what it returns is the answer. Requests that are ready together pass their hooks one
-    /// after another: what waits for long belongs into a handler or a plugin.
+    /// Runs `hook` before each request finds its route. It may change the request, and with its
+    /// [path](Request::set_path) the route; an `Err` of what it returns is the answer. Requests that are ready together
+    /// pass their hooks one after another: what waits for long, and what asks for the session, is a
+    /// [guard](App::before).
     ///
     /// In a [mounted](App::mount) app it runs once a request has found a route of that app, and for such
-    /// requests alone. That is the way to guard a part of an app: one path can be written in many ways
-    /// (`/admin`, `/%61dmin`), and [`Request::path`] is as the client wrote it.
+    /// requests alone. One path can be written in many ways (`/admin`, `/%61dmin`), and [`Request::path`] is as the client
+    /// wrote it: what guards a part of an app belongs into a group or a mounted app.
     ///
     /// ```
     /// use bottle_session::{App, HttpError, Request, abort};
@@ -270,67 +301,126 @@ impl App {
         &mut self,
         hook: impl Fn(&mut Request) -> R + Send + Sync + 'static,
     ) -> &mut App {
-        self.scope.before.push(Box::new(move |request| hook(request).into_answer()));
+        self.before.push(Box::new(move |request| hook(request).into_answer()));
         self
     }
 
-    /// Runs `hook` on each answer, error pages included, before the cookies are put onto it. As in Bottle,
-    /// the one added last runs first.
-    pub fn after_request(
-        &mut self,
-        hook: impl Fn(&Request, &mut Response) + Send + Sync + 'static,
-    ) -> &mut App {
-        self.scope.after.insert(0, Box::new(hook));
-        self
-    }
-
-    /// Shows errors of this status on this page. The answer keeps the error's status unless the page
-    /// has one other than 200.
+    /// Runs `guard` before the handler of each route of this app, and of those mounted in it, inside the plugins: it
+    /// takes what handlers take, such as the session, and an `Err` of what it returns is the answer. The app around comes
+    /// first, then those added first, then the [guards of the route](RouteOptions::before).
     ///
     /// ```
-    /// use bottle_session::{App, Html, escape_html};
+    /// use bottle_session::{App, Redirect, Session, SessionPlugin, TestClient, redirect};
+    ///
+    /// let mut app = App::new();
+    /// app.install(SessionPlugin::new().in_memory())?;
+    /// app.group("/notes", |notes| {
+    ///     notes.before(|session: &mut Session| match session.get("name") {
+    ///         Some(_) => Ok(()),
+    ///         None => Err(redirect("/login")),
+    ///     });
+    ///     notes.get("/", || "notes");
+    /// });
+    /// app.get("/login", || "Who are you?");
+    ///
+    /// let client = TestClient::new(app)?;
+    /// assert_eq!(client.get("/notes/").send().header("location"), Some("/login"));
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn before<M, G: Signature<M> + Hook<M>>(&mut self, guard: G) -> &mut App {
+        self.guards.push(Placed { function: handler::hook(guard), location: Location::caller() });
+        self
+    }
+
+    /// Runs `hook` on each answer, error pages included, before the cookies are put onto it. It takes what handlers take,
+    /// and the answer as `&mut Response`, which has the [error](Response::error) behind it: one place that sees every
+    /// error with its cause. An `Err` of what the hook returns takes the answer's place. As in Bottle, the one added last
+    /// runs first, and those of a mounted app before those of the app around.
+    ///
+    /// A hook that asks for what plugins or providers provide runs before that is finished and saved, and so does not see
+    /// a failure of just that; all its app's routes then ask for it. Any other one sees whatever the answer is in the end.
+    ///
+    /// ```
+    /// use bottle_session::{App, Request, Response, TestClient};
+    ///
+    /// let mut app = App::new();
+    /// app.get("/", || "x".parse::<u8>().map(|number| number.to_string()));
+    /// app.after_request(|request: &Request, response: &mut Response| {
+    ///     if let Some(cause) = response.error().and_then(|error| error.cause()) {
+    ///         eprintln!("{}: {cause}", request.path()); // or to Sentry
+    ///     }
+    /// });
+    /// assert_eq!(TestClient::new(app)?.get("/").send().status(), 500);
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn after_request<M, H: Signature<M> + Hook<M>>(&mut self, hook: H) -> &mut App {
+        let placed = Placed { function: handler::hook(hook), location: Location::caller() };
+        self.after.insert(0, placed);
+        self
+    }
+
+    /// Shows errors of this status, a number or a [`StatusCode`], on this page: those of this app's routes, and all
+    /// others below the prefix that it is mounted at. It takes what handlers take, and the error as
+    /// [`&HttpError`](crate::HttpError). The answer keeps the error's status unless the page has one other than 200.
+    ///
+    /// A page that asks for the session or another value is shown before that is finished and saved; it is acquired then
+    /// where the route has not asked for it. Where there is none, a page that asks for it as an `Option` is shown, and in
+    /// place of one that cannot do without that of the app around, or the built-in one.
+    ///
+    /// ```
+    /// use bottle_session::{App, Html, HttpError, Urls, escape_html};
     ///
     /// let mut app = App::new();
     /// // The message may hold what the client sent.
-    /// app.error(404, |error, _request| Html(format!("<h1>Lost</h1>{}", escape_html(error.message()))));
+    /// app.error(404, |error: &HttpError| Html(format!("<h1>Lost</h1>{}", escape_html(error.message()))));
+    /// app.error(403, |urls: &Urls| urls.build("login", &[]).map(|login| Html(format!("<a href=\"{login}\">Log in</a>"))));
+    /// app.get("/login", || "Who are you?").name("login");
+    /// # app.build()?;
+    /// # Ok::<(), bottle_session::Error>(())
     /// ```
     #[track_caller]
-    pub fn error<R: IntoResponse>(
+    pub fn error<M, H: Signature<M> + Handler<M>>(
         &mut self,
-        status: u16,
-        page: impl Fn(&HttpError, &Request) -> R + Send + Sync + 'static,
+        status: impl IntoStatus,
+        page: H,
     ) -> &mut App {
-        match StatusCode::from_u16(status) {
+        let location = Location::caller();
+        match status.into_status() {
             Ok(status) if !status.is_client_error() && !status.is_server_error() => {
                 let text = format!(
                     "{status} is no error, so its page would never be shown; an error page is for a status of \
                      400 to 599"
                 );
-                self.errors.push(Error::new(ErrorKind::Route, text).at(Location::caller()));
+                self.errors.push(Error::new(ErrorKind::Route, text).at(location));
             }
-            Ok(status) => {
-                let page = move |error: &HttpError, request: &Request| {
-                    page(error, request).into_response()
-                };
-                self.scope.pages.insert(status, Box::new(page));
-            }
-            Err(error) => {
-                let text = format!("{status} is no HTTP status to make an error page for");
-                let error = Error::new(ErrorKind::Route, text).with_source(error);
-                self.errors.push(error.at(Location::caller()));
-            }
+            Ok(status) => self.set_page(Some(status), page, location),
+            Err(error) => self.errors.push(error.at(location)),
         }
         self
     }
 
-    /// Shows all errors without a page of their own on this page.
-    pub fn error_default<R: IntoResponse>(
-        &mut self,
-        page: impl Fn(&HttpError, &Request) -> R + Send + Sync + 'static,
-    ) -> &mut App {
-        let page = move |error: &HttpError, request: &Request| page(error, request).into_response();
-        self.scope.any_page = Some(Box::new(page));
+    /// Shows all errors without a page of their own on this page; see [`error`](App::error).
+    #[track_caller]
+    pub fn error_default<M, H: Signature<M> + Handler<M>>(&mut self, page: H) -> &mut App {
+        self.set_page(None, page, Location::caller());
         self
+    }
+
+    fn set_page<M, H: Signature<M> + Handler<M>>(
+        &mut self,
+        status: Option<StatusCode>,
+        page: H,
+        location: &'static Location<'static>,
+    ) {
+        self.pages.retain(|(other, _)| *other != status);
+        let page = (status, Placed { function: handler::reply(page), location });
+        match status {
+            // A page for the status goes before one for all.
+            Some(_) => self.pages.insert(0, page),
+            None => self.pages.push(page),
+        }
     }
 
     /// Adds a filter that rules of this app can name: `<color:hex>`. It is made anew for each wildcard,
@@ -341,19 +431,6 @@ impl App {
         make: impl Fn(Option<&str>) -> Result<Filter> + Send + Sync + 'static,
     ) -> &mut App {
         self.filters.add(name, make);
-        self
-    }
-
-    /// Serves another app's routes under a prefix, which is a rule itself, with the filters of this app. A
-    /// slash at its end does not count; the mounted app's rule `""` is the prefix without one. The routes go
-    /// before those that this app declares later, as if each were declared here.
-    ///
-    /// As in Bottle the mounted app keeps its own plugins, and those of this app do not reach its routes.
-    /// Its hooks run inside this app's, its error pages and its body limit go before this app's.
-    #[track_caller]
-    pub fn mount(&mut self, prefix: impl Into<String>, app: App) -> &mut App {
-        let (after, location) = (self.drafts.len(), Location::caller());
-        self.mounts.push(Mount { prefix: prefix.into(), app, after, location });
         self
     }
 
@@ -392,11 +469,23 @@ impl App {
         build::service(self)
     }
 
+    /// Whether [`run`](App::run) writes log lines to standard error where no logger is installed: true unless set.
+    pub fn log_to_stderr(&mut self, wanted: bool) -> &mut App {
+        self.log_to_stderr = wanted;
+        self
+    }
+
     /// Builds the app and serves it on this address until SIGINT or SIGTERM; with TLS where it begins with `https://`
     /// (feature `https`). [`server::bind`](crate::server::bind) says what addresses there are.
     ///
     /// A request that is running then is finished; a second signal ends the program at once.
+    ///
+    /// Where the program has installed no logger, log lines from `info` upwards are written to standard error: where it
+    /// listens, why an answer is a 500. [`log_to_stderr(false)`](App::log_to_stderr) says no.
     pub fn run(self, address: &str) -> Result<()> {
+        if self.log_to_stderr {
+            crate::logging::log_to_stderr();
+        }
         let service = self.build()?;
         let shutdown = ShutdownHandle::new();
         shutdown.on_signals()?;
@@ -417,12 +506,19 @@ impl std::fmt::Debug for App {
     }
 }
 
+impl InstalledPlugin {
+    pub(crate) fn keyword(&self) -> Option<&str> {
+        self.provision.as_ref().map(Provision::keyword)
+    }
+}
+
 /// Sets a plugin up among those that are there already, if `compatible` lets it.
 fn prepared(
     mut plugin: impl Plugin,
     outer: &[InstalledPlugin],
     inner: &[InstalledPlugin],
     compatible: impl FnOnce(&str, Option<&Provision>) -> Result<()>,
+    location: &'static Location<'static>,
 ) -> Result<InstalledPlugin> {
     let provision = plugin.provides();
     let name = plugin.name().to_owned();
@@ -433,7 +529,7 @@ fn prepared(
         .map(|other| (other.name.clone(), other.provision.clone()))
         .collect();
     plugin.setup(&Installed { plugins: &others })?;
-    Ok(InstalledPlugin { plugin: Arc::new(plugin), name, provision })
+    Ok(InstalledPlugin { plugin: Arc::new(plugin), name, provision, location })
 }
 
 /// Whether a plugin of this name and provision can be where another one is.
@@ -506,10 +602,18 @@ impl RouteOptions<'_> {
         let unique = |name: &str, provision: Option<&Provision>| {
             own.iter().try_for_each(|other| compatible(name, provision, other))
         };
-        match prepared(plugin, &self.app.plugins, own, unique) {
+        match prepared(plugin, &self.app.plugins, own, unique, location) {
             Ok(installed) => self.app.drafts[last].plugins.push(installed),
             Err(error) => self.app.errors.push(error.at(location)),
         }
+        self
+    }
+
+    /// Runs `guard` before the handler, after those of the app; see [`App::before`].
+    #[track_caller]
+    pub fn before<M, G: Signature<M> + Hook<M>>(mut self, guard: G) -> Self {
+        let placed = Placed { function: handler::hook(guard), location: Location::caller() };
+        self.draft().guards.push(placed);
         self
     }
 
@@ -595,23 +699,5 @@ impl<T: IntoMethods, const N: usize> IntoMethods for [T; N] {
             all.extend(methods);
         }
         Ok(all)
-    }
-}
-
-/// What a before-request hook may return: nothing, or a `Result` whose error is the answer.
-pub trait HookOutcome {
-    /// The answer, if the hook gives one.
-    fn into_answer(self) -> Option<Response>;
-}
-
-impl HookOutcome for () {
-    fn into_answer(self) -> Option<Response> {
-        None
-    }
-}
-
-impl<E: Into<HttpError>> HookOutcome for std::result::Result<(), E> {
-    fn into_answer(self) -> Option<Response> {
-        self.err().map(|error| error.into().into_response())
     }
 }

@@ -1,5 +1,6 @@
 //! How to: one page for each subject, with programs and settings that are run as tests.
 //!
+//! - [From Bottle](from_bottle): what its words are here, by the example of four programs.
 //! - [Forms](forms): what visitors type in, tick and upload, and showing it again with what is wrong.
 //! - [HTTPS](https): the server speaks TLS itself; certbot, a service on port 443 without root.
 //! - [Logs](logs): what each line means, and what to do.
@@ -7,6 +8,9 @@
 //! - [Redis](redis): its settings, memory, permissions, TLS, Sentinel, Cluster.
 //! - [Running](running): systemd, containers, signals, memory and files.
 //! - [Threads](threads): what holds one, how many there are, and what streams leave to others.
+
+#[doc = include_str!("from_bottle.md")]
+pub mod from_bottle {}
 
 #[doc = include_str!("forms.md")]
 pub mod forms {}

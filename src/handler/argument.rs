@@ -1,23 +1,21 @@
 //! What a handler's argument can be.
 
-use std::any::Any;
-
 use http::{HeaderMap, Method, StatusCode};
 
-use super::binder::Binder;
+use super::binder::{Binder, Role};
 use super::extract::apply_form_limits;
 use crate::message::request::Request;
-use crate::message::response::{HttpError, ResponseHead};
+use crate::message::response::{HttpError, Response, ResponseHead};
 use crate::pipeline::exchange::Exchange;
-use crate::pipeline::plugin::Provided;
 use crate::pipeline::service::Urls;
 
 /// What a handler can ask for.
 ///
 /// | argument | what it is |
 /// |---|---|
-/// | `&mut T`, `T:` [`Provided`] | the value of the plugin that provides `T`: `&mut Session` |
-/// | `Option<&mut T>` | the same, or `None` where the plugin has none (Redis is down) |
+/// | `&mut T`, `T:` [`Provided`](crate::Provided) | the value of the plugin or [provider](crate::App::provide) that provides `T`: `&mut Session` |
+/// | `&T` | the same, only to look at; or the [state](crate::App::state) of the app |
+/// | `Option<&mut T>`, `Option<&T>` | the same, or `None` where the plugin has none (Redis is down), or where the provider answers with less than a 500 (nobody is logged in) |
 /// | `&str`, `String`, `char`, `bool`, integers, floats | a wildcard; a value that does not fit does not match |
 /// | `Option` of those | a wildcard that not every rule of the route has |
 /// | [`Wildcard<T>`](super::Wildcard) | a wildcard of any type that is `FromStr` |
@@ -28,13 +26,52 @@ use crate::pipeline::service::Urls;
 /// | `Result<Form<T>, FormError>`, `Result<Query<T>, FormError>` | the same, or what is wrong with it and what was sent |
 /// | `Checked<Form<T>>`, `Checked<Query<T>>` (feature `garde`) | the same, after the checks of its type |
 /// | `&HeaderMap`, `Method` | of the request |
+/// | `&HttpError` | the error, in an [error page](crate::App::error) |
+/// | `&mut Response`, `&Response` | the answer, in an [after-request hook](crate::App::after_request) |
 ///
 /// An argument has an owned state that is taken from the exchange, and an item that is lent from it while
-/// the handler runs. Implement it for a type of your own to make an extractor.
+/// the handler runs. Implement it for a type of your own to make an extractor. One that reads what a plugin or provider
+/// gives asks for it in [`plan`](Argument::plan), and finds it in [`take`](Argument::take) wherever it stands among the
+/// arguments:
+///
+/// ```
+/// use bottle_session::{App, Argument, Asked, Binder, Exchange, HttpError, Session, SessionPlugin, TestClient};
+///
+/// struct Name(String);
+///
+/// impl Argument for Name {
+///     type Plan = Asked<Session>;
+///     type State = Result<Name, Option<HttpError>>;
+///     type Item<'a> = Name;
+///
+///     fn plan(binder: &mut Binder<'_>) -> Option<Asked<Session>> {
+///         binder.ask()
+///     }
+///
+///     fn take(asked: &Asked<Session>, exchange: &mut Exchange) -> Self::State {
+///         let session = exchange.asked(asked).map_err(Some)?;
+///         Ok(Name(session.get("name").unwrap_or("stranger").to_owned()))
+///     }
+///
+///     fn refusal(state: &mut Self::State) -> Option<HttpError> {
+///         state.as_mut().err().and_then(Option::take)
+///     }
+///
+///     fn lend<'a>(_: &'a Asked<Session>, state: &'a mut Self::State, _: &'a Exchange) -> Name {
+///         std::mem::replace(state, Err(None)).unwrap_or(Name(String::new()))
+///     }
+/// }
+///
+/// let mut app = App::new();
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.get("/", |session: &mut Session, name: Name| format!("{} {}", session.is_new(), name.0));
+/// assert_eq!(TestClient::new(app)?.get("/").send().text(), "true stranger");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a handler argument",
     label = "`{Self}` is not something a handler can ask for",
-    note = "a handler takes `&mut Session` (what a plugin provides), `Option<&mut Session>`, `&Request`, wildcards as `&str`, `String`, numbers or `Option` of them, `Query<T>`, `Form<T>`, `Json<T>`, `Wildcard<T>`, `&mut ResponseHead`"
+    note = "a handler takes `&mut Session` (what a plugin or `app.provide(…)` provides), `Option<&mut Session>`, `&T` (the app's state), `&Request`, wildcards as `&str`, `String`, numbers or `Option` of them, `Query<T>`, `Form<T>`, `Json<T>`, `Wildcard<T>`, `&mut ResponseHead`"
 )]
 pub trait Argument {
     /// What was settled when the app was built.
@@ -47,13 +84,20 @@ pub trait Argument {
     /// Settles what the argument asks for, or tells the binder why it cannot have it.
     fn plan(binder: &mut Binder<'_>) -> Option<Self::Plan>;
 
-    /// Takes the state out of the exchange.
+    /// Takes the state out of the exchange. All values are still there: what arguments borrow, they
+    /// [hold](Argument::hold) only once none of them refuses. Not called once an argument in front of this one has
+    /// refused.
     fn take(plan: &Self::Plan, exchange: &mut Exchange) -> Self::State;
 
     /// Why the handler cannot run with this state; nothing by default.
     fn refusal(state: &mut Self::State) -> Option<HttpError> {
         let _ = state;
         None
+    }
+
+    /// Moves what the handler is to borrow out of the exchange; nothing by default. Not called after a refusal.
+    fn hold(plan: &Self::Plan, state: &mut Self::State, exchange: &mut Exchange) {
+        let _ = (plan, state, exchange);
     }
 
     /// Lends the handler its argument. Not called after a refusal.
@@ -63,78 +107,14 @@ pub trait Argument {
         exchange: &'a Exchange,
     ) -> Self::Item<'a>;
 
-    /// Puts the state back. Not called when the handler panics.
+    /// Puts the state back. When the handler panics, [`abandon`](Argument::abandon) is called instead.
     fn put_back(plan: &Self::Plan, state: Self::State, exchange: &mut Exchange) {
         let _ = (plan, state, exchange);
     }
-}
 
-type Slot = Option<Box<dyn Any + Send>>;
-
-fn take_slot(slot: usize, exchange: &mut Exchange) -> Slot {
-    exchange.slot(slot).and_then(Option::take)
-}
-
-fn put_slot(slot: usize, state: Slot, exchange: &mut Exchange) {
-    if let Some(place) = exchange.slot(slot) {
-        *place = state;
-    }
-}
-
-impl<T: Provided> Argument for &mut T {
-    type Plan = usize;
-    type State = Slot;
-    type Item<'a> = &'a mut T;
-
-    fn plan(binder: &mut Binder<'_>) -> Option<usize> {
-        binder.slot::<T>(true)
-    }
-
-    fn take(slot: &usize, exchange: &mut Exchange) -> Slot {
-        take_slot(*slot, exchange)
-    }
-
-    fn refusal(state: &mut Slot) -> Option<HttpError> {
-        let held = state.as_ref().is_some_and(|value| value.is::<T>());
-        (!held).then(|| {
-            HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(format!(
-                "a plugin promised {} and put none into the exchange",
-                std::any::type_name::<T>()
-            ))
-        })
-    }
-
-    fn lend<'a>(_: &'a usize, state: &'a mut Slot, _: &'a Exchange) -> &'a mut T {
-        match state.as_mut().and_then(|value| value.downcast_mut()) {
-            Some(value) => value,
-            None => unreachable!("refused when there is none"),
-        }
-    }
-
-    fn put_back(slot: &usize, state: Slot, exchange: &mut Exchange) {
-        put_slot(*slot, state, exchange);
-    }
-}
-
-impl<T: Provided> Argument for Option<&mut T> {
-    type Plan = usize;
-    type State = Slot;
-    type Item<'a> = Option<&'a mut T>;
-
-    fn plan(binder: &mut Binder<'_>) -> Option<usize> {
-        binder.slot::<T>(false)
-    }
-
-    fn take(slot: &usize, exchange: &mut Exchange) -> Slot {
-        take_slot(*slot, exchange)
-    }
-
-    fn lend<'a>(_: &'a usize, state: &'a mut Slot, _: &'a Exchange) -> Option<&'a mut T> {
-        state.as_mut()?.downcast_mut()
-    }
-
-    fn put_back(slot: &usize, state: Slot, exchange: &mut Exchange) {
-        put_slot(*slot, state, exchange);
+    /// The handler has panicked: the state is dropped, unless something of it must not be lost.
+    fn abandon(plan: &Self::Plan, state: Self::State, exchange: &mut Exchange) {
+        let _ = (plan, state, exchange);
     }
 }
 
@@ -144,11 +124,15 @@ impl Argument for &mut ResponseHead {
     type Item<'a> = &'a mut ResponseHead;
 
     fn plan(binder: &mut Binder<'_>) -> Option<()> {
-        binder.head()
+        binder.once("&mut ResponseHead")
     }
 
-    fn take((): &(), exchange: &mut Exchange) -> ResponseHead {
-        exchange.lend_head()
+    fn take((): &(), _: &mut Exchange) -> ResponseHead {
+        ResponseHead::default()
+    }
+
+    fn hold((): &(), state: &mut ResponseHead, exchange: &mut Exchange) {
+        *state = exchange.lend_head();
     }
 
     fn lend<'a>(_: &'a (), state: &'a mut ResponseHead, _: &'a Exchange) -> &'a mut ResponseHead {
@@ -156,8 +140,66 @@ impl Argument for &mut ResponseHead {
     }
 
     fn put_back((): &(), state: ResponseHead, exchange: &mut Exchange) {
+        // Nothing was lent where another argument has refused; to merge nothing changes nothing.
         exchange.return_head(state);
     }
+}
+
+impl Argument for &mut Response {
+    type Plan = ();
+    type State = Option<Response>;
+    type Item<'a> = &'a mut Response;
+
+    fn plan(binder: &mut Binder<'_>) -> Option<()> {
+        binder.only_in(Role::AfterHook, "&mut Response")?;
+        binder.once("&mut Response")
+    }
+
+    fn take((): &(), _: &mut Exchange) -> Option<Response> {
+        None
+    }
+
+    fn hold((): &(), state: &mut Option<Response>, exchange: &mut Exchange) {
+        *state = exchange.take_response();
+    }
+
+    fn lend<'a>(_: &'a (), state: &'a mut Option<Response>, _: &'a Exchange) -> &'a mut Response {
+        state.get_or_insert_with(|| Response::new(StatusCode::INTERNAL_SERVER_ERROR))
+    }
+
+    fn put_back((): &(), state: Option<Response>, exchange: &mut Exchange) {
+        if let Some(response) = state {
+            exchange.answer(response);
+        }
+    }
+}
+
+macro_rules! of_a_role {
+    ($($item:ty, $role:ident, $name:literal: $exchange:ident => $value:expr;)*) => {$(
+        impl Argument for &$item {
+            type Plan = ();
+            type State = ();
+            type Item<'a> = &'a $item;
+
+            fn plan(binder: &mut Binder<'_>) -> Option<()> {
+                binder.only_in(Role::$role, $name)
+            }
+
+            fn take((): &(), _: &mut Exchange) {}
+
+            fn lend<'a>(_: &'a (), _: &'a mut (), $exchange: &'a Exchange) -> &'a $item {
+                match $value {
+                    Some(value) => value,
+                    None => unreachable!("only in functions for which there is one"),
+                }
+            }
+        }
+    )*};
+}
+
+of_a_role! {
+    HttpError, ErrorPage, "&HttpError": exchange => exchange.error();
+    Response, AfterHook, "&Response": exchange => exchange.response();
 }
 
 impl Argument for &Request {

@@ -1,75 +1,82 @@
-//! Settling, when the app is built, what each argument of a handler asks for.
+//! Settling, when the app is built, what each argument of a function asks for.
 
 use std::any::{TypeId, type_name};
+use std::marker::PhantomData;
+use std::panic::Location;
 
 use super::argument::Argument;
-use crate::pipeline::plugin::{Ask, Provided};
-use crate::routing::Accepts;
+use super::resolver::{Asks, Kind, Resolver, Source, Trouble, add_ask};
+use super::values::Shared;
+use crate::pipeline::plugin::Provided;
+use crate::pipeline::provider::{Asked, Place, public_name};
 use crate::{Error, ErrorKind};
 
-/// A plugin as the binder sees it.
-pub(crate) struct Provider {
-    pub(crate) plugin: String,
-    pub(crate) keyword: String,
-    pub(crate) type_id: TypeId,
-    pub(crate) type_name: &'static str,
-    pub(crate) slot: usize,
-    /// The route asked to do without this plugin.
-    pub(crate) skipped: bool,
+/// What a function is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Handler,
+    Guard,
+    Provider,
+    ErrorPage,
+    AfterHook,
 }
 
-/// The wildcards of a route, gathered over its rules.
-#[derive(Debug, Default)]
-pub(crate) struct Wildcards {
-    pub(crate) names: Vec<String>,
-    /// Which of them can be numbers with a point.
-    pub(crate) floats: Vec<bool>,
-    /// For each rule its text, and for each wildcard its place in that rule.
-    pub(crate) rules: Vec<(String, Vec<Option<usize>>)>,
+impl Role {
+    /// Whether it comes with a part of an app, whatever its routes skip.
+    fn is_ambient(self) -> bool {
+        matches!(self, Role::ErrorPage | Role::AfterHook)
+    }
 }
 
-/// Settles what the arguments of one handler ask for; see [`Argument::plan`].
+/// A function as messages name it.
+pub(crate) struct Function {
+    pub(crate) role: Role,
+    /// Empty for a handler, which goes by its route.
+    pub(crate) title: String,
+    pub(crate) location: Option<&'static Location<'static>>,
+}
+
+impl Function {
+    pub(crate) fn handler() -> Function {
+        Function { role: Role::Handler, title: String::new(), location: None }
+    }
+
+    pub(crate) fn titled(
+        role: Role,
+        title: impl Into<String>,
+        location: &'static Location<'static>,
+    ) -> Function {
+        Function { role, title: title.into(), location: Some(location) }
+    }
+}
+
+/// Settles what the arguments of one function ask for; see [`Argument::plan`].
 pub struct Binder<'a> {
-    route: String,
-    providers: &'a [Provider],
-    wildcards: &'a Wildcards,
+    resolver: &'a mut Resolver,
+    function: Function,
     names: Option<&'static [&'static str]>,
     position: usize,
     next_wildcard: usize,
-    /// The response's head is taken.
-    has_head: bool,
-    /// Which argument takes the body, and as what.
-    body: Option<(String, &'static str)>,
-    asks: Vec<Ask>,
-    fits: Vec<(usize, Accepts)>,
-    errors: Vec<Error>,
-}
-
-/// What was settled.
-pub(crate) struct Bound {
-    pub(crate) asks: Vec<Ask>,
-    pub(crate) fits: Vec<(usize, Accepts)>,
-    pub(crate) errors: Vec<Error>,
+    /// What is there once for all arguments, and taken.
+    taken: Vec<&'static str>,
+    /// What arguments borrow, which each value is once.
+    borrowed: Vec<Place>,
+    asks: Asks,
+    refused: bool,
 }
 
 impl<'a> Binder<'a> {
-    pub(crate) fn new(
-        route: String,
-        providers: &'a [Provider],
-        wildcards: &'a Wildcards,
-    ) -> Binder<'a> {
+    pub(crate) fn new(resolver: &'a mut Resolver, function: Function) -> Binder<'a> {
         Binder {
-            route,
-            providers,
-            wildcards,
+            resolver,
+            function,
             names: None,
             position: 0,
             next_wildcard: 0,
-            has_head: false,
-            body: None,
-            asks: Vec::new(),
-            fits: Vec::new(),
-            errors: Vec::new(),
+            taken: Vec::new(),
+            borrowed: Vec::new(),
+            asks: Asks::default(),
+            refused: false,
         }
     }
 
@@ -101,8 +108,29 @@ impl<'a> Binder<'a> {
 
     /// Refuses the argument; the app then does not build.
     pub fn error(&mut self, message: impl AsRef<str>) {
-        let text = format!("{}: {}", self.route, message.as_ref());
-        self.errors.push(Error::new(ErrorKind::Route, text));
+        self.refused = true;
+        let (message, resolver) = (message.as_ref(), &mut *self.resolver);
+        let route = &resolver.title;
+        let (key, text, location) = match self.function.role {
+            Role::Handler => {
+                let text = format!("{route}: {message}");
+                (format!("{text} {:?}", resolver.location), text, resolver.location)
+            }
+            _ => {
+                let text = format!("{}: {message}", self.function.title);
+                let asker = match resolver.location {
+                    Some(at) => format!("; it is for {route} at {}:{}", at.file(), at.line()),
+                    None => String::new(),
+                };
+                let key = format!("{text} {:?}", self.function.location);
+                (key, text + &asker, self.function.location)
+            }
+        };
+        let mut error = Error::new(ErrorKind::Route, text);
+        if let Some(location) = location {
+            error = error.at(location);
+        }
+        resolver.troubles.push(Trouble { key, error });
     }
 
     fn argument(&self) -> String {
@@ -112,50 +140,144 @@ impl<'a> Binder<'a> {
         }
     }
 
-    /// The slot of the plugin that provides `T` to this argument.
-    pub(crate) fn slot<T: Provided>(&mut self, required: bool) -> Option<usize> {
-        let wanted = TypeId::of::<T>();
-        let found = match self.name() {
-            Some(name) => self.provider_by_keyword(name, wanted, type_name::<T>()),
-            None => self.provider_by_type(wanted, type_name::<T>()),
-        };
-        let provider = match found {
-            Ok(index) => &self.providers[index],
-            Err(message) => {
-                self.error(message);
-                return None;
-            }
-        };
-        let (slot, keyword) = (provider.slot, provider.keyword.clone());
-        if self.asks.iter().any(|ask| ask.slot == slot) {
-            let argument = self.argument();
-            self.error(format!(
-                "{argument} asks a second time for keyword {keyword:?}; a handler borrows it once"
-            ));
-            return None;
-        }
-        self.asks.push(Ask { slot, required });
-        Some(slot)
+    /// Asks for what a plugin or a provider provides of this type, for an argument that only looks at it in
+    /// [`Argument::take`]: it is found with [`Exchange::asked`](crate::Exchange::asked), and other arguments may borrow
+    /// it. Where several provide it, [`ask_keyword`](Binder::ask_keyword) says which.
+    pub fn ask<T: Provided>(&mut self) -> Option<Asked<T>> {
+        let found = self.source_by_type(TypeId::of::<T>(), type_name::<T>(), false);
+        self.asked(found)
     }
 
-    /// The response's head, for one argument: what a second one set would take the place of what the first
-    /// did.
-    pub(crate) fn head(&mut self) -> Option<()> {
-        if std::mem::replace(&mut self.has_head, true) {
+    /// The same for what has this keyword.
+    pub fn ask_keyword<T: Provided>(&mut self, keyword: &str) -> Option<Asked<T>> {
+        let found = self.source_by_keyword(keyword, TypeId::of::<T>(), type_name::<T>());
+        self.asked(found)
+    }
+
+    fn asked<T>(&mut self, found: Result<usize, String>) -> Option<Asked<T>> {
+        let index = self.or_error(found)?;
+        Some(Asked { place: self.place(index, true)?, of: PhantomData })
+    }
+
+    fn or_error<T>(&mut self, found: Result<T, String>) -> Option<T> {
+        found.map_err(|message| self.error(message)).ok()
+    }
+
+    /// The place of this source; what it asks of plugins is asked for.
+    fn place(&mut self, index: usize, required: bool) -> Option<Place> {
+        let Some((place, asks)) = self.resolver.place(index, required) else {
+            // Whoever could not be bound has said why.
+            self.refused = true;
+            return None;
+        };
+        self.asks.any = true;
+        asks.into_iter().for_each(|ask| add_ask(&mut self.asks.plugins, ask));
+        Some(place)
+    }
+
+    /// The place of what provides `T` to this argument, which borrows it.
+    pub(crate) fn borrow<T: Provided>(&mut self, required: bool) -> Option<Place> {
+        let found = self.source::<T>(required, false);
+        match self.or_error(found)? {
+            None => Some(Place::Nowhere),
+            Some(index) => self.borrow_source(index, required),
+        }
+    }
+
+    /// Where a shared reference to a `T` leads.
+    pub(crate) fn share<T: Provided>(&mut self, required: bool) -> Option<Shared> {
+        let found = self.source::<T>(required, true);
+        let Some(index) = self.or_error(found)? else {
+            return Some(Shared::Value(Place::Nowhere));
+        };
+        match &self.resolver.sources[index].kind {
+            Kind::State(state) => Some(Shared::State(state.clone())),
+            Kind::Plugin { .. } | Kind::Provider(_) => {
+                self.borrow_source(index, required).map(Shared::Value)
+            }
+        }
+    }
+
+    fn borrow_source(&mut self, index: usize, required: bool) -> Option<Place> {
+        let place = self.place(index, required)?;
+        if self.borrowed.contains(&place) {
+            let (argument, keyword) = (self.argument(), &self.resolver.sources[index].keyword);
+            let message = format!(
+                "{argument} asks a second time for keyword {keyword:?}; a handler borrows it once"
+            );
+            self.error(message);
+            return None;
+        }
+        self.borrowed.push(place);
+        Some(place)
+    }
+
+    /// The source for this argument; none where it can do without and the route skips it.
+    fn source<T: Provided>(&self, required: bool, shared: bool) -> Result<Option<usize>, String> {
+        let (wanted, type_name) = (TypeId::of::<T>(), type_name::<T>());
+        let found = match self.name() {
+            None => self.source_by_type(wanted, type_name, shared),
+            Some(name) => {
+                let state = |source: &Source| {
+                    matches!(source.kind, Kind::State(_)) && source.type_id == wanted
+                };
+                let named = self.source_by_keyword(name, wanted, type_name);
+                // Of one type there is one state, whatever the argument's name.
+                match named.is_err() && shared {
+                    true => self.resolver.sources.iter().position(state).map_or(named, Ok),
+                    false => named,
+                }
+            }
+        };
+        let skipped = |source: &Source| source.skipped && source.type_id == wanted;
+        match found {
+            Ok(index) => Ok(Some(index)),
+            Err(_)
+                if !required
+                    && self.function.role.is_ambient()
+                    && self.resolver.sources.iter().any(skipped) =>
+            {
+                Ok(None)
+            }
+            Err(message) => Err(message),
+        }
+    }
+
+    /// What there is once, for one argument: what a second one set would take the place of what the first did.
+    pub(crate) fn once(&mut self, what: &'static str) -> Option<()> {
+        if self.taken.contains(&what) {
             let argument = self.argument();
             self.error(format!(
-                "{argument} asks a second time for &mut ResponseHead; a handler borrows it once"
+                "{argument} asks a second time for {what}; a handler borrows it once"
             ));
             return None;
         }
+        self.taken.push(what);
         Some(())
+    }
+
+    /// What only functions of this role can ask for.
+    pub(crate) fn only_in(&mut self, role: Role, what: &str) -> Option<()> {
+        if self.function.role == role {
+            return Some(());
+        }
+        let whose = match role {
+            Role::ErrorPage => "error pages, as in app.error(404, …),",
+            _ => "after-request hooks, as in app.after_request(…),",
+        };
+        let argument = self.argument();
+        self.error(format!("{argument} asks for {what}, which {whose} have alone"));
+        None
     }
 
     /// The request's body, which is of one kind: "a form", "JSON".
     pub(crate) fn body(&mut self, kind: &'static str) -> Option<()> {
-        let argument = self.argument();
-        match &self.body {
-            None => self.body = Some((argument, kind)),
+        let argument = match self.function.role {
+            Role::Handler => self.argument(),
+            _ => format!("{} of {}", self.argument(), self.function.title),
+        };
+        match &self.resolver.body {
+            None => self.resolver.body = Some((argument, kind)),
             Some((_, other)) if *other == kind => {}
             Some((first, other)) => {
                 let message = format!(
@@ -169,55 +291,87 @@ impl<'a> Binder<'a> {
         Some(())
     }
 
-    fn provider_by_type(&self, wanted: TypeId, type_name: &str) -> Result<usize, String> {
-        let argument = self.argument();
-        let of_type = self.providers.iter().enumerate().filter(|(_, p)| p.type_id == wanted);
-        let candidates: Vec<_> = of_type.clone().filter(|(_, p)| !p.skipped).collect();
+    fn source_by_type(
+        &self,
+        wanted: TypeId,
+        type_name: &str,
+        shared: bool,
+    ) -> Result<usize, String> {
+        let (argument, type_name) = (self.argument(), public_name(type_name));
+        let sources = self.resolver.sources.iter().enumerate();
+        let of_type: Vec<_> = sources.filter(|(_, source)| source.type_id == wanted).collect();
+        let is_state = |source: &Source| matches!(source.kind, Kind::State(_));
+        let fits =
+            |(_, source): &&(usize, &Source)| !source.skipped && (shared || !is_state(source));
+        let candidates: Vec<_> = of_type.iter().filter(fits).collect();
         match candidates.as_slice() {
             [(index, _)] => Ok(*index),
-            [] => Err(match of_type.clone().next() {
+            [] => Err(match of_type.first() {
+                Some((_, state)) if is_state(state) => format!(
+                    "{argument} asks for &mut {type_name}, which is state of the app, and shared: ask for \
+                     &{type_name}"
+                ),
                 Some((_, skipped)) => format!(
                     "{argument} asks for {type_name}, but the route skips plugin {:?} (keyword {:?}) \
-                     that provides it",
-                    skipped.plugin, skipped.keyword
+                     that provides it{}",
+                    skipped.name,
+                    skipped.keyword,
+                    self.instead()
                 ),
                 None => format!(
-                    "{argument} asks for {type_name}, which no installed plugin provides; install one \
-                     before the app is built{}",
+                    "{argument} asks for {type_name}, which no installed plugin, provider or state provides; \
+                     install one before the app is built{}",
                     self.known_keywords()
                 ),
             }),
             several => {
                 let keywords: Vec<_> =
                     several.iter().map(|(_, p)| format!("{:?}", p.keyword)).collect();
+                let places: Vec<_> = several
+                    .iter()
+                    .map(|(_, p)| format!("{}:{}", p.location.file(), p.location.line()))
+                    .collect();
                 Err(format!(
-                    "{argument} asks for {type_name}, which keywords {} provide; say which with \
+                    "{argument} asks for {type_name}, which keywords {} provide (at {}); say which with \
                      named!(|{}: &mut …, …| …)",
                     keywords.join(" and "),
+                    places.join(" and "),
                     several[0].1.keyword
                 ))
             }
         }
     }
 
-    fn provider_by_keyword(
+    fn instead(&self) -> &'static str {
+        match self.function.role.is_ambient() {
+            true => "; with Option it does without there",
+            false => "",
+        }
+    }
+
+    fn source_by_keyword(
         &self,
         name: &str,
         wanted: TypeId,
         type_name: &str,
     ) -> Result<usize, String> {
-        let of_keyword = || self.providers.iter().enumerate().filter(|(_, p)| p.keyword == name);
+        let type_name = public_name(type_name);
+        let sources = || self.resolver.sources.iter().enumerate();
+        let of_keyword =
+            || sources().filter(|(_, p)| p.keyword == name && !matches!(p.kind, Kind::State(_)));
         // A plugin of the route's own may stand in for one that it skips.
         let found = of_keyword().find(|(_, p)| !p.skipped).or_else(|| of_keyword().next());
         match found {
-            Some((_, provider)) if provider.skipped => Err(format!(
-                "argument {name:?} asks for a keyword of plugin {:?}, which the route skips",
-                provider.plugin
+            Some((_, source)) if source.skipped => Err(format!(
+                "argument {name:?} asks for a keyword of plugin {:?}, which the route skips{}",
+                source.name,
+                self.instead()
             )),
-            Some((index, provider)) if provider.type_id == wanted => Ok(index),
-            Some((_, provider)) => Err(format!(
+            Some((index, source)) if source.type_id == wanted => Ok(index),
+            Some((_, source)) => Err(format!(
                 "argument {name:?} is {type_name}, but keyword {name:?} of plugin {:?} provides {}",
-                provider.plugin, provider.type_name
+                source.name,
+                public_name(source.type_name)
             )),
             None => Err(format!(
                 "argument {name:?} asks for {type_name}, but no installed plugin has keyword \
@@ -228,27 +382,37 @@ impl<'a> Binder<'a> {
     }
 
     fn known_keywords(&self) -> String {
-        let keywords: Vec<_> = self.providers.iter().map(|p| p.keyword.as_str()).collect();
-        match keywords.as_slice() {
+        let (states, others): (Vec<_>, Vec<_>) =
+            self.resolver.sources.iter().partition(|source| matches!(source.kind, Kind::State(_)));
+        let keywords: Vec<_> = others.iter().map(|source| source.keyword.as_str()).collect();
+        let mut known = match keywords.as_slice() {
             [] => "; no plugin that provides anything is installed".to_owned(),
             known => format!("; known keywords: {}", known.join(", ")),
+        };
+        if !states.is_empty() {
+            let types: Vec<_> = states.iter().map(|state| public_name(state.type_name)).collect();
+            known.push_str(&format!("; state: {}", types.join(", ")));
         }
+        known
     }
 
     /// The wildcard of this argument: by name in a [`named!`](crate::named) handler, else the next one of
     /// the rule. Values that do not fit do not match the rule.
     pub fn wildcard(&mut self, optional: bool, fits: fn(&str) -> bool) -> Option<usize> {
+        if self.resolver.wildcards.unknown {
+            return Some(0);
+        }
         let found = match self.name() {
-            Some(name) => self.wildcards.names.iter().position(|known| known == name),
+            Some(name) => self.resolver.wildcards.names.iter().position(|known| known == name),
             None => {
                 self.next_wildcard += 1;
                 let next = self.next_wildcard - 1;
-                (next < self.wildcards.names.len()).then_some(next)
+                (next < self.resolver.wildcards.names.len()).then_some(next)
             }
         };
         let argument = self.argument();
         let Some(index) = found else {
-            self.error(match (self.name(), self.wildcards.names.len()) {
+            self.error(match (self.name(), self.resolver.wildcards.names.len()) {
                 (Some(name), _) => format!(
                     "{argument} takes a wildcard, but the rule has none named <{name}>; its \
                      wildcards: {}",
@@ -261,8 +425,8 @@ impl<'a> Binder<'a> {
             });
             return None;
         };
-        if self.wildcards.floats[index] && !fits("0.5") {
-            let name = &self.wildcards.names[index];
+        if self.resolver.wildcards.floats[index] && !fits("0.5") {
+            let name = &self.resolver.wildcards.names[index];
             let message = format!(
                 "{argument} takes wildcard <{name}>, whose filter is float, and reads no number with a point; \
                  make it an f64, or write <{name}:int>"
@@ -271,8 +435,8 @@ impl<'a> Binder<'a> {
             return None;
         }
         if !optional {
-            let name = &self.wildcards.names[index];
-            let without = self.wildcards.rules.iter().find(|rule| rule.1[index].is_none());
+            let name = &self.resolver.wildcards.names[index];
+            let without = self.resolver.wildcards.rules.iter().find(|rule| rule.1[index].is_none());
             if let Some((rule, _)) = without {
                 let message = format!(
                     "{argument} takes wildcard <{name}>, which rule {rule:?} lacks; make it an Option"
@@ -281,22 +445,24 @@ impl<'a> Binder<'a> {
                 return None;
             }
         }
-        self.fits.push((index, fits));
+        self.resolver.fits.push((index, fits));
         Some(index)
     }
 
     fn known_wildcards(&self) -> String {
-        match self.wildcards.names.as_slice() {
+        match self.resolver.wildcards.names.as_slice() {
             [] => "none".to_owned(),
             names => names.iter().map(|n| format!("<{n}>")).collect::<Vec<_>>().join(", "),
         }
     }
 
-    pub(crate) fn finish(mut self) -> Bound {
-        let (taken, known) = (self.next_wildcard, self.wildcards.names.len());
+    /// What the function asks for, once all its arguments have.
+    pub(crate) fn finish(mut self) -> Asks {
+        let wildcards = &self.resolver.wildcards;
+        let (taken, known) = (self.next_wildcard, wildcards.names.len());
         if self.names.is_none()
             && taken > 0
-            && let Some((rule, _)) = self.wildcards.rules.iter().find(|rule| disordered(&rule.1))
+            && let Some((rule, _)) = wildcards.rules.iter().find(|rule| disordered(&rule.1))
         {
             let text = format!(
                 "rule {rule:?} has its wildcards in another order than the route's other rules, so \
@@ -304,14 +470,14 @@ impl<'a> Binder<'a> {
             );
             self.error(text);
         }
-        if self.names.is_none() && taken > 0 && taken < known && self.errors.is_empty() {
+        if self.names.is_none() && taken > 0 && taken < known && !self.refused {
             self.error(format!(
                 "the handler takes {taken} of the rule's {known} wildcards ({}), and which ones its \
                  types do not say; take them all, or use named!",
                 self.known_wildcards()
             ));
         }
-        Bound { asks: self.asks, fits: self.fits, errors: self.errors }
+        self.asks
     }
 }
 

@@ -13,6 +13,7 @@ use crate::message::forms::{FormData, FormError, FormLimits, Part};
 use crate::message::request::Request;
 use crate::message::response::{HttpError, Json};
 use crate::pipeline::exchange::Exchange;
+use crate::pipeline::provider::public_name;
 
 /// The query, read into a type: `|Query(page): Query<Page>|`. It obeys the rules of [`Form`], and is refused as a form
 /// is; `Result<Query<T>, FormError>` leaves that to the handler.
@@ -100,13 +101,13 @@ pub struct Wildcard<T>(pub T);
 
 impl<T> fmt::Debug for Form<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Form<{}>", type_name::<T>())
+        write!(f, "Form<{}>", public_name(type_name::<T>()))
     }
 }
 
 impl<T> fmt::Debug for Query<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Query<{}>", type_name::<T>())
+        write!(f, "Query<{}>", public_name(type_name::<T>()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{self, HeaderValue};
@@ -9,7 +10,43 @@ use percent_encoding::percent_decode_str;
 
 use crate::{Error, ErrorKind, Result};
 
+use cookie::CookieBuilder;
 pub use cookie::{Cookie, SameSite};
+
+/// How long a browser keeps a cookie, as a [`Duration`] of the standard library: `max_age` of the `cookie` crate has one
+/// of its own.
+///
+/// ```
+/// use std::time::Duration;
+/// use bottle_session::{Cookie, CookieLifetime, ResponseHead, Result};
+///
+/// fn remember_theme(head: &mut ResponseHead) -> Result<()> {
+///     let year = Duration::from_secs(365 * 24 * 60 * 60);
+///     head.set_cookie(Cookie::build(("theme", "dark")).path("/").lifetime(year))
+/// }
+/// ```
+pub trait CookieLifetime {
+    /// The same cookie with this `Max-Age`, in whole seconds (RFC 6265 section 5.2.2).
+    #[must_use]
+    fn lifetime(self, lifetime: Duration) -> Self;
+}
+
+impl CookieLifetime for Cookie<'_> {
+    fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.set_max_age(in_seconds(lifetime));
+        self
+    }
+}
+
+impl CookieLifetime for CookieBuilder<'_> {
+    fn lifetime(self, lifetime: Duration) -> Self {
+        self.max_age(in_seconds(lifetime))
+    }
+}
+
+fn in_seconds(lifetime: Duration) -> cookie::time::Duration {
+    cookie::time::Duration::seconds(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX))
+}
 
 /// The cookies of one request, read from its `Cookie` headers.
 ///
@@ -204,6 +241,17 @@ mod tests {
             headers.append(header::COOKIE, set_cookie_value(&Cookie::new(name, "1")).unwrap());
             assert_eq!(RequestCookies::parse(&headers).get(name).as_deref(), Some("1"), "{name}");
         }
+    }
+
+    #[test]
+    fn a_lifetime_is_in_whole_seconds() {
+        let day = Duration::from_millis(86_400_999);
+        for cookie in
+            [Cookie::new("a", "1").lifetime(day), Cookie::build(("a", "1")).lifetime(day).build()]
+        {
+            assert_eq!(cookie.to_string(), "a=1; Max-Age=86400");
+        }
+        assert!(Cookie::new("a", "1").lifetime(Duration::MAX).max_age().is_some());
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What travels: requests, responses, and what they are made of.
 
 pub(crate) mod address;
+pub(crate) mod base64;
 pub(crate) mod cookies;
 pub(crate) mod forms;
 pub(crate) mod request;
 pub(crate) mod response;
 #[cfg(feature = "secure-cookies")]
-mod secure_cookies;
+pub(crate) mod secure_cookies;
 pub(crate) mod static_file;

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use http::header::{self, AsHeaderName, Entry};
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Method, StatusCode, Version};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
+use crate::message::base64;
 use crate::message::cookies::RequestCookies;
 use crate::message::forms::{self, FormData, FormError, FormLimits};
 use crate::message::response::{HttpError, abort, asked_for};
@@ -30,6 +32,8 @@ pub struct Request {
     scheme: Scheme,
     prefix: String,
     from_trusted_proxy: bool,
+    /// How much of the path leads to the mounted app.
+    mount: usize,
     extensions: Extensions,
     cookies: OnceLock<RequestCookies>,
     unread: Mutex<Option<RequestBody>>,
@@ -38,6 +42,23 @@ pub struct Request {
     body_limit: u64,
     form_limits: FormLimits,
 }
+
+/// What a path cannot hold as it is (RFC 3986 section 3.3), the percent sign apart.
+const NOT_IN_PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// How the client reached the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +115,7 @@ impl Request {
             scheme: Scheme::Http,
             prefix: String::new(),
             from_trusted_proxy: false,
+            mount: 0,
             extensions: Extensions::new(),
             cookies: OnceLock::new(),
             unread: Mutex::new(None),
@@ -172,6 +194,39 @@ impl Request {
     /// Changes the target; before routing (in a before-request hook) this changes the route.
     pub fn set_target(&mut self, target: PathAndQuery) {
         self.target = target;
+        self.mount = 0;
+    }
+
+    /// Changes the path and keeps the query: in a before-request hook, this changes the route. What a path cannot hold is
+    /// percent-encoded, `?` and `#` too; what is encoded already stays so. A path begins with a slash.
+    ///
+    /// ```
+    /// use bottle_session::{App, Request, TestClient};
+    ///
+    /// let mut app = App::new();
+    /// app.before_request(|request: &mut Request| match request.path().strip_suffix('/') {
+    ///     Some(path) if !path.is_empty() => request.set_path(&path.to_owned()),
+    ///     _ => Ok(()),
+    /// });
+    /// app.get("/books", || "books");
+    /// assert_eq!(TestClient::new(app)?.get("/books/?page=2").send().text(), "books");
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    pub fn set_path(&mut self, path: &str) -> Result<()> {
+        let refused =
+            |why: &str| Error::new(ErrorKind::Input, format!("{path:?} is no path: {why}"));
+        if !path.starts_with('/') {
+            return Err(refused("a path begins with a slash"));
+        }
+        let mut target = utf8_percent_encode(path, NOT_IN_PATH).to_string();
+        if let Some(query) = self.target.query() {
+            target.push('?');
+            target.push_str(query);
+        }
+        let target = PathAndQuery::try_from(target)
+            .map_err(|error| refused("it is too long").with_source(error))?;
+        self.set_target(target);
+        Ok(())
     }
 
     /// Changes the method; before routing this changes the route.
@@ -260,6 +315,32 @@ impl Request {
 
     pub(crate) fn set_from_trusted_proxy(&mut self) {
         self.from_trusted_proxy = true;
+    }
+
+    /// The path below which the [mounted](crate::App::mount) app is whose route was found, as the client wrote it; empty
+    /// in the outermost app, and before a route is found.
+    pub fn mount_path(&self) -> &str {
+        self.path().get(..self.mount).unwrap_or_default()
+    }
+
+    pub(crate) fn set_mount_path(&mut self, length: usize) {
+        self.mount = length;
+    }
+
+    /// Name and password of HTTP's basic authentication (RFC 7617), in UTF-8. The password may hold colons. `None` where
+    /// the client sent none, or what cannot be read. [`basic_challenge`](crate::basic_challenge) asks for them.
+    ///
+    /// Compare a password with what a password hash such as argon2 made of it, never with the password itself.
+    pub fn basic_auth(&self) -> Option<(String, String)> {
+        let (scheme, credentials) = self.header(header::AUTHORIZATION)?.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let decoded = String::from_utf8(base64::decode(credentials.trim_matches(' '))?).ok()?;
+        let (name, password) = decoded.split_once(':')?;
+        let controls = |text: &str| text.chars().any(char::is_control);
+        let is_sound = !controls(name) && !controls(password);
+        is_sound.then(|| (name.to_owned(), password.to_owned()))
     }
 
     /// The client's address: the peer of the connection, or what a trusted proxy said. `None` over a unix
@@ -576,6 +657,58 @@ mod tests {
             let request = request(stream("", None), 1)
                 .with_headers(HeaderMap::from_iter([(header::FROM, value)]));
             assert_eq!(request.header("from"), expected);
+        }
+    }
+
+    #[test]
+    fn basic_credentials_are_read_as_they_were_sent() {
+        let some = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
+        for (sent, expected) in [
+            ("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", some("Aladdin", "open sesame")),
+            ("basic  dGVzdDoxMjPCow==", some("test", "123\u{a3}")),
+            ("BASIC YTpiOmM6ZA", some("a", "b:c:d")),
+            ("Basic Og==", some("", "")),
+            ("Basic YQ==", None),
+            ("Basic dGVzdDoxMjOj", None),
+            ("Basic YTpiCg==", None),
+            ("Basic ????", None),
+            ("Basic", None),
+            ("Bearer YTpi", None),
+            ("", None),
+        ] {
+            let mut request = request(stream("", None), 1);
+            request.headers_mut().insert("authorization", sent.parse().unwrap());
+            assert_eq!(request.basic_auth(), expected, "{sent}");
+        }
+        assert_eq!(request(stream("", None), 1).basic_auth(), None);
+    }
+
+    #[test]
+    fn the_address_is_the_one_that_the_visitor_sees() {
+        let mut request = request(stream("", None), 1);
+        assert_eq!(request.url(), "/?a=1&b=%20x&a=2");
+        request.headers_mut().insert("host", "example.org:8080".parse().unwrap());
+        assert_eq!(request.url(), "http://example.org:8080/?a=1&b=%20x&a=2");
+        let request = request.with_scheme(Scheme::Https).with_prefix("/shop");
+        assert_eq!(request.url(), "https://example.org:8080/shop/?a=1&b=%20x&a=2");
+    }
+
+    #[test]
+    fn a_path_is_changed_and_the_query_kept() {
+        let mut request = request(stream("", None), 1);
+        for (path, target) in [
+            ("/new", "/new?a=1&b=%20x&a=2"),
+            ("/a b/\u{e9}?#%41", "/a%20b/%C3%A9%3F%23%41?a=1&b=%20x&a=2"),
+        ] {
+            request.set_path(path).unwrap();
+            assert_eq!(request.target().as_str(), target);
+        }
+        for (path, why) in [
+            ("new", "\"new\" is no path: a path begins with a slash"),
+            (&*format!("/{}", "x".repeat(70_000)), "is no path: it is too long"),
+        ] {
+            let error = request.set_path(path).unwrap_err().to_string();
+            assert!(error.ends_with(why), "{error}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Read;
+use std::panic::Location;
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use http::{HeaderMap, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
+use crate::error::in_users_program;
 use crate::message::cookies::set_cookie_value;
 use crate::message::forms::{self, FormError};
 use crate::{Error, ErrorKind, Result};
@@ -31,8 +33,10 @@ pub struct Response {
     status: StatusCode,
     headers: HeaderMap,
     body: Body,
-    /// Set where the answer is an error that an error page may still dress.
+    /// The error behind it.
     error: Option<HttpError>,
+    /// Whether an error page shows that error already.
+    dressed: bool,
 }
 
 /// The body of an answer.
@@ -59,9 +63,18 @@ impl fmt::Debug for Body {
 }
 
 impl Response {
-    /// An empty answer with this status.
-    pub fn new(status: StatusCode) -> Response {
-        Response { status, headers: HeaderMap::new(), body: Body::Bytes(Bytes::new()), error: None }
+    /// An empty answer with this status, a number or a [`StatusCode`]. One that is no status makes it a logged 500.
+    pub fn new(status: impl IntoStatus) -> Response {
+        match status.into_status() {
+            Ok(status) => Response {
+                status,
+                headers: HeaderMap::new(),
+                body: Body::Bytes(Bytes::new()),
+                error: None,
+                dressed: false,
+            },
+            Err(error) => HttpError::from(error).into_response(),
+        }
     }
 
     /// A 200 of plain text.
@@ -95,6 +108,28 @@ impl Response {
         response
     }
 
+    /// A 200 whose body is made of pieces, each sent when it is there: text or bytes, from a generator for example.
+    /// `application/octet-stream` unless a header says otherwise.
+    ///
+    /// ```
+    /// use bottle_session::{App, Response, TestClient};
+    ///
+    /// let mut app = App::new();
+    /// app.get("/count", || {
+    ///     let lines = (1..=3).map(|number| format!("{number}\n"));
+    ///     Response::chunks(lines).with_header("content-type", "text/plain")
+    /// });
+    /// assert_eq!(TestClient::new(app)?.get("/count").send().text(), "1\n2\n3\n");
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    pub fn chunks<I>(pieces: I) -> Response
+    where
+        I: IntoIterator<Item: Into<Bytes> + 'static, IntoIter: Send + 'static>,
+    {
+        let pieces = pieces.into_iter().map(Into::into);
+        Response::stream(Chunks { pieces, piece: Bytes::new() }, None)
+    }
+
     fn of(content_type: HeaderValue, body: Bytes) -> Response {
         let mut response = Response::new(StatusCode::OK);
         response.headers.insert(header::CONTENT_TYPE, content_type);
@@ -102,11 +137,16 @@ impl Response {
         response
     }
 
-    /// The same answer with another status.
+    /// The same answer with another status, a number or a [`StatusCode`]. One that is no status makes it a logged 500.
     #[must_use]
-    pub fn with_status(mut self, status: StatusCode) -> Response {
-        self.status = status;
-        self
+    pub fn with_status(mut self, status: impl IntoStatus) -> Response {
+        match status.into_status() {
+            Ok(status) => {
+                self.status = status;
+                self
+            }
+            Err(error) => HttpError::from(error).into_response(),
+        }
     }
 
     /// The same answer with this header in place of any of its name.
@@ -160,9 +200,17 @@ impl Response {
         &self.body
     }
 
-    /// The error behind the answer, where it came from `abort`, a failed `Result` or a panic.
+    /// The error behind the answer, where it came from `abort`, a failed `Result`, a panic, a plugin, or from no route
+    /// that fits; also once an error page shows it. [`HttpError::cause`] is what the log says of it.
     pub fn error(&self) -> Option<&HttpError> {
         self.error.as_ref()
+    }
+
+    /// Whether the answer tells of an error: a status of 400 or more, whatever page shows it, or a panic. A redirection
+    /// is none.
+    pub fn is_error(&self) -> bool {
+        let is_error = |status: StatusCode| status.as_u16() >= 400;
+        is_error(self.status) || self.error.as_ref().is_some_and(|error| is_error(error.status()))
     }
 
     /// The whole body in memory; reads a stream to its end.
@@ -182,8 +230,21 @@ impl Response {
         (self.status, self.headers, self.body)
     }
 
+    /// Whether no error page shows its error yet.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.error.is_some() && !self.dressed
+    }
+
+    /// This answer is the page that shows the error.
+    pub(crate) fn dress(&mut self, error: HttpError) {
+        (self.error, self.dressed) = (Some(error), true);
+    }
+
     /// The error behind the answer, with what was put onto the answer's head since.
     pub(crate) fn take_error(&mut self) -> Option<HttpError> {
+        if self.dressed {
+            return None;
+        }
         let mut error = self.error.take()?;
         let mut headers = std::mem::take(&mut self.headers);
         // These are about a body, and the page that shows the error will have another one.
@@ -209,7 +270,53 @@ impl Response {
     }
 }
 
-fn header_pair<N, V>(name: N, value: V) -> Result<(HeaderName, HeaderValue)>
+/// Pieces as a stream.
+struct Chunks<I> {
+    pieces: I,
+    piece: Bytes,
+}
+
+impl<I: Iterator<Item = Bytes>> Read for Chunks<I> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.pieces.next() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let length = self.piece.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.piece.split_to(length));
+        Ok(length)
+    }
+}
+
+/// A status: a [`StatusCode`], or a number from 100 to 599 (RFC 9110 section 15).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no status",
+    note = "a status is a number such as `404`, or a `StatusCode`"
+)]
+pub trait IntoStatus {
+    /// The status, or an error that names what is none.
+    fn into_status(self) -> Result<StatusCode>;
+}
+
+impl IntoStatus for StatusCode {
+    fn into_status(self) -> Result<StatusCode> {
+        Ok(self)
+    }
+}
+
+impl IntoStatus for u16 {
+    fn into_status(self) -> Result<StatusCode> {
+        let status = StatusCode::from_u16(self).ok().filter(|status| status.as_u16() < 600);
+        status.ok_or_else(|| {
+            let text = format!("{self} is no HTTP status; a status is a number from 100 to 599");
+            Error::new(ErrorKind::Input, text)
+        })
+    }
+}
+
+pub(crate) fn header_pair<N, V>(name: N, value: V) -> Result<(HeaderName, HeaderValue)>
 where
     N: TryInto<HeaderName, Error: Into<http::Error>>,
     V: TryInto<HeaderValue, Error: Into<http::Error>>,
@@ -330,12 +437,16 @@ impl fmt::Debug for ResponseHead {
 /// | [`StatusCode`] | that status, empty |
 /// | `(StatusCode, T)`, `(u16, T)` | `T` with that status |
 /// | `Option<T>` | `T`, or a 404 |
-/// | `Result<T, E>` | `T`; an error is a logged 500, unless it is an [`HttpError`] or a [`Redirect`] |
+/// | `Result<T, E>` | `T`; an error is a logged 500, unless it is an [`HttpError`], a [`Redirect`] or a [`Response`] |
 /// | [`Response`], [`HttpError`], [`Redirect`] | itself |
+///
+/// A handler has replies of one type. Where they differ, say `-> Response` and call `.into_response()` on each, or end
+/// early with `Err` in a `Result<T, HttpError>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a handler's reply",
     label = "the reply of this handler is `{Self}`",
-    note = "a handler replies with text, `Html`, bytes, `Json<T>`, `(StatusCode, T)`, `Option<T>`, `Result<T, E>` or `Response`"
+    note = "a handler replies with text, `Html`, bytes, `Json<T>`, `(StatusCode, T)`, `Option<T>`, `Result<T, E>` or `Response`",
+    note = "replies of several types: say `-> Response`, and call `.into_response()` on each"
 )]
 pub trait IntoResponse {
     /// Makes the answer.
@@ -412,10 +523,7 @@ impl<T: IntoResponse> IntoResponse for (StatusCode, T) {
 
 impl<T: IntoResponse> IntoResponse for (u16, T) {
     fn into_response(self) -> Response {
-        match StatusCode::from_u16(self.0) {
-            Ok(status) => self.1.into_response().with_status(status),
-            Err(error) => HttpError::from(error).into_response(),
-        }
+        self.1.into_response().with_status(self.0)
     }
 }
 
@@ -423,25 +531,68 @@ impl<T: IntoResponse> IntoResponse for Option<T> {
     fn into_response(self) -> Response {
         match self {
             Some(reply) => reply.into_response(),
-            None => HttpError::new(StatusCode::NOT_FOUND).into_response(),
+            None => HttpError::of(StatusCode::NOT_FOUND).into_response(),
         }
     }
 }
 
-impl<T: IntoResponse, E: Into<HttpError>> IntoResponse for Result<T, E> {
+impl<T: IntoResponse, E: IntoHttpError> IntoResponse for Result<T, E> {
     fn into_response(self) -> Response {
         match self {
             Ok(reply) => reply.into_response(),
-            Err(error) => error.into().into_response(),
+            Err(error) => error.into_http_error().into_response(),
         }
+    }
+}
+
+/// What can be the error of a handler's, a hook's or a provider's `Result`: [`HttpError`], [`Redirect`], [`Response`],
+/// and every type that is [`std::error::Error`], `Send` and `Sync`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a handler's `Result`",
+    label = "the error of this `Result` is `{Self}`",
+    note = "with `Result<T, HttpError>`, `Err(abort(400, text))` answers that status, `Err(redirect(address).into())` a redirection, and `?` takes any type that is `std::error::Error + Send + Sync`",
+    note = "what is no `std::error::Error`, such as `anyhow::Error` or `Box<dyn Error + Send + Sync>`, goes through `.map_err(bottle_session::Error::other)?`"
+)]
+pub trait IntoHttpError {
+    /// The error as an answer.
+    fn into_http_error(self) -> HttpError;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: Into<HttpError>> IntoHttpError for E {
+    fn into_http_error(self) -> HttpError {
+        self.into()
+    }
+}
+
+/// What a hook or a guard may return: nothing, or a `Result` whose error is the answer.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be what a hook returns",
+    label = "this hook returns `{Self}`",
+    note = "a hook returns nothing, or a `Result<(), E>` whose error is the answer: `Err(redirect(\"/login\"))`, `Err(abort(403, text))`, and `Ok(())` to go on"
+)]
+pub trait HookOutcome {
+    /// The answer, if the hook gives one.
+    fn into_answer(self) -> Option<Response>;
+}
+
+impl HookOutcome for () {
+    fn into_answer(self) -> Option<Response> {
+        None
+    }
+}
+
+impl<E: IntoHttpError> HookOutcome for std::result::Result<(), E> {
+    fn into_answer(self) -> Option<Response> {
+        self.err().map(|error| error.into_http_error().into_response())
     }
 }
 
 /// An answer that ends a handler early: what [`abort`] makes, and what any other error becomes.
 ///
-/// `?` turns every [`std::error::Error`] into one: a 500 whose cause is logged and not shown, or what the
-/// error itself says where it is an [`Error`] of this crate. It therefore does not implement
-/// `std::error::Error` itself.
+/// `?` turns every [`std::error::Error`] that is `Send` and `Sync` into one: a 500 whose cause is logged, with the file
+/// and line of that `?`, and not shown, or what the error itself says where it is an [`Error`] of this crate. It
+/// therefore does not implement `std::error::Error` itself.
 #[derive(Debug)]
 pub struct HttpError(Box<Failed>);
 
@@ -453,18 +604,51 @@ struct Failed {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     /// A whole answer that goes out as it is.
     reply: Option<Response>,
+    /// Where it was made.
+    raised: Option<&'static Location<'static>>,
 }
 
 impl HttpError {
-    /// An error with this status and no text of its own.
-    pub fn new(status: StatusCode) -> HttpError {
+    /// An error with this status, a number or a [`StatusCode`], and no text of its own. A number that is no status
+    /// (RFC 9110 section 15: 100 to 599) is a logged 500.
+    #[track_caller]
+    pub fn new(status: impl IntoStatus) -> HttpError {
+        match status.into_status() {
+            Ok(status) => HttpError::of(status).raised_at(Location::caller()),
+            Err(error) => HttpError::from(error).raised_at(Location::caller()),
+        }
+    }
+
+    fn of(status: StatusCode) -> HttpError {
         HttpError(Box::new(Failed {
             status,
             message: String::new(),
             headers: HeaderMap::new(),
             source: None,
             reply: None,
+            raised: None,
         }))
+    }
+
+    /// Blames this place, where it is one of the user's program and not of this crate or the standard library.
+    fn raised_at(mut self, location: &'static Location<'static>) -> HttpError {
+        self.0.raised = self.0.raised.or_else(|| in_users_program(location));
+        self
+    }
+
+    /// The same error with another status, a number or a [`StatusCode`].
+    #[must_use]
+    pub fn with_status(mut self, status: impl IntoStatus) -> HttpError {
+        match status.into_status() {
+            Ok(status) => {
+                self.0.status = status;
+                if let Some(reply) = &mut self.0.reply {
+                    reply.status = status;
+                }
+                self
+            }
+            Err(error) => HttpError::from(error),
+        }
     }
 
     /// The same error with a text for the client.
@@ -484,15 +668,24 @@ impl HttpError {
         self
     }
 
-    /// The same error with this header on its answer.
+    /// The same error with this header on its answer, text or typed. What cannot be a header makes it a logged 500.
     #[must_use]
-    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> HttpError {
-        let headers = match &mut self.0.reply {
-            Some(reply) => &mut reply.headers,
-            None => &mut self.0.headers,
-        };
-        headers.insert(name, value);
-        self
+    pub fn with_header<N, V>(mut self, name: N, value: V) -> HttpError
+    where
+        N: TryInto<HeaderName, Error: Into<http::Error>>,
+        V: TryInto<HeaderValue, Error: Into<http::Error>>,
+    {
+        match header_pair(name, value) {
+            Ok((name, value)) => {
+                let headers = match &mut self.0.reply {
+                    Some(reply) => &mut reply.headers,
+                    None => &mut self.0.headers,
+                };
+                headers.insert(name, value);
+                self
+            }
+            Err(error) => HttpError::from(error),
+        }
     }
 
     /// The status of the answer.
@@ -509,6 +702,12 @@ impl HttpError {
     /// The cause, for the log.
     pub fn cause(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
         self.0.source.as_deref()
+    }
+
+    /// Where in the user's program it was made: the `?` that turned another error into it, the [`abort`], the
+    /// [`new`](HttpError::new). `None` where it was made elsewhere, such as by the router or of a reply that is an `Err`.
+    pub fn location(&self) -> Option<&'static Location<'static>> {
+        self.0.raised
     }
 
     /// The headers that the answer will have whatever page shows it.
@@ -529,17 +728,49 @@ impl IntoResponse for HttpError {
     }
 }
 
-/// Ends a handler with an error status: `return Err(abort(404, "no such page"))`.
+/// Ends a handler with an error status, a number or a [`StatusCode`]: `return Err(abort(404, "no such page"))`.
 ///
 /// A number that is no status (RFC 9110 section 15: 100 to 599) is a logged 500.
-pub fn abort(status: u16, message: impl Into<String>) -> HttpError {
-    match StatusCode::from_u16(status) {
-        Ok(status) if (100..600).contains(&status.as_u16()) => {
-            HttpError::new(status).with_message(message)
-        }
-        _ => HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
-            .with_source(format!("abort was given {status}, which is no HTTP status")),
+#[track_caller]
+pub fn abort(status: impl IntoStatus, message: impl Into<String>) -> HttpError {
+    let location = Location::caller();
+    match status.into_status() {
+        Ok(status) => HttpError::of(status).with_message(message),
+        Err(error) => HttpError::of(StatusCode::INTERNAL_SERVER_ERROR).with_source(error),
     }
+    .raised_at(location)
+}
+
+/// Asks the client for name and password: a 401 with the challenge that has a browser ask its user (RFC 7617). What
+/// they sent is [`Request::basic_auth`](crate::Request::basic_auth).
+///
+/// ```
+/// use bottle_session::{App, HttpError, Request, TestClient, basic_challenge};
+///
+/// let mut app = App::new();
+/// app.before(|request: &Request| -> Result<(), HttpError> {
+///     match request.basic_auth() {
+///         Some((name, password)) if name == "ada" && password == "secret" => Ok(()),
+///         _ => Err(basic_challenge("The library")),
+///     }
+/// });
+/// app.get("/", || "books");
+///
+/// let client = TestClient::new(app)?;
+/// let challenge = r#"Basic realm="The library", charset="UTF-8""#;
+/// assert_eq!(client.get("/").send().header("www-authenticate"), Some(challenge));
+/// assert_eq!(client.get("/").basic_auth("ada", "secret").send().text(), "books");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
+#[track_caller]
+pub fn basic_challenge(realm: &str) -> HttpError {
+    let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
+    HttpError::new(StatusCode::UNAUTHORIZED)
+        .with_message("A name and a password are needed.")
+        .with_header(
+            header::WWW_AUTHENTICATE,
+            format!("Basic realm=\"{quoted}\", charset=\"UTF-8\""),
+        )
 }
 
 /// Sends the client to another address with a 303 (RFC 9110 section 15.4.4: the next request is a GET):
@@ -558,8 +789,12 @@ pub fn abort(status: u16, message: impl Into<String>) -> HttpError {
 /// }
 /// # let _ = back_to("//evil.example");
 /// ```
+///
+/// Another status is one word: [`redirect("/new").permanent()`](Redirect::permanent) is a 308.
 pub fn redirect(location: impl Into<String>) -> Redirect {
-    Redirect { status: StatusCode::SEE_OTHER, location: location.into() }
+    let location = utf8_percent_encode(&location.into(), NOT_IN_ADDRESS).to_string();
+    let answer = Response::new(StatusCode::SEE_OTHER).with_header(header::LOCATION, location);
+    Redirect(Box::new(answer))
 }
 
 /// What no address holds as it is (RFC 3986 section 2). Browsers drop tabs and take a backslash for a slash:
@@ -577,25 +812,62 @@ const NOT_IN_ADDRESS: &AsciiSet = &CONTROLS
     .add(b'}');
 
 /// A redirection; see [`redirect`].
-#[derive(Clone, Debug)]
-pub struct Redirect {
-    status: StatusCode,
-    location: String,
-}
+///
+/// A handler has replies of one type. One that returns early with `redirect` and replies with a page at its end turns the
+/// page into this type, or both into a [`Response`]:
+///
+/// ```
+/// use bottle_session::{App, Html, Session, SessionPlugin, redirect};
+///
+/// let mut app = App::new();
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.get("/", |session: &mut Session| {
+///     if session.get("name").is_none() {
+///         return redirect("/login");
+///     }
+///     Html("<b>Hello</b>").into()
+/// });
+/// # app.build()?;
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Redirect(Box<Response>);
 
 impl Redirect {
-    /// The same redirection with another status: 301, 302, 307, 308.
+    /// The same redirection for good: a 308, which keeps method and body (RFC 9110 section 15.4.9). Browsers remember
+    /// it.
     #[must_use]
-    pub fn with_status(mut self, status: StatusCode) -> Redirect {
-        self.status = status;
-        self
+    pub fn permanent(self) -> Redirect {
+        self.with_status(StatusCode::PERMANENT_REDIRECT)
+    }
+
+    /// The same redirection for now: a 307, which keeps method and body (RFC 9110 section 15.4.8).
+    #[must_use]
+    pub fn temporary(self) -> Redirect {
+        self.with_status(StatusCode::TEMPORARY_REDIRECT)
+    }
+
+    /// The same redirection with another status, a number or a [`StatusCode`]: 301, 302, 307, 308.
+    #[must_use]
+    pub fn with_status(self, status: impl IntoStatus) -> Redirect {
+        Redirect(Box::new(self.0.with_status(status)))
+    }
+
+    /// The same redirection with this header in place of any of its name, text or typed. What cannot be a header makes
+    /// it a logged 500.
+    #[must_use]
+    pub fn with_header<N, V>(self, name: N, value: V) -> Redirect
+    where
+        N: TryInto<HeaderName, Error: Into<http::Error>>,
+        V: TryInto<HeaderValue, Error: Into<http::Error>>,
+    {
+        Redirect(Box::new(self.0.with_header(name, value)))
     }
 }
 
 impl IntoResponse for Redirect {
     fn into_response(self) -> Response {
-        let location = utf8_percent_encode(&self.location, NOT_IN_ADDRESS).to_string();
-        Response::new(self.status).with_header(header::LOCATION, location)
+        *self.0
     }
 }
 
@@ -616,51 +888,100 @@ impl From<Response> for HttpError {
         if let Some(error) = response.take_error() {
             return error;
         }
-        let mut early = HttpError::new(response.status);
+        let mut early = HttpError::of(response.status);
         early.0.reply = Some(response);
         early
     }
 }
 
-impl<E: std::error::Error + Send + Sync + 'static> From<E> for HttpError {
-    fn from(error: E) -> HttpError {
-        let mut error = Some(error);
-        match (&mut error as &mut dyn Any).downcast_mut::<Option<Error>>().and_then(Option::take) {
-            Some(ours) => from_ours(ours),
-            None => {
-                let any = &mut error as &mut dyn Any;
-                if let Some(form) = any.downcast_mut::<Option<FormError>>().and_then(Option::take) {
-                    return forms::answer(form);
-                }
-                let asked = (&error as &dyn Any)
-                    .downcast_ref()
-                    .and_then(|io: &Option<_>| asked_for(io.as_ref()?));
-                let failed =
-                    asked.unwrap_or_else(|| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR));
-                error.map_or_else(|| unreachable!("taken above"), |e| failed.with_source(e))
+macro_rules! replies_into {
+    ($([$($parameters:tt)*] $reply:ty;)*) => {$(
+        impl<$($parameters)*> From<$reply> for Response {
+            fn from(reply: $reply) -> Response {
+                reply.into_response()
             }
+        }
+
+        impl<$($parameters)*> From<$reply> for Redirect {
+            fn from(reply: $reply) -> Redirect {
+                Redirect(Box::new(reply.into_response()))
+            }
+        }
+    )*};
+}
+
+// A handler has replies of one type. Where it returns one of these beside a `Response` or a `Redirect`, the compiler
+// says: call `.into()`.
+replies_into! {
+    [] HttpError;
+    [T: Into<String>] Html<T>;
+    [T: Serialize] Json<T>;
+    [] &'static str;
+    [] String;
+}
+
+impl From<Redirect> for Response {
+    fn from(redirect: Redirect) -> Response {
+        *redirect.0
+    }
+}
+
+impl From<Response> for Redirect {
+    fn from(response: Response) -> Redirect {
+        Redirect(Box::new(response))
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for HttpError {
+    #[track_caller]
+    fn from(error: E) -> HttpError {
+        made_of(error).raised_at(Location::caller())
+    }
+}
+
+fn made_of<E: std::error::Error + Send + Sync + 'static>(error: E) -> HttpError {
+    let mut error = Some(error);
+    match (&mut error as &mut dyn Any).downcast_mut::<Option<Error>>().and_then(Option::take) {
+        Some(ours) => from_ours(ours),
+        None => {
+            let any = &mut error as &mut dyn Any;
+            if let Some(form) = any.downcast_mut::<Option<FormError>>().and_then(Option::take) {
+                return forms::answer(form);
+            }
+            let asked = (&error as &dyn Any)
+                .downcast_ref()
+                .and_then(|io: &Option<_>| asked_for(io.as_ref()?));
+            let failed = asked.unwrap_or_else(|| HttpError::of(StatusCode::INTERNAL_SERVER_ERROR));
+            error.map_or_else(|| unreachable!("taken above"), |e| failed.with_source(e))
         }
     }
 }
 
 fn from_ours(error: Error) -> HttpError {
+    let raised = error.raised();
+    let mut answer = answer_of(error);
+    answer.0.raised = answer.0.raised.or(raised);
+    answer
+}
+
+fn answer_of(error: Error) -> HttpError {
     match error.kind() {
         ErrorKind::Http => carried(error),
         ErrorKind::Io => {
             let io = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
             io.and_then(asked_for)
-                .unwrap_or_else(|| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR))
+                .unwrap_or_else(|| HttpError::of(StatusCode::INTERNAL_SERVER_ERROR))
                 .with_source(error)
         }
         ErrorKind::Unavailable | ErrorKind::Desync => {
-            HttpError::new(StatusCode::SERVICE_UNAVAILABLE)
+            HttpError::of(StatusCode::SERVICE_UNAVAILABLE)
                 .with_header(header::RETRY_AFTER, RETRY_AFTER)
                 .with_source(error)
         }
-        ErrorKind::Gone => HttpError::new(StatusCode::CONFLICT)
+        ErrorKind::Gone => HttpError::of(StatusCode::CONFLICT)
             .with_message("The session ended while this request was running.")
             .with_source(error),
-        _ => HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(error),
+        _ => HttpError::of(StatusCode::INTERNAL_SERVER_ERROR).with_source(error),
     }
 }
 
@@ -671,7 +992,7 @@ pub(crate) fn asked_for(error: &std::io::Error) -> Option<HttpError> {
     let carried: &Carried = std::error::Error::source(inner)?.downcast_ref()?;
     let carried = carried.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let asked = carried.as_ref()?;
-    Some(HttpError::new(asked.status()).with_message(asked.message()))
+    Some(HttpError::of(asked.status()).with_message(asked.message()))
 }
 
 /// An [`HttpError`] on its way through a function that returns [`Error`].
@@ -697,7 +1018,7 @@ fn carried(error: Error) -> HttpError {
     let text = error.to_string();
     let source = error.into_source().and_then(|source| source.downcast::<Carried>().ok());
     let inner = source.and_then(|carried| carried.0.into_inner().ok().flatten());
-    inner.unwrap_or_else(|| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(text))
+    inner.unwrap_or_else(|| HttpError::of(StatusCode::INTERNAL_SERVER_ERROR).with_source(text))
 }
 
 #[cfg(test)]

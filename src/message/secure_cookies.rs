@@ -5,11 +5,10 @@
 //! or must not be repeated, belongs into the [`Session`](crate::Session).
 //!
 //! ```
-//! use bottle_session::{App, Cookie, Key, Request, ResponseHead, Result, TestClient};
+//! use bottle_session::{App, Cookie, Request, ResponseHead, Result, TestClient, cookie_key};
 //!
-//! // In earnest: 64 secret random bytes from the app's settings, `Key::try_from(&bytes[..])`, the same
-//! // in every process and after every restart.
-//! let key = Key::generate();
+//! // In earnest: a random secret from the app's settings, the same in every process and after every restart.
+//! let key = cookie_key("MkM7qv4nTzUeYtD2uF0m3oY8a6xJpWcB")?;
 //!
 //! let mut app = App::new();
 //! let signing = key.clone();
@@ -38,6 +37,36 @@ use crate::{Error, ErrorKind, Result};
 
 /// The length of the signature that the `cookie` crate puts in front of a signed value: SHA-256 in base64.
 const SIGNATURE: usize = 44;
+
+/// The shortest secret, in bytes: as long as the keys.
+const SHORTEST_SECRET: usize = 32;
+
+/// A key for signed and encrypted cookies, of any secret of 32 bytes or more: text or bytes, from the app's settings. A
+/// shorter one is an error. The secret must be random (`openssl rand -base64 32`), and the same in all processes.
+///
+/// The two keys are the 64 bytes that HKDF-Expand (RFC 5869 section 2.3) with SHA-256 makes of the secret, with the info
+/// `COOKIE;SIGNED:HMAC-SHA256;PRIVATE:AEAD-AES-256-GCM`: the first 32 sign (HMAC-SHA256), the others encrypt
+/// (AES-256-GCM).
+///
+/// ```
+/// use bottle_session::cookie_key;
+///
+/// assert!(cookie_key("MkM7qv4nTzUeYtD2uF0m3oY8a6xJpWcB").is_ok());
+/// let error = cookie_key("secret").unwrap_err().to_string();
+/// assert_eq!(error, "a secret of 6 bytes is too short for a key: it takes 32 random bytes or more");
+/// ```
+pub fn cookie_key(secret: impl AsRef<[u8]>) -> Result<Key> {
+    match secret.as_ref() {
+        secret if secret.len() >= SHORTEST_SECRET => Ok(Key::derive_from(secret)),
+        secret => {
+            let text = format!(
+                "a secret of {} bytes is too short for a key: it takes {SHORTEST_SECRET} random bytes or more",
+                secret.len()
+            );
+            Err(Error::new(ErrorKind::Config, text))
+        }
+    }
+}
 
 /// Signed and encrypted cookies (feature `secure-cookies`).
 impl Request {
@@ -178,6 +207,27 @@ mod tests {
         let mut request = Request::new(Method::GET, PathAndQuery::from_static("/"));
         request.headers_mut().insert("cookie", cookies.parse().unwrap());
         request
+    }
+
+    #[test]
+    fn a_key_comes_from_a_secret_by_the_documented_derivation() {
+        // HKDF-Expand by its definition: T(1) = HMAC(secret, info, 1), T(2) = HMAC(secret, T(1), info, 2).
+        fn hmac(key: &[u8], text: &[u8]) -> Vec<u8> {
+            use sha2::{Digest, Sha256};
+            let pad = |with: u8| {
+                let padded = key.iter().copied().chain(std::iter::repeat(0)).take(64);
+                padded.map(|byte| byte ^ with).collect::<Vec<_>>()
+            };
+            let inner = Sha256::digest([&pad(0x36)[..], text].concat());
+            Sha256::digest([&pad(0x5c)[..], &inner[..]].concat()).to_vec()
+        }
+        let info = b"COOKIE;SIGNED:HMAC-SHA256;PRIVATE:AEAD-AES-256-GCM";
+        let secret = b"0123456789abcdef0123456789abcdef";
+        let first = hmac(secret, &[&info[..], &[1]].concat());
+        let second = hmac(secret, &[&first[..], info, &[2]].concat());
+        let key = cookie_key(secret).unwrap();
+        assert_eq!(key.master(), [first, second].concat());
+        assert!(cookie_key(&secret[..31]).is_err());
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::io::{self, ErrorKind as Io, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::message::request::Request;
-use crate::message::response::{HttpError, IntoResponse, Response};
+use crate::message::response::{HttpError, IntoResponse, IntoStatus, Response, header_pair};
 use crate::{Error, ErrorKind};
 
 /// A file below `root` as a reply.
@@ -65,6 +65,9 @@ pub fn static_file(request: &Request, filename: &str, root: impl AsRef<Path>) ->
         content_type: None,
         download: None,
         dot_files: false,
+        status: None,
+        headers: HeaderMap::new(),
+        refused: None,
         conditions,
     }
 }
@@ -77,6 +80,10 @@ pub struct StaticFile {
     content_type: Option<String>,
     download: Option<Download>,
     dot_files: bool,
+    status: Option<StatusCode>,
+    headers: HeaderMap,
+    /// The first setting that could not work.
+    refused: Option<String>,
     conditions: Conditions,
 }
 
@@ -173,7 +180,64 @@ impl StaticFile {
         self
     }
 
+    /// Sends the file with another status than 200, a number or a [`StatusCode`], such as a page for what is gone. The
+    /// answers that have no file in them, a 304 or a 404, keep theirs.
+    #[must_use]
+    pub fn with_status(mut self, status: impl IntoStatus) -> StaticFile {
+        match status.into_status() {
+            Ok(status) => self.status = Some(status),
+            Err(error) => self.refuse(&error),
+        }
+        self
+    }
+
+    /// Sends this header with the file in place of any of its name, text or typed; also with the 304 that says that the
+    /// client has the file already, and never with a 404 or another error.
+    ///
+    /// ```
+    /// use bottle_session::{Request, StaticFile, static_file};
+    ///
+    /// fn asset(request: &Request, name: &str) -> StaticFile {
+    ///     static_file(request, name, "/srv/app/assets").with_header("cache-control", "max-age=86400")
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_header<N, V>(mut self, name: N, value: V) -> StaticFile
+    where
+        N: TryInto<HeaderName, Error: Into<http::Error>>,
+        V: TryInto<HeaderValue, Error: Into<http::Error>>,
+    {
+        match header_pair(name, value) {
+            Ok((name, value)) => {
+                self.headers.insert(name, value);
+            }
+            Err(error) => self.refuse(&error),
+        }
+        self
+    }
+
+    fn refuse(&mut self, error: &Error) {
+        self.refused.get_or_insert_with(|| error.to_string());
+    }
+
     fn answer(&self) -> Result<Response, Error> {
+        if let Some(text) = &self.refused {
+            return Err(Error::new(ErrorKind::Input, text.clone()));
+        }
+        let mut response = self.file()?;
+        let status = response.status();
+        if let Some(own) = self.status
+            && status == StatusCode::OK
+        {
+            response = response.with_status(own);
+        }
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            response.headers_mut().extend(self.headers.clone());
+        }
+        Ok(response)
+    }
+
+    fn file(&self) -> Result<Response, Error> {
         let path = self.locate()?;
         let (file, size, validators) = open(&path)?;
         if self.conditions.fail(&validators) {

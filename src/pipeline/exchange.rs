@@ -6,9 +6,10 @@ use std::sync::Arc;
 use http::Method;
 
 use crate::message::request::Request;
-use crate::message::response::{Response, ResponseHead};
+use crate::message::response::{HttpError, Response, ResponseHead};
 use crate::pipeline::operation::Pending;
-use crate::pipeline::plugin::{Provided, Route};
+use crate::pipeline::plugin::{Ask, Provided, Route};
+use crate::pipeline::provider::{Place, Values};
 use crate::pipeline::service::{Endpoint, Urls};
 use crate::pipeline::slow::Slow;
 use crate::routing::Captures;
@@ -26,6 +27,15 @@ struct Inner {
     /// Which of the route's rules matched.
     rule: usize,
     slots: Vec<Option<Box<dyn Any + Send>>>,
+    values: Values,
+    /// What an error page asks of plugins that the route did not.
+    late: Vec<Ask>,
+    /// The answer of the router, where pages and hooks that see it ask plugins for something first.
+    later: Option<Response>,
+    /// What an error page shows.
+    error: Option<HttpError>,
+    /// A handler panicked, and what plugins had provided is gone.
+    dropped: bool,
     response: Option<Response>,
     head: ResponseHead,
     /// The head as it was before the handler borrowed it.
@@ -71,6 +81,11 @@ impl Exchange {
             captures: Captures::default(),
             rule: 0,
             slots: Vec::new(),
+            values: Values::default(),
+            late: Vec::new(),
+            later: None,
+            error: None,
+            dropped: false,
             response: None,
             head: ResponseHead::default(),
             head_before: None,
@@ -92,6 +107,11 @@ impl Exchange {
 
     /// The route, once one was found.
     pub fn route(&self) -> Option<&Route> {
+        self.0.endpoint.as_deref().filter(|endpoint| endpoint.is_route).map(|e| &e.route)
+    }
+
+    /// The route, or what stands in for one where the router found none.
+    fn around(&self) -> Option<&Route> {
         self.0.endpoint.as_deref().map(|endpoint| &endpoint.route)
     }
 
@@ -100,10 +120,26 @@ impl Exchange {
         self.wildcard_at(self.route()?.wildcard_index(name)?)
     }
 
-    /// What the plugin of this keyword provides to this route, if it is of this type.
+    /// What the plugin or provider of this keyword provides to this route, if it is of this type.
+    ///
+    /// For plugins, which say in [`Plugin::uses`](crate::Plugin::uses) what they need: of what neither the handler nor
+    /// a plugin asks for there is none, and the log says so. An [`Argument`](crate::Argument) of one's own asks with
+    /// [`Binder::ask`](crate::Binder::ask) and finds the value with [`asked`](Exchange::asked).
     pub fn provided<T: Provided>(&mut self, keyword: &str) -> Option<&mut T> {
-        let slot = self.route()?.slot_of(keyword)?;
-        self.0.slots.get_mut(slot)?.as_mut()?.downcast_mut()
+        let route = self.around()?;
+        let place = route.place_of(keyword)?;
+        if let Place::Plugin(slot) = place
+            && !self.asks(slot)
+        {
+            log::error!(
+                "{:?} has no value of keyword {keyword:?}, as nobody has asked for it: say so in Plugin::uses, or in \
+                 Argument::plan with Binder::ask",
+                self.0.request
+            );
+            return None;
+        }
+        self.make(place);
+        self.value_at(place)?.downcast_mut()
     }
 
     /// Headers and cookies for the answer, whatever it will be.
@@ -124,6 +160,15 @@ impl Exchange {
     /// Gives the request its answer. Before the handler this keeps the handler from running.
     pub fn answer(&mut self, response: Response) {
         self.0.response = Some(response);
+    }
+
+    /// Gives the request its answer once plugins have acquired what is asked for.
+    pub(crate) fn answer_later(&mut self, response: Response) {
+        self.0.later = Some(response);
+    }
+
+    pub(crate) fn take_later(&mut self) -> Option<Response> {
+        self.0.later.take()
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -192,6 +237,40 @@ impl Exchange {
         head
     }
 
+    pub(crate) fn values(&mut self) -> &mut Values {
+        &mut self.0.values
+    }
+
+    /// The error that a page shows.
+    pub(crate) fn error(&self) -> Option<&HttpError> {
+        self.0.error.as_ref()
+    }
+
+    pub(crate) fn set_error(&mut self, error: HttpError) {
+        self.0.error = Some(error);
+    }
+
+    pub(crate) fn take_error(&mut self) -> Option<HttpError> {
+        self.0.error.take()
+    }
+
+    /// Asks plugins for more than the route has asked for, and says whether there is anything to acquire.
+    pub(crate) fn ask_late(&mut self, asks: &[Ask], slots: usize) -> bool {
+        let missing =
+            |ask: &&Ask| !self.holds(ask.slot) && (self.0.dropped || !self.asks(ask.slot));
+        let late: Vec<_> = asks.iter().filter(missing).copied().collect();
+        if !late.is_empty() {
+            self.0.slots.resize_with(slots, || None);
+        }
+        self.0.late = late;
+        !self.0.late.is_empty()
+    }
+
+    /// All that was asked for late is there, or was refused.
+    pub(crate) fn asked_late(&mut self) {
+        self.0.late.clear();
+    }
+
     pub(crate) fn return_head(&mut self, head: ResponseHead) {
         self.0.head_before = None;
         self.0.head.merge(head);
@@ -211,6 +290,7 @@ impl Exchange {
         if endpoint.route.asks_anything() {
             self.0.slots.resize_with(slots, || None);
         }
+        self.0.values = Values::of(endpoint.providers.len());
         self.0.endpoint = Some(endpoint);
         self.0.rule = rule;
         self.0.captures = captures;
@@ -228,11 +308,31 @@ impl Exchange {
 
     /// The value of a wildcard by its place in the route.
     pub(crate) fn wildcard_at(&self, index: usize) -> Option<&str> {
-        self.0.captures.get(self.route()?.capture_index(self.0.rule, index)?)
+        self.0.captures.get(self.around()?.capture_index(self.0.rule, index)?)
     }
 
     pub(crate) fn asks(&self, slot: usize) -> bool {
-        self.route().is_some_and(|route| route.asks(slot))
+        match self.0.late.as_slice() {
+            [] => self.around().is_some_and(|route| route.asks(slot)),
+            // What the route has asked for, it has or was refused.
+            late => late.iter().any(|ask| ask.slot == slot),
+        }
+    }
+
+    pub(crate) fn requires(&self, slot: usize) -> bool {
+        let requires = |asks: &[Ask]| asks.iter().any(|ask| ask.slot == slot && ask.required);
+        match self.0.late.as_slice() {
+            [] => self.around().is_some_and(|route| requires(&route.asks)),
+            late => requires(late),
+        }
+    }
+
+    /// Whether its answer, which is there already, is for an error page or a hook to see that may block.
+    #[cfg_attr(not(unix), allow(dead_code))]
+    pub(crate) fn must_run(&self) -> bool {
+        self.0.response.is_none()
+            || (!self.0.values.is_closed()
+                && self.0.endpoint.as_deref().is_some_and(|endpoint| endpoint.has_early))
     }
 
     pub(crate) fn slot(&mut self, slot: usize) -> Option<&mut Option<Box<dyn Any + Send>>> {
@@ -246,6 +346,7 @@ impl Exchange {
     /// Drops all that plugins provided, unsaved: what a panic leaves behind is not to be trusted.
     pub(crate) fn drop_provided(&mut self) {
         self.0.pending = None;
+        self.0.dropped = true;
         self.0.slots.iter_mut().for_each(|slot| *slot = None);
     }
 

@@ -46,12 +46,17 @@ use crate::message::request::Request;
 use crate::message::response::{Response, ResponseHead};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::operation::{Operation, Pending, Remote, Then};
+use crate::pipeline::provider::Place;
 
-/// A value that a plugin can provide and a handler can ask for as `&mut T` or `Option<&mut T>`.
+/// A value that a plugin or a [provider](crate::App::provide) provides and a handler can ask for, as `&mut T`, `&T` or an
+/// `Option` of these; or the [state](crate::App::state) of an app, which is `&T`.
+///
+/// A type of another crate goes into [`Own`](crate::Own).
 #[diagnostic::on_unimplemented(
-    message = "no plugin provides `{Self}`: `&mut {Self}` cannot be a handler argument",
+    message = "nothing provides `{Self}`: a reference to it cannot be a handler argument",
     label = "`{Self}` does not implement `Provided`",
-    note = "a plugin's type says so itself: `impl bottle_session::Provided for {Self} {{}}`"
+    note = "a type of your own says so itself: `impl bottle_session::Provided for {Self} {{}}`",
+    note = "a type of another crate goes into `Own`: `&Own<{Self}>`, `&mut Own<{Self}>`"
 )]
 pub trait Provided: Send + 'static {}
 
@@ -156,6 +161,9 @@ pub trait Plugin: Send + Sync + 'static {
     ///
     /// An entry may also be left [pending](Entry::wait) on an operation at a remote service; the value is put when that
     /// is over, and the other exchanges of the batch go on.
+    ///
+    /// It does not see what other plugins provide. A value that is made of others, such as the user of a session, is
+    /// one for a [provider](crate::App::provide).
     fn acquire(&self, batch: &mut Batch<'_>) {
         let _ = batch;
     }
@@ -204,8 +212,8 @@ pub struct Route {
     /// For each rule and each wildcard of the route: its place among the rule's captures.
     pub(crate) places: Vec<Vec<Option<usize>>>,
     pub(crate) asks: Vec<Ask>,
-    /// The plugins that a handler could ask for on this route, by slot.
-    pub(crate) keywords: Vec<(String, usize)>,
+    /// What can be had on this route by its keyword.
+    pub(crate) keywords: Vec<(String, Place)>,
 }
 
 /// A slot that a route wants filled.
@@ -239,7 +247,12 @@ impl Route {
 
     /// Whether the handler, or a plugin on this route, asks for this keyword.
     pub fn asks_for(&self, keyword: &str) -> bool {
-        self.slot_of(keyword).is_some_and(|slot| self.asks(slot))
+        match self.place_of(keyword) {
+            Some(Place::Plugin(slot)) => self.asks(slot),
+            // Only those that somebody asks for are there.
+            Some(Place::Provider(_)) => true,
+            Some(Place::Nowhere) | None => false,
+        }
     }
 
     /// Where the route was registered.
@@ -255,7 +268,7 @@ impl Route {
         !self.asks.is_empty()
     }
 
-    pub(crate) fn slot_of(&self, keyword: &str) -> Option<usize> {
+    pub(crate) fn place_of(&self, keyword: &str) -> Option<Place> {
         self.keywords.iter().find(|known| known.0 == keyword).map(|known| known.1)
     }
 
@@ -334,8 +347,7 @@ impl Entry<'_> {
 
     /// Whether the handler can do without: it asks for `Option<&mut T>` only.
     pub fn is_optional(&self) -> bool {
-        let asks = |route: &Route| route.asks.iter().any(|a| a.slot == self.slot && a.required);
-        !self.exchange.route().is_some_and(asks)
+        !self.exchange.requires(self.slot)
     }
 
     /// Provides the value.

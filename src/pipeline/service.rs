@@ -6,18 +6,18 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
-use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use smallvec::SmallVec;
 
 use crate::logging::{OneLine, Recurring};
 use crate::message::address::ListenAddress;
-use crate::message::cookies::set_cookie_below;
 use crate::message::request::Request;
-use crate::message::response::{HttpError, IntoResponse, Response, escape_html};
+use crate::message::response::{HttpError, IntoResponse, Response};
+use crate::pipeline::answers::{AfterHook, Page, not_allowed};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::operation::{Operation, Pending, Waiting};
 use crate::pipeline::plugin::{Batch, Callback, Entry, Plugin, Route, Stage};
+use crate::pipeline::provider::BoundProvider;
 use crate::pipeline::slow::Slow;
 use crate::routing::Accepts;
 use crate::routing::{Found, Router, Rule};
@@ -38,6 +38,8 @@ pub(crate) struct Inner {
     pub(crate) plugins: Vec<Arc<dyn Plugin>>,
     /// The app itself, then the apps mounted in it.
     pub(crate) scopes: Vec<Scope>,
+    /// Which mounted app a path belongs to that no route has.
+    pub(crate) prefixes: Router<usize>,
     pub(crate) urls: Arc<Urls>,
     pub(crate) body_limit: u64,
     /// What is answered 503, by its cause.
@@ -56,25 +58,34 @@ pub(crate) struct Target {
 pub(crate) struct Endpoint {
     pub(crate) route: Route,
     pub(crate) callback: Callback,
+    /// False for what stands in for a route.
+    pub(crate) is_route: bool,
+    /// What makes the values that its functions ask for, each behind those that it needs itself.
+    pub(crate) providers: Vec<BoundProvider>,
+    /// Innermost first.
+    pub(crate) pages: Vec<Page>,
+    /// In the order they run in.
+    pub(crate) after: Vec<AfterHook>,
+    /// Whether a page or a hook asks for values of the request.
+    pub(crate) has_early: bool,
     /// Whether its handler took long lately.
     pub(crate) slow: Slow,
 }
 
 pub(crate) type BeforeHook = Box<dyn Fn(&mut Request) -> Option<Response> + Send + Sync>;
-pub(crate) type AfterHook = Box<dyn Fn(&Request, &mut Response) + Send + Sync>;
-pub(crate) type ErrorPage = Box<dyn Fn(&HttpError, &Request) -> Response + Send + Sync>;
 
-/// What one app, on its own or mounted, brings along for its routes.
-#[derive(Default)]
+/// One app, on its own or mounted.
 pub(crate) struct Scope {
+    /// The app around, unless this one inherits nothing.
     pub(crate) parent: Option<usize>,
     pub(crate) before: Vec<BeforeHook>,
-    pub(crate) after: Vec<AfterHook>,
-    pub(crate) pages: HashMap<StatusCode, ErrorPage>,
-    pub(crate) any_page: Option<ErrorPage>,
+    /// How many segments its prefix has, where each is one.
+    pub(crate) depth: Option<usize>,
+    /// What stands in for a route where the router finds none, by the status of that.
+    pub(crate) unrouted: Vec<(Option<StatusCode>, Arc<Endpoint>)>,
 }
 
-const ROOT: usize = 0;
+pub(crate) const ROOT: usize = 0;
 
 /// Whether a stage may run plugins that block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +128,9 @@ impl Service {
     pub(crate) fn route(&self, batch: &mut [Exchange]) {
         for exchange in batch.iter_mut() {
             guarded(exchange, |exchange| self.find_route(exchange));
+            if exchange.endpoint().is_none() {
+                self.enter_none(exchange, ROOT, None);
+            }
         }
     }
 
@@ -194,17 +208,18 @@ impl Service {
         }
     }
 
-    /// The second stage: the route's callback runs, unless there is an answer already. A panic is a 500.
+    /// The second stage: the route's callback runs, unless there is an answer already. A panic is a 500. What providers
+    /// have made is finished.
     pub fn run(&self, exchange: &mut Exchange) {
-        if exchange.response().is_some() {
-            return;
-        }
         guarded(exchange, |exchange| {
-            if let Some(endpoint) = exchange.endpoint().cloned() {
+            if exchange.response().is_none()
+                && let Some(endpoint) = exchange.endpoint().cloned()
+            {
                 let response = endpoint.callback.call(exchange);
                 exchange.answer(response);
             }
         });
+        self.finish_early(exchange);
     }
 
     /// The last stage, before any byte of an answer leaves: the plugins release, the error pages render
@@ -260,22 +275,12 @@ impl Service {
         }
     }
 
-    /// Completes the answer of an exchange that plugins are done with.
-    pub(crate) fn complete(&self, exchange: &mut Exchange) {
-        let answer = exchange.take_response().unwrap_or_else(|| {
-            HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
-                .with_source("nothing answered the request")
-                .into_response()
-        });
-        let scope = exchange.route().map_or(ROOT, |route| route.scope);
-        let mut answer = self.dress(answer, exchange.request(), scope);
-        self.after(exchange.request(), &mut answer, scope);
-        exchange.take_head().attach(&mut answer);
-        place_cookies(&mut answer, exchange.request().prefix());
-        if exchange.client_method() == Method::HEAD {
-            answer.discard_body();
-        }
-        exchange.answer(answer);
+    pub(crate) fn plugins(&self) -> usize {
+        self.0.plugins.len()
+    }
+
+    pub(crate) fn unavailable(&self) -> &Recurring {
+        &self.0.unavailable
     }
 
     /// Addresses of the named routes.
@@ -313,7 +318,7 @@ impl Service {
         let fits = |target: &Target, captures: &crate::routing::Captures| {
             target.fits.iter().all(|(index, fits)| captures.get(*index).is_none_or(fits))
         };
-        match self.0.router.find(request.method(), request.path(), fits) {
+        let answer = match self.0.router.find(request.method(), request.path(), fits) {
             Found::Match { value, captures } => {
                 let (endpoint, rule) = (value.endpoint.clone(), value.rule);
                 if let Some(limit) = endpoint.route.body_limit {
@@ -321,24 +326,49 @@ impl Service {
                 }
                 let scope = endpoint.route.scope;
                 exchange.enter(endpoint, rule, captures, self.0.plugins.len());
-                if scope != ROOT
-                    && let Some(response) = self.before_mounted(scope, exchange)
-                {
-                    exchange.answer(response);
+                if scope != ROOT {
+                    self.enter_mounted(scope, exchange);
                 }
+                return;
             }
-            Found::MethodNotAllowed(allowed) => {
-                let response = not_allowed(exchange.request().method(), &allowed);
-                exchange.answer(response);
-            }
-            Found::Nothing => {
-                exchange.answer(HttpError::new(StatusCode::NOT_FOUND).into_response());
-            }
-            Found::BadPath => exchange.answer(
-                HttpError::new(StatusCode::BAD_REQUEST)
-                    .with_message("The path is not percent-encoded UTF-8.")
-                    .into_response(),
-            ),
+            Found::MethodNotAllowed(allowed) => not_allowed(exchange.request().method(), &allowed),
+            Found::Nothing => HttpError::new(StatusCode::NOT_FOUND).into_response(),
+            Found::BadPath => HttpError::new(StatusCode::BAD_REQUEST)
+                .with_message("The path is not percent-encoded UTF-8.")
+                .into_response(),
+        };
+        let path = exchange.request().path();
+        let scope = match self.0.prefixes.find(&Method::GET, path, |_, _| true) {
+            Found::Match { value, .. } => *value,
+            _ => ROOT,
+        };
+        self.enter_none(exchange, scope, Some(answer.status()));
+        match exchange.endpoint().is_some_and(|endpoint| endpoint.has_early) {
+            // Its page or a hook asks for more, which plugins acquire for many together.
+            true => exchange.answer_later(answer),
+            false => exchange.answer(answer),
+        }
+    }
+
+    /// Enters what stands in for a route: it has the pages and hooks of the app that the path belongs to.
+    fn enter_none(&self, exchange: &mut Exchange, scope: usize, status: Option<StatusCode>) {
+        let unrouted = &self.0.scopes[scope].unrouted;
+        let of_status = unrouted.iter().find(|(of, _)| *of == status);
+        if let Some((_, endpoint)) = of_status.or(unrouted.first()) {
+            let captures = crate::routing::Captures::default();
+            exchange.enter(endpoint.clone(), 0, captures, self.0.plugins.len());
+        }
+    }
+
+    fn enter_mounted(&self, scope: usize, exchange: &mut Exchange) {
+        if let Some(depth) = self.0.scopes[scope].depth {
+            let path = exchange.request().path();
+            let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
+            let end = depth.checked_sub(1).and_then(|number| ends.into_iter().nth(number));
+            exchange.request_mut().set_mount_path(end.unwrap_or(0));
+        }
+        if let Some(response) = self.before_mounted(scope, exchange) {
+            exchange.answer(response);
         }
     }
 
@@ -386,66 +416,6 @@ impl Service {
         let answer = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(error);
         exchange.answer(answer.into_response());
     }
-
-    /// Gives an error its page: the innermost app's page for the status, its page for any, then those of
-    /// the apps around it, then the built-in one.
-    fn dress(&self, mut response: Response, request: &Request, scope: usize) -> Response {
-        let Some(error) = response.take_error() else { return response };
-        self.log_error(&error, request);
-        let page = self
-            .scopes_outwards(scope)
-            .find_map(|scope| scope.pages.get(&error.status()).or(scope.any_page.as_ref()));
-        let status = error.status();
-        let made = page.and_then(|page| {
-            catch_unwind(AssertUnwindSafe(|| page(&error, request)))
-                .map_err(|panic| log::error!("{}", panicked("an error page", panic.as_ref())))
-                .ok()
-                // A page that itself failed must not hide what it was to show.
-                .filter(|made| made.error().is_none())
-        });
-        let mut made = made.unwrap_or_else(|| plain_page(&error));
-        if made.status() == StatusCode::OK {
-            made = made.with_status(status);
-        }
-        made.headers_mut().extend(error.headers().clone());
-        made
-    }
-
-    fn log_error(&self, error: &HttpError, request: &Request) {
-        let (mut text, mut logged) = (String::new(), false);
-        let mut cause = error.cause().map(|cause| cause as &(dyn std::error::Error + 'static));
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&OneLine(error).to_string());
-            logged |= error.is::<LoggedBefore>();
-            cause = error.source();
-        }
-        let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
-        let line = || format!("{method} {path} answers {status}{text}");
-        if logged || error.status() == StatusCode::SERVICE_UNAVAILABLE {
-            // Thousands a second where a store is down.
-            self.0.unavailable.happened(log::Level::Warn, &format!("{status}{text}"), line);
-        } else if error.status().is_server_error() {
-            log::error!("{}", line());
-        } else {
-            log::debug!("{}", line());
-        }
-    }
-
-    fn after(&self, request: &Request, response: &mut Response, scope: usize) {
-        for hook in self.scopes_outwards(scope).flat_map(|scope| &scope.after) {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(request, response))) {
-                let text = panicked("an after-request hook", panic.as_ref());
-                log::error!("{request:?}: {text}");
-                *response = plain_page(&HttpError::new(StatusCode::INTERNAL_SERVER_ERROR));
-            }
-        }
-    }
-
-    fn scopes_outwards(&self, scope: usize) -> impl Iterator<Item = &Scope> {
-        let scopes = &self.0.scopes;
-        std::iter::successors(Some(&scopes[scope]), |scope| scope.parent.map(|at| &scopes[at]))
-    }
 }
 
 impl fmt::Debug for Service {
@@ -473,38 +443,13 @@ fn guarded(exchange: &mut Exchange, run: impl FnOnce(&mut Exchange)) {
     }
 }
 
-fn panicked(who: &str, panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panicked(who: &str, panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
     format!("{who} panicked: {}", OneLine(text))
-}
-
-/// Puts the paths of an answer's cookies below the path that visitors find the app at.
-fn place_cookies(answer: &mut Response, prefix: &str) {
-    if prefix.is_empty() {
-        return;
-    }
-    if let header::Entry::Occupied(mut cookies) = answer.headers_mut().entry(header::SET_COOKIE) {
-        for cookie in cookies.iter_mut() {
-            if let Some(placed) = set_cookie_below(prefix, cookie) {
-                *cookie = placed;
-            }
-        }
-    }
-}
-
-fn not_allowed(method: &Method, allowed: &[Method]) -> Response {
-    let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-    let value = HeaderValue::from_str(&list).unwrap_or(HeaderValue::from_static(""));
-    if method == Method::OPTIONS {
-        let mut response = Response::new(StatusCode::NO_CONTENT);
-        response.headers_mut().insert(header::ALLOW, value);
-        return response;
-    }
-    HttpError::new(StatusCode::METHOD_NOT_ALLOWED).with_header(header::ALLOW, value).into_response()
 }
 
 /// The cause of an error that was logged when it began: the requests that it meets need not be as loud.
@@ -518,18 +463,6 @@ impl fmt::Display for LoggedBefore {
 }
 
 impl std::error::Error for LoggedBefore {}
-
-fn plain_page(error: &HttpError) -> Response {
-    let status = error.status();
-    let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
-    let title = escape_html(&title);
-    let message = escape_html(error.message());
-    Response::html(format!(
-        "<!DOCTYPE html>\n<html><head><title>{title}</title></head>\
-         <body><h1>{title}</h1><p>{message}</p></body></html>\n"
-    ))
-    .with_status(status)
-}
 
 /// Addresses of named routes: a handler's `&Urls` argument.
 #[derive(Clone, Debug, Default)]

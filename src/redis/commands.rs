@@ -4,6 +4,7 @@ use std::fmt;
 
 use ::redis::{Cmd, ConnectionLike, FromRedisValue, RedisResult, ToRedisArgs, Value};
 
+use super::arguments::CommandArguments;
 use super::connection::Reply;
 use super::errors::as_redis_error;
 use super::pool::{Manager, RedisPool};
@@ -132,13 +133,15 @@ impl RedisConnection {
         self.run(::redis::cmd("HGETALL").arg(key))
     }
 
-    /// Any command with its arguments.
+    /// Any command with its arguments; `()` for none: `rdb.command("FLUSHDB", ())`.
     pub fn command<T: FromRedisValue>(
         &mut self,
         name: &str,
-        arguments: impl ToRedisArgs,
+        arguments: impl CommandArguments,
     ) -> Result<T> {
-        self.run(::redis::cmd(name).arg(arguments))
+        let mut command = ::redis::cmd(name);
+        arguments.add_to(&mut command);
+        self.run(&command)
     }
 
     /// A command of the `redis` crate.

@@ -1,5 +1,6 @@
 //! Redis: a pool of synchronous connections, and the plugin that lends them to handlers.
 
+mod arguments;
 mod batch;
 mod breaker;
 #[cfg(unix)]
@@ -25,6 +26,7 @@ mod stream;
 mod transport;
 mod upstream;
 
+pub use arguments::CommandArguments;
 pub use breaker::BreakerState;
 pub use cluster::RedisCluster;
 pub(crate) use cluster::slot;

@@ -80,6 +80,19 @@ impl Prefix {
         }
     }
 
+    /// Whether it is that of the outermost app.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// How many segments it has, where each of its wildcards is one.
+    pub fn depth(&self) -> Option<usize> {
+        self.parts.iter().try_fold(0, |depth, part| match part {
+            Part::Text(text) => Some(depth + text.matches('/').count()),
+            Part::Wildcard { filter, .. } => (!filter.spans()).then_some(depth),
+        })
+    }
+
     /// Reads a rule behind this prefix. An empty one is the prefix itself.
     pub fn rule(&self, text: &str, filters: &Filters) -> Result<Rule> {
         let parts = match text.is_empty() && !self.parts.is_empty() {

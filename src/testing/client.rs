@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
+use crate::message::base64;
 use crate::message::request::{Request, RequestBody};
 use crate::message::response::{Body, Response};
 use crate::pipeline::service::Service;
@@ -129,16 +130,35 @@ pub struct TestRequest<'a> {
 }
 
 impl TestRequest<'_> {
-    /// Adds a header.
+    /// Adds a header. One that a request has once (`Host`, `Content-Type`, `Content-Length`, `Authorization`) takes the
+    /// place of the one that is there.
     ///
     /// # Panics
     ///
     /// If name or value cannot be a header.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
+        const ONCE: [HeaderName; 4] =
+            [header::HOST, header::CONTENT_TYPE, header::CONTENT_LENGTH, header::AUTHORIZATION];
         let name: HeaderName = name.parse().expect("a header name");
-        self.headers.append(name, HeaderValue::from_str(value).expect("a header value"));
+        let value = HeaderValue::from_str(value).expect("a header value");
+        match ONCE.contains(&name) {
+            true => drop(self.headers.insert(name, value)),
+            false => drop(self.headers.append(name, value)),
+        }
         self
+    }
+
+    /// Sends name and password by HTTP's basic authentication (RFC 7617).
+    ///
+    /// # Panics
+    ///
+    /// If the name holds a colon, which no name can.
+    #[must_use]
+    pub fn basic_auth(self, name: &str, password: &str) -> Self {
+        assert!(!name.contains(':'), "a name without a colon");
+        let credentials = base64::encode(format!("{name}:{password}").as_bytes());
+        self.header("authorization", &format!("Basic {credentials}"))
     }
 
     /// Sends these bytes as the body.

@@ -22,8 +22,7 @@ fn what_is_put_onto_an_error_is_on_its_page() {
         app.get("/fails", || "x".parse::<u8>().map(|n| n.to_string()));
         app.get("/aborts", || abort(403, "no").into_response().with_cookie(("a", "1")));
         app.get("/owns", || {
-            let plain = "text/x-own".parse().unwrap();
-            abort(418, "").with_header("content-type".parse().unwrap(), plain).into_response()
+            abort(418, "").with_header("content-type", "text/x-own").into_response()
         });
     });
     for (path, status, content_type) in [
@@ -260,7 +259,7 @@ fn what_would_have_no_effect_is_an_error_when_the_app_is_built() {
         ),
         (
             build_error(|app| {
-                app.error(200, |_, _| "fine");
+                app.error(200, || "fine");
             }),
             "200 OK is no error, so its page would never be shown; an error page is for a status of 400 to 599 \
              (at tests/app/misuse.rs:",

@@ -152,7 +152,7 @@ fn prepare(
     for (exchange, job) in exchanges.into_iter().zip(jobs) {
         match exchange.waits() {
             // No handler is needed, and so no thread.
-            Waits::Nothing if exchange.response().is_some() => work.ran.push((exchange, job)),
+            Waits::Nothing if !exchange.must_run() => work.ran.push((exchange, job)),
             Waits::Nothing => work.tasks.push_back(Task::Run((exchange, job))),
             Waits::Operation => operations.push((exchange, job)),
             Waits::Thread => blocking.push((exchange, job)),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::fields::Fields;
@@ -353,6 +354,77 @@ pub trait SessionStore: Send + Sync + 'static {
     fn check(&self, lifetimes: &Lifetimes) -> Result<()> {
         let _ = lifetimes;
         Ok(())
+    }
+}
+
+/// A store that several plugins, or a plugin and the app's own code, share.
+impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
+    fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
+        (**self).load(load)
+    }
+
+    fn save(&self, save: &Save<'_>) -> Result<Saved> {
+        (**self).save(save)
+    }
+
+    fn increment(&self, load: &Load<'_>, key: &str, by: i64) -> Result<i64> {
+        (**self).increment(load, key, by)
+    }
+
+    fn take(&self, load: &Load<'_>, keys: &[&str]) -> Result<Vec<Option<String>>> {
+        (**self).take(load, keys)
+    }
+
+    fn set_if_absent(&self, load: &Load<'_>, key: &str, value: &str) -> Result<bool> {
+        (**self).set_if_absent(load, key, value)
+    }
+
+    fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Option<Record>>> {
+        (**self).load_many(batch)
+    }
+
+    fn save_many(&self, batch: &[Save<'_>]) -> Vec<Result<Saved>> {
+        (**self).save_many(batch)
+    }
+
+    fn may_block(&self) -> bool {
+        (**self).may_block()
+    }
+
+    fn pipelined(&self) -> Option<&dyn PipelinedStore> {
+        (**self).pipelined()
+    }
+
+    fn caps(&self) -> Caps {
+        (**self).caps()
+    }
+
+    fn id_format(&self) -> IdFormat {
+        (**self).id_format()
+    }
+
+    fn former_id_format(&self) -> Option<IdFormat> {
+        (**self).former_id_format()
+    }
+
+    fn can_move(&self, from: &SessionId, to: &SessionId) -> bool {
+        (**self).can_move(from, to)
+    }
+
+    fn on_breaker(&self, observer: BreakerObserver) {
+        (**self).on_breaker(observer);
+    }
+
+    fn on_damage(&self, observer: DamageObserver) {
+        (**self).on_damage(observer);
+    }
+
+    fn keeps_empty(&self) -> bool {
+        (**self).keeps_empty()
+    }
+
+    fn check(&self, lifetimes: &Lifetimes) -> Result<()> {
+        (**self).check(lifetimes)
     }
 }
 

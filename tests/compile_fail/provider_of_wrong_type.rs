@@ -1,6 +1,8 @@
 use bottle_session::{App, Session};
 
+struct User;
+
 fn main() {
     let mut app = App::new();
-    app.get("/", |_session: &Session| "hello");
+    app.provide(|_session: &mut Session| User);
 }

@@ -1,0 +1,250 @@
+//! From what a handler, a plugin or the router answers to what leaves: error pages, hooks, cookies and headers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
+
+use crate::logging::OneLine;
+use crate::message::cookies::set_cookie_below;
+use crate::message::response::{HttpError, IntoResponse, Response, escape_html};
+use crate::pipeline::exchange::{Exchange, Position};
+use crate::pipeline::plugin::{Ask, Callback, Route};
+use crate::pipeline::service::{Endpoint, LoggedBefore, Service, panicked};
+
+/// An error page as a route knows it.
+pub(crate) struct Page {
+    /// `None` for one that shows all errors.
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) callback: Callback,
+    /// What it asks of plugins; acquired where the route has not asked for it.
+    pub(crate) asks: Vec<Ask>,
+    /// It asks for values of this request, and so is shown before they are finished and saved.
+    pub(crate) early: bool,
+}
+
+/// What a guard or a hook does, and the answer that it gives, if any.
+pub(crate) type HookCallback = Arc<dyn Fn(&mut Exchange) -> Option<Response> + Send + Sync>;
+
+/// An after-request hook as a route knows it.
+pub(crate) struct AfterHook {
+    pub(crate) run: HookCallback,
+    /// It asks for values of this request, and so runs before they are finished and saved.
+    pub(crate) early: bool,
+}
+
+impl Endpoint {
+    /// The pages for this status: the innermost app's for the status, its page for any, then those of the apps around it.
+    fn pages_for(&self, status: StatusCode) -> impl Iterator<Item = &Page> {
+        self.pages.iter().filter(move |page| page.status.is_none_or(|own| own == status))
+    }
+}
+
+impl Service {
+    /// Completes the answer of an exchange that plugins are done with.
+    pub(crate) fn complete(&self, exchange: &mut Exchange) {
+        if exchange.response().is_none() {
+            let answer = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
+                .with_source("nothing answered the request");
+            exchange.answer(answer.into_response());
+        }
+        // Nothing is made for what comes now.
+        exchange.finish_values();
+        self.dress(exchange);
+        self.run_hooks(exchange, false);
+        let Some(mut answer) = exchange.take_response() else { return };
+        exchange.take_head().attach(&mut answer);
+        place_cookies(&mut answer, exchange.request().prefix());
+        if exchange.client_method() == Method::HEAD {
+            answer.discard_body();
+        }
+        exchange.answer(answer);
+    }
+
+    /// Shows pages and runs hooks that ask for values of the request, while these are there.
+    pub(crate) fn finish_early(&self, exchange: &mut Exchange) {
+        let early = exchange.endpoint().filter(|endpoint| endpoint.has_early).cloned();
+        if let Some(endpoint) = early {
+            let error = exchange.response().filter(|answer| answer.is_bare());
+            let status = error.and_then(|answer| Some(answer.error()?.status()));
+            let page = status.and_then(|status| endpoint.pages_for(status).next());
+            if page.is_some_and(|page| page.early) {
+                self.dress(exchange);
+            }
+            self.run_hooks(exchange, true);
+        }
+        exchange.finish_values();
+    }
+
+    /// Gives an error its page, the built-in one where no other can be shown.
+    fn dress(&self, exchange: &mut Exchange) {
+        if !exchange.response().is_some_and(Response::is_bare) {
+            return;
+        }
+        let Some(mut answer) = exchange.take_response() else { return };
+        let Some(error) = answer.take_error() else { return };
+        self.log_error(&error, exchange);
+        let status = error.status();
+        exchange.set_error(error);
+        let endpoint = exchange.endpoint().cloned();
+        let mut pages = endpoint.iter().flat_map(|endpoint| endpoint.pages_for(status));
+        let made = pages.find_map(|page| self.show(page, exchange));
+        let error = exchange.take_error().unwrap_or_else(|| HttpError::new(status));
+        let mut made = made.unwrap_or_else(|| plain_page(&error));
+        if made.status() == StatusCode::OK {
+            made = made.with_status(status);
+        }
+        made.headers_mut().extend(error.headers().clone());
+        made.dress(error);
+        exchange.answer(made);
+    }
+
+    fn show(&self, page: &Page, exchange: &mut Exchange) -> Option<Response> {
+        self.acquire_late(page, exchange);
+        let made = catch_unwind(AssertUnwindSafe(|| page.callback.call(exchange)));
+        match made {
+            // A page that itself failed must not hide what it was to show.
+            Ok(made) => match made.error().map(|error| caused(error).text) {
+                None => Some(made),
+                Some(text) => {
+                    log::warn!("an error page of {:?} is not shown{text}", exchange.request());
+                    None
+                }
+            },
+            Err(panic) => {
+                log::error!("{}", panicked("an error page", panic.as_ref()));
+                None
+            }
+        }
+    }
+
+    /// Has plugins acquire what a page asks for and the route did not. Waits for what they wait for.
+    fn acquire_late(&self, page: &Page, exchange: &mut Exchange) {
+        if page.asks.is_empty()
+            || exchange.values().is_closed()
+            || !exchange.ask_late(&page.asks, self.plugins())
+        {
+            return;
+        }
+        exchange.move_to(Position::Acquiring(0));
+        self.acquire_all(std::slice::from_mut(exchange));
+        // A plugin's refusal is no answer to this request, which has one.
+        exchange.take_response();
+        exchange.asked_late();
+        exchange.move_to(Position::Acquired);
+    }
+
+    fn run_hooks(&self, exchange: &mut Exchange, early: bool) {
+        let with_hooks = exchange.endpoint().filter(|endpoint| !endpoint.after.is_empty());
+        let Some(endpoint) = with_hooks.cloned() else { return };
+        for hook in endpoint.after.iter().filter(|hook| hook.early == early) {
+            match catch_unwind(AssertUnwindSafe(|| (hook.run)(exchange))) {
+                Ok(None) => {}
+                Ok(Some(answer)) => {
+                    exchange.answer(answer);
+                    self.dress(exchange);
+                }
+                Err(panic) => {
+                    let text = panicked("an after-request hook", panic.as_ref());
+                    log::error!("{:?}: {text}", exchange.request());
+                    let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR);
+                    let mut page = plain_page(&error);
+                    page.dress(error.with_source(text));
+                    exchange.answer(page);
+                }
+            }
+        }
+    }
+
+    fn log_error(&self, error: &HttpError, exchange: &Exchange) {
+        let Caused { text, logged } = caused(error);
+        let request = exchange.request();
+        let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
+        let line = || format!("{method} {path} answers {status}{text}");
+        if logged || error.status() == StatusCode::SERVICE_UNAVAILABLE {
+            // Thousands a second where a store is down.
+            self.unavailable().happened(log::Level::Warn, &format!("{status}{text}"), line);
+        } else if error.status().is_server_error() {
+            log::error!("{}{}", line(), places(error, exchange.route()));
+        } else {
+            log::debug!("{}{}", line(), places(error, exchange.route()));
+        }
+    }
+}
+
+/// The causes of an error on one line.
+struct Caused {
+    text: String,
+    /// It was logged when it began.
+    logged: bool,
+}
+
+fn caused(error: &HttpError) -> Caused {
+    let mut caused = Caused { text: String::new(), logged: false };
+    let mut cause = error.cause().map(|cause| cause as &(dyn std::error::Error + 'static));
+    let mut last = String::new();
+    while let Some(error) = cause {
+        let text = OneLine(error).to_string();
+        // What wraps another error often says the same.
+        if text != last {
+            caused.text.push_str(": ");
+            caused.text.push_str(&text);
+        }
+        last = text;
+        caused.logged |= error.is::<LoggedBefore>();
+        cause = error.source();
+    }
+    caused
+}
+
+/// Where in the user's program the error was made, and where its route was registered.
+fn places(error: &HttpError, route: Option<&Route>) -> String {
+    let raised = error.location().map(|at| format!("at {}:{}", at.file(), at.line()));
+    let route = route.map(|route| {
+        let at = route.location();
+        format!("route {} at {}:{}", route.rules().join(", "), at.file(), at.line())
+    });
+    let places: Vec<_> = raised.into_iter().chain(route).collect();
+    match places.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", places.join("; ")),
+    }
+}
+
+/// Puts the paths of an answer's cookies below the path that visitors find the app at.
+fn place_cookies(answer: &mut Response, prefix: &str) {
+    if prefix.is_empty() {
+        return;
+    }
+    if let header::Entry::Occupied(mut cookies) = answer.headers_mut().entry(header::SET_COOKIE) {
+        for cookie in cookies.iter_mut() {
+            if let Some(placed) = set_cookie_below(prefix, cookie) {
+                *cookie = placed;
+            }
+        }
+    }
+}
+
+pub(crate) fn not_allowed(method: &Method, allowed: &[Method]) -> Response {
+    let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let value = HeaderValue::from_str(&list).unwrap_or(HeaderValue::from_static(""));
+    if method == Method::OPTIONS {
+        let mut response = Response::new(StatusCode::NO_CONTENT);
+        response.headers_mut().insert(header::ALLOW, value);
+        return response;
+    }
+    HttpError::new(StatusCode::METHOD_NOT_ALLOWED).with_header(header::ALLOW, value).into_response()
+}
+
+fn plain_page(error: &HttpError) -> Response {
+    let status = error.status();
+    let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
+    let title = escape_html(&title);
+    let message = escape_html(error.message());
+    Response::html(format!(
+        "<!DOCTYPE html>\n<html><head><title>{title}</title></head>\
+         <body><h1>{title}</h1><p>{message}</p></body></html>\n"
+    ))
+    .with_status(status)
+}
