@@ -288,6 +288,8 @@ impl Tls {
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];
         // Else 256 sessions are remembered, of all visitors.
         config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(refused)?;
+        // Each connection earns another one: as many as a client opens at once, it has next time.
+        config.send_tls13_tickets = 1;
         let watch = renewal
             .map(|(files, loaded)| Watch::start(Renewal::new(files, loaded, in_use.clone())))
             .transpose()?;

@@ -144,8 +144,8 @@ impl Session {
     fn hello(&mut self, mut bytes: &[u8]) -> Result<Received, Refused> {
         let Stage::Hello(hello) = &mut self.stage else { return Ok(Received::Taken) };
         while !bytes.is_empty() {
-            if let Err(error) = hello.read_tls(&mut bytes) {
-                return Err(self.over(Error::General(error.to_string()), None));
+            if let Err(error) = taken(hello.read_tls(&mut bytes)) {
+                return Err(self.over(error, None));
             }
             match hello.accept() {
                 Ok(None) => {}
@@ -163,7 +163,13 @@ impl Session {
     fn feed(&mut self, mut bytes: &[u8], plain: &mut Vec<u8>) -> Result<Received, Refused> {
         let Stage::Connected(connection) = &mut self.stage else { return Ok(Received::Ended) };
         loop {
-            // First what the connection has received already, perhaps together with its ClientHello.
+            // Without bytes, there may be some that came with the ClientHello.
+            if !bytes.is_empty()
+                && let Err(error) = taken(connection.read_tls(&mut bytes))
+            {
+                self.stage = Stage::Over(Vec::new());
+                return Err(Refused::Tls(error));
+            }
             let state = match connection.process_new_packets() {
                 Ok(state) => state,
                 Err(error) => {
@@ -190,11 +196,6 @@ impl Session {
             }
             if bytes.is_empty() {
                 return Ok(Received::Taken);
-            }
-            // It takes 4 KiB at a time. An error says that it has no room for more of one record or message.
-            if let Err(error) = connection.read_tls(&mut bytes) {
-                self.stage = Stage::Over(Vec::new());
-                return Err(Refused::Tls(Error::General(error.to_string())));
             }
         }
     }
@@ -251,6 +252,15 @@ impl Session {
             }
             _ => Ok(0),
         }
+    }
+}
+
+/// rustls takes up to 4 KiB at a time. An error, or nothing taken, says that it has no room for more of one record or message.
+fn taken(count: io::Result<usize>) -> Result<(), Error> {
+    match count {
+        Ok(0) => Err(Error::General("there is no room for more of a message".to_owned())),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::General(error.to_string())),
     }
 }
 
