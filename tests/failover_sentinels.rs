@@ -102,10 +102,15 @@ fn while_a_failover_is_under_way_writes_wait_and_reads_go_on() {
     assert_eq!(stage.pool.connection().get::<Option<String>>("own").unwrap(), None);
     let error = stage.pool.connection().set("own", "x").unwrap_err();
     assert!(error.to_string().ends_with("a failover is under way, nothing was written"), "{error}");
+    // A handler's own connection, too: on it nothing is sent before.
+    let mut held = stage.pool.connection();
+    assert_eq!(held.get::<Option<String>>("own").unwrap(), None);
+    let waiting = std::thread::spawn(move || held.set("own", "y"));
     // Who waits goes on as soon as it is over.
     ada.ask("/write/3");
     stage.sentinels[1].abort_failover(old);
     assert_eq!(ada.client.reply().text(), "written");
+    waiting.join().unwrap().unwrap();
     assert_eq!(ada.answer("/read"), (200, "3 0 0".to_owned()));
     assert!(ada.is_served("/count"));
 }

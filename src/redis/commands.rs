@@ -156,9 +156,12 @@ impl RedisConnection {
 
     fn exchange(&mut self, packed: &[u8], count: usize) -> RedisResult<Vec<Reply>> {
         let pool = self.pool.clone();
+        let only_reads = only_reads(packed);
+        let waited =
+            !only_reads && pool.wait_while_held().map_err(|error| as_redis_error(error, false))?;
         // Since the last command it may have been closed, or something may have come that nobody asked for. One
         // that the server keeps something for cannot be replaced unnoticed.
-        let fresh = std::mem::take(&mut self.fresh);
+        let fresh = std::mem::take(&mut self.fresh) && !waited;
         if let Some(connection) =
             self.connection.as_mut().filter(|connection| !fresh && !connection.stateful)
             && !pool.is_healthy(connection)
@@ -172,7 +175,7 @@ impl RedisConnection {
         };
         let may_block = leaves_something_behind(packed);
         let may_wait = may_block || waits(packed);
-        let done = pool.exchange_on(connection, packed, count, may_wait, only_reads(packed));
+        let done = pool.exchange_on(connection, packed, count, may_wait, only_reads);
         // At once, so that the pool closes it however it comes back: a handler may panic.
         connection.stateful |= may_block;
         if done.is_err() {

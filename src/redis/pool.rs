@@ -545,10 +545,22 @@ impl RedisPool {
         }
     }
 
-    /// Sends a handler's own commands over a connection that it holds; those that may write wait while a failover is
-    /// under way. What happens to the connection is
+    /// Waits while a failover is under way, within the deadline. Whether it has waited.
+    pub(super) fn wait_while_held(&self) -> Result<bool> {
+        let upstream = &self.0.upstream;
+        upstream.attend();
+        if !upstream.is_held() {
+            return Ok(false);
+        }
+        match upstream.wait_while_held(Instant::now() + upstream.config.connect_timeout) {
+            true => Ok(true),
+            false => Err(upstream.held()),
+        }
+    }
+
+    /// Sends a handler's own commands over a connection that it holds. What happens to the connection is
     /// remembered. The breaker hears of it, unless the command may block: it waits on purpose or has
-    /// no one reply.
+    /// no one reply. Where the commands may write, a reply that a failover has overtaken does not count.
     pub(super) fn exchange_on(
         &self,
         connection: &mut Connection,
@@ -558,15 +570,6 @@ impl RedisPool {
         is_read: bool,
     ) -> RedisResult<Vec<Reply>> {
         let upstream = &self.0.upstream;
-        upstream.attend();
-        if !is_read && upstream.is_held() {
-            let until = Instant::now() + upstream.config.connect_timeout;
-            let goes_on = upstream.wait_while_held(until);
-            if !goes_on || upstream.is_cut(connection.generation) {
-                connection.dirty = true;
-                return Err(as_redis_error(upstream.held(), false));
-            }
-        }
         let reused = connection.used;
         let deadline = Instant::now() + upstream.config.operation_timeout;
         let reply = connection.exchange(packed, count, deadline, upstream.config.max_reply);
