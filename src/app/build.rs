@@ -7,10 +7,10 @@ use http::{Method, StatusCode};
 
 use super::inherit::Around;
 use super::{App, Draft, Mount, Placed, compatible};
-use crate::handler::{Asks, BindHook, BindReply, Function, Resolver, Role, Wildcards, add_ask};
+use crate::handler::{Asks, BindHook, BindPage, Function, Resolver, Role, Wildcards, add_ask};
 use crate::logging::Recurring;
 use crate::message::request::DEFAULT_BODY_LIMIT;
-use crate::message::response::Response;
+use crate::message::response::{IntoResponse, Response};
 use crate::pipeline::answers::{AfterHook, HookCallback, Page};
 use crate::pipeline::plugin::{Ask, Callback, Plugin, Route};
 use crate::pipeline::service::{Endpoint, Inner, Scope, Service, Target, Urls};
@@ -66,7 +66,7 @@ struct Parts {
     prefix: Prefix,
     guards: Vec<Placed<BindHook>>,
     after: Vec<Placed<BindHook>>,
-    pages: Vec<(Option<StatusCode>, Placed<BindReply>)>,
+    pages: Vec<(Option<StatusCode>, Placed<BindPage>)>,
 }
 
 /// Pages and hooks of a route.
@@ -290,9 +290,9 @@ impl Building {
                     resolver.bind(function, |binder| (page.function)(binder));
                 // Without its values a page is not shown, and nothing worse happens.
                 plugins.iter_mut().for_each(|ask| ask.required = false);
-                ends.pages.extend(bound.map(|callback| Page {
+                ends.pages.extend(bound.map(|show| Page {
                     status: *status,
-                    callback,
+                    show,
                     asks: plugins,
                     early: any,
                 }));
@@ -445,8 +445,14 @@ fn guarded(guards: Vec<HookCallback>, handler: Callback) -> Callback {
         return handler;
     }
     Callback::new(move |exchange| {
-        let refusal = guards.iter().find_map(|guard| guard(exchange));
-        refusal.unwrap_or_else(|| handler.call(exchange))
+        for guard in &guards {
+            match guard(exchange) {
+                Ok(None) => {}
+                Ok(Some(answer)) => return answer,
+                Err(refused) => return refused.into_response(),
+            }
+        }
+        handler.call(exchange)
     })
 }
 

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use http::{Extensions, Method, StatusCode};
 
-use crate::handler::{self, BindHook, BindReply, Handler, Hook, ProviderDraft, Signature, Source};
+use crate::handler::{
+    self, BindHook, BindPage, BindReply, Handler, Hook, ProviderDraft, Signature, Source,
+};
 use crate::message::request::Request;
 use crate::message::response::{HookOutcome, IntoStatus};
 use crate::pipeline::plugin::{Installed, Plugin, Provision};
@@ -47,7 +49,7 @@ pub struct App {
     /// The one added last comes first.
     pub(crate) after: Vec<Placed<BindHook>>,
     /// By status; `None` is for all.
-    pub(crate) pages: Vec<(Option<StatusCode>, Placed<BindReply>)>,
+    pub(crate) pages: Vec<(Option<StatusCode>, Placed<BindPage>)>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) errors: Vec<Error>,
     pub(crate) body_limit: Option<u64>,
@@ -334,12 +336,14 @@ impl App {
     }
 
     /// Runs `hook` on each answer, error pages included, before the cookies are put onto it. It takes what handlers take,
-    /// and the answer as `&mut Response`, which has the [error](Response::error) behind it: one place that sees every
+    /// and the answer as `&mut Response`, which has the [error](crate::Response::error) behind it: one place that sees every
     /// error with its cause. An `Err` of what the hook returns takes the answer's place. As in Bottle, the one added last
     /// runs first, and those of a mounted app before those of the app around.
     ///
     /// A hook that asks for what plugins or providers provide runs before that is finished and saved, and so does not see
     /// a failure of just that; all its app's routes then ask for it. Any other one sees whatever the answer is in the end.
+    /// One that asks for what a provider refuses, such as the user where nobody is logged in, does not run: what is to keep
+    /// visitors out is a [guard](App::before).
     ///
     /// ```
     /// use bottle_session::{App, Request, Response, TestClient};
@@ -366,8 +370,9 @@ impl App {
     /// [`&HttpError`](crate::HttpError). The answer keeps the error's status unless the page has one other than 200.
     ///
     /// A page that asks for the session or another value is shown before that is finished and saved; it is acquired then
-    /// where the route has not asked for it. Where there is none, a page that asks for it as an `Option` is shown, and in
-    /// place of one that cannot do without that of the app around, or the built-in one.
+    /// where the route has not asked for it. Where there is none, as nobody is logged in or the store is down, a page that
+    /// asks for it as an `Option` is shown. In place of one that cannot do without, and of one that fails, it is the next:
+    /// this app's for all errors, that of the app around, the built-in one.
     ///
     /// ```
     /// use bottle_session::{App, Html, HttpError, Urls, escape_html};
@@ -415,7 +420,7 @@ impl App {
         location: &'static Location<'static>,
     ) {
         self.pages.retain(|(other, _)| *other != status);
-        let page = (status, Placed { function: handler::reply(page), location });
+        let page = (status, Placed { function: handler::page(page), location });
         match status {
             // A page for the status goes before one for all.
             Some(_) => self.pages.insert(0, page),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::argument::Argument;
 use super::binder::Binder;
 use crate::message::response::{HookOutcome, HttpError, IntoResponse, Response};
-use crate::pipeline::answers::HookCallback;
+use crate::pipeline::answers::{HookCallback, PageCallback};
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Callback;
 use crate::pipeline::provider::{Create, Value, Yields};
@@ -251,10 +251,11 @@ impl<F: ProviderFn<M>, M> ProviderFn<ByName<M>> for Named<F> {
 type Bind<T> = Arc<dyn Fn(&mut Binder<'_>) -> Option<T> + Send + Sync>;
 
 pub(crate) type BindReply = Bind<Callback>;
+pub(crate) type BindPage = Bind<PageCallback>;
 pub(crate) type BindHook = Bind<HookCallback>;
 pub(crate) type BindProvider = Bind<Create>;
 
-/// A handler or an error page, to be bound.
+/// A handler, to be bound.
 pub(crate) fn reply<M, H: Handler<M>>(handler: H) -> BindReply {
     let handler = Arc::new(handler);
     Arc::new(move |binder| {
@@ -266,15 +267,21 @@ pub(crate) fn reply<M, H: Handler<M>>(handler: H) -> BindReply {
     })
 }
 
+/// An error page, to be bound.
+pub(crate) fn page<M, P: Handler<M>>(page: P) -> BindPage {
+    let page = Arc::new(page);
+    Arc::new(move |binder| {
+        let (plans, page) = (page.plan(binder)?, page.clone());
+        Some(Arc::new(move |exchange| page.invoke(&plans, exchange).map(P::respond)))
+    })
+}
+
 /// A guard or a hook, to be bound.
 pub(crate) fn hook<M, H: Hook<M>>(hook: H) -> BindHook {
     let hook = Arc::new(hook);
     Arc::new(move |binder| {
         let (plans, hook) = (hook.plan(binder)?, hook.clone());
-        Some(Arc::new(move |exchange| match hook.invoke(&plans, exchange) {
-            Ok(reply) => H::answer(reply),
-            Err(error) => Some(error.into_response()),
-        }))
+        Some(Arc::new(move |exchange| hook.invoke(&plans, exchange).map(H::answer)))
     })
 }
 

@@ -24,7 +24,7 @@ pub use extract::Checked;
 pub(crate) use extract::apply_form_limits;
 pub use extract::{Form, Query, Wildcard};
 
-pub(crate) use function::{BindHook, BindReply, hook, provider, reply};
+pub(crate) use function::{BindHook, BindPage, BindReply, hook, page, provider, reply};
 pub use function::{Handler, Hook, Named, ProviderFn, Signature};
 pub(crate) use resolver::{Asks, Kind, ProviderDraft, Resolver, Source, Wildcards, add_ask};
 

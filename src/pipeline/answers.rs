@@ -10,22 +10,28 @@ use crate::logging::OneLine;
 use crate::message::cookies::set_cookie_below;
 use crate::message::response::{HttpError, IntoResponse, Response, escape_html};
 use crate::pipeline::exchange::{Exchange, Position};
-use crate::pipeline::plugin::{Ask, Callback, Route};
+use crate::pipeline::plugin::{Ask, Route};
 use crate::pipeline::service::{Endpoint, LoggedBefore, Service, panicked};
 
 /// An error page as a route knows it.
 pub(crate) struct Page {
     /// `None` for one that shows all errors.
     pub(crate) status: Option<StatusCode>,
-    pub(crate) callback: Callback,
+    pub(crate) show: PageCallback,
     /// What it asks of plugins; acquired where the route has not asked for it.
     pub(crate) asks: Vec<Ask>,
     /// It asks for values of this request, and so is shown before they are finished and saved.
     pub(crate) early: bool,
 }
 
-/// What a guard or a hook does, and the answer that it gives, if any.
-pub(crate) type HookCallback = Arc<dyn Fn(&mut Exchange) -> Option<Response> + Send + Sync>;
+/// What a guard or a hook does, and the answer that it gives, if any. The error is that of an argument which cannot be
+/// had.
+pub(crate) type HookCallback =
+    Arc<dyn Fn(&mut Exchange) -> Result<Option<Response>, HttpError> + Send + Sync>;
+
+/// What an error page shows. The error is that of an argument which cannot be had.
+pub(crate) type PageCallback =
+    Arc<dyn Fn(&mut Exchange) -> Result<Response, HttpError> + Send + Sync>;
 
 /// An after-request hook as a route knows it.
 pub(crate) struct AfterHook {
@@ -102,16 +108,21 @@ impl Service {
 
     fn show(&self, page: &Page, exchange: &mut Exchange) -> Option<Response> {
         self.acquire_late(page, exchange);
-        let made = catch_unwind(AssertUnwindSafe(|| page.callback.call(exchange)));
-        match made {
-            // A page that itself failed must not hide what it was to show.
-            Ok(made) => match made.error().map(|error| caused(error).text) {
+        match catch_unwind(AssertUnwindSafe(|| (page.show)(exchange))) {
+            Ok(Ok(made)) => match made.error() {
                 None => Some(made),
-                Some(text) => {
-                    log::warn!("an error page of {:?} is not shown{text}", exchange.request());
+                // A page that itself failed must not hide what it was to show.
+                Some(error) => {
+                    let (request, text) = (exchange.request(), caused(error).text);
+                    log::error!("{request:?}: an error page has failed{text}");
                     None
                 }
             },
+            Ok(Err(refused)) => {
+                let (request, text) = (exchange.request(), caused(&refused).text);
+                log::debug!("{request:?}: an error page cannot be shown{text}");
+                None
+            }
             Err(panic) => {
                 log::error!("{}", panicked("an error page", panic.as_ref()));
                 None
@@ -140,8 +151,13 @@ impl Service {
         let Some(endpoint) = with_hooks.cloned() else { return };
         for hook in endpoint.after.iter().filter(|hook| hook.early == early) {
             match catch_unwind(AssertUnwindSafe(|| (hook.run)(exchange))) {
-                Ok(None) => {}
-                Ok(Some(answer)) => {
+                Ok(Ok(None)) => {}
+                // Nobody is logged in, say: that is not this answer's fault.
+                Ok(Err(refused)) => {
+                    let (request, text) = (exchange.request(), caused(&refused).text);
+                    log::debug!("{request:?}: an after-request hook cannot run{text}");
+                }
+                Ok(Ok(Some(answer))) => {
                     exchange.answer(answer);
                     self.dress(exchange);
                 }

@@ -302,6 +302,36 @@ fn a_page_that_cannot_be_shown_hides_nothing() {
 }
 
 #[test]
+fn a_page_or_a_hook_that_cannot_be_had_sends_nobody_to_the_login_page() {
+    struct User;
+    impl Provided for User {}
+    let client = client(|app| {
+        app.provide(|request: &Request| -> std::result::Result<User, HttpError> {
+            match request.query("user")? {
+                Some(_) => Ok(User),
+                None => Err(redirect("/login").into()),
+            }
+        });
+        app.get("/", || "public");
+        app.error(404, |_: &User| "lost, dear user");
+        app.error_default(|| "lost");
+        app.after_request(|_: &User, response: &mut Response| {
+            response.headers_mut().insert("x-user", "yes".parse().unwrap());
+        });
+    });
+    for (path, status, text, user) in [
+        ("/", 200, "public", None),
+        ("/?user=1", 200, "public", Some("yes")),
+        ("/nowhere", 404, "lost", None),
+        ("/nowhere?user=1", 404, "lost, dear user", Some("yes")),
+    ] {
+        let response = client.get(path).send();
+        assert_eq!((response.status(), &*response.text()), (status, text), "{path}");
+        assert_eq!(response.header("x-user"), user, "{path}");
+    }
+}
+
+#[test]
 fn where_a_route_skips_it_a_page_does_without() {
     let with = |page: fn(&mut App)| {
         let mut app = App::new();
