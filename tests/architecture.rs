@@ -70,3 +70,18 @@ fn an_import_is_found_wherever_it_stands_in_a_line() {
         assert_eq!(named(line).collect::<Vec<_>>(), expected, "{line}");
     }
 }
+
+#[test]
+fn a_store_behind_an_arc_has_every_method_of_the_store() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/session/store/contract.rs");
+    let source = fs::read_to_string(path).unwrap();
+    let methods = |head: &str| {
+        let body = source.split_once(head).unwrap().1.split_once("\n}\n").unwrap().0;
+        let names = body.split("\n    fn ").skip(1).map(|rest| rest.split('(').next().unwrap());
+        names.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    let all = methods("pub trait SessionStore");
+    assert!(all.len() > 10, "{all:?}");
+    // What has a default in the trait compiles without, and would be another answer than the store's.
+    assert_eq!(methods("SessionStore for Arc<S>"), all);
+}

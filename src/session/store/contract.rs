@@ -423,6 +423,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
         (**self).keeps_empty()
     }
 
+    fn keeps_logins(&self) -> bool {
+        (**self).keeps_logins()
+    }
+
     fn check(&self, lifetimes: &Lifetimes) -> Result<()> {
         (**self).check(lifetimes)
     }
