@@ -412,12 +412,15 @@ impl Service {
     }
 
     fn log_error(&self, error: &HttpError, request: &Request) {
-        let (mut text, mut logged) = (String::new(), false);
+        let (mut text, mut logged, mut misconfigured) = (String::new(), false, false);
         let mut cause = error.cause().map(|cause| cause as &(dyn std::error::Error + 'static));
         while let Some(error) = cause {
             text.push_str(": ");
             text.push_str(&OneLine(error).to_string());
             logged |= error.is::<LoggedBefore>();
+            misconfigured |= error
+                .downcast_ref::<Error>()
+                .is_some_and(|error| error.kind() == ErrorKind::Config);
             cause = error.source();
         }
         let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
@@ -425,6 +428,9 @@ impl Service {
         if logged || error.status() == StatusCode::SERVICE_UNAVAILABLE {
             // Thousands a second where a store is down.
             self.0.unavailable.happened(log::Level::Warn, &format!("{status}{text}"), line);
+        } else if misconfigured {
+            // It stays so for all until somebody repairs it.
+            self.0.unavailable.happened(log::Level::Error, &format!("{status}{text}"), line);
         } else if error.status().is_server_error() {
             log::error!("{}", line());
         } else {
