@@ -188,11 +188,14 @@ impl Read for Failing {
 }
 
 #[test]
-fn what_is_down_writes_a_line_when_it_begins_and_not_one_for_each_request() {
+fn what_is_down_or_wrong_writes_a_line_when_it_begins_and_not_one_for_each_request() {
     collect_logs();
     let mut app = App::new();
     app.get("/down/<what>", |what: &str| -> Result<String> {
         Err(Error::new(ErrorKind::Unavailable, format!("{what} is away")))
+    });
+    app.get("/wrong", || -> Result<String> {
+        Err(Error::new(ErrorKind::Config, "a setting is wrong"))
     });
     let server = Serving::start(Native::bind("127.0.0.1:0").unwrap(), app);
     let mut client = server.client();
@@ -200,7 +203,10 @@ fn what_is_down_writes_a_line_when_it_begins_and_not_one_for_each_request() {
         for what in ["store", "mailer"] {
             assert_eq!(client.get(&format!("/down/{what}")).status, 503);
         }
+        assert_eq!(client.get("/wrong").status, 500);
     }
+    let wrong = "ERROR GET /wrong answers 500: a setting is wrong";
+    assert_eq!(logs_of("a setting is wrong"), [wrong]);
     for what in ["store", "mailer"] {
         let line = format!("WARN GET /down/{what} answers 503: {what} is away");
         assert_eq!(logs_of(&format!("{what} is away")), [line]);

@@ -12,6 +12,7 @@ use crate::message::response::{HttpError, IntoResponse, Response, escape_html};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::plugin::{Ask, Route};
 use crate::pipeline::service::{Endpoint, LoggedBefore, Service, panicked};
+use crate::{Error, ErrorKind};
 
 /// An error page as a route knows it.
 pub(crate) struct Page {
@@ -174,13 +175,16 @@ impl Service {
     }
 
     fn log_error(&self, error: &HttpError, exchange: &Exchange) {
-        let Caused { text, logged } = caused(error);
+        let Caused { text, logged, misconfigured } = caused(error);
         let request = exchange.request();
         let (method, path, status) = (request.method(), request.path(), error.status().as_u16());
         let line = || format!("{method} {path} answers {status}{text}");
         if logged || error.status() == StatusCode::SERVICE_UNAVAILABLE {
             // Thousands a second where a store is down.
             self.unavailable().happened(log::Level::Warn, &format!("{status}{text}"), line);
+        } else if misconfigured {
+            // It stays so for all until somebody repairs it.
+            self.unavailable().happened(log::Level::Error, &format!("{status}{text}"), line);
         } else if error.status().is_server_error() {
             log::error!("{}{}", line(), places(error, exchange.route()));
         } else {
@@ -194,10 +198,12 @@ struct Caused {
     text: String,
     /// It was logged when it began.
     logged: bool,
+    /// A setting is wrong.
+    misconfigured: bool,
 }
 
 fn caused(error: &HttpError) -> Caused {
-    let mut caused = Caused { text: String::new(), logged: false };
+    let mut caused = Caused { text: String::new(), logged: false, misconfigured: false };
     let mut cause = error.cause().map(|cause| cause as &(dyn std::error::Error + 'static));
     let mut last = String::new();
     while let Some(error) = cause {
@@ -209,6 +215,8 @@ fn caused(error: &HttpError) -> Caused {
         }
         last = text;
         caused.logged |= error.is::<LoggedBefore>();
+        caused.misconfigured |=
+            (error.downcast_ref::<Error>()).is_some_and(|error| error.kind() == ErrorKind::Config);
         cause = error.source();
     }
     caused
