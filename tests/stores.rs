@@ -118,11 +118,15 @@ local function older(time)
 end
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local left = redis.call('PTTL', key) - ARGV[1]
-  local proof, saved = unpack(redis.call('HMGET', key, '\0', '\0s'))
+  local proof, saved, login = unpack(redis.call('HMGET', key, '\0', '\0s', '\0u'))
   if proof then
     local at, idle = string.match(saved, '^(%w+)(%.%w+)$')
     proof = string.sub(proof, 1, 12) .. older(string.sub(proof, 13))
     redis.call('HSET', key, '\0', proof, '\0s', older(at) .. idle)
+    if login then
+      local since, user = string.match(login, '^(%w+)(%..*)$')
+      redis.call('HSET', key, '\0u', older(since) .. user)
+    end
   end
   if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end
 end";

@@ -157,8 +157,14 @@ impl Session {
                 None
             }
         };
-        let (remember, created) = (self.remember, self.created);
-        self.remember = Remember::Same(remember.limit());
+        let remember = match (&kind, &login, self.remember) {
+            // In a record that is made anew it is not yet.
+            (Kind::Create, _, Remember::Same(Some(limit)))
+            | (Kind::Rotate(_), Some(_), Remember::Same(Some(limit))) => Remember::To(Some(limit)),
+            (.., remember) => remember,
+        };
+        let created = self.created;
+        self.remember = Remember::Same(self.remember.limit());
         pending.push(Pending {
             id,
             kind,

@@ -397,6 +397,7 @@ impl Session {
                 self.stage = Stage::new();
                 self.fields.clear();
                 self.changes = Changes::default();
+                self.created = None;
             }
         }
         self.login = LoginState::In(Login { user, at: SystemTime::now() });
@@ -414,7 +415,7 @@ impl Session {
         self.logged_in().map(|login| login.user.as_str())
     }
 
-    /// Since when the user is logged in, by the store's clock: to ask for the password again before something that matters
+    /// Since when the user is logged in, by the store's clock (by this machine's in the request that logs in): to ask for the password again before something that matters
     /// (OWASP Session Management Cheat Sheet, "Reauthentication").
     pub fn logged_in_at(&self) -> Option<SystemTime> {
         self.used.set(true);

@@ -283,7 +283,9 @@ impl SaveStep {
         // Who logs in gets a session in any case.
         let proof = self.login.as_ref().filter(|_| self.has_proof()).map(|_| to.proof(now));
         let proof = proof.unwrap_or_default();
-        let arguments = [owners[0], owners[1], oldest.as_bytes(), cleared.as_bytes(), &proof];
+        let ends = self.kept_for(Some(now), now).to_string();
+        let arguments =
+            [owners[0], owners[1], oldest.as_bytes(), cleared.as_bytes(), &proof, ends.as_bytes()];
         let is_alone = round.is_for_one_key();
         let mut transaction = Transaction::begin(round);
         transaction.script(ROTATE, &keys, &arguments, &calls);

@@ -465,7 +465,7 @@ impl Server {
                 hash.fields.insert(PROOF.to_vec(), [owners[1], &proof[owners[0].len()..]].concat());
                 self.keys.insert(to.to_vec(), hash);
                 let mut replies = Vec::new();
-                let mut calls = &rest[8..];
+                let mut calls = &rest[9..];
                 while let [count, command @ ..] = calls {
                     let count: usize = std::str::from_utf8(count).unwrap().parse().unwrap();
                     let (name, arguments) = command[..count].split_first().unwrap();

@@ -1,6 +1,7 @@
 -- Moves a record to the key of a new id and runs commands on it there. ARGV: what the old proof begins with and what
 -- the new one does (nothing in a layout without), when the session was created at the earliest, whether its
--- values go, and the proof of a session that is made where there is none to move, if one is. The answer is that of the commands, nothing where there is no session, 0 where the new id is taken, or a
+-- values go, and the proof and the lifetime of a session that is made where there is none to move, if one is. The last
+-- command is the PEXPIRE. The answer is that of the commands, nothing where there is no session, 0 where the new id is taken, or a
 -- proof that is not the session's.
 local from, to, own = KEYS[1], KEYS[2], #ARGV[1]
 local proof = own > 0 and redis.pcall('HGET', from, '\0')
@@ -8,9 +9,10 @@ if type(proof) == 'table' then return proof end
 if proof and string.sub(proof, 1, own) ~= ARGV[1] then return proof end
 local created = proof and tonumber(string.sub(proof, own + 1), 36)
 if own > 0 and not (created and created > tonumber(ARGV[3])) or redis.call('EXISTS', from) == 0 then
-  if ARGV[5] == '' or redis.call('EXISTS', to) == 1 then return false end
+  if ARGV[5] == '' or redis.call('EXISTS', to, KEYS[3] or to) > 0 then return false end
   redis.call('HSET', to, '\0', ARGV[5])
-  return run(to, 6)
+  ARGV[#ARGV] = ARGV[6]
+  return run(to, 7)
 end
 if redis.call('EXISTS', to) == 1 then return 0 end
 -- What may not be written is found out before anything has moved.
@@ -21,4 +23,4 @@ if moved.err then return moved end
 if KEYS[3] then redis.call('UNLINK', KEYS[3]) end
 if ARGV[4] == '1' then clear(to, {}) end
 if proof then redis.call('HSET', to, '\0', ARGV[2] .. string.sub(proof, own + 1)) end
-return run(to, 6)
+return run(to, 7)
