@@ -11,6 +11,7 @@ use bottle_session::{
 };
 use serde::{Deserialize, Serialize};
 
+mod failures;
 mod hooks;
 mod misuse;
 mod mounts;

@@ -56,7 +56,9 @@ struct Building {
     names: HashSet<String>,
     /// Rules that come by themselves, for paths that no other rule has.
     aliases: Vec<(Option<Method>, Rule, Target)>,
-    /// Providers that a route has asked for, by their address.
+    /// How many providers there are.
+    providers: usize,
+    /// Those that a route has asked for, by their numbers.
     met: HashSet<usize>,
 }
 
@@ -89,7 +91,9 @@ impl Building {
         let first_slot = self.plugins.len();
         self.plugins.extend(app.plugins.iter().map(|installed| installed.plugin.clone()));
         let (parent, level) = (around.parent, around.level);
-        let around = around.with(&mut app, scope, first_slot, &mut self.errors);
+        let first_provider = self.providers;
+        self.providers += app.providers.len();
+        let around = around.with(&mut app, scope, first_slot, first_provider, &mut self.errors);
         self.scopes.push(Scope {
             parent,
             before: std::mem::take(&mut app.before),
@@ -301,7 +305,9 @@ impl Building {
                 let function =
                     Function::titled(Role::AfterHook, "the after-request hook", hook.location);
                 let (bound, asks) = resolver.bind(function, |binder| (hook.function)(binder));
-                asks.plugins.into_iter().for_each(|ask| add_ask(&mut ends.asks, ask));
+                // Without its values a hook does not run, and nothing worse happens.
+                let optional = |ask: Ask| Ask { required: false, ..ask };
+                asks.plugins.into_iter().for_each(|ask| add_ask(&mut ends.asks, optional(ask)));
                 ends.after.extend(bound.map(|run| AfterHook { run, early: asks.any }));
             }
         }
@@ -321,7 +327,6 @@ impl Building {
             let ends = self.ends(&mut resolver, scope);
             self.tell(&mut resolver);
             let mut asks = ends.asks.clone();
-            asks.iter_mut().for_each(|ask| ask.required = false);
             let page =
                 ends.pages.iter().find(|page| page.status.is_none_or(|own| Some(own) == status));
             if let (Some(page), Some(_)) = (page, status) {
@@ -365,9 +370,9 @@ impl Building {
     /// Providers that no route asks for must find what they need all the same.
     fn check_unmet(&mut self, around: &Around, scope: usize) {
         let mut resolver = around.resolver(Wildcards { unknown: true, ..Wildcards::default() });
-        for index in around.own_providers(scope) {
-            if !self.met.contains(&index) {
-                resolver.meet(index);
+        for number in around.own_providers(scope) {
+            if !self.met.contains(&number) {
+                resolver.meet(number);
             }
         }
         self.tell(&mut resolver);

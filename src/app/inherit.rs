@@ -36,9 +36,13 @@ impl Around {
         app: &mut App,
         scope: usize,
         first_slot: usize,
+        first_provider: usize,
         errors: &mut Vec<Error>,
     ) -> Around {
-        let providers = std::mem::take(&mut app.providers);
+        let mut providers = std::mem::take(&mut app.providers);
+        for (provider, number) in providers.iter_mut().zip(first_provider..) {
+            provider.number = number;
+        }
         errors.extend(keyword_conflicts(&app.plugins, &providers));
         let has_keyword = |keyword: Option<&str>| {
             keyword.is_some_and(|keyword| {
@@ -129,10 +133,10 @@ impl Around {
         Resolver::new("what no route answers".to_owned(), None, sources, wildcards)
     }
 
-    /// The addresses of the providers of this scope.
+    /// The numbers of the providers of this scope.
     pub(super) fn own_providers(&self, scope: usize) -> impl Iterator<Item = usize> {
         let own = self.providers.iter().filter(move |(_, of)| *of == scope);
-        own.map(|(provider, _)| Arc::as_ptr(provider).addr())
+        own.map(|(provider, _)| provider.number)
     }
 }
 

@@ -124,6 +124,7 @@ impl App {
     ) -> ProviderOptions<'_, P::Value> {
         let type_name = type_name::<P::Value>();
         self.providers.push(ProviderDraft {
+            number: 0,
             keyword: keyword_of(type_name),
             type_id: TypeId::of::<P::Value>(),
             type_name,
@@ -189,7 +190,7 @@ impl App {
     ) -> MountOptions<'_> {
         let after = self.drafts.len();
         self.mounts.push(Mount { prefix, app, after, location });
-        MountOptions { app: self }
+        MountOptions { app: self, guards: 0 }
     }
 }
 
@@ -217,7 +218,8 @@ impl<T: Provided> ProviderOptions<'_, T> {
     /// does not undo a commit.
     ///
     /// It gets the value and the answer. [`Response::is_error`] is a status of 400 or more, or a panic; a redirection is
-    /// none, also through `Err`. No byte has left yet: an `Err` of what it returns takes the place of the answer, as a
+    /// none, also through `Err`. It stays true where an after-request hook has put another answer in the place of an error:
+    /// what the visitor sees then does not make the work whole. No byte has left yet: an `Err` of what it returns takes the place of the answer, as a
     /// panic does, which also keeps plugins from saving. Those finished later see the new answer.
     ///
     /// The value is its own: it is dropped at its end, whatever that is, and what comes out of a pool goes back there. A
@@ -270,6 +272,8 @@ impl<T: Provided> ProviderOptions<'_, T> {
 /// What a mounted app or a group takes besides its routes; returned by [`App::mount`] and [`App::group`].
 pub struct MountOptions<'a> {
     app: &'a mut App,
+    /// How many guards were added here.
+    guards: usize,
 }
 
 impl MountOptions<'_> {
@@ -286,11 +290,14 @@ impl MountOptions<'_> {
         self
     }
 
-    /// Runs `guard` before the handlers, in front of the guards that the mounted app has; see [`App::before`].
+    /// Runs `guard` before the handlers, in front of the guards that the mounted app has and after those added here before;
+    /// see [`App::before`].
     #[track_caller]
     pub fn before<M, G: Signature<M> + Hook<M>>(mut self, guard: G) -> Self {
         let placed = Placed { function: handler::hook(guard), location: Location::caller() };
-        self.mounted().guards.insert(0, placed);
+        let at = self.guards;
+        self.mounted().guards.insert(at, placed);
+        self.guards += 1;
         self
     }
 }

@@ -175,6 +175,12 @@ impl<'a> Binder<'a> {
         Some(place)
     }
 
+    /// Whether a value that a provider fails to make counts as none for who can do without: what shows or sees an error
+    /// must not fail for another one.
+    pub(crate) fn is_lenient(&self) -> bool {
+        self.function.role.is_ambient()
+    }
+
     /// The place of what provides `T` to this argument, which borrows it.
     pub(crate) fn borrow<T: Provided>(&mut self, required: bool) -> Option<Place> {
         let found = self.source::<T>(required, false);

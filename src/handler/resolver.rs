@@ -34,9 +34,9 @@ pub(crate) enum Kind {
 }
 
 impl Source {
-    fn address(&self) -> Option<usize> {
+    fn provider(&self) -> Option<usize> {
         match &self.kind {
-            Kind::Provider(provider) => Some(Arc::as_ptr(provider).addr()),
+            Kind::Provider(provider) => Some(provider.number),
             _ => None,
         }
     }
@@ -44,6 +44,8 @@ impl Source {
 
 /// A provider before it is bound to a route.
 pub(crate) struct ProviderDraft {
+    /// What tells it from all others; given when the app is built.
+    pub(crate) number: usize,
     pub(crate) keyword: String,
     pub(crate) type_id: TypeId,
     pub(crate) type_name: &'static str,
@@ -194,27 +196,28 @@ impl Resolver {
         self.troubles.push(Trouble { key: text, error });
     }
 
-    /// The addresses of the providers that somebody has asked for.
+    /// The numbers of the providers that somebody has asked for.
     pub(crate) fn met(&self) -> impl Iterator<Item = usize> {
-        self.resolved.keys().filter_map(|index| self.sources[*index].address())
+        self.resolved.keys().filter_map(|index| self.sources[*index].provider())
     }
 
-    /// Has the provider at this address find what it needs.
-    pub(crate) fn meet(&mut self, address: usize) {
-        let index = self.sources.iter().position(|source| source.address() == Some(address));
+    /// Has the provider of this number find what it needs.
+    pub(crate) fn meet(&mut self, number: usize) {
+        let index = self.sources.iter().position(|source| source.provider() == Some(number));
         if let Some(index) = index {
             self.place(index, false);
         }
     }
 
-    /// What has been found, by its keyword.
+    /// What there is, by its keyword; a provider that nobody has asked for is nowhere.
     pub(crate) fn keywords(&self) -> Vec<(String, Place)> {
         let found = self.sources.iter().enumerate().filter(|(_, source)| !source.skipped);
         let place = |(index, source): (usize, &Source)| match source.kind {
             Kind::Plugin { slot } => Some((source.keyword.clone(), Place::Plugin(slot))),
             Kind::Provider(_) => {
-                let number = self.resolved.get(&index)?.as_ref()?.number;
-                Some((source.keyword.clone(), Place::Provider(number)))
+                let resolved = self.resolved.get(&index).and_then(Option::as_ref);
+                let place = resolved.map_or(Place::Nowhere, |found| Place::Provider(found.number));
+                Some((source.keyword.clone(), place))
             }
             Kind::State(_) => None,
         };

@@ -28,8 +28,10 @@ impl Held {
     }
 
     /// The same for who can do without.
-    fn look_for_option(place: Place, exchange: &mut Exchange) -> Held {
-        Held { value: None, refused: exchange.can_do_without(place).err() }
+    fn look_for_option(place: Place, lenient: bool, exchange: &mut Exchange) -> Held {
+        exchange.make(place);
+        let refused = if lenient { None } else { exchange.failure_at(place) };
+        Held { value: None, refused }
     }
 
     fn borrowed<T: Provided>(&mut self) -> Option<&mut T> {
@@ -83,37 +85,44 @@ impl<T: Provided> Argument for &mut T {
 }
 
 impl<T: Provided> Argument for Option<&mut T> {
-    type Plan = Place;
+    type Plan = Optional<Place>;
     type State = Held;
     type Item<'a> = Option<&'a mut T>;
 
-    fn plan(binder: &mut Binder<'_>) -> Option<Place> {
-        binder.borrow::<T>(false)
+    fn plan(binder: &mut Binder<'_>) -> Option<Optional<Place>> {
+        Some(Optional { of: binder.borrow::<T>(false)?, lenient: binder.is_lenient() })
     }
 
-    fn take(place: &Place, exchange: &mut Exchange) -> Held {
-        Held::look_for_option(*place, exchange)
+    fn take(plan: &Optional<Place>, exchange: &mut Exchange) -> Held {
+        Held::look_for_option(plan.of, plan.lenient, exchange)
     }
 
     fn refusal(held: &mut Held) -> Option<HttpError> {
         held.refused.take()
     }
 
-    fn hold(place: &Place, held: &mut Held, exchange: &mut Exchange) {
-        held.value = exchange.lend_value(*place);
+    fn hold(plan: &Optional<Place>, held: &mut Held, exchange: &mut Exchange) {
+        held.value = exchange.lend_value(plan.of);
     }
 
-    fn lend<'a>(_: &'a Place, held: &'a mut Held, _: &'a Exchange) -> Option<&'a mut T> {
+    fn lend<'a>(_: &'a Optional<Place>, held: &'a mut Held, _: &'a Exchange) -> Option<&'a mut T> {
         held.borrowed()
     }
 
-    fn put_back(place: &Place, held: Held, exchange: &mut Exchange) {
-        exchange.return_value(*place, held.value);
+    fn put_back(plan: &Optional<Place>, held: Held, exchange: &mut Exchange) {
+        exchange.return_value(plan.of, held.value);
     }
 
-    fn abandon(place: &Place, held: Held, exchange: &mut Exchange) {
-        saved(*place, held, exchange);
+    fn abandon(plan: &Optional<Place>, held: Held, exchange: &mut Exchange) {
+        saved(plan.of, held, exchange);
     }
+}
+
+/// What an argument borrows that can do without.
+pub struct Optional<P> {
+    of: P,
+    /// It also does without where a provider fails.
+    lenient: bool,
 }
 
 /// Where a shared reference leads.
@@ -178,35 +187,35 @@ impl<T: Provided> Argument for &T {
 }
 
 impl<T: Provided> Argument for Option<&T> {
-    type Plan = Shared;
+    type Plan = Optional<Shared>;
     type State = Held;
     type Item<'a> = Option<&'a T>;
 
-    fn plan(binder: &mut Binder<'_>) -> Option<Shared> {
-        binder.share::<T>(false)
+    fn plan(binder: &mut Binder<'_>) -> Option<Optional<Shared>> {
+        Some(Optional { of: binder.share::<T>(false)?, lenient: binder.is_lenient() })
     }
 
-    fn take(shared: &Shared, exchange: &mut Exchange) -> Held {
-        Held::look_for_option(shared.place(), exchange)
+    fn take(plan: &Optional<Shared>, exchange: &mut Exchange) -> Held {
+        Held::look_for_option(plan.of.place(), plan.lenient, exchange)
     }
 
     fn refusal(held: &mut Held) -> Option<HttpError> {
         held.refused.take()
     }
 
-    fn hold(shared: &Shared, held: &mut Held, exchange: &mut Exchange) {
-        held.value = exchange.lend_value(shared.place());
+    fn hold(plan: &Optional<Shared>, held: &mut Held, exchange: &mut Exchange) {
+        held.value = exchange.lend_value(plan.of.place());
     }
 
-    fn lend<'a>(shared: &'a Shared, held: &'a mut Held, _: &'a Exchange) -> Option<&'a T> {
-        shared.lend(held)
+    fn lend<'a>(plan: &'a Optional<Shared>, held: &'a mut Held, _: &'a Exchange) -> Option<&'a T> {
+        plan.of.lend(held)
     }
 
-    fn put_back(shared: &Shared, held: Held, exchange: &mut Exchange) {
-        exchange.return_value(shared.place(), held.value);
+    fn put_back(plan: &Optional<Shared>, held: Held, exchange: &mut Exchange) {
+        exchange.return_value(plan.of.place(), held.value);
     }
 
-    fn abandon(shared: &Shared, held: Held, exchange: &mut Exchange) {
-        saved(shared.place(), held, exchange);
+    fn abandon(plan: &Optional<Shared>, held: Held, exchange: &mut Exchange) {
+        saved(plan.of.place(), held, exchange);
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::Read;
 use std::panic::Location;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use cookie::Cookie;
@@ -37,6 +37,8 @@ pub struct Response {
     error: Option<HttpError>,
     /// Whether an error page shows that error already.
     dressed: bool,
+    /// Whether a hook has put it in the place of an error.
+    after_error: bool,
 }
 
 /// The body of an answer.
@@ -72,6 +74,7 @@ impl Response {
                 body: Body::Bytes(Bytes::new()),
                 error: None,
                 dressed: false,
+                after_error: false,
             },
             Err(error) => HttpError::from(error).into_response(),
         }
@@ -207,10 +210,13 @@ impl Response {
     }
 
     /// Whether the answer tells of an error: a status of 400 or more, whatever page shows it, or a panic. A redirection
-    /// is none.
+    /// is none. For [`finish`](crate::ProviderOptions::finish) it also does where an
+    /// [after-request hook](crate::App::after_request) has put another answer in the place of an error.
     pub fn is_error(&self) -> bool {
         let is_error = |status: StatusCode| status.as_u16() >= 400;
-        is_error(self.status) || self.error.as_ref().is_some_and(|error| is_error(error.status()))
+        self.after_error
+            || is_error(self.status)
+            || self.error.as_ref().is_some_and(|error| is_error(error.status()))
     }
 
     /// The whole body in memory; reads a stream to its end.
@@ -230,9 +236,30 @@ impl Response {
         (self.status, self.headers, self.body)
     }
 
+    /// A copy of an answer that is no error, without its body where that is a stream.
+    fn without_stream(&self) -> Response {
+        let body = match &self.body {
+            Body::Bytes(bytes) => bytes.clone(),
+            Body::Stream { .. } => Bytes::new(),
+        };
+        Response {
+            status: self.status,
+            headers: self.headers.clone(),
+            body: Body::Bytes(body),
+            error: None,
+            dressed: false,
+            after_error: self.after_error,
+        }
+    }
+
     /// Whether no error page shows its error yet.
     pub(crate) fn is_bare(&self) -> bool {
         self.error.is_some() && !self.dressed
+    }
+
+    /// This answer stands in the place of an error.
+    pub(crate) fn set_after_error(&mut self) {
+        self.after_error = true;
     }
 
     /// This answer is the page that shows the error.
@@ -601,7 +628,7 @@ struct Failed {
     status: StatusCode,
     message: String,
     headers: HeaderMap,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     /// A whole answer that goes out as it is.
     reply: Option<Response>,
     /// Where it was made.
@@ -664,7 +691,7 @@ impl HttpError {
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> HttpError {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
         self
     }
 
@@ -708,6 +735,19 @@ impl HttpError {
     /// [`new`](HttpError::new). `None` where it was made elsewhere, such as by the router or of a reply that is an `Err`.
     pub fn location(&self) -> Option<&'static Location<'static>> {
         self.0.raised
+    }
+
+    /// The error, for one of several who ask for it. A body that is a stream is sent once: the first who asks has it.
+    pub(crate) fn hand_out(&mut self) -> HttpError {
+        let kept = Failed {
+            status: self.0.status,
+            message: self.0.message.clone(),
+            headers: self.0.headers.clone(),
+            source: self.0.source.clone(),
+            reply: self.0.reply.as_ref().map(Response::without_stream),
+            raised: self.0.raised,
+        };
+        std::mem::replace(self, HttpError(Box::new(kept)))
     }
 
     /// The headers that the answer will have whatever page shows it.

@@ -151,6 +151,7 @@ impl Service {
         let with_hooks = exchange.endpoint().filter(|endpoint| !endpoint.after.is_empty());
         let Some(endpoint) = with_hooks.cloned() else { return };
         for hook in endpoint.after.iter().filter(|hook| hook.early == early) {
+            exchange.note_failure();
             match catch_unwind(AssertUnwindSafe(|| (hook.run)(exchange))) {
                 Ok(Ok(None)) => {}
                 // Nobody is logged in, say: that is not this answer's fault.
@@ -194,15 +195,15 @@ impl Service {
 }
 
 /// The causes of an error on one line.
-struct Caused {
-    text: String,
+pub(crate) struct Caused {
+    pub(crate) text: String,
     /// It was logged when it began.
     logged: bool,
     /// A setting is wrong.
     misconfigured: bool,
 }
 
-fn caused(error: &HttpError) -> Caused {
+pub(crate) fn caused(error: &HttpError) -> Caused {
     let mut caused = Caused { text: String::new(), logged: false, misconfigured: false };
     let mut cause = error.cause().map(|cause| cause as &(dyn std::error::Error + 'static));
     let mut last = String::new();

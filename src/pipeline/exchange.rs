@@ -7,6 +7,7 @@ use http::Method;
 
 use crate::message::request::Request;
 use crate::message::response::{HttpError, Response, ResponseHead};
+use crate::pipeline::answers::caused;
 use crate::pipeline::operation::Pending;
 use crate::pipeline::plugin::{Ask, Provided, Route};
 use crate::pipeline::provider::{Place, Values};
@@ -26,7 +27,7 @@ struct Inner {
     captures: Captures,
     /// Which of the route's rules matched.
     rule: usize,
-    slots: Vec<Option<Box<dyn Any + Send>>>,
+    slots: Vec<Slot>,
     values: Values,
     /// What an error page asks of plugins that the route did not.
     late: Vec<Ask>,
@@ -34,9 +35,9 @@ struct Inner {
     later: Option<Response>,
     /// What an error page shows.
     error: Option<HttpError>,
-    /// A handler panicked, and what plugins had provided is gone.
-    dropped: bool,
     response: Option<Response>,
+    /// An answer that hooks have seen was an error, whatever they made of it.
+    failed: bool,
     head: ResponseHead,
     /// The head as it was before the handler borrowed it.
     head_before: Option<ResponseHead>,
@@ -44,6 +45,14 @@ struct Inner {
     position: Position,
     /// What it waits for before it can go on.
     pending: Option<Pending>,
+}
+
+/// What a plugin provides.
+#[derive(Default)]
+struct Slot {
+    value: Option<Box<dyn Any + Send>>,
+    /// It was asked to: where there is no value, it has refused.
+    tried: bool,
 }
 
 /// How far an exchange has come through the stages of the plugins.
@@ -85,8 +94,8 @@ impl Exchange {
             late: Vec::new(),
             later: None,
             error: None,
-            dropped: false,
             response: None,
+            failed: false,
             head: ResponseHead::default(),
             head_before: None,
             urls: None,
@@ -123,14 +132,17 @@ impl Exchange {
     /// What the plugin or provider of this keyword provides to this route, if it is of this type.
     ///
     /// For plugins, which say in [`Plugin::uses`](crate::Plugin::uses) what they need: of what neither the handler nor
-    /// a plugin asks for there is none, and the log says so. An [`Argument`](crate::Argument) of one's own asks with
+    /// a plugin asks for there is none, and the log says so, as it does where a provider answers with 500 or more. An [`Argument`](crate::Argument) of one's own asks with
     /// [`Binder::ask`](crate::Binder::ask) and finds the value with [`asked`](Exchange::asked).
     pub fn provided<T: Provided>(&mut self, keyword: &str) -> Option<&mut T> {
         let route = self.around()?;
         let place = route.place_of(keyword)?;
-        if let Place::Plugin(slot) = place
-            && !self.asks(slot)
-        {
+        let asked = match place {
+            Place::Plugin(slot) => self.asks(slot),
+            Place::Provider(_) => true,
+            Place::Nowhere => false,
+        };
+        if !asked {
             log::error!(
                 "{:?} has no value of keyword {keyword:?}, as nobody has asked for it: say so in Plugin::uses, or in \
                  Argument::plan with Binder::ask",
@@ -138,7 +150,16 @@ impl Exchange {
             );
             return None;
         }
-        self.make(place);
+        if self.make(place)
+            && let Some(error) = self.0.values.failure(place)
+        {
+            log::error!(
+                "{:?} has no value of keyword {keyword:?}, as its provider answers {}{}",
+                self.0.request,
+                error.status().as_u16(),
+                caused(error).text
+            );
+        }
         self.value_at(place)?.downcast_mut()
     }
 
@@ -160,6 +181,15 @@ impl Exchange {
     /// Gives the request its answer. Before the handler this keeps the handler from running.
     pub fn answer(&mut self, response: Response) {
         self.0.response = Some(response);
+    }
+
+    /// Notes whether the answer is an error, before a hook can put another one in its place.
+    pub(crate) fn note_failure(&mut self) {
+        self.0.failed |= self.response().is_some_and(Response::is_error);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.0.failed
     }
 
     /// Gives the request its answer once plugins have acquired what is asked for.
@@ -206,7 +236,7 @@ impl Exchange {
 
     /// Whether plugins have something to release.
     pub(crate) fn holds_anything(&self) -> bool {
-        self.0.slots.iter().any(Option::is_some)
+        self.0.slots.iter().any(|slot| slot.value.is_some())
     }
 
     /// The method that the client sent, whatever a hook made of it.
@@ -256,11 +286,11 @@ impl Exchange {
 
     /// Asks plugins for more than the route has asked for, and says whether there is anything to acquire.
     pub(crate) fn ask_late(&mut self, asks: &[Ask], slots: usize) -> bool {
-        let missing =
-            |ask: &&Ask| !self.holds(ask.slot) && (self.0.dropped || !self.asks(ask.slot));
+        let tried = |slot: usize| self.0.slots.get(slot).is_some_and(|slot| slot.tried);
+        let missing = |ask: &&Ask| !self.holds(ask.slot) && !tried(ask.slot);
         let late: Vec<_> = asks.iter().filter(missing).copied().collect();
         if !late.is_empty() {
-            self.0.slots.resize_with(slots, || None);
+            self.0.slots.resize_with(slots, Slot::default);
         }
         self.0.late = late;
         !self.0.late.is_empty()
@@ -288,7 +318,7 @@ impl Exchange {
         slots: usize,
     ) {
         if endpoint.route.asks_anything() {
-            self.0.slots.resize_with(slots, || None);
+            self.0.slots.resize_with(slots, Slot::default);
         }
         self.0.values = Values::of(endpoint.providers.len());
         self.0.endpoint = Some(endpoint);
@@ -336,18 +366,24 @@ impl Exchange {
     }
 
     pub(crate) fn slot(&mut self, slot: usize) -> Option<&mut Option<Box<dyn Any + Send>>> {
-        self.0.slots.get_mut(slot)
+        self.0.slots.get_mut(slot).map(|slot| &mut slot.value)
+    }
+
+    /// Notes that the plugin of this slot is asked for its value.
+    pub(crate) fn try_slot(&mut self, slot: usize) {
+        if let Some(slot) = self.0.slots.get_mut(slot) {
+            slot.tried = true;
+        }
     }
 
     pub(crate) fn holds(&self, slot: usize) -> bool {
-        self.0.slots.get(slot).is_some_and(Option::is_some)
+        self.0.slots.get(slot).is_some_and(|slot| slot.value.is_some())
     }
 
     /// Drops all that plugins provided, unsaved: what a panic leaves behind is not to be trusted.
     pub(crate) fn drop_provided(&mut self) {
         self.0.pending = None;
-        self.0.dropped = true;
-        self.0.slots.iter_mut().for_each(|slot| *slot = None);
+        self.0.slots.iter_mut().for_each(|slot| *slot = Slot::default());
     }
 
     /// Ends in a 500 that saves nothing.

@@ -212,7 +212,7 @@ pub struct Route {
     /// For each rule and each wildcard of the route: its place among the rule's captures.
     pub(crate) places: Vec<Vec<Option<usize>>>,
     pub(crate) asks: Vec<Ask>,
-    /// What can be had on this route by its keyword.
+    /// What there is on this route by its keyword, asked for or not.
     pub(crate) keywords: Vec<(String, Place)>,
 }
 

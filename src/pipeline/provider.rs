@@ -91,7 +91,8 @@ pub enum Place {
     Plugin(usize),
     /// Made by the provider of this number on the route.
     Provider(usize),
-    /// Nowhere: who asks for it can do without, and its plugin is skipped here.
+    /// Nowhere: its plugin is skipped here, and who asks for it can do without; or its provider is one that nobody asks
+    /// for here.
     Nowhere,
 }
 
@@ -134,8 +135,8 @@ enum Made {
     Underway,
     Here(Value),
     Lent,
-    /// The answer in its place, until somebody gives it.
-    Refused(Option<HttpError>),
+    /// The answer in its place.
+    Refused(HttpError),
     Finished,
 }
 
@@ -159,6 +160,15 @@ impl Values {
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
+
+    /// The error of the server that the provider of this place has answered with.
+    pub(crate) fn failure(&self, place: Place) -> Option<&HttpError> {
+        let Place::Provider(number) = place else { return None };
+        match self.made.get(number)? {
+            Made::Refused(error) if error.status().is_server_error() => Some(error),
+            _ => None,
+        }
+    }
 }
 
 impl Exchange {
@@ -177,14 +187,14 @@ impl Exchange {
             .ok_or_else(|| broken_promise(name))
     }
 
-    /// Makes the value of this place, where it is one of a provider and not made yet.
-    pub(crate) fn make(&mut self, place: Place) {
-        let Place::Provider(number) = place else { return };
+    /// Makes the value of this place, where it is one of a provider and not made yet. Says whether the provider has run.
+    pub(crate) fn make(&mut self, place: Place) -> bool {
+        let Place::Provider(number) = place else { return false };
         let values = self.values();
         if values.closed || !matches!(values.made.get(number), Some(Made::NotYet)) {
-            return;
+            return false;
         }
-        let Some(endpoint) = self.endpoint().cloned() else { return };
+        let Some(endpoint) = self.endpoint().cloned() else { return false };
         self.values().made[number] = Made::Underway;
         let made = (endpoint.providers[number].create)(self);
         let values = self.values();
@@ -193,8 +203,9 @@ impl Exchange {
                 values.order.push(number);
                 Made::Here(value)
             }
-            Err(answer) => Made::Refused(Some(answer)),
+            Err(answer) => Made::Refused(answer),
         };
+        true
     }
 
     /// Why there is no value at this place, after an attempt to make it.
@@ -208,9 +219,7 @@ impl Exchange {
                 let closed = values.closed;
                 match values.made.get_mut(number)? {
                     Made::Here(_) => None,
-                    Made::Refused(answer) => Some(answer.take().unwrap_or_else(|| {
-                        unavailable(type_name, "its provider has answered in its place")
-                    })),
+                    Made::Refused(answer) => Some(answer.hand_out()),
                     Made::Underway => Some(unavailable(type_name, "its provider has panicked")),
                     Made::NotYet if closed => {
                         Some(unavailable(type_name, "the request is finished"))
@@ -222,19 +231,13 @@ impl Exchange {
         }
     }
 
-    /// Whether who can do without goes on without: an error of the server is not to pass for the absence of a value.
-    pub(crate) fn can_do_without(&mut self, place: Place) -> Result<bool, HttpError> {
-        self.make(place);
-        let Place::Provider(number) = place else { return Ok(true) };
-        match self.values().made.get_mut(number) {
-            Some(Made::Refused(answer)) => {
-                match answer.take_if(|answer| answer.status().is_server_error()) {
-                    Some(error) => Err(error),
-                    None => Ok(true),
-                }
-            }
-            Some(Made::Here(_)) => Ok(false),
-            _ => Ok(true),
+    /// Why who can do without does not go on without, once it was tried to make the value: an error of the server is not
+    /// to pass for the absence of a value.
+    pub(crate) fn failure_at(&mut self, place: Place) -> Option<HttpError> {
+        let Place::Provider(number) = place else { return None };
+        match self.values().made.get_mut(number)? {
+            Made::Refused(error) if error.status().is_server_error() => Some(error.hand_out()),
+            _ => None,
         }
     }
 
@@ -291,9 +294,12 @@ impl Exchange {
             let (Made::Here(value), Some(endpoint)) = (made, self.endpoint().cloned()) else {
                 continue;
             };
-            let answer = self
+            let mut answer = self
                 .take_response()
                 .unwrap_or_else(|| Response::new(StatusCode::INTERNAL_SERVER_ERROR));
+            if self.has_failed() {
+                answer.set_after_error();
+            }
             let provider = &endpoint.providers[number];
             let finished = catch_unwind(AssertUnwindSafe(|| match &provider.finish {
                 Some(finish) => finish(value, &answer),

@@ -399,10 +399,13 @@ impl Service {
         let done = catch_unwind(AssertUnwindSafe(|| run(&mut batch)));
         for (exchange, _) in exchanges.iter_mut().zip(concerned).filter(|(_, concerned)| *concerned)
         {
-            exchange.move_to(match stage {
-                Stage::Acquire => Position::Acquiring(slot + 1),
-                Stage::Release => Position::Releasing(slot),
-            });
+            match stage {
+                Stage::Acquire => {
+                    exchange.try_slot(slot);
+                    exchange.move_to(Position::Acquiring(slot + 1));
+                }
+                Stage::Release => exchange.move_to(Position::Releasing(slot)),
+            }
             if let Err(panic) = &done {
                 self.distrust(exchange, slot, panic.as_ref());
             }
