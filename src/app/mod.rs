@@ -342,8 +342,9 @@ impl App {
     ///
     /// A hook that asks for what plugins or providers provide runs before that is finished and saved, and so does not see
     /// a failure of just that; all its app's routes then ask for it. Any other one sees whatever the answer is in the end.
-    /// One that asks for what a provider refuses, such as the user where nobody is logged in, does not run: what is to keep
-    /// visitors out is a [guard](App::before).
+    /// One that asks for what cannot be had, such as the user where nobody is logged in or a session while the store is
+    /// down, does not run, and the answer goes out without it; with an `Option` it runs. What is to keep visitors out is a
+    /// [guard](App::before).
     ///
     /// ```
     /// use bottle_session::{App, Request, Response, TestClient};
@@ -370,8 +371,8 @@ impl App {
     /// [`&HttpError`](crate::HttpError). The answer keeps the error's status unless the page has one other than 200.
     ///
     /// A page that asks for the session or another value is shown before that is finished and saved; it is acquired then
-    /// where the route has not asked for it. Where there is none, as nobody is logged in or the store is down, a page that
-    /// asks for it as an `Option` is shown. In place of one that cannot do without, and of one that fails, it is the next:
+    /// where the route has not asked for it. Where there is none, as nobody is logged in, the store is down or a provider
+    /// fails, a page that asks for it as an `Option` is shown. In place of one that cannot do without, and of one that fails, it is the next:
     /// this app's for all errors, that of the app around, the built-in one.
     ///
     /// ```

@@ -77,7 +77,8 @@ impl App {
     ///
     /// Who asks for `Option<&mut T>` goes on without, where the provider answers with less than a 500: a redirection to
     /// the login page, a 401, a 404. An error of the server (500 and more) answers the request all the same: that a
-    /// database does not answer must not pass for the absence of a user.
+    /// database does not answer must not pass for the absence of a user. Only error pages and after-request hooks, for which
+    /// there is an answer already, go on without.
     ///
     /// As a plugin it goes by its keyword, in [`named!`](crate::named), [`skip`](crate::RouteOptions::skip) and
     /// [`uninstall`](App::uninstall): the name of the type as that of an argument (`new_user` for `NewUser`) unless

@@ -198,7 +198,7 @@ impl Service {
 pub(crate) struct Caused {
     pub(crate) text: String,
     /// It was logged when it began.
-    logged: bool,
+    pub(crate) logged: bool,
     /// A setting is wrong.
     misconfigured: bool,
 }

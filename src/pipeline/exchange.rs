@@ -7,7 +7,7 @@ use http::Method;
 
 use crate::message::request::Request;
 use crate::message::response::{HttpError, Response, ResponseHead};
-use crate::pipeline::answers::caused;
+use crate::pipeline::answers::{Caused, caused};
 use crate::pipeline::operation::Pending;
 use crate::pipeline::plugin::{Ask, Provided, Route};
 use crate::pipeline::provider::{Place, Values};
@@ -153,11 +153,11 @@ impl Exchange {
         if self.make(place)
             && let Some(error) = self.0.values.failure(place)
         {
-            log::error!(
-                "{:?} has no value of keyword {keyword:?}, as its provider answers {}{}",
-                self.0.request,
-                error.status().as_u16(),
-                caused(error).text
+            let (Caused { text, logged, .. }, status) = (caused(error), error.status().as_u16());
+            log::log!(
+                if logged { log::Level::Debug } else { log::Level::Error },
+                "{:?} has no value of keyword {keyword:?}, as its provider answers {status}{text}",
+                self.0.request
             );
         }
         self.value_at(place)?.downcast_mut()
