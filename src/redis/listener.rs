@@ -57,7 +57,7 @@ pub(super) fn tell(told: Told) {
     for news in told {
         match news {
             News::Changed(watch, change) => watch.tell(&change),
-            News::Log(log, level, line) => log.happened(level, "sentinel", || line),
+            News::Log(log, level, line) => log.happened(level, level.as_str(), || line),
         }
     }
 }
