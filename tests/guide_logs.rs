@@ -96,6 +96,25 @@ fn lines(source: &str, found: &mut BTreeSet<String>) {
             );
         }
     }
+    // Texts that are made before, as an error has them as well.
+    for begin in [".happened(", "News::Log("] {
+        for (at, _) in source.match_indices(begin) {
+            let function = source[..at].rfind("fn ").unwrap_or(0);
+            let before = &source[function..at];
+            let Some((made, name)) = before
+                .rfind(" = format!(")
+                .and_then(|made| Some((made, before[..made].rsplit_once("let ")?.1)))
+            else {
+                continue;
+            };
+            let used = arguments(&source[at + begin.len() - 1..]);
+            let mut words = used.split(|character: char| !character.is_alphanumeric());
+            if words.any(|word| word == name) {
+                let format = arguments(&before[made + " = format!".len()..]);
+                found.extend(literals(format).first().map(|text| shown(text)));
+            }
+        }
+    }
 }
 
 fn read(folder: &Path, found: &mut BTreeSet<String>) {
@@ -122,6 +141,9 @@ fn each_line_of_the_log_has_its_place_on_the_page() {
         "listens on … with up to … event loops",
         "damaged session data: …",
         "… answers …",
+        "the sentinel at … does not answer: …",
+        "the sentinel at … lets nobody listen to its channels",
+        "…: … replicas had what was written within …",
     ] {
         assert!(found.iter().any(|line| line.contains(known)), "{known}: {found:#?}");
     }

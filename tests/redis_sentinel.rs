@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bottle_session::{ErrorKind, RedisConfig, RedisPool};
 
 use crate::faults::wait_until;
+use crate::guide_redis::lines;
 use crate::support::redis_server::RedisServer;
 use crate::support::replicated::{SentinelServer, free_port};
 use crate::support::visitors::Site;
@@ -103,13 +104,12 @@ fn a_master_that_is_demoted_behind_open_connections_is_left_for_the_new_one() {
     assert!(unavailable < 10 && failed == 0, "{unavailable} answers 503, {failed} answers 500");
 }
 
-/// What the documentation of `RedisPool::sentinel` says a user must be allowed.
+/// What the guide, and the documentation of `RedisPool::sentinel`, say a user must be allowed.
 #[test]
 fn a_user_of_the_sentinels_who_may_no_more_than_is_needed_hears_of_a_switch() {
     let (old, new) = (RedisServer::start_on_port(), RedisServer::start_on_port());
-    let user = "user app on >secret &* -@all +subscribe +unsubscribe +sentinel|get-master-addr-by-name \
-                +sentinel|master\n";
-    let sentinel = SentinelServer::watching_with(old.1, 1, user);
+    let user = format!("{}\n", lines("sentinel-acl").join("\n"));
+    let sentinel = SentinelServer::watching_with(old.1, 1, &user);
     let url = format!("redis://app:secret@127.0.0.1:{}", sentinel.port);
     let pool = RedisPool::sentinel([url.as_str()], "sessions", RedisConfig::default()).unwrap();
     pool.connection().set("key", "value").unwrap();

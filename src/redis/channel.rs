@@ -447,10 +447,14 @@ impl RedisChannel {
             fail(&mut *queued.waiting, Error::new(ErrorKind::Unavailable, text));
             done.push((queued.ticket, queued.waiting));
         }
-        while self.held.front().is_some_and(|queued| queued.until <= now) {
-            let Some(mut queued) = self.held.pop_front() else { break };
-            fail(&mut *queued.waiting, self.upstream.held());
-            done.push((queued.ticket, queued.waiting));
+        // What was in flight before has waited for longer than what is in front of it.
+        if self.held.iter().any(|queued| queued.until <= now) {
+            let (late, held) = { self.held.drain(..) }.partition(|queued| queued.until <= now);
+            self.held = held;
+            for mut queued in VecDeque::into_iter(late) {
+                fail(&mut *queued.waiting, self.upstream.held());
+                done.push((queued.ticket, queued.waiting));
+            }
         }
     }
 
@@ -529,6 +533,11 @@ impl RedisChannel {
             false => (BATCH, BATCH_BYTES),
         };
         self.upstream.attend();
+        if self.upstream.is_cut(connected.generation) {
+            // What is submitted goes to the new master.
+            self.leave(now, done);
+            return false;
+        }
         let clock = connected.now(now);
         let is_held = self.upstream.is_held();
         let mut batch = Batch::new(self.manner);
@@ -668,7 +677,7 @@ impl Channel for RedisChannel {
 
     fn deadline(&self) -> Option<Instant> {
         let oldest = self.in_flight.front().map(|flight| flight.deadline);
-        let first = self.queue.front().into_iter().chain(self.held.front());
+        let first = self.queue.front().into_iter().chain(&self.held);
         let first = first.map(|queued| queued.until).min();
         let connecting = match &self.state {
             State::Connecting(_, until) => Some(*until),
@@ -691,7 +700,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::super::breaker::BreakerState;
-    use super::super::config::RedisConfig;
+    use super::super::config::{Address, RedisConfig};
+    use super::super::connection::Connection;
+    use super::super::failover::Announced;
     use super::super::pool::RedisPool;
     use super::super::scripted::{Ask, Does, answers, serve};
     use super::*;
@@ -917,6 +928,56 @@ mod tests {
         assert!(outcome[0].as_ref().unwrap().starts_with("-READONLY"));
         assert_eq!(stage.ask(&[("GET a", true)]), [Ok("+fine\r\n".to_owned())]);
         assert_eq!(stage.channel.number, 3);
+    }
+
+    #[test]
+    fn nothing_is_written_to_a_master_that_is_none_any_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        serve(listener, |_| answers("+fine\r\n"));
+        let config = RedisConfig::default().connect_timeout(Duration::from_secs(60));
+        let pool = RedisPool::sentinel(["redis://127.0.0.1:1"], "sessions", config).unwrap();
+        let (upstream, manner) = (pool.upstream().clone(), Manner::default());
+        let address = Address::Tcp { host: "127.0.0.1".to_owned(), port, tls: false };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let made = Connection::connect(&upstream.config, &address, &upstream.trust, 0, deadline);
+        let mut channel = RedisChannel::new(upstream.clone(), pool.weak(), manner, Arc::new(|| ()));
+        channel.state = State::Connected(Box::new(made.unwrap().into_channel().unwrap()));
+        let (tell, told) = std::sync::mpsc::channel();
+        let waiting = Box::new(Told(Ask::new("SET a", false), tell));
+        channel.submit(0, waiting, Instant::now());
+        // After the turn began, which looked.
+        let node = |port| ("127.0.0.1".to_owned(), port);
+        let switched = Announced::Switched(node(port), node(port + 1));
+        upstream.watch.as_ref().unwrap().announced(0, &switched);
+        let mut done = Vec::new();
+        assert!(!channel.fill(Instant::now(), &mut done));
+        assert!(channel.in_flight.is_empty() && matches!(channel.state, State::Disconnected));
+        assert_eq!((channel.queue.len(), done.len()), (1, 0), "it goes to the new master");
+        channel.fail_queue(&upstream.held(), &mut done);
+        done.clear();
+        assert!(told.recv().unwrap().is_err());
+    }
+
+    #[test]
+    fn who_has_waited_for_a_failover_for_too_long_fails_wherever_it_stands() {
+        let mut stage = stage(|_| answers("+fine\r\n"));
+        let (tell, told) = std::sync::mpsc::channel();
+        let now = Instant::now();
+        for (ticket, seconds) in [(0, 9), (1, 1), (2, 5)] {
+            let waiting = Box::new(Told(Ask::new("SET a", true), tell.clone()));
+            let until = now + Duration::from_secs(seconds);
+            stage.channel.held.push_back(Queued { ticket, waiting, until, repeated: false });
+        }
+        for (seconds, ticket) in [(1, 1), (5, 2), (9, 0)] {
+            let at = now + Duration::from_secs(seconds);
+            assert_eq!(stage.channel.deadline(), Some(at));
+            stage.channel.expire(at, &mut stage.done);
+            assert!(stage.done.iter().map(|done| done.0).eq([ticket]));
+            stage.done.clear();
+            let error = told.recv().unwrap().unwrap_err().to_string();
+            assert!(error.ends_with("a failover is under way, nothing was written"), "{error}");
+        }
     }
 
     #[test]

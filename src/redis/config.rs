@@ -438,7 +438,9 @@ impl RedisConfig {
             _ => false,
         };
         #[cfg(feature = "rustls")]
-        let place = place && self.ca_certificate == other.ca_certificate;
+        let place = place
+            && self.ca_certificate == other.ca_certificate
+            && self.client_certificate == other.client_certificate;
         let has_provider = self.credentials.is_some() || other.credentials.is_some();
         place
             && !has_provider
@@ -633,6 +635,18 @@ mod tests {
                 assert!(error.contains("no host and port") && !error.contains("secret"), "{wrong}");
             }
         }
+    }
+
+    #[cfg(feature = "rustls")]
+    #[test]
+    fn servers_that_know_us_by_another_certificate_are_told_apart() {
+        let config = || RedisConfig::default().ca_certificate("authority");
+        assert!(config().is_same_server(&config()));
+        let ours = || config().client_certificate("ours", "key");
+        assert!(ours().is_same_server(&ours()));
+        assert!(!config().is_same_server(&ours()));
+        assert!(!ours().is_same_server(&config().client_certificate("theirs", "key")));
+        assert!(!ours().is_same_server(&config().client_certificate("ours", "another key")));
     }
 
     #[test]

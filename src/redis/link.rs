@@ -20,6 +20,7 @@ use super::resp::{Replies, Reply, end_of};
 use super::sentinel::{SentinelNode, Watch};
 use super::signal::{Signal, Watcher};
 use super::transport::Transport;
+use crate::logging::Recurring;
 
 /// How often a sentinel is asked, how long it may take to answer, and how long after a failure it is tried again.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
@@ -51,7 +52,7 @@ pub(super) struct Link {
     /// Who listens, and the sentinel's number there.
     pub(super) watches: Vec<(Weak<Watch>, usize)>,
     state: State,
-    /// Why the last attempt to reach it failed; unset where it did not.
+    /// Why it failed last; unset once it has answered since.
     pub(super) failed: Option<RedisError>,
     /// How many attempts have failed, how many questions were asked and answered.
     pub(super) failures: u64,
@@ -59,6 +60,7 @@ pub(super) struct Link {
     pub(super) answered: u64,
     /// Whether it was told that nobody may listen to it.
     is_refused: bool,
+    log: Recurring,
 }
 
 enum State {
@@ -103,6 +105,7 @@ impl Link {
             asked: 0,
             answered: 0,
             is_refused: false,
+            log: Recurring::default(),
         }
     }
 
@@ -189,7 +192,6 @@ impl Link {
     }
 
     fn begin(&mut self, transport: Transport, now: Instant) -> RedisResult<()> {
-        self.failed = None;
         self.state = State::Live(Box::new(Live {
             transport,
             received: Vec::new(),
@@ -204,7 +206,7 @@ impl Link {
     fn lose(&mut self, error: RedisError, told: &mut Told) {
         if self.failed.is_none() {
             let line = format!("the sentinel at {} does not answer: {error}", self.node.config);
-            told.push(News::Log(log::Level::Warn, line));
+            told.push(News::Log(self.log.clone(), log::Level::Warn, line));
         }
         self.failed = Some(error);
         self.failures += 1;
@@ -337,7 +339,7 @@ impl Link {
                     self.node.config
                 );
                 if !std::mem::replace(&mut self.is_refused, true) {
-                    told.push(News::Log(log::Level::Error, line));
+                    told.push(News::Log(self.log.clone(), log::Level::Error, line));
                 }
                 self.end();
                 Ok(())
@@ -380,6 +382,7 @@ impl Link {
             live.expected.pop_front();
             live.since = Instant::now();
             self.answered += 1;
+            self.failed = None;
         }
     }
 
@@ -466,7 +469,35 @@ fn failed(why: &'static str) -> RedisError {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
+    use super::super::config::RedisConfig;
+    use super::super::pool::RedisPool;
+    use super::super::scripted::{answers, serve};
     use super::*;
+
+    #[test]
+    fn a_sentinel_that_refuses_to_answer_is_told_of_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        serve(listener, |_| answers("-NOPERM this user has no permissions\r\n"));
+        let config = RedisConfig::default().connect_timeout(Duration::from_secs(60));
+        let pool = RedisPool::sentinel([url.as_str()], "sessions", config).unwrap();
+        let watch = pool.upstream().watch.clone().unwrap();
+        let mut link = Link::new(watch.sentinel.nodes[0].clone(), (Arc::downgrade(&watch), 0));
+        let signal = Signal::new();
+        let (mut watcher, mut told) = (signal.watcher(), Vec::new());
+        while link.failures < 4 {
+            // As if a second had passed.
+            link.advance(0, Instant::now() + EVERY, &mut watcher, &signal, &mut told);
+            std::thread::sleep(Duration::from_millis(1));
+            assert_eq!(link.failed.is_some(), link.failures > 0, "it holds up who connects");
+        }
+        assert_eq!(told.len(), 1);
+        let News::Log(_, level, line) = &told[0] else { panic!("a line") };
+        assert_eq!(*level, log::Level::Warn);
+        assert!(line.contains("does not answer") && line.contains("no permissions"), "{line}");
+    }
 
     #[test]
     fn what_sentinels_publish_is_understood() {

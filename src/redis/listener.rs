@@ -4,7 +4,9 @@
 //! ([`Listener::attend`]), so that it does not matter how late this thread gets its turn.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use super::failover::Change;
 use super::link::{EVERY, Link};
 use super::sentinel::Watch;
 use super::signal::{Signal, Watcher};
+use crate::logging::Recurring;
 
 /// How long somebody who connects waits for the rest of the sentinels once one has answered.
 const FOR_THE_OTHERS: Duration = Duration::from_millis(250);
@@ -30,6 +33,9 @@ pub(super) struct Listener {
     /// Told when a sentinel has answered, or has been lost.
     heard: Condvar,
     signal: Signal,
+    /// Whether its thread runs.
+    runs: AtomicBool,
+    log: Recurring,
 }
 
 #[derive(Default)]
@@ -41,7 +47,7 @@ struct Links {
 /// What is to be told once nothing is locked.
 pub(super) enum News {
     Changed(Arc<Watch>, Change),
-    Log(log::Level, String),
+    Log(Recurring, log::Level, String),
 }
 
 pub(super) type Told = Vec<News>;
@@ -51,7 +57,7 @@ pub(super) fn tell(told: Told) {
     for news in told {
         match news {
             News::Changed(watch, change) => watch.tell(&change),
-            News::Log(level, line) => log::log!(level, "{line}"),
+            News::Log(log, level, line) => log.happened(level, level.as_str(), || line),
         }
     }
 }
@@ -67,12 +73,9 @@ impl Listener {
                     links: Mutex::default(),
                     heard: Condvar::new(),
                     signal: Signal::new(),
+                    runs: AtomicBool::new(false),
+                    log: Recurring::default(),
                 });
-                let runs = listener.clone();
-                let thread = std::thread::Builder::new().name("redis-sentinels".to_owned());
-                if let Err(error) = thread.spawn(move || runs.run()) {
-                    log::error!("no thread to listen to sentinels: {error}");
-                }
                 // That of the parent may be locked by threads that this process does not have.
                 std::mem::forget(ours.replace(listener.clone()));
                 listener
@@ -82,6 +85,19 @@ impl Listener {
 
     pub(super) fn is_of_this_process(&self) -> bool {
         self.process == std::process::id()
+    }
+
+    /// Sees to it that the thread runs. Where the system gives none now, it may the next time.
+    fn start(self: &Arc<Listener>, spawn: impl FnOnce(Arc<Listener>) -> io::Result<()>) {
+        if self.runs.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Err(error) = spawn(self.clone()) {
+            self.runs.store(false, Ordering::Release);
+            self.log.happened(log::Level::Error, "thread", || {
+                format!("no thread to listen to sentinels: {error}")
+            });
+        }
     }
 
     /// Listens for this pool, too.
@@ -120,7 +136,15 @@ impl Listener {
 
     /// Asks all sentinels of this pool who the master is and waits for their answers, until then at the longest. Why
     /// none has answered, where that is so.
-    pub(super) fn ask(&self, watch: &Arc<Watch>, until: Instant) -> (Told, Option<RedisError>) {
+    pub(super) fn ask(
+        self: &Arc<Listener>,
+        watch: &Arc<Watch>,
+        until: Instant,
+    ) -> (Told, Option<RedisError>) {
+        self.start(|listener| {
+            let thread = std::thread::Builder::new().name("redis-sentinels".to_owned());
+            thread.spawn(move || listener.run()).map(drop)
+        });
         let (started, mut told) = (Instant::now(), Told::new());
         let mut links = locked(&self.links);
         let mut before = BTreeMap::new();
@@ -228,4 +252,29 @@ impl Listener {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_there_was_not_is_tried_again() {
+        let listener = Arc::new(Listener {
+            process: std::process::id(),
+            links: Mutex::default(),
+            heard: Condvar::new(),
+            signal: Signal::new(),
+            runs: AtomicBool::new(false),
+            log: Recurring::default(),
+        });
+        let mut tried = 0;
+        for (outcome, expected) in [(false, 1), (false, 2), (true, 3), (true, 3)] {
+            listener.start(|_| {
+                tried += 1;
+                if outcome { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
+            });
+            assert_eq!(tried, expected);
+        }
+    }
 }

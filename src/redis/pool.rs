@@ -343,7 +343,8 @@ impl RedisPool {
         redirects: &mut impl FnMut(&mut Option<&'o mut dyn Operation>, Answer<'_>),
     ) -> Vec<&'o mut dyn Operation> {
         let upstream = &self.0.upstream;
-        for attempt in 1.. {
+        let mut attempt = 1;
+        loop {
             let mut connection = match self.checkout_before(timings) {
                 Ok(connection) => connection,
                 Err(error) => {
@@ -359,10 +360,17 @@ impl RedisPool {
             }
             let is_written = (0..operations.len()).any(|number| batch.writes(number));
             upstream.attend();
+            if upstream.is_cut(connection.generation) {
+                // Nothing was sent, and the next one leads to the new master.
+                connection.dirty = true;
+                upstream.breaker.undecided(Instant::now());
+                continue;
+            }
             if is_written && upstream.is_held() {
                 drop(connection);
-                if !upstream.wait_while_held(timings.connected) {
-                    upstream.breaker.undecided(Instant::now());
+                let is_over = upstream.wait_while_held(timings.connected);
+                upstream.breaker.undecided(Instant::now());
+                if !is_over {
                     operations.into_iter().for_each(|operation| fail(operation, upstream.held()));
                     return Vec::new();
                 }
@@ -402,6 +410,7 @@ impl RedisPool {
                     if operations.is_empty() {
                         return operations;
                     }
+                    attempt += 1;
                     continue;
                 }
             };
@@ -449,7 +458,6 @@ impl RedisPool {
             again.extend(self.attempts(left, manner, timings, redirects));
             return again;
         }
-        operations
     }
 
     /// A connection that nothing has gone wrong with.

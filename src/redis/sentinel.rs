@@ -157,9 +157,10 @@ impl Watch {
         if let Some(Change::Switched(_)) = &change
             && let Some(upstream) = self.upstream.upgrade()
         {
-            let generation = upstream.generation.load(Ordering::Acquire);
-            upstream.condemn(generation);
-            self.cut.fetch_max(generation + 1, Ordering::AcqRel);
+            // Newer than what anybody has seen before.
+            let generation = upstream.generation.fetch_add(1, Ordering::AcqRel) + 1;
+            upstream.condemned.fetch_max(generation, Ordering::AcqRel);
+            self.cut.fetch_max(generation, Ordering::AcqRel);
         }
         self.held.store(state.is_held(), Ordering::Release);
         if change.is_some() {
@@ -248,6 +249,12 @@ impl Watch {
         true
     }
 
+    /// The same as [`Upstream::promote`], where no switch comes in between: it would not cut the connection.
+    pub(super) fn promote(&self, connection: &mut Connection, generation: u64) -> bool {
+        let _switches = locked(&self.state);
+        self.upstream.upgrade().is_some_and(|upstream| upstream.promote(connection, generation))
+    }
+
     fn known_listener(&self) -> Option<Arc<Listener>> {
         let ours = self.listener.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         ours.as_ref().filter(|ours| ours.is_of_this_process()).cloned()
@@ -291,4 +298,57 @@ fn failed(why: &'static str) -> RedisError {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::super::pool::RedisPool;
+    use super::super::scripted::{answers, serve};
+    use super::super::upstream::Timings;
+    use super::*;
+
+    #[test]
+    fn a_switch_while_a_connection_is_asked_whether_it_stands_cuts_it() {
+        let timeout = Duration::from_secs(60);
+        let config = RedisConfig::default().connect_timeout(timeout).operation_timeout(timeout);
+        let pool = RedisPool::sentinel(["redis://127.0.0.1:1"], "sessions", config).unwrap();
+        let upstream = pool.upstream().clone();
+        let watch = upstream.watch.clone().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let switches = Arc::new(AtomicBool::new(false));
+        let (switching, asked) = (switches.clone(), watch.clone());
+        serve(listener, move |words| {
+            if words[0] == "PING" && switching.load(Ordering::SeqCst) {
+                let node = |port| ("127.0.0.1".to_owned(), port);
+                asked.announced(0, &Announced::Switched(node(port), node(port + 1)));
+            }
+            answers("+PONG\r\n")
+        });
+        let connect = || {
+            let address = Address::Tcp { host: "127.0.0.1".to_owned(), port, tls: false };
+            let (config, trust) = (&upstream.config, &upstream.trust);
+            let generation = upstream.generation.load(Ordering::SeqCst);
+            let deadline = Instant::now() + timeout;
+            Connection::connect(config, &address, trust, generation, deadline).unwrap()
+        };
+        let timings = Timings::starting_now(&upstream.config);
+        let (mut first, mut second, mut third) = (connect(), connect(), connect());
+        // Another connection was lost: there is a doubt.
+        upstream.generation.fetch_add(1, Ordering::SeqCst);
+        assert!(upstream.is_healthy(&mut first, &timings));
+        assert_eq!(first.generation, 1);
+        switches.store(true, Ordering::SeqCst);
+        assert!(!upstream.is_healthy(&mut second, &timings));
+        // One that was looked at before the switch, and is to count as new after it.
+        let generation = upstream.generation.load(Ordering::SeqCst);
+        assert!(!watch.promote(&mut third, generation));
+        for connection in [first, second, third] {
+            assert!(upstream.is_cut(connection.generation), "{}", connection.generation);
+        }
+        assert!(!upstream.is_cut(connect().generation));
+    }
 }

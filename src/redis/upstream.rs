@@ -170,8 +170,9 @@ impl Upstream {
 
     /// Gives up all connections of this generation and of former ones.
     pub(super) fn condemn(&self, generation: u64) {
-        self.generation.fetch_max(generation + 1, Ordering::AcqRel);
+        // First: who sees the new generation sees that the old ones are condemned.
         self.condemned.fetch_max(generation + 1, Ordering::AcqRel);
+        self.generation.fetch_max(generation + 1, Ordering::AcqRel);
     }
 
     /// Hears what the sentinels have said by now. To be called before what a connection has received is believed.
@@ -258,22 +259,35 @@ impl Upstream {
         if connection.renew_at.is_some_and(|at| at <= Instant::now()) {
             return false;
         }
+        // Before anything is looked at: what is condemned later has an older generation than the next one.
+        let generation = self.generation.load(Ordering::Acquire);
         // Dirty before its first use: the advice that we asked for did not come in time.
         if connection.dirty || self.is_condemned(connection.generation) || !connection.is_quiet() {
             return false;
         }
-        let generation = self.generation.load(Ordering::Acquire);
         if connection.generation == generation && connection.last_used.elapsed() < DOUBTFUL_AFTER {
             return true;
         }
         let ping = ::redis::cmd("PING").get_packed_command();
         let deadline = timings.connected.min(Instant::now() + self.config.operation_timeout);
         let answered = connection.exchange(&ping, 1, deadline, SHORT).is_ok();
-        connection.generation = generation;
         if !answered {
             self.condemn(generation);
+            return false;
         }
-        answered
+        match &self.watch {
+            Some(watch) => watch.promote(connection, generation),
+            None => self.promote(connection, generation),
+        }
+    }
+
+    /// Counts a connection that stands as one of this generation, unless it has been condemned meanwhile.
+    pub(super) fn promote(&self, connection: &mut Connection, generation: u64) -> bool {
+        let is_good = !self.is_condemned(connection.generation);
+        if is_good {
+            connection.generation = generation;
+        }
+        is_good
     }
 
     pub(super) fn connect(&self) -> RedisResult<Connection> {
