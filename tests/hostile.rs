@@ -641,8 +641,13 @@ fn however_many_streams_wait_health_checks_quick_requests_and_files_pass() {
         assert_eq!(server.client().get("/").text(), "hello");
         assert_eq!(server.client().get("/file").body.len(), 100_000);
     }
+    let upload = "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
+    let upload = upload.to_owned() + &"x".repeat(100_000);
     for _ in 0..3 {
         assert_eq!(server.client().get("/sleep").text(), "slept");
+        let mut client = server.client();
+        client.send(&upload);
+        assert_eq!(client.reply().text(), "100000");
     }
     assert_eq!(streams.waiting(), 7, "the last thread is not theirs");
     // A handler may have it, and then all wait.

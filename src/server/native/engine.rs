@@ -437,7 +437,8 @@ impl Engine {
     }
 
     /// Handles a request whose body still arrives: whatever reads it waits for the client, and must delay
-    /// nobody else. Threads are left for those that need not wait for theirs.
+    /// nobody else. Half of the threads are left for those that need not wait for theirs. A body has a deadline and
+    /// a stream has none, so it takes no turn behind streams.
     pub(super) fn receive(
         self: &Arc<Engine>,
         event_loop: &Arc<EventLoop>,
@@ -451,7 +452,7 @@ impl Engine {
             return self.refuse(event_loop, in_flight, "too many bodies are arriving");
         }
         let (engine, event_loop) = (self.clone(), event_loop.clone());
-        self.threads.run_patiently(Box::new(move || {
+        self.threads.run(Box::new(move || {
             let (mut exchange, job) = engine.begin(connection, incoming);
             let one = std::slice::from_mut(&mut exchange);
             contained(|| engine.service.prepare(one));
