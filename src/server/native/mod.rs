@@ -21,7 +21,7 @@
 //! | body held in memory before the handler runs | [`body_buffer`](Native::body_buffer) | 64 KiB | the handler reads from the connection |
 //! | connections | [`max_connections`](Native::max_connections) | 16,384 | 503 |
 //! | threads in handlers that block | [`max_threads`](Native::max_threads) | 512 | requests wait |
-//! | requests that wait for a thread | [`max_queue`](Native::max_queue) | 1,024 | 503 |
+//! | requests that wait for a thread, and streams that do | [`max_queue`](Native::max_queue) | 1,024 each | 503 |
 //! | time for a head, and for a TLS handshake before it | [`head_deadline`](Native::head_deadline) | 10 s | 408; closes within the handshake |
 //! | rate of a body | [`body_rate`](Native::body_rate) | 1 KiB/s after 10 s | 408; an error for a handler that reads |
 //! | time between requests | [`idle_deadline`](Native::idle_deadline) | 75 s | closes |
@@ -177,7 +177,7 @@ impl Native {
         self
     }
 
-    /// How many requests may wait for a thread before others are answered 503: 1,024 unless set.
+    /// How many requests may wait for a thread, and as many streams, before others are answered 503: 1,024 unless set.
     #[must_use]
     pub fn max_queue(mut self, count: usize) -> Native {
         self.options.max_queue = count;
