@@ -34,8 +34,8 @@
 //! A body that is too large for memory holds a thread for as long as it arrives, however slowly the rate
 //! allows. At most half of `max_threads` do; further such requests are answered 503, and the other half is
 //! left for those that need not wait for their clients. The body of an answer whose length is not known may wait for
-//! what it sends, as events do, and holds a thread meanwhile. One in eight threads is for neither of them: however many
-//! streams wait, handlers get on. Streams past that have their heads, and wait for a thread.
+//! what it sends, as events do, and holds a thread meanwhile. One in eight threads is not for these: however many
+//! streams wait, handlers and bodies that arrive get on. Streams past that have their heads, and wait for a thread.
 //!
 //! With feature `https` it speaks TLS itself; see `server::tls`. All of the above holds there as well.
 //!
@@ -170,7 +170,7 @@ impl Native {
     }
 
     /// About how many more threads there may be in handlers that block, and in bodies that wait: 512 unless set. One in
-    /// eight is for handlers alone.
+    /// eight is not for streams.
     #[must_use]
     pub fn max_threads(mut self, count: usize) -> Native {
         self.options.max_threads = count.max(1);
