@@ -92,6 +92,15 @@ fn challenges_of_an_acme_client_are_answered_from_its_folder() {
     std::fs::write(challenges.join("to-ken_1"), "to-ken_1.thumbprint").unwrap();
     std::fs::write(challenges.join("large"), "x".repeat(5000)).unwrap();
     std::fs::create_dir(challenges.join("directory")).unwrap();
+    // Nobody writes to it: who opens it as a file waits for good.
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(challenges.join("fifo"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    std::os::unix::fs::symlink("../secret", challenges.join("link")).unwrap();
     std::fs::write(folder.path(".well-known/secret"), "secret").unwrap();
     let (server, plain) = serve(bind().acme_folder(folder.as_ref()));
     // The authority asks for names, whether there is a certificate for them or not.
@@ -109,6 +118,8 @@ fn challenges_of_an_acme_client_are_answered_from_its_folder() {
         "missing",
         "large",
         "directory",
+        "fifo",
+        "link",
         "../secret",
         "%2e%2e%2fsecret",
         "to-ken_1/",

@@ -355,11 +355,18 @@ impl Engine {
         let (engine, event_loop) = (self.clone(), event_loop.clone());
         match task {
             Task::Pump(connection) => {
-                let waits = connection.may_wait();
+                let (slot, waits) = (connection.slot, connection.may_wait());
+                let place = (event_loop.number, slot);
+                let here = event_loop.clone();
                 let pump = Box::new(move || event_loop.give(engine.pump(connection)));
-                match waits {
-                    true => self.threads.run_patiently(pump),
-                    false => self.threads.run(pump),
+                if !waits {
+                    return self.threads.run(pump);
+                }
+                // Its head is sent: there is nothing left to say.
+                if let Err(pump) = self.threads.run_patiently(place, pump, self.options.max_queue) {
+                    self.note_refusal("too many streams wait for a thread");
+                    contained(|| drop(pump));
+                    here.give(Returned::Closed(slot));
                 }
             }
             Task::Run((mut exchange, job)) => self.threads.run(Box::new(move || {
@@ -372,6 +379,18 @@ impl Engine {
                 let response = engine.complete(exchange, kept.is_some());
                 event_loop.give(engine.answer(response, job));
             })),
+        }
+    }
+
+    /// Closes those of these connections whose streams wait for a thread: their clients have left. One that has closed
+    /// only its side cannot be told from these.
+    pub(super) fn leave(&self, event_loop: &EventLoop, ended: Vec<usize>) {
+        if ended.is_empty() {
+            return;
+        }
+        for (slot, pump) in self.threads.take_back(event_loop.number, ended) {
+            contained(|| drop(pump));
+            event_loop.give(Returned::Closed(slot));
         }
     }
 
@@ -401,14 +420,20 @@ impl Engine {
     fn send(&self, response: Response, mut job: Job) -> Returned {
         let whole = job.connection.reclaim(job.stream);
         job.audience.keep_alive &= whole && self.stage() == ShutdownStage::Running;
-        if let Some(logged) = job.logged {
-            let length = match response.body() {
-                Body::Bytes(bytes) => Some(bytes.len() as u64),
-                Body::Stream { length, .. } => *length,
-            };
-            logged.answered(response.status(), length);
+        let mut status = response.status();
+        let mut length = match response.body() {
+            Body::Bytes(bytes) => Some(bytes.len() as u64),
+            Body::Stream { length, .. } => *length,
+        };
+        let mut outgoing = Outgoing::new(response, job.audience);
+        if outgoing.may_wait() && self.threads.is_overrun(self.options.max_queue) {
+            self.note_refusal("too many streams wait for a thread");
+            (status, length) = (StatusCode::SERVICE_UNAVAILABLE, None);
+            outgoing = Outgoing::refusal(status, job.audience.head);
         }
-        let outgoing = Outgoing::new(response, job.audience);
+        if let Some(logged) = job.logged {
+            logged.answered(status, length);
+        }
         // A body that may wait is a task of its own, which threads are left by.
         let next = match outgoing.may_wait() {
             true => job.connection.answer_without_waiting(outgoing),
@@ -437,7 +462,8 @@ impl Engine {
     }
 
     /// Handles a request whose body still arrives: whatever reads it waits for the client, and must delay
-    /// nobody else. Threads are left for those that need not wait for theirs.
+    /// nobody else. Half of the threads are left for those that need not wait for theirs. A body has a deadline and
+    /// a stream has none, so it takes no turn behind streams.
     pub(super) fn receive(
         self: &Arc<Engine>,
         event_loop: &Arc<EventLoop>,
@@ -451,7 +477,7 @@ impl Engine {
             return self.refuse(event_loop, in_flight, "too many bodies are arriving");
         }
         let (engine, event_loop) = (self.clone(), event_loop.clone());
-        self.threads.run_patiently(Box::new(move || {
+        self.threads.run(Box::new(move || {
             let (mut exchange, job) = engine.begin(connection, incoming);
             let one = std::slice::from_mut(&mut exchange);
             contained(|| engine.service.prepare(one));
@@ -471,11 +497,12 @@ impl Engine {
         event_loop: &Arc<EventLoop>,
         mut connection: Box<Connection>,
     ) {
-        let (engine, event_loop) = (self.clone(), event_loop.clone());
+        let (engine, event_loop, asked) = (self.clone(), event_loop.clone(), Instant::now());
         self.handshakes.run(Box::new(move || {
             let slot = connection.slot;
             let computed = contained(|| {
-                let next = if engine.is_cut_off() { Next::Close } else { connection.compute() };
+                let next =
+                    if engine.is_cut_off() { Next::Close } else { connection.compute(asked) };
                 returned(connection, next)
             });
             event_loop.give(computed.unwrap_or(Returned::Closed(slot)));
@@ -507,11 +534,15 @@ impl Engine {
         }
     }
 
+    fn note_refusal(&self, why: &str) {
+        let line = || format!("refused a request: {why}");
+        self.refused.happened(log::Level::Warn, why, line);
+    }
+
     /// Answers a request 503 and closes its connection.
     pub(super) fn refuse(&self, event_loop: &EventLoop, (exchange, job): InFlight, why: &str) {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        let line = || format!("refused a request: {why}");
-        self.refused.happened(log::Level::Warn, why, line);
+        self.note_refusal(why);
         contained(|| drop(exchange));
         if let Some(logged) = job.logged {
             logged.answered(status, None);

@@ -21,7 +21,7 @@
 //! | body held in memory before the handler runs | [`body_buffer`](Native::body_buffer) | 64 KiB | the handler reads from the connection |
 //! | connections | [`max_connections`](Native::max_connections) | 16,384 | 503 |
 //! | threads in handlers that block | [`max_threads`](Native::max_threads) | 512 | requests wait |
-//! | requests that wait for a thread | [`max_queue`](Native::max_queue) | 1,024 | 503 |
+//! | requests that wait for a thread, and streams that do | [`max_queue`](Native::max_queue) | 1,024 each | 503 |
 //! | time for a head, and for a TLS handshake before it | [`head_deadline`](Native::head_deadline) | 10 s | 408; closes within the handshake |
 //! | rate of a body | [`body_rate`](Native::body_rate) | 1 KiB/s after 10 s | 408; an error for a handler that reads |
 //! | time between requests | [`idle_deadline`](Native::idle_deadline) | 75 s | closes |
@@ -34,8 +34,8 @@
 //! A body that is too large for memory holds a thread for as long as it arrives, however slowly the rate
 //! allows. At most half of `max_threads` do; further such requests are answered 503, and the other half is
 //! left for those that need not wait for their clients. The body of an answer whose length is not known may wait for
-//! what it sends, as events do, and holds a thread meanwhile. One in eight threads is for neither of them: however many
-//! streams wait, handlers get on. Streams past that have their heads, and wait for a thread.
+//! what it sends, as events do, and holds a thread meanwhile. One in eight threads is not for these: however many
+//! streams wait, handlers and bodies that arrive get on. Streams past that have their heads, and wait for a thread.
 //!
 //! With feature `https` it speaks TLS itself; see `server::tls`. All of the above holds there as well.
 //!
@@ -170,14 +170,14 @@ impl Native {
     }
 
     /// About how many more threads there may be in handlers that block, and in bodies that wait: 512 unless set. One in
-    /// eight is for handlers alone.
+    /// eight is not for streams.
     #[must_use]
     pub fn max_threads(mut self, count: usize) -> Native {
         self.options.max_threads = count.max(1);
         self
     }
 
-    /// How many requests may wait for a thread before others are answered 503: 1,024 unless set.
+    /// How many requests may wait for a thread, and as many streams, before others are answered 503: 1,024 unless set.
     #[must_use]
     pub fn max_queue(mut self, count: usize) -> Native {
         self.options.max_queue = count;

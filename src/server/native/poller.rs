@@ -62,6 +62,8 @@ pub(super) struct Poller {
     /// Requests whose operations are over.
     pub(super) resumed: Vec<Resumed>,
     over: Vec<(usize, Box<dyn Waiting>)>,
+    /// Slots of connections that are with workers, and whose clients send no more.
+    pub(super) ended: Vec<usize>,
 }
 
 struct Listening {
@@ -135,6 +137,7 @@ impl Poller {
             free_tickets: Vec::new(),
             resumed: Vec::new(),
             over: Vec::new(),
+            ended: Vec::new(),
         })
     }
 
@@ -169,6 +172,7 @@ impl Poller {
         self.waiting.clear();
         self.free_tickets.clear();
         self.resumed.clear();
+        self.ended.clear();
     }
 
     /// Submits the operations that requests wait for, to be sent before the loop waits again. Those whose service no
@@ -313,6 +317,9 @@ impl Poller {
                     Some(Slot::Out { event: seen, ended }) => {
                         *seen = true;
                         *ended |= event.is_read_closed();
+                        if *ended {
+                            self.ended.push(slot);
+                        }
                     }
                     Some(Slot::Free) | None => {}
                 },
@@ -412,7 +419,8 @@ impl Poller {
     }
 
     fn lend(&mut self, slot: usize) -> Option<Box<Connection>> {
-        match std::mem::replace(&mut self.slots[slot], Slot::Out { event: false, ended: false }) {
+        let ended = matches!(&self.slots[slot], Slot::Here(connection) if connection.ended);
+        match std::mem::replace(&mut self.slots[slot], Slot::Out { event: false, ended }) {
             Slot::Here(connection) => Some(connection),
             _ => None,
         }
@@ -464,11 +472,15 @@ impl Poller {
     fn scan(&mut self, now: Instant) {
         self.next_scan = now + self.options.tick();
         for slot in 0..self.slots.len() {
-            let Slot::Here(connection) = &mut self.slots[slot] else { continue };
-            if connection.deadline <= now {
-                let next = connection.expire(now);
-                self.follow(slot, next);
-                self.advance(slot, now);
+            match &mut self.slots[slot] {
+                Slot::Here(connection) if connection.deadline <= now => {
+                    let next = connection.expire(now);
+                    self.follow(slot, next);
+                    self.advance(slot, now);
+                }
+                // It may wait for a thread only since then.
+                Slot::Out { ended: true, .. } => self.ended.push(slot),
+                _ => {}
             }
         }
     }

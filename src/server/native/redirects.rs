@@ -1,12 +1,15 @@
 //! The port of plain HTTP beside one of TLS: it sends visitors on, lets an ACME client show its challenges, and never
 //! reaches the app.
 
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
 use crate::message::request::Request;
 use crate::message::response::Response;
@@ -105,11 +108,15 @@ fn is_token(text: &str) -> bool {
 /// The answer to a challenge, where it is there.
 pub(super) fn challenge(path: &Path) -> Response {
     let read = || {
-        let file = std::fs::File::open(path).ok()?;
+        // Opening a FIFO would wait for who writes to it, and a link may lead anywhere.
+        let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path);
+        let file = file.ok()?;
         let found = file.metadata().ok()?;
-        let fits = found.is_file() && found.len() <= LONGEST_CHALLENGE;
+        if !found.is_file() || found.len() > LONGEST_CHALLENGE {
+            return None;
+        }
         let mut bytes = Vec::new();
-        file.take(LONGEST_CHALLENGE).read_to_end(&mut bytes).ok().filter(|_| fits)?;
+        file.take(LONGEST_CHALLENGE).read_to_end(&mut bytes).ok()?;
         Some(bytes)
     };
     match read() {

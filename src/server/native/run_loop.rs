@@ -50,7 +50,9 @@ pub(super) fn run(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64)
         let accepted = std::mem::take(&mut poller.accepted);
         let ready = std::mem::take(&mut poller.ready);
         let resumed = std::mem::take(&mut poller.resumed);
+        let ended = std::mem::take(&mut poller.ended);
         drop(poller);
+        engine.leave(event_loop, ended);
         engine.distribute(event_loop, accepted);
         engine.carry_out(event_loop, unreachable);
         if work(engine, event_loop, epoch, ready, resumed).is_none() {

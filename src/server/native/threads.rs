@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::Builder;
 use std::time::Duration;
 
 use super::engine::contained;
@@ -23,6 +24,8 @@ pub(super) struct Threads(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     changed: Condvar,
+    /// What makes the thread of this number.
+    thread: fn(usize) -> Builder,
     max_threads: usize,
     /// How many of these are not for what waits for the outside.
     reserve: usize,
@@ -38,7 +41,7 @@ struct State {
     urgent: VecDeque<Task>,
     queue: VecDeque<(u64, Task)>,
     /// Tasks that are likely to block for as long as somebody outside likes.
-    patient: VecDeque<(u64, Task)>,
+    patient: VecDeque<Patient>,
     /// The number of the next task of these two.
     next: u64,
     threads: usize,
@@ -46,9 +49,21 @@ struct State {
     stopped: bool,
 }
 
+struct Patient {
+    number: u64,
+    /// The connection that it is for: the number of the event loop and the slot there.
+    of: (usize, usize),
+    task: Task,
+}
+
 impl Threads {
     pub(super) fn new(max_threads: usize) -> Threads {
+        Threads::of(max_threads, |number| Builder::new().name(format!("worker-{number}")))
+    }
+
+    fn of(max_threads: usize, thread: fn(usize) -> Builder) -> Threads {
         Threads(Arc::new(Inner {
+            thread,
             state: Mutex::default(),
             changed: Condvar::new(),
             max_threads,
@@ -73,12 +88,42 @@ impl Threads {
         self.start_worker(state);
     }
 
-    /// Runs a task that waits for the outside, once more threads are free than are kept for others.
-    pub(super) fn run_patiently(&self, task: Task) {
+    /// Runs a task that waits for the outside, once more threads are free than are kept for others; gives it back where
+    /// so many wait for that already.
+    pub(super) fn run_patiently(
+        &self,
+        of: (usize, usize),
+        task: Task,
+        max_queue: usize,
+    ) -> Result<(), Task> {
         let mut state = self.0.state();
+        if self.0.is_overrun(&state, max_queue) {
+            return Err(task);
+        }
         let number = state.number();
-        state.patient.push_back((number, task));
+        state.patient.push_back(Patient { number, of, task });
         self.start_worker(state);
+        Ok(())
+    }
+
+    /// Whether so many tasks that wait for the outside wait for a thread.
+    pub(super) fn is_overrun(&self, max_queue: usize) -> bool {
+        self.0.is_overrun(&self.0.state(), max_queue)
+    }
+
+    /// Takes those back that wait for the outside, have no thread yet, and are for connections in these slots of an
+    /// event loop.
+    pub(super) fn take_back(&self, event_loop: usize, mut slots: Vec<usize>) -> Vec<(usize, Task)> {
+        slots.sort_unstable();
+        let is_one = |of: (usize, usize)| of.0 == event_loop && slots.binary_search(&of.1).is_ok();
+        let mut state = self.0.state();
+        if !state.patient.iter().any(|patient| is_one(patient.of)) {
+            return Vec::new();
+        }
+        let patient = std::mem::take(&mut state.patient).into_iter();
+        let (taken, left): (Vec<_>, _) = patient.partition(|patient| is_one(patient.of));
+        state.patient = left.into();
+        taken.into_iter().map(|patient| (patient.of.1, patient.task)).collect()
     }
 
     /// Whether as many threads are in tasks of the queue, or blocked, as may.
@@ -145,13 +190,16 @@ impl Threads {
 
     fn spawn(&self, number: usize) {
         let inner = self.0.clone();
-        let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-        if let Err(error) = thread.spawn(move || inner.work()) {
-            // The task waits for one of the threads that there are.
+        if let Err(error) = (self.0.thread)(number).spawn(move || inner.work()) {
             self.0.failed.happened(log::Level::Error, "", || {
                 format!("no thread for another request: {error}")
             });
-            self.0.state().threads -= 1;
+            let mut state = self.0.state();
+            state.threads -= 1;
+            // The task waits for one of the threads that there are. Where there are none, nobody else would come.
+            if state.threads == 0 {
+                drop(self.0.run_queued(state));
+            }
         }
     }
 }
@@ -171,9 +219,17 @@ impl Inner {
 
     /// How many tasks of the queues may have a thread now.
     fn startable(&self, state: &State) -> usize {
-        let room = self.room();
-        let patient = state.patient.len().min(room.saturating_sub(self.reserve));
-        (state.queue.len() + patient).min(room)
+        let patient = state.patient.len().min(self.patient_room());
+        (state.queue.len() + patient).min(self.room())
+    }
+
+    /// How many more threads may be in tasks that wait for the outside.
+    fn patient_room(&self) -> usize {
+        self.room().saturating_sub(self.reserve)
+    }
+
+    fn is_overrun(&self, state: &State, max_queue: usize) -> bool {
+        state.patient.len() >= self.patient_room().saturating_add(max_queue)
     }
 
     fn begin_waiting(&self) -> bool {
@@ -184,18 +240,25 @@ impl Inner {
 
     /// The task that has waited longest of those that may have a thread, which is counted.
     fn next(&self, state: &mut State) -> Option<Task> {
-        let first = |queue: &VecDeque<(u64, Task)>| queue.front().map(|(number, _)| *number);
-        let quick = first(&state.queue).filter(|_| self.room() > 0);
-        let is_next = |patient| quick.is_none_or(|quick| patient < quick);
-        let queue = match first(&state.patient) {
-            Some(patient) if is_next(patient) && self.begin_waiting() => &mut state.patient,
-            _ if quick.is_some() => {
-                self.limited.fetch_add(1, Ordering::SeqCst);
-                &mut state.queue
-            }
-            _ => return None,
-        };
-        queue.pop_front().map(|(_, task)| task)
+        let quick = state.queue.front().map(|(number, _)| *number).filter(|_| self.room() > 0);
+        let is_next = |patient: &Patient| quick.is_none_or(|quick| patient.number < quick);
+        if state.patient.front().is_some_and(is_next) && self.begin_waiting() {
+            return state.patient.pop_front().map(|patient| patient.task);
+        }
+        quick?;
+        self.limited.fetch_add(1, Ordering::SeqCst);
+        state.queue.pop_front().map(|(_, task)| task)
+    }
+
+    /// Runs the tasks of the queues that may have a thread, on this one.
+    fn run_queued<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        while let Some(task) = self.next(&mut state) {
+            drop(state);
+            contained(task);
+            state = self.state();
+            self.limited.fetch_sub(1, Ordering::SeqCst);
+        }
+        state
     }
 
     fn work(&self) {
@@ -259,7 +322,7 @@ mod tests {
         let mut gates = Vec::new();
         for name in ["stream 1", "stream 2", "stream 3"] {
             let (gate, task) = gated(name);
-            threads.run_patiently(task);
+            assert!(threads.run_patiently((0, 0), task, 1).is_ok());
             gates.push(gate);
         }
         let mut started = [results.recv().unwrap(), results.recv().unwrap()];
@@ -282,6 +345,51 @@ mod tests {
         assert_eq!(results.recv().unwrap(), "stream 3");
         drop(gates);
         threads.stop();
+    }
+
+    #[test]
+    fn of_tasks_that_wait_for_the_outside_no_more_than_the_limit_wait_for_a_thread() {
+        let threads = Threads::new(2);
+        let (done, results) = mpsc::channel();
+        let (let_go, gate) = mpsc::channel::<()>();
+        let first = done.clone();
+        let first: Task = Box::new(move || {
+            first.send(0).unwrap();
+            let _ = gate.recv();
+        });
+        assert!(threads.run_patiently((0, 0), first, 3).is_ok());
+        assert_eq!(results.recv().unwrap(), 0);
+        let numbered = |number: usize| -> Task {
+            let done = done.clone();
+            Box::new(move || done.send(number).unwrap())
+        };
+        for number in 1..=3 {
+            assert!(!threads.is_overrun(3));
+            assert!(threads.run_patiently((number % 2, number), numbered(number), 3).is_ok());
+        }
+        assert!(threads.is_overrun(3) && threads.run_patiently((0, 4), numbered(4), 3).is_err());
+        // Who has left makes room: only what has no thread yet, and of this event loop.
+        let taken = threads.take_back(1, vec![3, 2, 0]);
+        assert_eq!(taken.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [3]);
+        drop(taken);
+        assert!(threads.take_back(0, vec![0]).is_empty());
+        assert!(threads.run_patiently((0, 5), numbered(5), 3).is_ok());
+        drop(let_go);
+        let ran = [0; 3].map(|_| results.recv().unwrap());
+        assert_eq!(ran, [1, 2, 5]);
+        threads.stop();
+    }
+
+    #[test]
+    fn where_the_system_gives_no_thread_and_there_is_none_tasks_run_on_that_of_who_brings_them() {
+        let threads = Threads::of(2, |_| Builder::new().stack_size(1 << 60));
+        let (done, results) = mpsc::channel();
+        for number in 0..3 {
+            let done = done.clone();
+            threads.run(Box::new(move || done.send(number).unwrap()));
+            assert_eq!(results.try_recv(), Ok(number));
+        }
+        assert!(threads.is_empty() && !threads.is_full());
     }
 
     #[test]

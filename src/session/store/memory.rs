@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime};
 
-use self::record::{Kept, Moment};
+use self::record::{Kept, Moment, Worth};
 use self::shard::Shard;
 use super::contract::{
     Action, Caps, Changes, Load, Record, Save, Saved, SessionStore, gone, id_taken, not_a_number,
@@ -184,26 +184,16 @@ impl MemoryStore {
                 .is_ok()
         };
         while !place() {
-            let mut least = None;
-            for (number, shard) in self.shards.iter().enumerate() {
-                let mut shard = lock(shard);
-                shard.sweep_all(self.now());
-                let first = shard.least().map(|(worth, due)| (worth, due.at, number));
-                least = [least, first].into_iter().flatten().min();
-            }
+            let least = self.least();
             if place() {
                 break;
             }
-            let Some((.., number)) = least else {
+            let Some(least) = least else {
                 let text =
                     "the session store in memory has no place for any session; raise its capacity";
                 return Err(Error::new(ErrorKind::Unavailable, text));
             };
-            let mut shard = lock(&self.shards[number]);
-            // Somebody may have been here in between, and then all are looked at again.
-            if let Some((_, due)) = shard.least() {
-                drop(shard.take(due.slot));
-                drop(shard);
+            if self.lose(least) {
                 self.full.happened(log::Level::Warn, "full", || {
                     format!(
                         "the session store in memory is full and loses live sessions: it holds {}; raise its \
@@ -215,6 +205,29 @@ impl MemoryStore {
             }
         }
         Ok(())
+    }
+
+    /// The session to lose first, of all shards: what it is worth, when it ends, and its shard.
+    fn least(&self) -> Option<(Worth, Moment, usize)> {
+        let of_one = |(number, shard): (usize, &Mutex<Shard>)| {
+            let mut shard = lock(shard);
+            shard.sweep_all(self.now());
+            shard.least().map(|(worth, due)| (worth, due.at, number))
+        };
+        self.shards.iter().enumerate().filter_map(of_one).min()
+    }
+
+    /// Takes a session out of this shard, whose place stays reserved, unless the shard has changed meanwhile and holds
+    /// none that is worth as little: another shard may, and all are to be looked at again.
+    fn lose(&self, (worth, at, number): (Worth, Moment, usize)) -> bool {
+        let mut shard = lock(&self.shards[number]);
+        match shard.least() {
+            Some((found, due)) if (found, due.at) <= (worth, at) => {
+                drop(shard.take(due.slot));
+                true
+            }
+            _ => false,
+        }
     }
 
     fn now(&self) -> Moment {

@@ -156,6 +156,35 @@ fn a_full_store_lets_go_of_who_has_been_away_longest() {
 }
 
 #[test]
+fn a_session_that_took_the_place_of_the_least_one_meanwhile_is_not_lost_in_its_stead() {
+    // The least one leaves, logs in, or is used; its shard holds nothing that is worth as little then.
+    let changes: [fn(&Fixture, &SessionId); 3] = [
+        |fixture, id| assert!(fixture.save(id, Action::Destroy, &[]).is_ok()),
+        |fixture, id| fixture.log_in(id, Action::Update),
+        |fixture, id| assert!(fixture.save(id, Action::Update, &[]).is_ok()),
+    ];
+    for change in changes {
+        let fixture = Fixture::new();
+        let bot = fixture.create();
+        fixture.pass(1);
+        let users: Vec<_> = (0..100)
+            .map(|_| {
+                let id = fixture.id();
+                fixture.log_in(&id, Action::Create);
+                id
+            })
+            .collect();
+        let seen = fixture.store.least().unwrap();
+        assert_eq!(seen.0, Worth::Incidental);
+        change(&fixture, &bot);
+        assert!(!fixture.store.lose(seen));
+        assert_eq!(fixture.live(&users), 100);
+        let seen = fixture.store.least().unwrap();
+        assert!(fixture.store.lose(seen), "looking again finds the one to lose");
+    }
+}
+
+#[test]
 fn a_session_that_is_left_with_flashes_alone_is_worth_no_more_than_they_are() {
     let mut fixture = Fixture::new();
     fixture.store = fixture.store.capacity(2);
