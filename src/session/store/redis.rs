@@ -111,7 +111,7 @@ pub enum Layout {
     /// The key is `bottle.session:` and 168 bits of the id's SHA-256 in base64url, so that whoever reads Redis or a dump of
     /// it can open no session. A hash holds the user's fields and the store's own, whose names begin with NUL: `"\0"`, the
     /// proof that this is a session (version, owner's mark, time of creation), `"\0s"`, when and with which idle limit it was last
-    /// saved, `"\0r"`, its own idle limit where it has one, and `"\0u"`, who is logged in and since when. A session with one short value takes 152 bytes of Redis.
+    /// saved, `"\0r"`, its own idle limit where it has one, and `"\0u"`, who is logged in and since when. A session with one short value takes 152 bytes (`MEMORY USAGE`).
     #[default]
     Default,
     /// What Python's bottle-session 1.0 writes, so that both share live sessions: the key is `session:` and
