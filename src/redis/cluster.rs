@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, RwLock, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 use ::redis::Value;
@@ -11,6 +11,7 @@ use super::batch::{Manner, fail};
 use super::breaker::BreakerState;
 use super::config::{Node, RedisConfig};
 use super::errors::copy;
+use super::locked;
 use super::pool::RedisPool;
 use super::resp::Reply;
 use crate::logging::{OneLine, Recurring};
@@ -477,10 +478,6 @@ pub(crate) fn slot(key: &[u8]) -> u16 {
         })
     });
     crc % SLOTS
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 #[cfg(test)]

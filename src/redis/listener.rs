@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use ::redis::{ErrorKind as RedisErrorKind, RedisError};
 
 use super::failover::Change;
 use super::link::{EVERY, Link};
+use super::locked;
 use super::sentinel::Watch;
 use super::signal::{Signal, Watcher};
 use crate::logging::Recurring;
@@ -63,19 +64,23 @@ pub(super) fn tell(told: Told) {
 }
 
 impl Listener {
+    fn new() -> Listener {
+        Listener {
+            process: std::process::id(),
+            links: Mutex::default(),
+            heard: Condvar::new(),
+            signal: Signal::new(),
+            runs: AtomicBool::new(false),
+            log: Recurring::default(),
+        }
+    }
+
     pub(super) fn of_this_process() -> Arc<Listener> {
         let mut ours = locked(&LISTENER);
         match ours.as_ref().filter(|ours| ours.is_of_this_process()) {
             Some(listener) => listener.clone(),
             None => {
-                let listener = Arc::new(Listener {
-                    process: std::process::id(),
-                    links: Mutex::default(),
-                    heard: Condvar::new(),
-                    signal: Signal::new(),
-                    runs: AtomicBool::new(false),
-                    log: Recurring::default(),
-                });
+                let listener = Arc::new(Listener::new());
                 // That of the parent may be locked by threads that this process does not have.
                 std::mem::forget(ours.replace(listener.clone()));
                 listener
@@ -250,24 +255,13 @@ impl Listener {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_thread_that_there_was_not_is_tried_again() {
-        let listener = Arc::new(Listener {
-            process: std::process::id(),
-            links: Mutex::default(),
-            heard: Condvar::new(),
-            signal: Signal::new(),
-            runs: AtomicBool::new(false),
-            log: Recurring::default(),
-        });
+        let listener = Arc::new(Listener::new());
         let mut tried = 0;
         for (outcome, expected) in [(false, 1), (false, 2), (true, 3), (true, 3)] {
             listener.start(|_| {

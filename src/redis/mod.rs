@@ -26,6 +26,8 @@ mod stream;
 mod transport;
 mod upstream;
 
+use std::sync::{Mutex, MutexGuard};
+
 pub use arguments::CommandArguments;
 pub use breaker::BreakerState;
 pub use cluster::RedisCluster;
@@ -39,3 +41,8 @@ pub(crate) use resp::Words;
 #[doc(hidden)]
 pub use resp::count_strings;
 pub use resp::{Replies, Reply as RedisReply};
+
+/// Locks, also where a thread has panicked with the lock.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

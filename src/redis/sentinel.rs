@@ -1,7 +1,7 @@
 //! Who the master is: its sentinels know. They are listened to, and asked for each new connection.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, Weak};
+use std::sync::{Arc, Condvar, Mutex, RwLock, Weak};
 use std::time::Instant;
 
 use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value, cmd};
@@ -10,6 +10,7 @@ use super::config::{Address, RedisConfig};
 use super::connection::Connection;
 use super::failover::{Announced, Answered, Change, Failover, Node};
 use super::listener::{Listener, tell};
+use super::locked;
 use super::transport::Trust;
 use super::upstream::Upstream;
 use crate::Result;
@@ -294,10 +295,6 @@ fn is_master(connection: &mut Connection, deadline: Instant) -> RedisResult<()> 
 
 fn failed(why: &'static str) -> RedisError {
     RedisError::from((RedisErrorKind::Io, why))
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 #[cfg(test)]

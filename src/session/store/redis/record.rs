@@ -196,10 +196,7 @@ pub(super) fn is_past_absolute(lifetimes: &Lifetimes, created: u64, now: SystemT
 /// has passed.
 fn age(saved: Option<&[u8]>, idle: Duration, now: SystemTime) -> Duration {
     let due = idle / 10;
-    let times = saved.and_then(|saved| {
-        let dot = saved.iter().position(|byte| *byte == b'.')?;
-        Some((number(&saved[..dot])?, number(&saved[dot + 1..])?))
-    });
+    let times = saved.and_then(timed).and_then(|(at, limit)| Some((at, number(limit)?)));
     match times {
         Some((at, for_idle)) => {
             let now = milliseconds_since_1970(now);
@@ -210,6 +207,12 @@ fn age(saved: Option<&[u8]>, idle: Duration, now: SystemTime) -> Duration {
         }
         None => due,
     }
+}
+
+/// The time that a field of the store's own begins with, and what is behind its dot.
+fn timed(text: &[u8]) -> Option<(u64, &[u8])> {
+    let dot = text.iter().position(|byte| *byte == b'.')?;
+    Some((number(&text[..dot])?, &text[dot + 1..]))
 }
 
 /// The time of the last renewal, and the idle limit of a save.
@@ -227,10 +230,8 @@ pub(super) fn login(user: &str, now: u64) -> Vec<u8> {
 }
 
 fn read_login(text: &[u8]) -> Result<Login, Unfit> {
-    let parts =
-        text.iter().position(|byte| *byte == b'.').map(|dot| (&text[..dot], &text[dot + 1..]));
-    let login = parts.and_then(|(at, user)| {
-        let at = UNIX_EPOCH.checked_add(Duration::from_millis(number(at)?))?;
+    let login = timed(text).and_then(|(at, user)| {
+        let at = UNIX_EPOCH.checked_add(Duration::from_millis(at))?;
         Some(Login { user: String::from_utf8(user.to_vec()).ok()?, at })
     });
     login.ok_or(Unfit::Damaged("has a damaged login"))
