@@ -124,14 +124,16 @@ pub use http;
 pub use message::address::ListenAddress;
 pub use message::cookies::{Cookie, CookieLifetime, RequestCookies, SameSite};
 pub use message::forms::{FormData, FormError, FormLimits, Problem, Secret, Upload, UploadReader};
+pub use message::http_error::{HttpError, IntoHttpError, abort, basic_challenge};
+pub use message::into_response::{HookOutcome, Html, IntoResponse, Json, escape_html};
+pub use message::redirect::{Redirect, redirect};
 pub use message::request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
-pub use message::response::{
-    Body, HookOutcome, Html, HttpError, IntoHttpError, IntoResponse, IntoStatus, Json, Redirect,
-    Response, ResponseHead, abort, basic_challenge, escape_html, redirect,
-};
+pub use message::response::{Body, Response};
+pub use message::response_head::ResponseHead;
 #[cfg(feature = "secure-cookies")]
 pub use message::secure_cookies::cookie_key;
 pub use message::static_file::{StaticFile, static_file};
+pub use message::status::IntoStatus;
 pub use pipeline::exchange::Exchange;
 pub use pipeline::operation::{Answer, Operation, Progress, Remote, Round};
 pub use pipeline::plugin;

@@ -12,8 +12,9 @@ use http::{Extensions, Method, StatusCode};
 use crate::handler::{
     self, BindHook, BindPage, BindReply, Handler, Hook, ProviderDraft, Signature, Source,
 };
+use crate::message::into_response::HookOutcome;
 use crate::message::request::Request;
-use crate::message::response::{HookOutcome, IntoStatus};
+use crate::message::status::IntoStatus;
 use crate::pipeline::plugin::{Installed, Plugin, Provision};
 use crate::pipeline::service::{BeforeHook, Service, Urls};
 use crate::routing::{Filter, Filters, Prefix};

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::{App, Mount, Placed};
 use crate::handler::{self, Hook, Kind, ProviderDraft, ProviderFn, Signature, Source};
-use crate::message::response::{HookOutcome, HttpError, Response};
+use crate::message::http_error::HttpError;
+use crate::message::into_response::HookOutcome;
+use crate::message::response::Response;
 use crate::pipeline::plugin::Provided;
 use crate::pipeline::provider::{Value, keyword_of, public_name};
 use crate::{Error, ErrorKind, Result};

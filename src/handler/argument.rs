@@ -4,8 +4,10 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::binder::{Binder, Role};
 use super::extract::apply_form_limits;
+use crate::message::http_error::HttpError;
 use crate::message::request::Request;
-use crate::message::response::{HttpError, Response, ResponseHead};
+use crate::message::response::Response;
+use crate::message::response_head::ResponseHead;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::service::Urls;
 

@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use super::argument::Argument;
 use super::binder::Binder;
 use crate::message::forms::{FormData, FormError, FormLimits, Part};
+use crate::message::http_error::HttpError;
+use crate::message::into_response::Json;
 use crate::message::request::Request;
-use crate::message::response::{HttpError, Json};
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::provider::public_name;
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::argument::Argument;
 use super::binder::Binder;
-use crate::message::response::{HookOutcome, HttpError, IntoResponse, Response};
+use crate::message::http_error::HttpError;
+use crate::message::into_response::{HookOutcome, IntoResponse};
+use crate::message::response::Response;
 use crate::pipeline::answers::{HookCallback, PageCallback};
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Callback;

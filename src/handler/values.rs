@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::argument::Argument;
 use super::binder::Binder;
-use crate::message::response::HttpError;
+use crate::message::http_error::HttpError;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Provided;
 use crate::pipeline::provider::{Place, Value, broken_promise};

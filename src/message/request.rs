@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::message::base64;
 use crate::message::cookies::RequestCookies;
 use crate::message::forms::{self, FormData, FormError, FormLimits};
-use crate::message::response::{HttpError, abort, asked_for};
+use crate::message::http_error::{HttpError, abort, asked_for};
 use crate::{Error, ErrorKind, Result};
 
 /// How much of a body is read into memory unless the app or the route says otherwise: 1 MiB.

@@ -32,7 +32,7 @@ use cookie::{Cookie, CookieJar, Key};
 
 use crate::message::cookies::decoded;
 use crate::message::request::Request;
-use crate::message::response::ResponseHead;
+use crate::message::response_head::ResponseHead;
 use crate::{Error, ErrorKind, Result};
 
 /// The length of the signature that the `cookie` crate puts in front of a signed value: SHA-256 in base64.

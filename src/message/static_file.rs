@@ -9,8 +9,12 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::message::http_error::HttpError;
+use crate::message::into_response::IntoResponse;
 use crate::message::request::Request;
-use crate::message::response::{HttpError, IntoResponse, IntoStatus, Response, header_pair};
+use crate::message::response::Response;
+use crate::message::response_head::header_pair;
+use crate::message::status::IntoStatus;
 use crate::{Error, ErrorKind};
 
 /// A file below `root` as a reply.

@@ -8,7 +8,9 @@ use http::{Method, StatusCode};
 
 use crate::logging::OneLine;
 use crate::message::cookies::set_cookie_below;
-use crate::message::response::{HttpError, IntoResponse, Response, escape_html};
+use crate::message::http_error::HttpError;
+use crate::message::into_response::{IntoResponse, escape_html};
+use crate::message::response::Response;
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::plugin::{Ask, Route};
 use crate::pipeline::service::{Endpoint, LoggedBefore, Service, panicked};

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use http::Method;
 
+use crate::message::http_error::HttpError;
 use crate::message::request::Request;
-use crate::message::response::{HttpError, Response, ResponseHead};
+use crate::message::response::Response;
+use crate::message::response_head::ResponseHead;
 use crate::pipeline::answers::{Caused, caused};
 use crate::pipeline::operation::Pending;
 use crate::pipeline::plugin::{Ask, Provided, Route};

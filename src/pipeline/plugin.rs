@@ -43,7 +43,8 @@ use http::{Extensions, Method};
 
 use crate::Result;
 use crate::message::request::Request;
-use crate::message::response::{Response, ResponseHead};
+use crate::message::response::Response;
+use crate::message::response_head::ResponseHead;
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::operation::{Operation, Pending, Remote, Then};
 use crate::pipeline::provider::Place;

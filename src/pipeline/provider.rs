@@ -10,7 +10,9 @@ use std::sync::Arc;
 use http::StatusCode;
 use smallvec::SmallVec;
 
-use crate::message::response::{HttpError, IntoHttpError, IntoResponse, Response};
+use crate::message::http_error::{HttpError, IntoHttpError};
+use crate::message::into_response::IntoResponse;
+use crate::message::response::Response;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Provided;
 

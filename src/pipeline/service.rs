@@ -11,8 +11,10 @@ use smallvec::SmallVec;
 
 use crate::logging::{OneLine, Recurring};
 use crate::message::address::ListenAddress;
+use crate::message::http_error::HttpError;
+use crate::message::into_response::IntoResponse;
 use crate::message::request::Request;
-use crate::message::response::{HttpError, IntoResponse, Response};
+use crate::message::response::Response;
 use crate::pipeline::answers::{AfterHook, Page, not_allowed};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::operation::{Operation, Pending, Waiting};

@@ -15,8 +15,10 @@ use super::store::{Caps, Lifetimes, Load, Record, Saved, SessionStore};
 use super::view::Session;
 use crate::logging::{OneLine, Recurring};
 use crate::message::cookies::Cookie;
+use crate::message::http_error::HttpError;
+use crate::message::into_response::IntoResponse;
 use crate::message::request::{Request, Scheme};
-use crate::message::response::{HttpError, IntoResponse, ResponseHead};
+use crate::message::response_head::ResponseHead;
 use crate::pipeline::plugin::Entry;
 use crate::{Error, ErrorKind, Result};
 

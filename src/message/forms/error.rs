@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Error;
-use crate::message::response::HttpError;
+use crate::message::http_error::HttpError;
 
 /// Why a form or a query cannot be taken as it is, and what was sent, so that the form can be shown again.
 ///
