@@ -122,12 +122,13 @@ pub use handler::{Argument, Binder, Form, Handler, Hook, ProviderFn, Query, Sign
 #[doc(no_inline)]
 pub use http;
 pub use message::address::ListenAddress;
+pub use message::body::{DEFAULT_BODY_LIMIT, RequestBody};
 pub use message::cookies::{Cookie, CookieLifetime, RequestCookies, SameSite};
 pub use message::forms::{FormData, FormError, FormLimits, Problem, Secret, Upload, UploadReader};
 pub use message::http_error::{HttpError, IntoHttpError, abort, basic_challenge};
 pub use message::into_response::{HookOutcome, Html, IntoResponse, Json, escape_html};
 pub use message::redirect::{Redirect, redirect};
-pub use message::request::{DEFAULT_BODY_LIMIT, Request, RequestBody, Scheme};
+pub use message::request::{Request, Scheme};
 pub use message::response::{Body, Response};
 pub use message::response_head::ResponseHead;
 #[cfg(feature = "secure-cookies")]

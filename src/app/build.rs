@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
+use super::hooks::Placed;
 use super::inherit::Around;
-use super::{App, Draft, Mount, Placed, compatible};
+use super::plugins::compatible;
+use super::route::RouteDefinition;
+use super::{App, Mount};
 use crate::handler::{Asks, BindHook, BindPage, Function, Resolver, Role, Wildcards, add_ask};
 use crate::logging::Recurring;
+use crate::message::body::DEFAULT_BODY_LIMIT;
 use crate::message::into_response::IntoResponse;
-use crate::message::request::DEFAULT_BODY_LIMIT;
 use crate::message::response::Response;
 use crate::pipeline::answers::{AfterHook, HookCallback, Page};
 use crate::pipeline::plugin::{Ask, Callback, Plugin, Route};
@@ -109,12 +112,12 @@ impl Building {
             pages: std::mem::take(&mut app.pages),
         });
         let mut mounts = app.mounts.into_iter().peekable();
-        for (number, mut draft) in app.drafts.into_iter().enumerate() {
+        for (number, mut definition) in app.routes.into_iter().enumerate() {
             while let Some(mount) = mounts.next_if(|mount| mount.after <= number) {
                 self.add_mount(mount, &app.filters, prefix, &around);
             }
-            draft.body_limit = draft.body_limit.or(around.body_limit);
-            self.add_route(draft, &around, &app.filters, prefix, scope);
+            definition.body_limit = definition.body_limit.or(around.body_limit);
+            self.add_route(definition, &around, &app.filters, prefix, scope);
         }
         for mount in mounts {
             self.add_mount(mount, &app.filters, prefix, &around);
@@ -138,18 +141,18 @@ impl Building {
 
     fn add_route(
         &mut self,
-        draft: Draft,
+        definition: RouteDefinition,
         around: &Around,
         filters: &Filters,
         prefix: &Prefix,
         scope: usize,
     ) {
-        let location = draft.location;
+        let location = definition.location;
         let errors_before = self.errors.len();
-        let texts: Vec<_> = draft.rules.iter().map(|rule| prefix.text_with(rule)).collect();
+        let texts: Vec<_> = definition.rules.iter().map(|rule| prefix.text_with(rule)).collect();
         let mut rules = Vec::new();
         let mut without_slash = Vec::new();
-        for (number, text) in draft.rules.iter().enumerate() {
+        for (number, text) in definition.rules.iter().enumerate() {
             match prefix.rule(text, filters) {
                 Ok(rule) => rules.push(rule),
                 Err(error) => self.errors.push(error.at(location)),
@@ -159,7 +162,7 @@ impl Building {
             }
         }
         let first_own = self.plugins.len();
-        self.plugins.extend(draft.plugins.iter().map(|installed| installed.plugin.clone()));
+        self.plugins.extend(definition.plugins.iter().map(|installed| installed.plugin.clone()));
         if self.errors.len() > errors_before {
             return;
         }
@@ -167,42 +170,42 @@ impl Building {
         let places = wildcards.rules.iter().map(|(_, places)| places.clone()).collect();
         let names = wildcards.names.clone();
         let title = format!("route {}", texts.join(", "));
-        for unknown in draft.skip.unknown(&around.named()) {
+        for unknown in definition.skip.unknown(&around.named()) {
             let text = format!("{title} skips what is not there: {unknown}");
             self.errors.push(Error::new(ErrorKind::Plugin, text).at(location));
         }
-        let own = draft.plugins.iter().zip(first_own..);
+        let own = definition.plugins.iter().zip(first_own..);
         let wrapping: Vec<_> = around
             .plugins
             .iter()
-            .filter(|(plugin, _)| !draft.skip.skips(&plugin.name, plugin.keyword()))
+            .filter(|(plugin, _)| !definition.skip.skips(&plugin.name, plugin.keyword()))
             .map(|(plugin, slot)| (plugin, *slot))
             .collect();
         for (plugin, _) in own.clone() {
             let fits = wrapping.iter().try_for_each(|(other, _)| {
                 compatible(&plugin.name, plugin.provision.as_ref(), other)
             });
-            let fits = fits.and_then(|()| around.unprovided(plugin, &draft.skip));
+            let fits = fits.and_then(|()| around.unprovided(plugin, &definition.skip));
             self.errors.extend(fits.err().map(|error| error.at(location)));
         }
-        let sources = around.sources(own.clone(), &draft.skip);
+        let sources = around.sources(own.clone(), &definition.skip);
         let mut resolver = Resolver::new(title.clone(), Some(location), sources, wildcards);
         let mut route = Route {
-            methods: draft.methods,
+            methods: definition.methods,
             rules: texts,
-            name: draft.name,
-            config: draft.config,
+            name: definition.name,
+            config: definition.config,
             location,
-            body_limit: draft.body_limit,
+            body_limit: definition.body_limit,
             scope,
             wildcards: names,
             places,
             asks: Vec::new(),
             keywords: Vec::new(),
         };
-        let guards = self.guards(&mut resolver, scope, &draft.guards, &mut route.asks);
+        let guards = self.guards(&mut resolver, scope, &definition.guards, &mut route.asks);
         let function = Function::handler();
-        let (handler, asks) = resolver.bind(function, |binder| (draft.bind)(binder));
+        let (handler, asks) = resolver.bind(function, |binder| (definition.bind)(binder));
         asks.plugins.into_iter().for_each(|ask| add_ask(&mut route.asks, ask));
         let ends = self.ends(&mut resolver, scope);
         ends.asks.iter().for_each(|ask| add_ask(&mut route.asks, *ask));

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{App, InstalledPlugin, Skip, compatible};
-use crate::handler::{Kind, ProviderDraft, Resolver, Source, Wildcards};
-use crate::message::request::DEFAULT_BODY_LIMIT;
+use super::App;
+use super::plugins::{InstalledPlugin, compatible};
+use super::route::Skip;
+use crate::handler::{Kind, ProviderDefinition, Resolver, Source, Wildcards};
+use crate::message::body::DEFAULT_BODY_LIMIT;
 use crate::pipeline::provider::public_name;
 use crate::{Error, ErrorKind, Result};
 
@@ -18,7 +20,7 @@ pub(super) struct Around {
     /// Outermost first, each with its slot.
     pub(super) plugins: Vec<(InstalledPlugin, usize)>,
     /// Each with the scope that it is of.
-    providers: Vec<(Arc<ProviderDraft>, usize)>,
+    providers: Vec<(Arc<ProviderDefinition>, usize)>,
     states: Vec<Source>,
     pub(super) body_limit: Option<u64>,
 }
@@ -81,7 +83,7 @@ impl Around {
 
     /// Whether a route's own plugin can be there beside the providers that it does not skip.
     pub(super) fn unprovided(&self, plugin: &InstalledPlugin, skip: &Skip) -> Result<()> {
-        let taken = |(other, _): &&(Arc<ProviderDraft>, usize)| {
+        let taken = |(other, _): &&(Arc<ProviderDefinition>, usize)| {
             plugin.keyword() == Some(&other.keyword)
                 && !skip.skips(&other.keyword, Some(&other.keyword))
         };
@@ -140,7 +142,7 @@ impl Around {
     }
 }
 
-fn taken_keyword(who: &str, keyword: &str, other: &ProviderDraft) -> Error {
+fn taken_keyword(who: &str, keyword: &str, other: &ProviderDefinition) -> Error {
     let text = format!(
         "{who:?} cannot have keyword {keyword:?}, which the provider of {} at {}:{} has; give one of them another \
          with keyword(…)",
@@ -152,7 +154,7 @@ fn taken_keyword(who: &str, keyword: &str, other: &ProviderDraft) -> Error {
 }
 
 /// Providers that have the keyword of something else in the same app.
-fn keyword_conflicts(plugins: &[InstalledPlugin], providers: &[ProviderDraft]) -> Vec<Error> {
+fn keyword_conflicts(plugins: &[InstalledPlugin], providers: &[ProviderDefinition]) -> Vec<Error> {
     let mut errors = Vec::new();
     for (number, provider) in providers.iter().enumerate() {
         let keyword = &provider.keyword;

@@ -5,8 +5,9 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::Arc;
 
-use super::{App, Mount, Placed};
-use crate::handler::{self, Hook, Kind, ProviderDraft, ProviderFn, Signature, Source};
+use super::hooks::Placed;
+use super::{App, Mount};
+use crate::handler::{self, Hook, Kind, ProviderDefinition, ProviderFn, Signature, Source};
 use crate::message::http_error::HttpError;
 use crate::message::into_response::HookOutcome;
 use crate::message::response::Response;
@@ -126,7 +127,7 @@ impl App {
         provider: P,
     ) -> ProviderOptions<'_, P::Value> {
         let type_name = type_name::<P::Value>();
-        self.providers.push(ProviderDraft {
+        self.providers.push(ProviderDefinition {
             number: 0,
             keyword: keyword_of(type_name),
             type_id: TypeId::of::<P::Value>(),
@@ -191,7 +192,7 @@ impl App {
         app: App,
         location: &'static Location<'static>,
     ) -> MountOptions<'_> {
-        let after = self.drafts.len();
+        let after = self.routes.len();
         self.mounts.push(Mount { prefix, app, after, location });
         MountOptions { app: self, guards: 0 }
     }
@@ -204,14 +205,14 @@ pub struct ProviderOptions<'a, T> {
 }
 
 impl<T: Provided> ProviderOptions<'_, T> {
-    fn draft(&mut self) -> &mut ProviderDraft {
+    fn definition(&mut self) -> &mut ProviderDefinition {
         let last = self.app.providers.len() - 1;
         &mut self.app.providers[last]
     }
 
     /// The keyword, which is the name of the argument in [`named!`](crate::named).
     pub fn keyword(mut self, keyword: impl Into<String>) -> Self {
-        self.draft().keyword = keyword.into();
+        self.definition().keyword = keyword.into();
         self
     }
 
@@ -260,7 +261,7 @@ impl<T: Provided> ProviderOptions<'_, T> {
         mut self,
         finish: impl Fn(T, &Response) -> R + Send + Sync + 'static,
     ) -> Self {
-        self.draft().finish = Some(Arc::new(move |value: Value, answer: &Response| {
+        self.definition().finish = Some(Arc::new(move |value: Value, answer: &Response| {
             let Ok(value) = value.downcast::<T>() else {
                 unreachable!("made by the provider of this type")
             };

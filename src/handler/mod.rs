@@ -26,7 +26,7 @@ pub use extract::{Form, Query, Wildcard};
 
 pub(crate) use function::{BindHook, BindPage, BindReply, hook, page, provider, reply};
 pub use function::{Handler, Hook, Named, ProviderFn, Signature};
-pub(crate) use resolver::{Asks, Kind, ProviderDraft, Resolver, Source, Wildcards, add_ask};
+pub(crate) use resolver::{Asks, Kind, ProviderDefinition, Resolver, Source, Wildcards, add_ask};
 
 /// A handler whose arguments are found by their *names*, as in Bottle: a plugin's value by its keyword,
 /// a wildcard by its name. Types must fit as well.

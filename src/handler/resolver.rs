@@ -29,7 +29,7 @@ pub(crate) struct Source {
 #[derive(Clone)]
 pub(crate) enum Kind {
     Plugin { slot: usize },
-    Provider(Arc<ProviderDraft>),
+    Provider(Arc<ProviderDefinition>),
     State(Arc<dyn Any + Send + Sync>),
 }
 
@@ -43,7 +43,7 @@ impl Source {
 }
 
 /// A provider before it is bound to a route.
-pub(crate) struct ProviderDraft {
+pub(crate) struct ProviderDefinition {
     /// What tells it from all others; given when the app is built.
     pub(crate) number: usize,
     pub(crate) keyword: String,
@@ -134,15 +134,15 @@ impl Resolver {
     pub(crate) fn place(&mut self, index: usize, required: bool) -> Option<(Place, Vec<Ask>)> {
         match self.sources[index].kind.clone() {
             Kind::Plugin { slot } => Some((Place::Plugin(slot), vec![Ask { slot, required }])),
-            Kind::Provider(draft) => {
-                let resolved = self.provider(index, &draft)?;
+            Kind::Provider(definition) => {
+                let resolved = self.provider(index, &definition)?;
                 Some((Place::Provider(resolved.number), resolved.asks))
             }
             Kind::State(_) => None,
         }
     }
 
-    fn provider(&mut self, index: usize, draft: &ProviderDraft) -> Option<Resolved> {
+    fn provider(&mut self, index: usize, definition: &ProviderDefinition) -> Option<Resolved> {
         if let Some(resolved) = self.resolved.get(&index) {
             return resolved.clone();
         }
@@ -153,14 +153,14 @@ impl Resolver {
         self.underway.push(index);
         let title = format!(
             "the provider of {} (keyword {:?})",
-            public_name(draft.type_name),
-            draft.keyword
+            public_name(definition.type_name),
+            definition.keyword
         );
-        let function = Function::titled(Role::Provider, title, draft.location);
-        let (create, asks) = self.bind(function, |binder| (draft.bind)(binder));
+        let function = Function::titled(Role::Provider, title, definition.location);
+        let (create, asks) = self.bind(function, |binder| (definition.bind)(binder));
         self.underway.pop();
         let resolved = create.map(|create| {
-            let (keyword, finish) = (draft.keyword.clone(), draft.finish.clone());
+            let (keyword, finish) = (definition.keyword.clone(), definition.finish.clone());
             self.providers.push(BoundProvider { keyword, create, finish });
             Resolved { number: self.providers.len() - 1, asks: asks.plugins }
         });

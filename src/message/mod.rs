@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod base64;
+pub(crate) mod body;
 pub(crate) mod cookies;
 pub(crate) mod forms;
 pub(crate) mod http_error;

@@ -33,7 +33,8 @@ use super::{
     ListenAddress, Server, ShutdownHandle, ShutdownStage, cannot_listen, canonical, elsewhere,
 };
 use crate::logging::Recurring;
-use crate::message::request::{Request, RequestBody};
+use crate::message::body::RequestBody;
+use crate::message::request::Request;
 use crate::message::response::{Body, Response};
 use crate::pipeline::service::Service;
 use crate::{Error, ErrorKind, Result};

@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::message::base64;
-use crate::message::request::{Request, RequestBody};
+use crate::message::body::RequestBody;
+use crate::message::request::Request;
 use crate::message::response::{Body, Response};
 use crate::pipeline::service::Service;
 use crate::{Error, ErrorKind, Result};

@@ -12,7 +12,7 @@ use super::upload::Content;
 use super::{
     Entry, FormData, FormError, FormLimits, Problem, Upload, Value, check_charset, malformed,
 };
-use crate::message::request::{BodyStream, FormBody};
+use crate::message::body::{BodyStream, FormBody};
 use crate::{Error, Result};
 
 /// How much of one file is kept in memory.

@@ -16,9 +16,10 @@ use super::outgoing::{Audience, Outgoing, Sent};
 use super::proxy;
 use super::socket::Socket;
 use super::transport::{Received, Transport, Trouble};
+use crate::message::body::RequestBody;
+use crate::message::request::Request;
 #[cfg(feature = "https")]
 use crate::message::request::Scheme;
-use crate::message::request::{Request, RequestBody};
 use crate::pipeline::exchange::Exchange;
 use crate::server::http1::{BodyDecoder, Framing, Head, Parsed, Refused, parse_head};
 
