@@ -20,8 +20,8 @@ use crate::{Error, ErrorKind, Result};
 use hooks::Placed;
 pub use parts::{GroupOutcome, MountOptions, ProviderOptions};
 use plugins::InstalledPlugin;
-use route::{RouteDefinition, Skip};
 pub use route::{IntoMethods, IntoRules, RouteOptions};
+use route::{RouteDefinition, Skip};
 
 /// A Bottle-style app: routes and what goes with them.
 ///

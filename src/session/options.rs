@@ -1,0 +1,360 @@
+//! The options of the session plugin.
+
+use std::fmt;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::context::SessionContext;
+use super::cookie::CookieSettings;
+use super::events::{Counters, Events};
+use super::store::redis::Layout;
+use super::store::{Caps, SessionStore};
+use crate::Error;
+use crate::message::cookies::SameSite;
+use crate::redis::{RedisConfig, RedisPool};
+
+/// Provides a [`Session`] to the handlers that ask for one.
+///
+/// Names and defaults of the first options are those of Python's bottle-session 1.0:
+///
+/// | option | default | |
+/// |---|---|---|
+/// | [`host`](Self::host), [`port`](Self::port), [`db`](Self::db) | `localhost`, 6379, 0 | where Redis is |
+/// | [`password`](Self::password), [`username`](Self::username) | none | for Redis |
+/// | [`redis`](Self::redis) | | all of Redis in one value |
+/// | [`cookie_name`](Self::cookie_name) | `bottle.session` | |
+/// | [`cookie_lifetime`](Self::cookie_lifetime) | 300 s | the idle limit; `None`: until the browser ends, 7 days in the store |
+/// | [`cookie_secure`](Self::cookie_secure) | over https | |
+/// | [`cookie_httponly`](Self::cookie_httponly) | false | |
+/// | [`keyword`](Self::keyword) | `session` | the argument's name in [`named!`](crate::named) |
+/// | [`url`](Self::url), [`pool`](Self::pool), [`store`](Self::store), [`in_memory`](Self::in_memory) | | other ways to say where |
+/// | [`cookie_path`](Self::cookie_path), [`cookie_domain`](Self::cookie_domain), [`cookie_same_site`](Self::cookie_same_site), [`cookie_partitioned`](Self::cookie_partitioned) | `/`, none, Lax, false | |
+/// | [`max_age`](Self::max_age) | none | the absolute limit |
+/// | [`key_prefix`](Self::key_prefix), [`layout`](Self::layout), [`migrate_from`](Self::migrate_from) | the cookie's name and `:`, [`Layout::Default`], none | the records in Redis |
+/// | [`max_bytes`](Self::max_bytes), [`max_fields`](Self::max_fields) | 64 KiB, 256 | the largest session |
+/// | [`connect_timeout`](Self::connect_timeout), [`operation_timeout`](Self::operation_timeout), [`pool_size`](Self::pool_size) | 1 s, 500 ms, 16 | deadlines of Redis |
+/// | [`replicas`](Self::replicas), [`max_connection_age`](Self::max_connection_age) | 0, none | for a Redis that fails over |
+/// | [`events`](Self::events) | [`LogEvents`] | who hears what happens |
+pub struct SessionPlugin {
+    pub(super) keyword: String,
+    pub(super) backend: Backend,
+    pub(super) redis: RedisConfig,
+    pub(super) redis_was_set: bool,
+    pub(super) layout: Option<Layout>,
+    pub(super) migrate_from: Option<Layout>,
+    pub(super) key_prefix: Option<String>,
+    pub(super) cookie: CookieSettings,
+    pub(super) lifetime: Option<Duration>,
+    pub(super) max_age: Option<Duration>,
+    pub(super) hardened: bool,
+    pub(super) caps: Caps,
+    pub(super) events: Option<Box<dyn Events>>,
+    pub(super) counters: Counters,
+    /// The first option that could not work; told at install, when there is somebody to tell.
+    pub(super) refused: Option<Error>,
+    pub(super) context: OnceLock<Arc<SessionContext>>,
+    /// Whether there is nothing more to say of who can see the cookie.
+    pub(super) told: AtomicBool,
+}
+
+pub(super) enum Backend {
+    Redis,
+    Pool(RedisPool),
+    Store(Arc<dyn SessionStore>),
+    Memory,
+}
+
+impl SessionPlugin {
+    /// A plugin with the default options: Redis on localhost, a cookie of 300 seconds.
+    pub fn new() -> SessionPlugin {
+        SessionPlugin {
+            keyword: "session".to_owned(),
+            backend: Backend::Redis,
+            redis: RedisConfig::default(),
+            redis_was_set: false,
+            layout: None,
+            migrate_from: None,
+            key_prefix: None,
+            cookie: CookieSettings::default(),
+            lifetime: Some(Duration::from_secs(300)),
+            max_age: None,
+            hardened: false,
+            caps: Caps::default(),
+            events: None,
+            counters: Counters::default(),
+            refused: None,
+            context: OnceLock::new(),
+            told: AtomicBool::new(false),
+        }
+    }
+
+    fn change_redis(mut self, change: impl FnOnce(RedisConfig) -> RedisConfig) -> SessionPlugin {
+        self.redis = change(self.redis);
+        self.redis_was_set = true;
+        self
+    }
+
+    /// Where Redis is and how it is reached, in one value: for what has no option here, such as
+    /// [credentials](RedisConfig::credentials) that change. It replaces what was said of Redis before; `host`, `port` and
+    /// the like change it further.
+    ///
+    /// ```no_run
+    /// use bottle_session::{RedisConfig, SessionPlugin};
+    ///
+    /// let redis = RedisConfig::default().host("sessions.internal").db(2);
+    /// let plugin = SessionPlugin::new().redis(redis);
+    /// ```
+    #[must_use]
+    pub fn redis(self, config: RedisConfig) -> SessionPlugin {
+        self.change_redis(|_| config)
+    }
+
+    /// The host of the Redis server: `localhost` unless set.
+    #[must_use]
+    pub fn host(self, host: impl Into<String>) -> SessionPlugin {
+        self.change_redis(|redis| redis.host(host))
+    }
+
+    /// The port of the Redis server: 6379 unless set.
+    #[must_use]
+    pub fn port(self, port: u16) -> SessionPlugin {
+        self.change_redis(|redis| redis.port(port))
+    }
+
+    /// The number of the Redis database: 0 unless set.
+    #[must_use]
+    pub fn db(self, db: i64) -> SessionPlugin {
+        self.change_redis(|redis| redis.db(db))
+    }
+
+    /// The Redis user (ACL, Redis 6 and later): none unless set.
+    #[must_use]
+    pub fn username(self, username: impl Into<String>) -> SessionPlugin {
+        self.change_redis(|redis| redis.username(username))
+    }
+
+    /// The Redis password: none unless set.
+    #[must_use]
+    pub fn password(self, password: impl Into<String>) -> SessionPlugin {
+        self.change_redis(|redis| redis.password(password))
+    }
+
+    /// How long connecting to Redis may take: 1 s unless set.
+    #[must_use]
+    pub fn connect_timeout(self, timeout: Duration) -> SessionPlugin {
+        self.change_redis(|redis| redis.connect_timeout(timeout))
+    }
+
+    /// How long a load or save may take: 500 ms unless set.
+    #[must_use]
+    pub fn operation_timeout(self, timeout: Duration) -> SessionPlugin {
+        self.change_redis(|redis| redis.operation_timeout(timeout))
+    }
+
+    /// How many replicas of Redis must have a save before it counts: 0 unless set; see [`RedisConfig::replicas`].
+    #[must_use]
+    pub fn replicas(self, replicas: u32) -> SessionPlugin {
+        self.change_redis(|redis| redis.replicas(replicas))
+    }
+
+    /// After how long a connection to Redis is renewed: never unless set; see [`RedisConfig::max_connection_age`].
+    #[must_use]
+    pub fn max_connection_age(self, age: impl Into<Option<Duration>>) -> SessionPlugin {
+        self.change_redis(|redis| redis.max_connection_age(age))
+    }
+
+    /// How many connections to Redis there may be: 16 unless set. As many as the server has workers.
+    #[must_use]
+    pub fn pool_size(self, connections: u32) -> SessionPlugin {
+        self.change_redis(|redis| redis.pool_size(connections))
+    }
+
+    /// Where Redis is, as `redis://user:password@host:port/db`, `rediss://…` (feature `rustls`) or
+    /// `unix:///path?db=0`. What it does not say stays as it is.
+    #[must_use]
+    pub fn url(mut self, url: &str) -> SessionPlugin {
+        match self.redis.clone().url(url) {
+            Ok(config) => self.redis(config),
+            Err(error) => {
+                self.refused.get_or_insert(error);
+                self
+            }
+        }
+    }
+
+    /// Shares a pool with the rest of the app.
+    #[must_use]
+    pub fn pool(mut self, pool: RedisPool) -> SessionPlugin {
+        self.backend = Backend::Pool(pool);
+        self
+    }
+
+    /// Keeps sessions in another store.
+    #[must_use]
+    pub fn store(mut self, store: impl SessionStore) -> SessionPlugin {
+        self.backend = Backend::Store(Arc::new(store));
+        self
+    }
+
+    /// Keeps sessions in this process's memory: gone when it ends, shared with nobody.
+    #[must_use]
+    pub fn in_memory(mut self) -> SessionPlugin {
+        self.backend = Backend::Memory;
+        self
+    }
+
+    /// How sessions are written in Redis: [`Layout::Default`] unless set.
+    #[must_use]
+    pub fn layout(mut self, layout: Layout) -> SessionPlugin {
+        self.layout = Some(layout);
+        self
+    }
+
+    /// Takes over the live sessions of another layout, for an app that leaves Python's bottle-session; see
+    /// [`RedisStore::migrate_from`]. The former cookie is found as long as the name is the same, which
+    /// [`hardened`](Self::hardened) changes: these two do not go together.
+    #[must_use]
+    pub fn migrate_from(mut self, former: Layout) -> SessionPlugin {
+        self.migrate_from = Some(former);
+        self
+    }
+
+    /// What the keys of the default layout start with: the name of the cookie and a colon unless set,
+    /// `bottle.session:` for one, so that an id from one cookie opens nothing in another, also where their sessions
+    /// are in the same Redis.
+    #[must_use]
+    pub fn key_prefix(mut self, prefix: impl Into<String>) -> SessionPlugin {
+        self.key_prefix = Some(prefix.into());
+        self
+    }
+
+    /// The name of the cookie: `bottle.session` unless set.
+    #[must_use]
+    pub fn cookie_name(mut self, name: impl Into<String>) -> SessionPlugin {
+        self.cookie.name = name.into();
+        self
+    }
+
+    /// How long a session lives without requests, and its cookie with it: 300 s unless set. `None` makes a
+    /// cookie that ends with the browser; the store then keeps the session for 7 days without requests.
+    ///
+    /// The store's clock decides. The time starts anew, and the cookie is sent, when the session is created or gets a new
+    /// id, and with the first request after a tenth of the lifetime has passed. Record and cookie live a tenth longer, so that nobody is logged out early; but no cookie
+    /// is to be kept for more than 400 days, which browsers do not, and one for more than 300 is sent anew after 30.
+    #[must_use]
+    pub fn cookie_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> SessionPlugin {
+        self.lifetime = lifetime.into();
+        self
+    }
+
+    /// Whether the browser sends the cookie over https only. Unless set, it does where the visitor came over https:
+    /// the server itself speaks TLS, or a trusted proxy says so.
+    #[must_use]
+    pub fn cookie_secure(mut self, secure: bool) -> SessionPlugin {
+        self.cookie.secure = Some(secure);
+        self
+    }
+
+    /// Whether scripts in the page cannot see the cookie: false unless set.
+    #[must_use]
+    pub fn cookie_httponly(mut self, http_only: bool) -> SessionPlugin {
+        self.cookie.http_only = http_only;
+        self
+    }
+
+    /// The paths for which the browser sends the cookie: `/` unless set.
+    #[must_use]
+    pub fn cookie_path(mut self, path: impl Into<String>) -> SessionPlugin {
+        self.cookie.path = path.into();
+        self
+    }
+
+    /// The domain for which the browser sends the cookie: none unless set, which is this host alone.
+    #[must_use]
+    pub fn cookie_domain(mut self, domain: impl Into<String>) -> SessionPlugin {
+        self.cookie.domain = Some(domain.into());
+        self
+    }
+
+    /// On which requests from other sites the browser sends the cookie: Lax unless set.
+    #[must_use]
+    pub fn cookie_same_site(mut self, same_site: SameSite) -> SessionPlugin {
+        self.cookie.same_site = same_site;
+        self
+    }
+
+    /// Whether the cookie is kept apart for each site that embeds this one (CHIPS): false unless set.
+    #[must_use]
+    pub fn cookie_partitioned(mut self, partitioned: bool) -> SessionPlugin {
+        self.cookie.partitioned = partitioned;
+        self
+    }
+
+    /// The name under which [`named!`](crate::named) handlers ask for the session: `session` unless set.
+    #[must_use]
+    pub fn keyword(mut self, keyword: impl Into<String>) -> SessionPlugin {
+        self.keyword = keyword.into();
+        self
+    }
+
+    /// The absolute limit: a session ends this long after its creation, however busy it is. None unless
+    /// set.
+    #[must_use]
+    pub fn max_age(mut self, max_age: impl Into<Option<Duration>>) -> SessionPlugin {
+        self.max_age = max_age.into();
+        self
+    }
+
+    /// How large a session may become, in bytes of keys and values: 64 KiB unless set. A [`store`](Self::store)
+    /// that is given has caps of its own, which hold as well.
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: usize) -> SessionPlugin {
+        self.caps.bytes = bytes;
+        self
+    }
+
+    /// How many keys a session may have: 256 unless set. A [`store`](Self::store) that is given has caps of its
+    /// own, which hold as well.
+    #[must_use]
+    pub fn max_fields(mut self, fields: usize) -> SessionPlugin {
+        self.caps.fields = fields;
+        self
+    }
+
+    /// Who hears what happens to sessions; [`LogEvents`] unless set.
+    #[must_use]
+    pub fn events(mut self, events: impl Events) -> SessionPlugin {
+        self.events = Some(Box::new(events));
+        self
+    }
+
+    /// The plugin's counters; they count on after it is installed.
+    pub fn counters(&self) -> Counters {
+        self.counters.clone()
+    }
+
+    /// The strictest settings that fit a site of its own behind TLS: a `__Host-` name, Secure, HttpOnly,
+    /// and an absolute limit of 12 hours unless one is set; wherever it stands among the options (OWASP Session Management Cheat Sheet; NIST SP
+    /// 800-63B section 7.2).
+    #[must_use]
+    pub fn hardened(mut self) -> SessionPlugin {
+        self.hardened = true;
+        self
+    }
+}
+
+impl Default for SessionPlugin {
+    fn default() -> SessionPlugin {
+        SessionPlugin::new()
+    }
+}
+
+impl fmt::Debug for SessionPlugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionPlugin")
+            .field("keyword", &self.keyword)
+            .field("cookie", &self.cookie)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,333 @@
+//! The plugin at work: what it checks and opens when it is installed, and what it does to each batch.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::context::SessionContext;
+use super::cookie::CookieSettings;
+use super::events::{Event, LogEvents};
+use super::id::IdGenerator;
+use super::options::{Backend, SessionPlugin};
+use super::saving::Pending;
+use super::store::memory::MemoryStore;
+use super::store::redis::{Layout, RedisStore};
+use super::store::{Caps, Lifetimes, PipelinedStore, SessionStore};
+use super::view::Session;
+use crate::logging::{OneLine, Recurring};
+use crate::message::address::{ListenAddress, is_public};
+use crate::message::request::Scheme;
+use crate::pipeline::plugin::{Batch, Callback, Installed, Plugin, Provision, Route};
+use crate::redis::RedisPool;
+use crate::{Error, ErrorKind, Result};
+
+/// How long the store keeps a session whose cookie ends with the browser: 7 days, as in bottle-session.
+const BROWSER_SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The absolute limit of a hardened session unless another is set.
+const HARDENED_MAX_AGE: Duration = Duration::from_secs(12 * 60 * 60);
+
+impl SessionPlugin {
+    /// The cookie as it will be. `hardened` has the last word, wherever it was said.
+    fn cookie_settings(&self) -> CookieSettings {
+        let mut cookie = self.cookie.clone();
+        if self.hardened {
+            if !cookie.name.starts_with("__Host-") {
+                cookie.name.insert_str(0, "__Host-");
+            }
+            cookie.secure = Some(true);
+            cookie.http_only = true;
+        }
+        cookie
+    }
+
+    fn lifetimes(&self) -> Lifetimes {
+        let absolute = self.max_age.or(self.hardened.then_some(HARDENED_MAX_AGE));
+        Lifetimes { idle: self.lifetime.unwrap_or(BROWSER_SESSION), absolute }
+    }
+
+    fn open_store(&mut self) -> Result<Arc<dyn SessionStore>> {
+        let pool = match &self.backend {
+            Backend::Store(_) | Backend::Memory if self.redis_was_meant() => {
+                return Err(self.config_error(
+                    "options of Redis (host, url, layout, …) do not go with in_memory or store; take \
+                     one or the other",
+                ));
+            }
+            Backend::Store(store) => return Ok(store.clone()),
+            Backend::Memory => {
+                let store = MemoryStore::new();
+                let Caps { bytes, fields } = self.caps;
+                return Ok(Arc::new(store.max_bytes(bytes).max_fields(fields)));
+            }
+            Backend::Pool(_) if self.redis_was_set => {
+                return Err(self.config_error(
+                    "a pool knows where Redis is; host, port, db, password, url and the time-outs are \
+                     set where it is opened",
+                ));
+            }
+            Backend::Pool(pool) => pool.clone(),
+            Backend::Redis => RedisPool::new(self.redis.clone())?,
+        };
+        let mut store = RedisStore::new(pool)
+            .layout(self.layout.unwrap_or_default())
+            .max_bytes(self.caps.bytes)
+            .max_fields(self.caps.fields);
+        if let Some(former) = self.migrate_from {
+            store = store.migrate_from(former);
+        }
+        // What is an id in one cookie must be none in another.
+        let own = || format!("{}:", self.cookie.name);
+        let is_pythons = self.layout == Some(Layout::BottleSession);
+        Ok(match self.key_prefix.take().or_else(|| (!is_pythons).then(own)) {
+            Some(prefix) => Arc::new(store.key_prefix(prefix)),
+            None => Arc::new(store),
+        })
+    }
+
+    fn redis_was_meant(&self) -> bool {
+        self.redis_was_set
+            || self.layout.is_some()
+            || self.migrate_from.is_some()
+            || self.key_prefix.is_some()
+    }
+
+    fn config_error(&self, why: &str) -> Error {
+        Error::new(ErrorKind::Config, format!("session plugin {:?}: {why}", self.keyword))
+    }
+
+    /// A server that only this machine can reach has visitors from elsewhere all the same where a proxy in front says so.
+    fn look_behind_the_proxy(&self, batch: &mut Batch<'_>) {
+        for entry in batch.iter_mut() {
+            let request = entry.request();
+            if !request.is_from_trusted_proxy() {
+                continue;
+            }
+            let asked = match request.host() {
+                _ if request.scheme() == Scheme::Https => match self.cookie.is_open_over_https() {
+                    true => "over https",
+                    false => continue,
+                },
+                Some(host) if is_public(host) => "of a public host",
+                _ => continue,
+            };
+            if !self.told.swap(true, Ordering::Relaxed) {
+                log::warn!(
+                    "a proxy passes on what visitors ask {asked}, with session cookie {}: set cookie_secure and \
+                     cookie_httponly, or hardened(), unless this is a trusted network",
+                    self.cookie
+                );
+            }
+            return;
+        }
+    }
+
+    fn context(&self) -> &Arc<SessionContext> {
+        match self.context.get() {
+            Some(context) => context,
+            None => unreachable!("a plugin is set up before it is used"),
+        }
+    }
+}
+
+impl Plugin for SessionPlugin {
+    fn name(&self) -> &str {
+        "session"
+    }
+
+    fn provides(&self) -> Option<Provision> {
+        let claim = format!("cookie {:?}", self.cookie_settings().name);
+        Some(Provision::of::<Session>(&self.keyword).claiming(claim))
+    }
+
+    fn setup(&mut self, _: &Installed<'_>) -> Result<()> {
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
+        let cookie = self.cookie_settings();
+        if self.migrate_from.is_some() && cookie.name != self.cookie.name {
+            return Err(self.config_error(&format!(
+                "hardened names the cookie {:?}, under which migrate_from finds no former session; set \
+                 cookie_secure and cookie_httponly instead until all have moved",
+                cookie.name
+            )));
+        }
+        self.cookie = cookie;
+        self.cookie.check()?;
+        let lifetimes = self.lifetimes();
+        if lifetimes.idle.is_zero() || lifetimes.absolute.is_some_and(|limit| limit.is_zero()) {
+            return Err(self.config_error("a lifetime of zero would end every session at once"));
+        }
+        let store = self.open_store()?;
+        store.check(&lifetimes)?;
+        let context = SessionContext {
+            format: store.id_format(),
+            former_format: store.former_id_format(),
+            caps: self.caps.and(store.caps()),
+            store,
+            cookie: self.cookie.clone(),
+            lifetimes,
+            persistent: self.lifetime.is_some(),
+            generator: IdGenerator::new(),
+            events: self.events.take().unwrap_or_else(|| Box::new(LogEvents)),
+            counters: self.counters.clone(),
+            unheard: Recurring::default(),
+        };
+        log::info!(
+            "sessions of keyword {:?}: cookie {}, idle limit {:?}, absolute limit {:?}",
+            self.keyword,
+            self.cookie,
+            lifetimes.idle,
+            lifetimes.absolute
+        );
+        let context = Arc::new(context);
+        // Weak: the context owns the store, which owns this observer.
+        let told = Arc::downgrade(&context);
+        context.store.on_breaker(Box::new(move |down| {
+            if let Some(context) = told.upgrade() {
+                context.emit(down.map_or(Event::BreakerClosed, Event::BreakerOpened));
+            }
+        }));
+        let told = Arc::downgrade(&context);
+        context.store.on_damage(Box::new(move |why| {
+            if let Some(context) = told.upgrade() {
+                context.emit(Event::Damaged(why));
+            }
+        }));
+        let _ = self.context.set(context);
+        Ok(())
+    }
+
+    fn serving(&self, address: &ListenAddress) {
+        let is_open = !(self.cookie.is_secure() && self.cookie.http_only);
+        let is_told = !is_open || !address.is_local() || address.is_https();
+        self.told.store(is_told, Ordering::Relaxed);
+        if is_open && !address.is_local() && !address.is_https() {
+            log::warn!(
+                "serving {address}, which is not only this machine, with session cookie {}: set \
+                 cookie_secure and cookie_httponly, or hardened(), unless this is a trusted network",
+                self.cookie
+            );
+        }
+    }
+
+    fn may_block(&self) -> bool {
+        let store = &self.context().store;
+        store.pipelined().is_none() && store.may_block()
+    }
+
+    /// A panic saves nothing. But where the handler has renewed the id in the store, its answer says so: at once,
+    /// as a plugin further out may panic, too, and then nothing is released.
+    fn apply(&self, callback: Callback, route: &Route) -> Callback {
+        if !route.asks_for(&self.keyword) {
+            return callback;
+        }
+        let (keyword, context) = (self.keyword.clone(), self.context().clone());
+        Callback::new(move |exchange| {
+            let scheme = exchange.request().scheme();
+            let session = exchange.provided::<Session>(&keyword);
+            let pending = session.map(|session| session.pending_cookie()).unwrap_or_default();
+            let done = catch_unwind(AssertUnwindSafe(|| callback.call(exchange)));
+            let head = exchange.head_mut();
+            if let Err(error) = context.write_pending_cookie(&pending, scheme, head) {
+                let error = OneLine(error);
+                log::error!("a session's new id did not reach its browser: {error}");
+            }
+            done.unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    fn acquire(&self, batch: &mut Batch<'_>) {
+        if !self.told.load(Ordering::Relaxed) {
+            self.look_behind_the_proxy(batch);
+        }
+        let context = self.context();
+        match context.store.pipelined() {
+            Some(store) => acquire_pipelined(context, store, batch),
+            None => acquire(context, batch),
+        }
+    }
+
+    fn release(&self, batch: &mut Batch<'_>) {
+        let context = self.context();
+        match context.store.pipelined() {
+            Some(store) => release_pipelined(context, store, batch),
+            None => release(context, batch),
+        }
+    }
+}
+
+/// Loads all sessions of the batch in one call of the store.
+fn acquire(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
+    let ids: Vec<_> = batch.iter_mut().map(|entry| context.sent_ids(entry.request())).collect();
+    let loads: Vec<_> = context.loads(ids.iter().flatten()).collect();
+    let answers = if loads.is_empty() { Vec::new() } else { context.store.load_many(&loads) };
+    let mut answers = answers.into_iter();
+    for (mut entry, ids) in batch.iter_mut().zip(ids) {
+        let own: SmallVec<[_; 1]> = answers.by_ref().take(ids.len()).collect();
+        context.provide(&mut entry, ids, own);
+    }
+}
+
+/// Leaves each request pending on the loads of its own session.
+fn acquire_pipelined(
+    context: &Arc<SessionContext>,
+    store: &dyn PipelinedStore,
+    batch: &mut Batch<'_>,
+) {
+    for mut entry in batch.iter_mut() {
+        let ids = context.sent_ids(entry.request());
+        if ids.is_empty() {
+            context.provide(&mut entry, ids, []);
+            continue;
+        }
+        let loads: SmallVec<[_; 1]> = context.loads(&ids).collect();
+        let (operation, context) = (store.load_operation(&loads), context.clone());
+        drop(loads);
+        entry.wait(store.remote(), operation, move |operation, entry| {
+            context.provide(entry, ids, operation.into_answers());
+        });
+    }
+}
+
+/// Saves all sessions of the batch in one call of the store.
+fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
+    let plans: Vec<_> = batch.iter_mut().map(|mut entry| context.plan(&mut entry)).collect();
+    let saves: Vec<_> = plans.iter().flatten().flatten().map(Pending::save).collect();
+    let answers = if saves.is_empty() { Vec::new() } else { context.store.save_many(&saves) };
+    let mut answers = answers.into_iter();
+    for (mut entry, plan) in batch.iter_mut().zip(plans) {
+        match plan {
+            Ok(pending) => {
+                let own: SmallVec<[_; 1]> = answers.by_ref().take(pending.len()).collect();
+                context.settle(&mut entry, pending, own);
+            }
+            Err(error) => context.finish(&mut entry, Err(error)),
+        }
+    }
+}
+
+/// Leaves each request that has something to save pending on its own saves.
+fn release_pipelined(
+    context: &Arc<SessionContext>,
+    store: &dyn PipelinedStore,
+    batch: &mut Batch<'_>,
+) {
+    for mut entry in batch.iter_mut() {
+        match context.plan(&mut entry) {
+            Ok(pending) if pending.is_empty() => context.finish(&mut entry, Ok(())),
+            Ok(pending) => {
+                let saves: SmallVec<[_; 1]> = pending.iter().map(Pending::save).collect();
+                let (operation, context) = (store.save_operation(&saves), context.clone());
+                drop(saves);
+                entry.wait(store.write_remote(), operation, move |operation, entry| {
+                    context.settle(entry, pending, operation.into_answers());
+                });
+            }
+            Err(error) => context.finish(&mut entry, Err(error)),
+        }
+    }
+}
