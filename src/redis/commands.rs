@@ -7,7 +7,8 @@ use ::redis::{Cmd, ConnectionLike, FromRedisValue, RedisResult, ToRedisArgs, Val
 use super::arguments::CommandArguments;
 use super::connection::Reply;
 use super::errors::as_redis_error;
-use super::pool::{Manager, RedisPool};
+use super::pool::RedisPool;
+use super::pool::checkout::Manager;
 use crate::Result;
 use crate::pipeline::plugin::Provided;
 

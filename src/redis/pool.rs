@@ -1,36 +1,24 @@
 //! A pool of connections that never hands out one that something went wrong with.
 
+pub(super) mod checkout;
+mod rounds;
+
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, Once, RwLock, Weak};
-use std::time::{Duration, Instant};
 
-use ::redis::{RedisError, RedisResult, Value};
-use scheduled_thread_pool::ScheduledThreadPool;
-
-use super::batch::{Batch, Manner, Received, deliver, fail, is_read_only};
+use self::checkout::OwnedPool;
+use self::rounds::Replicated;
 use super::breaker::{Breaker, BreakerState};
-#[cfg(unix)]
-use super::channel::RedisChannel;
 use super::commands::RedisConnection;
 use super::config::{Address, RedisConfig};
-use super::connection::{Connection, Reply};
-use super::errors::{as_redis_error, copy, is_demoted};
 use super::failover::Change;
 use super::sentinel::{Registration, Watch};
 use super::transport::Trust;
-use super::upstream::{FOR_EVER, Failure, Source, Timings, Upstream};
+use super::upstream::{FOR_EVER, Source, Upstream};
 use crate::logging::Recurring;
-use crate::pipeline::operation::{Answer, Carrier, Operation, Progress, Remote};
-#[cfg(unix)]
-use crate::pipeline::operation::{Channel, Wake};
+use crate::pipeline::operation::Remote;
 use crate::{Error, ErrorKind, Result};
-
-/// How often somebody who waits for a connection looks up: r2d2 wakes nobody when connecting fails.
-const LOOK_UP: Duration = Duration::from_millis(10);
-
-/// Twice the longest pause between two attempts to connect.
-const RETRY_WITHIN: Duration = Duration::from_millis(400);
 
 /// Connections to one Redis, upstream by sessions and the app's own data. Clones share them too.
 ///
@@ -56,13 +44,6 @@ struct Inner {
     upstream: Arc<Upstream>,
     /// Hears when all idle connections are to be closed.
     _cut: Option<Registration>,
-}
-
-/// The connections of one process. After a fork parent and child must not talk over the same sockets, and the
-/// threads that connect are the parent's alone.
-struct OwnedPool {
-    process: u32,
-    pool: r2d2::Pool<Manager>,
 }
 
 impl RedisPool {
@@ -141,25 +122,6 @@ impl RedisPool {
         }
     }
 
-    /// The connections of this process.
-    fn own(&self) -> r2d2::Pool<Manager> {
-        let process = std::process::id();
-        let own = &self.0.own;
-        {
-            let own = own.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-            if own.process == process {
-                return own.pool.clone();
-            }
-        }
-        let mut own = own.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if own.process != process {
-            let parents = std::mem::replace(&mut *own, OwnedPool::new(&self.0.upstream));
-            // Its locks may be held by threads that this process does not have.
-            std::mem::forget(parents);
-        }
-        own.pool.clone()
-    }
-
     /// A pool for the master that these sentinels (`redis://host:26379`, with their own password if they have
     /// one) know by this name. `config` has everything else: who we are at the master, and the time-outs.
     ///
@@ -230,27 +192,6 @@ impl RedisPool {
         &self.0.upstream.config
     }
 
-    /// Asks the server something about itself: one command, which may be sent twice.
-    pub(super) fn ask(&self, command: &::redis::Cmd) -> Result<Value> {
-        let (config, packed) = (&self.0.upstream.config, command.get_packed_command());
-        let timings = Timings::starting_now(config);
-        let once = || -> std::result::Result<_, Failure> {
-            let mut connection = self.checkout_before(&timings).map_err(Failure::Other)?;
-            self.round_trip(&mut connection, &packed, 1, &timings, config.max_reply)
-        };
-        let done = match once() {
-            Err(Failure::Stale(_)) => once(),
-            done => done,
-        };
-        let replies = done.map_err(|failure| match failure {
-            Failure::Stale(error) | Failure::Other(error) => error,
-        })?;
-        let reply = replies.into_iter().next().ok_or_else(|| {
-            Error::new(ErrorKind::Redis, format!("{config}: no reply to a command"))
-        })?;
-        Ok(reply.map_err(RedisError::from)?)
-    }
-
     /// The Redis of this pool as a remote service that carries out [operations](crate::Operation).
     pub fn remote(&self) -> Remote {
         Remote(Arc::new(self.clone()))
@@ -283,397 +224,6 @@ impl RedisPool {
         log::warn!("whether the server waits for replicas shows later: {refused}");
         Ok(())
     }
-
-    #[cfg(unix)]
-    fn channel_in(&self, manner: Manner, wake: Wake) -> Option<Box<dyn Channel>> {
-        match self.0.upstream.source {
-            Source::Network => {
-                let upstream = self.0.upstream.clone();
-                Some(Box::new(RedisChannel::new(upstream, self.weak(), manner, wake)))
-            }
-            // Where Redis is, only that pool knows.
-            #[cfg(feature = "r2d2_redis")]
-            Source::External(_) => None,
-        }
-    }
-
-    fn run_in(&self, manner: Manner, operations: &mut [&mut dyn Operation]) {
-        let mut left: Vec<&mut dyn Operation> =
-            operations.iter_mut().map(|operation| &mut **operation).collect();
-        while !left.is_empty() {
-            left = self.round(left, manner, |_, _| ());
-        }
-    }
-
-    /// Carries out one round of each operation, in one pipeline; while a failover is under way, those that write come
-    /// in another one, once it is over. Those that are not over are in `again`, those whose reply `redirects` takes
-    /// from them (it is about something else than they asked) are nobody's.
-    pub(super) fn round<'o>(
-        &self,
-        operations: Vec<&'o mut dyn Operation>,
-        manner: Manner,
-        mut redirects: impl FnMut(&mut Option<&'o mut dyn Operation>, Answer<'_>),
-    ) -> Vec<&'o mut dyn Operation> {
-        let mut timings = Timings::starting_now(&self.0.upstream.config);
-        let (mut reads, mut writes) = (operations, Vec::new());
-        if self.0.upstream.is_held() {
-            for operation in std::mem::take(&mut reads) {
-                match is_read_only(operation) {
-                    true => reads.push(operation),
-                    false => writes.push(operation),
-                }
-            }
-        }
-        let mut again = Vec::new();
-        for operations in [reads, writes] {
-            if !operations.is_empty() {
-                let left = self.attempts(operations, manner, &mut timings, &mut redirects);
-                again.extend(left);
-            }
-        }
-        again
-    }
-
-    /// Carries out one round of each operation. What may be repeated is sent once more where the connection is lost.
-    fn attempts<'o>(
-        &self,
-        mut operations: Vec<&'o mut dyn Operation>,
-        manner: Manner,
-        timings: &mut Timings,
-        redirects: &mut impl FnMut(&mut Option<&'o mut dyn Operation>, Answer<'_>),
-    ) -> Vec<&'o mut dyn Operation> {
-        let upstream = &self.0.upstream;
-        let mut attempt = 1;
-        loop {
-            let mut connection = match self.checkout_before(timings) {
-                Ok(connection) => connection,
-                Err(error) => {
-                    operations.into_iter().for_each(|operation| fail(operation, copy(&error)));
-                    return Vec::new();
-                }
-            };
-            let mut batch = Batch::new(manner);
-            let now = connection.now();
-            operations.retain_mut(|operation| batch.push(&mut **operation, now, manner.one_key));
-            if operations.is_empty() {
-                return operations;
-            }
-            let is_written = (0..operations.len()).any(|number| batch.writes(number));
-            upstream.attend();
-            if upstream.is_cut(connection.generation) {
-                // Nothing was sent, and the next one leads to the new master.
-                connection.dirty = true;
-                upstream.breaker.undecided(Instant::now());
-                continue;
-            }
-            if is_written && upstream.is_held() {
-                drop(connection);
-                let is_over = upstream.wait_while_held(timings.connected);
-                upstream.breaker.undecided(Instant::now());
-                if !is_over {
-                    operations.into_iter().for_each(|operation| fail(operation, upstream.held()));
-                    return Vec::new();
-                }
-                // To the new master a connection is yet to be made.
-                timings.connected = timings.replied;
-                continue;
-            }
-            let reply_by = timings.reply_by(&upstream.config);
-            let now = Instant::now();
-            batch.seal(connection.clock(), now, reply_by.saturating_duration_since(now));
-            let reused = connection.used;
-            let carried = connection.carry(&mut batch, reply_by, upstream.config.max_reply);
-            upstream.attend();
-            let (bytes, received) = match carried {
-                Ok(carried) if !upstream.is_cut(connection.generation) => carried,
-                carried => {
-                    let (error, may_repeat) = match carried.map(drop) {
-                        Err(error) if error.is_timeout() && batch.awaits_replicas() => {
-                            (upstream.too_few_replicas(None), false)
-                        }
-                        Err(error) => match upstream.failure(&error, reused) {
-                            Failure::Stale(error) => (error, attempt == 1),
-                            Failure::Other(error) => (error, false),
-                        },
-                        // By the old master, which forgets it.
-                        Ok(()) => (upstream.overtaken(), attempt == 1),
-                    };
-                    connection.dirty = true;
-                    let mut left = Vec::new();
-                    for (number, operation) in operations.into_iter().enumerate() {
-                        match may_repeat && batch.is_repeatable(number) {
-                            true => left.push(operation),
-                            false => fail(operation, copy(&error)),
-                        }
-                    }
-                    operations = left;
-                    if operations.is_empty() {
-                        return operations;
-                    }
-                    attempt += 1;
-                    continue;
-                }
-            };
-            upstream.answered();
-            if batch.is_replica() {
-                upstream.discard(&mut connection);
-            }
-            let clock = match received {
-                Received::InStep(_) => connection.now(),
-                Received::Refused(error) => {
-                    operations.into_iter().for_each(|operation| fail(operation, copy(&error)));
-                    return Vec::new();
-                }
-                Received::Incomplete => unreachable!("a connection reads whole replies"),
-            };
-            let held = upstream.is_held();
-            let shortfall = upstream.shortfall(&batch);
-            let (mut again, mut left) = (Vec::new(), Vec::new());
-            for (number, operation) in operations.into_iter().enumerate() {
-                if batch.writes(number) && held {
-                    match attempt == 1 && batch.is_repeatable(number) {
-                        true => left.push(operation),
-                        false => fail(operation, upstream.overtaken()),
-                    }
-                    continue;
-                }
-                let answer = batch.answer(number, &bytes, clock);
-                let mut operation = Some(operation);
-                redirects(&mut operation, answer);
-                let Some(operation) = operation else { continue };
-                if let (true, Some(error)) = (batch.writes(number), &shortfall) {
-                    fail(operation, copy(error));
-                    continue;
-                }
-                match deliver(operation, answer) {
-                    Progress::Done => {}
-                    Progress::Again => again.push(operation),
-                    Progress::OutOfStep => connection.dirty = true,
-                }
-            }
-            if left.is_empty() {
-                return again;
-            }
-            drop(connection);
-            again.extend(self.attempts(left, manner, timings, redirects));
-            return again;
-        }
-    }
-
-    /// A connection that nothing has gone wrong with.
-    pub(super) fn checkout(&self) -> Result<r2d2::PooledConnection<Manager>> {
-        self.checkout_before(&Timings::starting_now(&self.0.upstream.config))
-    }
-
-    /// Whether a connection that somebody holds can be used again.
-    pub(super) fn is_healthy(&self, connection: &mut Connection) -> bool {
-        let upstream = &self.0.upstream;
-        connection.process == std::process::id()
-            && upstream.is_healthy(connection, &Timings::starting_now(&upstream.config))
-    }
-
-    fn checkout_before(&self, timings: &Timings) -> Result<r2d2::PooledConnection<Manager>> {
-        let upstream = &self.0.upstream;
-        let now = Instant::now();
-        upstream.breaker.enter(now, timings.replied.saturating_duration_since(now))?;
-        loop {
-            let mut connection = self.wait_for_connection(timings)?;
-            #[cfg(feature = "r2d2_redis")]
-            self.take(&mut connection, timings)?;
-            if upstream.is_healthy(&mut connection, timings) {
-                return Ok(connection);
-            }
-            // The pool closes it.
-            connection.dirty = true;
-        }
-    }
-
-    /// Waits until there is a connection, or until it is known that there will be none.
-    fn wait_for_connection(&self, timings: &Timings) -> Result<r2d2::PooledConnection<Manager>> {
-        let (pool, upstream) = (&self.own(), &self.0.upstream);
-        let refusals = upstream.refusals.load(Ordering::Acquire);
-        loop {
-            let left = timings.connected.saturating_duration_since(Instant::now());
-            let at_least = Duration::from_millis(1);
-            if let Ok(connection) = pool.get_timeout(left.min(LOOK_UP).max(at_least)) {
-                return Ok(connection);
-            }
-            let connections = pool.state().connections;
-            let in_use = connections >= pool.max_size();
-            if left <= LOOK_UP && in_use {
-                return Err(upstream.all_in_use(connections));
-            }
-            let refused = !in_use && upstream.refusals.load(Ordering::Acquire) != refusals;
-            if refused || left <= LOOK_UP {
-                let error = upstream.no_connection();
-                upstream.down(&error);
-                return Err(error);
-            }
-            // What others have found out meanwhile holds for us as well.
-            upstream.breaker.while_open(Instant::now())?;
-        }
-    }
-
-    /// Takes what the connection stands for out of the application's pool, where it is from there.
-    #[cfg(feature = "r2d2_redis")]
-    fn take(&self, connection: &mut Connection, timings: &Timings) -> Result<()> {
-        use super::external::NotTaken;
-
-        let upstream = &self.0.upstream;
-        connection.take(timings.connected).map_err(|why| match why {
-            NotTaken::AllInUse => upstream.all_in_use(upstream.config.pool_size),
-            NotTaken::Down(why) => {
-                let text = format!("no connection from the r2d2_redis pool: {why}");
-                let error = Error::new(ErrorKind::Unavailable, text);
-                upstream.down(&error);
-                error
-            }
-        })
-    }
-
-    fn round_trip(
-        &self,
-        connection: &mut Connection,
-        packed: &[u8],
-        count: usize,
-        timings: &Timings,
-        limit: usize,
-    ) -> std::result::Result<Vec<Reply>, Failure> {
-        let upstream = &self.0.upstream;
-        let reused = connection.used;
-        match connection.exchange(packed, count, timings.reply_by(&upstream.config), limit) {
-            Ok(replies) => {
-                upstream.answered();
-                if demoted(&replies) {
-                    upstream.discard(connection);
-                }
-                Ok(replies)
-            }
-            Err(error) => Err(upstream.failure(&error, reused)),
-        }
-    }
-
-    /// Waits while a failover is under way, within the deadline. Whether it has waited.
-    pub(super) fn wait_while_held(&self) -> Result<bool> {
-        let upstream = &self.0.upstream;
-        upstream.attend();
-        if !upstream.is_held() {
-            return Ok(false);
-        }
-        match upstream.wait_while_held(Instant::now() + upstream.config.connect_timeout) {
-            true => Ok(true),
-            false => Err(upstream.held()),
-        }
-    }
-
-    /// Sends a handler's own commands over a connection that it holds. What happens to the connection is
-    /// remembered. The breaker hears of it, unless the command may block: it waits on purpose or has
-    /// no one reply. Where the commands may write, a reply that a failover has overtaken does not count.
-    pub(super) fn exchange_on(
-        &self,
-        connection: &mut Connection,
-        packed: &[u8],
-        count: usize,
-        may_block: bool,
-        is_read: bool,
-    ) -> RedisResult<Vec<Reply>> {
-        let upstream = &self.0.upstream;
-        let reused = connection.used;
-        let deadline = Instant::now() + upstream.config.operation_timeout;
-        let reply = connection.exchange(packed, count, deadline, upstream.config.max_reply);
-        upstream.attend();
-        let error = match reply {
-            Ok(_) if upstream.is_cut(connection.generation) || !is_read && upstream.is_held() => {
-                connection.dirty = true;
-                return Err(as_redis_error(upstream.overtaken(), false));
-            }
-            Ok(replies) => {
-                upstream.answered();
-                if demoted(&replies) {
-                    upstream.discard(connection);
-                }
-                return Ok(replies);
-            }
-            Err(error) => error,
-        };
-        let timed_out = error.is_timeout();
-        if may_block && (timed_out || !error.is_io_error()) {
-            upstream.breaker.undecided(Instant::now());
-            return Err(as_redis_error(upstream.lost(&error), timed_out));
-        }
-        match upstream.failure(&error, reused) {
-            Failure::Stale(failure) | Failure::Other(failure) => {
-                Err(as_redis_error(failure, timed_out))
-            }
-        }
-    }
-}
-
-/// The Redis of a pool as a service where what is written counts once as many replicas have it as are to.
-struct Replicated(RedisPool);
-
-impl Replicated {
-    fn manner(&self) -> Manner {
-        Manner { replicas: self.0.config().replicas, ..Manner::default() }
-    }
-}
-
-impl Carrier for Replicated {
-    /// Another one than the pool's: it has connections of its own.
-    fn identity(&self) -> usize {
-        self.0.identity() + 1
-    }
-
-    #[cfg(unix)]
-    fn channel(&self, wake: Wake) -> Option<Box<dyn Channel>> {
-        self.0.channel_in(self.manner(), wake)
-    }
-
-    fn run(&self, operations: &mut [&mut dyn Operation]) {
-        self.0.run_in(self.manner(), operations);
-    }
-}
-
-impl Carrier for RedisPool {
-    fn identity(&self) -> usize {
-        Arc::as_ptr(&self.0.upstream).addr()
-    }
-
-    #[cfg(unix)]
-    fn channel(&self, wake: Wake) -> Option<Box<dyn Channel>> {
-        self.channel_in(Manner::default(), wake)
-    }
-
-    fn run(&self, operations: &mut [&mut dyn Operation]) {
-        self.run_in(Manner::default(), operations);
-    }
-}
-
-impl OwnedPool {
-    fn new(upstream: &Arc<Upstream>) -> OwnedPool {
-        // Threads of its own: a server that accepts and never answers must not hold up another pool.
-        let connecting = ScheduledThreadPool::builder()
-            .num_threads(2)
-            .thread_name_pattern("redis-connect-{}")
-            .build();
-        let config = &upstream.config;
-        let pool = r2d2::Pool::builder()
-            .max_size(config.pool_size)
-            .min_idle(Some(0))
-            // r2d2 pauses for up to half of this between its attempts to connect, and uses it for nothing
-            // else here.
-            .connection_timeout(config.connect_timeout.min(RETRY_WITHIN))
-            .test_on_check_out(false)
-            .error_handler(Box::new(r2d2::NopErrorHandler))
-            .thread_pool(Arc::new(connecting))
-            .build_unchecked(Manager { upstream: upstream.clone() });
-        OwnedPool { process: std::process::id(), pool }
-    }
-}
-
-/// Whether the server is a replica: the master is somewhere else now.
-fn demoted(replies: &[Reply]) -> bool {
-    replies.iter().any(|reply| reply.as_ref().is_err_and(is_demoted))
 }
 
 impl fmt::Debug for RedisPool {
@@ -682,34 +232,11 @@ impl fmt::Debug for RedisPool {
     }
 }
 
-/// Makes connections for r2d2 and judges them.
-pub(super) struct Manager {
-    upstream: Arc<Upstream>,
-}
-
-impl r2d2::ManageConnection for Manager {
-    type Connection = Connection;
-    type Error = Error;
-
-    fn connect(&self) -> Result<Connection> {
-        self.upstream.open()
-    }
-
-    /// Never asked by r2d2: [`Upstream::is_healthy`] knows the deadline.
-    fn is_valid(&self, _: &mut Connection) -> Result<()> {
-        Ok(())
-    }
-
-    fn has_broken(&self, connection: &mut Connection) -> bool {
-        !connection.is_kept()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
