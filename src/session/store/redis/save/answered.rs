@@ -1,0 +1,206 @@
+//! What the replies to a save mean.
+
+use std::time::{Duration, SystemTime};
+
+use super::{SaveStep, State, What};
+use crate::redis::{RedisReply as Reply, Replies};
+use crate::session::store::contract::id_taken;
+use crate::session::store::redis::record::{self, Unfit};
+use crate::session::store::redis::{foreign, newer, refused};
+use crate::session::store::{Fields, Saved};
+use crate::{Error, Result};
+
+impl SaveStep {
+    pub(super) fn created(&mut self, reply: Option<Reply<'_>>) -> Result<State, Unfit> {
+        match reply {
+            Some(Reply::Integer(1)) => Ok(stored()),
+            Some(Reply::Integer(0)) => Ok(State::Comparing),
+            Some(Reply::Error(line)) if line.starts_with(b"NOSCRIPT") && !self.is_unknown => {
+                self.is_unknown = true;
+                Ok(State::Writing)
+            }
+            // Not to what was sent: the script was in it.
+            Some(Reply::Error(line)) if line.starts_with(b"NOSCRIPT") => Err(Unfit::OutOfStep),
+            Some(Reply::Error(line)) => Ok(State::Over(Err(refused(line)))),
+            _ => Err(Unfit::OutOfStep),
+        }
+    }
+
+    /// Whether the record that is there is what was to be created: then this was the second time. If it was what a
+    /// late save has left, it has made room by now.
+    pub(super) fn compared(
+        &self,
+        replies: &mut Replies<'_>,
+        now: SystemTime,
+    ) -> Result<State, Unfit> {
+        let hash = match (replies.next(), replies.next()) {
+            (Some(Reply::Nil), Some(Reply::Array(hash))) => hash,
+            (Some(Reply::Error(line)), Some(_)) | (Some(_), Some(Reply::Error(line))) => {
+                return Ok(State::Over(Err(refused(line))));
+            }
+            _ => return Err(Unfit::OutOfStep),
+        };
+        let (settings, lifetimes) = (&self.settings, &self.lifetimes);
+        let found = record::read(settings, settings.layout, &self.key, hash, lifetimes, now);
+        let mut wanted = Fields::new();
+        for chunk in &self.values.set {
+            let mut words = chunk.iter().map(String::from_utf8_lossy);
+            while let (Some(name), Some(value)) = (words.next(), words.next()) {
+                wanted.insert(&name, &value);
+            }
+        }
+        let is_wanted = match found.map(|found| found.record) {
+            Ok(Some(record)) => record.fields == wanted,
+            Ok(None) if hash.is_empty() && wanted.is_empty() => true,
+            Ok(None) if hash.is_empty() => return Ok(State::Writing),
+            // It has reached its absolute limit, and no update has found that yet.
+            Ok(None) => return Ok(State::Removing),
+            Err(_) => false,
+        };
+        Ok(if is_wanted { stored() } else { State::Over(Err(id_taken())) })
+    }
+
+    pub(super) fn updated(
+        &mut self,
+        mut results: Replies<'_>,
+        now: SystemTime,
+    ) -> Result<State, Unfit> {
+        if !self.has_proof() {
+            return match results.next() {
+                Some(Reply::Array(_)) => Ok(stored()),
+                Some(Reply::Nil) => Ok(self.gone()),
+                Some(Reply::Error(line)) => Ok(State::Over(Err(refused(line)))),
+                _ => Err(Unfit::OutOfStep),
+            };
+        }
+        let Some(values) = results.len().checked_sub(2) else { return Err(Unfit::OutOfStep) };
+        if let Some(line) = results.by_ref().take(values).find_map(error_line) {
+            return Ok(State::Over(Err(refused(line))));
+        }
+        match (results.next(), results.next()) {
+            // The key has ended in the midst of the transaction, as it can in Redis 5.
+            (Some(Reply::Array(_)), Some(Reply::Integer(0))) => Ok(self.gone()),
+            (Some(Reply::Array(own)), Some(Reply::Integer(_))) => self.settled(own, now),
+            (Some(Reply::Error(line)), _) | (_, Some(Reply::Error(line))) => {
+                Ok(State::Over(Err(refused(line))))
+            }
+            _ => Err(Unfit::OutOfStep),
+        }
+    }
+
+    pub(super) fn rotated(
+        &mut self,
+        mut results: Replies<'_>,
+        now: SystemTime,
+    ) -> Result<State, Unfit> {
+        let What::Rotate { to, .. } = &self.what else { return Err(Unfit::OutOfStep) };
+        let moved = match results.next() {
+            Some(Reply::Array(_)) => true,
+            Some(Reply::Nil) => false,
+            Some(Reply::Integer(0)) => return Ok(State::Over(Err(id_taken()))),
+            Some(Reply::Error(line)) => return Ok(State::Over(Err(refused(line)))),
+            Some(Reply::Bulk(proof)) => {
+                let unfit = self.key.created(proof).err().unwrap_or(Unfit::OutOfStep);
+                return self.unfit(unfit);
+            }
+            _ => return Err(Unfit::OutOfStep),
+        };
+        // Under its old id it is not. If it is under the new one, who but this move can have brought it there?
+        let (own, is_there) = match results.next() {
+            Some(Reply::Array(own)) => {
+                let proof = { own }.next().and_then(Reply::bulk);
+                let created = proof.and_then(|proof| to.created(proof).ok());
+                (
+                    Some(own),
+                    created.is_some_and(|created| {
+                        !record::is_past_absolute(&self.lifetimes, created, now)
+                    }),
+                )
+            }
+            Some(Reply::Integer(keys)) => (None, keys == 1),
+            Some(Reply::Error(line)) => return Ok(State::Over(Err(refused(line)))),
+            _ => return Err(Unfit::OutOfStep),
+        };
+        match (moved, own) {
+            (true, Some(own)) => {
+                // From here on it is an update of the record under its new key.
+                self.key = to.clone();
+                self.what = What::Update;
+                self.settled(own, now)
+            }
+            (true, None) => Ok(stored()),
+            (false, _) if is_there => Ok(stored()),
+            (false, _) if self.former.is_some() => Ok(State::CleaningUp),
+            (false, _) => Ok(self.gone()),
+        }
+    }
+
+    /// Reads what an update asks for at its end: whether there is a session, and how long it is to live.
+    pub(super) fn settled(
+        &mut self,
+        mut own: Replies<'_>,
+        now: SystemTime,
+    ) -> Result<State, Unfit> {
+        let created = match own.next() {
+            // It has ended since it was written.
+            Some(Reply::Nil) if self.is_written => return Ok(stored()),
+            Some(Reply::Nil) => return Ok(State::CleaningUp),
+            Some(Reply::Bulk(proof)) => match self.key.created(proof) {
+                Ok(created) => created,
+                Err(unfit) => return self.unfit(unfit),
+            },
+            _ => return Err(Unfit::OutOfStep),
+        };
+        if record::is_past_absolute(&self.lifetimes, created, now) {
+            return Ok(State::Removing);
+        }
+        let idle = own.next().and_then(Reply::bulk).and_then(record::number);
+        let idle = idle.map_or(self.lifetimes.idle, Duration::from_millis);
+        // Without the time of creation the record may have been given a later end than the absolute limit.
+        let is_right = self.created.is_some() || self.lifetimes.absolute.is_none();
+        if is_right && record::milliseconds(idle) == record::milliseconds(self.idle) {
+            return Ok(stored());
+        }
+        // Or somebody else has set the limit since this session was loaded, or taken it back.
+        self.idle = idle;
+        self.created = Some(created);
+        self.is_written = true;
+        Ok(State::Extending)
+    }
+
+    pub(super) fn gone(&self) -> State {
+        State::Over(Ok(if self.is_written { Saved::Stored } else { Saved::Gone }))
+    }
+
+    /// The proof that is there is not that of this session.
+    pub(super) fn unfit(&mut self, unfit: Unfit) -> Result<State, Unfit> {
+        match unfit {
+            Unfit::Damaged(_) | Unfit::TooLarge => Ok(self.gone()),
+            Unfit::Newer => Ok(State::Over(Err(newer()))),
+            Unfit::OutOfStep => Err(unfit),
+            Unfit::Foreign => {
+                self.state = State::Over(Err(foreign()));
+                Err(unfit)
+            }
+        }
+    }
+}
+
+pub(super) fn unmoved() -> Error {
+    Error::new(
+        crate::ErrorKind::Unavailable,
+        "redis did not let the session move from its former layout when it was loaded, nothing was written; \
+         another try moves it",
+    )
+}
+
+pub(super) fn stored() -> State {
+    State::Over(Ok(Saved::Stored))
+}
+
+fn error_line(reply: Reply<'_>) -> Option<&[u8]> {
+    match reply {
+        Reply::Error(line) => Some(line),
+        _ => None,
+    }
+}

@@ -1,0 +1,156 @@
+//! What a save sends.
+
+use std::sync::LazyLock;
+
+use smallvec::SmallVec;
+
+use super::SaveStep;
+use crate::pipeline::operation::Round;
+use crate::session::store::Remember;
+use crate::session::store::redis::record::{self, Key, LOGIN, PROOF, REMEMBER, SAVED};
+use crate::session::store::redis::transaction::{Call, Transaction};
+use crate::session::store::redis::{CREATE, EMPTY, GUARD, ROTATE};
+
+impl SaveStep {
+    /// The commands that write the values.
+    pub(super) fn calls(&self, now: u64, proof: Option<&[u8]>) -> SmallVec<[Call<'_>; 4]> {
+        let (mut calls, mut set) = (SmallVec::new(), self.values.set.iter());
+        let mut first = Call::new("HSET");
+        if let Some(proof) = proof {
+            first = first.with(PROOF).with(proof);
+        }
+        if self.has_proof() {
+            let renewed = now.saturating_sub(self.renewed_ago.map_or(0, record::milliseconds));
+            first = first.with(SAVED).with(&record::saved(renewed, self.idle));
+        }
+        if let (true, Remember::To(Some(own))) = (self.has_proof(), self.remember) {
+            first = first.with(REMEMBER).with(&record::base36(record::milliseconds(own)));
+        }
+        if let (true, Some(user)) = (self.has_proof(), &self.login) {
+            first = first.with(LOGIN).with(&record::login(user, now));
+        }
+        match set.next() {
+            Some(words) => calls.push(first.and(words)),
+            None if self.has_proof() => calls.push(first),
+            None => {}
+        }
+        calls.extend(set.map(|words| Call::new("HSET").and(words)));
+        if let (true, None, Remember::To(None)) = (self.has_proof(), proof, self.remember) {
+            calls.push(Call::new("HDEL").with(REMEMBER));
+        }
+        calls.extend(self.values.removed.iter().map(|words| Call::new("HDEL").and(words)));
+        calls
+    }
+
+    pub(super) fn create(&self, round: &mut Round<'_>, now: u64) {
+        static HASH: LazyLock<String> =
+            LazyLock::new(|| ::redis::Script::new(CREATE).get_hash().to_owned());
+        let proof = self.has_proof().then(|| self.key.proof(now));
+        let calls = self.calls(now, proof.as_deref());
+        let (name, script) = match self.is_unknown {
+            false => (&b"EVALSHA"[..], HASH.as_bytes()),
+            true => (&b"EVAL"[..], CREATE.as_bytes()),
+        };
+        let sets = || calls.iter().filter(|call| call.name == "HSET");
+        let words = sets().map(Call::arguments).sum::<usize>();
+        round.command_of(5 + words, |command| {
+            command.word(name);
+            command.word(script);
+            command.number(1);
+            command.word(&self.key.name);
+            command.number(self.kept_for(Some(now), now).try_into().unwrap_or(i64::MAX));
+            for call in sets() {
+                command.words(&call.own);
+                if let Some(more) = call.more {
+                    command.words(more);
+                }
+            }
+        });
+    }
+
+    pub(super) fn update(&self, round: &mut Round<'_>, now: u64) -> usize {
+        let key = &self.key.name[..];
+        let (mut calls, expiry) =
+            (self.calls(now, None), Call::expiry(self.kept_for(self.created, now)));
+        let is_alone = round.is_for_one_key();
+        let mut transaction = Transaction::begin(round);
+        if !self.has_proof() {
+            if self.values.cleared {
+                calls.insert(0, Call::new("UNLINK"));
+            }
+            calls.push(expiry);
+            transaction.script(GUARD, &[key], &[b""], &calls);
+            self.or_nothing(&mut transaction, is_alone);
+            return transaction.commit();
+        }
+        if self.values.cleared {
+            transaction.script(EMPTY, &[key], &[b"1"], &[]);
+        }
+        calls.iter().for_each(|call| transaction.call(key, call));
+        transaction.command(&[b"HMGET", key, PROOF, REMEMBER]);
+        transaction.call(key, &expiry);
+        transaction.commit()
+    }
+
+    pub(super) fn rotate(
+        &self,
+        round: &mut Round<'_>,
+        to: &Key,
+        former: Option<&Key>,
+        now: u64,
+    ) -> usize {
+        let mut calls = self.calls(now, None);
+        calls.push(Call::expiry(self.kept_for(self.created, now)));
+        let mut keys = vec![&self.key.name[..], &to.name];
+        keys.extend(former.map(|former| &former.name[..]));
+        let oldest = match self.lifetimes.absolute {
+            Some(limit) => now.saturating_sub(record::milliseconds(limit)),
+            None => 0,
+        };
+        let owners = if self.has_proof() { [self.key.owner(), to.owner()] } else { [&b""[..]; 2] };
+        let (oldest, cleared) = (oldest.to_string(), u8::from(self.values.cleared).to_string());
+        // Who logs in gets a session in any case.
+        let proof = self.login.as_ref().filter(|_| self.has_proof()).map(|_| to.proof(now));
+        let proof = proof.unwrap_or_default();
+        let ends = self.kept_for(Some(now), now).to_string();
+        let arguments =
+            [owners[0], owners[1], oldest.as_bytes(), cleared.as_bytes(), &proof, ends.as_bytes()];
+        let is_alone = round.is_for_one_key();
+        let mut transaction = Transaction::begin(round);
+        transaction.script(ROTATE, &keys, &arguments, &calls);
+        match self.has_proof() {
+            true => transaction.command(&[b"HMGET", &to.name, PROOF, REMEMBER]),
+            false => transaction.command(&[b"EXISTS", &to.name]),
+        }
+        self.or_nothing(&mut transaction, is_alone);
+        transaction.commit()
+    }
+
+    /// A key that nobody ever sees: at the end of each transaction it is not there.
+    pub(super) fn unseen(&self) -> Vec<u8> {
+        [&self.key.name[..], b".new"].concat()
+    }
+
+    /// What a script may not do is found out in its midst; what a transaction may not do, before it begins. This one
+    /// does nothing, but without PEXPIRE nothing is done.
+    pub(super) fn or_nothing(&self, transaction: &mut Transaction<'_, '_>, is_alone: bool) {
+        if !is_alone {
+            transaction.call(&self.unseen(), &Call::expiry(1));
+        }
+    }
+
+    /// Removes what a late save has left, if there is no session.
+    pub(super) fn clean_up(&self, round: &mut Round<'_>) {
+        let dead: &[u8] = if self.has_proof() { b"0" } else { b"-1" };
+        round.command(&[b"EVAL", EMPTY.as_bytes(), b"1", &self.key.name, dead]);
+    }
+
+    /// How long the record is kept from now on, in milliseconds.
+    pub(super) fn kept_for(&self, created: Option<u64>, now: u64) -> u64 {
+        let kept = record::milliseconds(self.settings.kept_for(self.idle));
+        let Some(absolute) = self.lifetimes.absolute.map(record::milliseconds) else { return kept };
+        // Where that is not known, now is the latest that it can be.
+        let end = created.unwrap_or(now).saturating_add(absolute);
+        kept.min(end.saturating_sub(now))
+    }
+}
