@@ -1,12 +1,16 @@
 //! A cluster: each key belongs to one of 16384 slots, each slot to one node, and that may change.
 
+mod slots;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, RwLock, TryLockError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use ::redis::Value;
-
+pub(crate) use self::slots::slot;
+use self::slots::{Map, key, read_slots, target};
 use super::batch::{Manner, fail};
 use super::breaker::BreakerState;
 use super::config::{Node, RedisConfig};
@@ -15,11 +19,9 @@ use super::locked;
 use super::pool::RedisPool;
 use super::resp::Reply;
 use crate::logging::{OneLine, Recurring};
-use crate::pipeline::operation::{Answer, Carrier, Operation, Remote, Round};
+use crate::pipeline::operation::{Answer, Carrier, Operation, Remote};
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
-
-const SLOTS: u16 = 16384;
 
 /// How often one command follows its slot to another node.
 const REDIRECTIONS: usize = 4;
@@ -68,17 +70,6 @@ struct Inner {
 }
 
 type Observer = Arc<dyn Fn(Option<&Error>) + Send + Sync>;
-
-/// Who has which slots: the last slot of each range, the first one, and the node.
-#[derive(Default)]
-struct Map(BTreeMap<u16, (u16, Node)>);
-
-impl Map {
-    fn owner(&self, slot: u16) -> Option<&Node> {
-        let (_, (first, node)) = self.0.range(slot..).next()?;
-        (*first <= slot).then_some(node)
-    }
-}
 
 impl RedisCluster {
     /// A cluster that some of these nodes (`redis://host:port`) belong to; the others are found. `config` has
@@ -413,260 +404,6 @@ impl fmt::Debug for RedisCluster {
     }
 }
 
-/// Where `MOVED 3999 172.18.0.2:6379` leads: host and port as they are announced.
-fn target(line: &str, asked: &Node, config: &RedisConfig) -> Option<Node> {
-    let (host, port) = line.rsplit(' ').next()?.rsplit_once(':')?;
-    Some(reached(host, port.parse().ok()?, asked, config))
-}
-
-/// Where a node is reached that announces this. One that announces no name is where the one was asked that says so:
-/// it has none (`?`), or it is not to say which (Redis, `cluster-preferred-endpoint-type`).
-fn reached(host: &str, port: u16, asked: &Node, config: &RedisConfig) -> Node {
-    match host {
-        "" | "?" => (asked.0.clone(), port),
-        host => config.reached((host.to_owned(), port)),
-    }
-}
-
 fn is_unavailable(error: &Error) -> bool {
     error.kind() == ErrorKind::Unavailable
-}
-
-/// The reply to `CLUSTER SLOTS`: first and last slot, the master, its replicas.
-fn read_slots(reply: Value, asked: &Node, config: &RedisConfig) -> Option<Map> {
-    let Value::Array(ranges) = reply else { return None };
-    let mut map = Map::default();
-    for range in ranges {
-        let Value::Array(range) = range else { return None };
-        let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = range.as_slice()
-        else {
-            return None;
-        };
-        let [host, Value::Int(port), ..] = master.as_slice() else { return None };
-        let host = match host {
-            Value::BulkString(host) => std::str::from_utf8(host).ok()?,
-            _ => "",
-        };
-        let node = reached(host, u16::try_from(*port).ok()?, asked, config);
-        let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
-        map.0.insert(last, (first, node));
-    }
-    // A node that was sent away knows of no slots, and of no others who have them.
-    (!map.0.is_empty()).then_some(map)
-}
-
-/// The key that an operation's next request is for.
-fn key(operation: &mut dyn Operation) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut round = Round::new(&mut out, SystemTime::now(), true);
-    operation.request(&mut round);
-    round.key.unwrap_or_default()
-}
-
-/// The slot of a key: CRC16 (XMODEM) of what stands in its first braces, or of all of it (Redis cluster
-/// specification, "Hash tags").
-pub(crate) fn slot(key: &[u8]) -> u16 {
-    let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
-        let rest = &key[open + 1..];
-        let close = rest.iter().position(|byte| *byte == b'}').filter(|close| *close > 0)?;
-        Some(&rest[..close])
-    });
-    let crc = tag.unwrap_or(key).iter().fold(0_u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| match crc & 0x8000 {
-            0 => crc << 1,
-            _ => (crc << 1) ^ 0x1021,
-        })
-    });
-    crc % SLOTS
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-
-    use super::super::scripted::{self, Ask, answers};
-    use super::*;
-
-    #[test]
-    fn a_key_has_the_slot_that_redis_says() {
-        // From CLUSTER KEYSLOT.
-        for (key, expected) in [
-            ("123456789", 12739),
-            ("", 0),
-            ("foo", 12182),
-            ("{foo}bar", 12182),
-            ("foo{}{bar}", 8363),
-        ] {
-            assert_eq!(slot(key.as_bytes()), expected, "{key}");
-        }
-    }
-
-    #[test]
-    fn a_slot_that_nobody_has_has_no_owner() {
-        let node = ("a".to_owned(), 1);
-        let map = Map(BTreeMap::from([(20, (10, node.clone()))]));
-        assert_eq!(
-            [9, 10, 20, 21].map(|slot| map.owner(slot) == Some(&node)),
-            [false, true, true, false]
-        );
-    }
-
-    fn port(listener: &TcpListener) -> u16 {
-        listener.local_addr().unwrap().port()
-    }
-
-    fn all_slots_at(port: u16) -> &'static str {
-        format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n").leak()
-    }
-
-    fn cluster(ports: &[u16], config: RedisConfig) -> RedisCluster {
-        let nodes: Vec<_> = ports.iter().map(|port| format!("redis://127.0.0.1:{port}")).collect();
-        RedisCluster::new(nodes.iter().map(String::as_str), config).unwrap()
-    }
-
-    fn read(cluster: &RedisCluster) -> Result<String> {
-        let mut ask = Ask::new("HGETALL key", true);
-        cluster.remote().run(&mut [&mut ask]);
-        ask.reply.unwrap()
-    }
-
-    /// Two listeners, that of the lower port first: nodes are asked in this order.
-    fn in_order() -> [TcpListener; 2] {
-        let mut two = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        two.sort_by_key(port);
-        two
-    }
-
-    /// A node that answers CLUSTER SLOTS and every other command with these words.
-    fn serve(listener: TcpListener, slots: &'static str, other: &'static str) {
-        scripted::serve(listener, move |words| match words[0].as_str() {
-            "CLUSTER" => answers(slots),
-            _ => answers(other),
-        });
-    }
-
-    #[test]
-    fn a_node_that_was_sent_away_takes_nobody_along() {
-        let [away, there] = in_order();
-        let ports = [port(&away), port(&there)];
-        serve(away, "*0\r\n", "+OK\r\n");
-        serve(there, all_slots_at(ports[1]), "+here\r\n");
-        assert_eq!(read(&cluster(&ports, RedisConfig::default())).unwrap(), "+here\r\n");
-    }
-
-    #[test]
-    fn who_is_sent_to_a_node_asks_that_one_for_the_map() {
-        let [stale, there] = in_order();
-        let ports = [port(&stale), port(&there)];
-        let moved = format!("-MOVED 1 :{}\r\n", ports[1]).leak();
-        serve(stale, all_slots_at(ports[0]), moved);
-        serve(there, all_slots_at(ports[1]), "+here\r\n");
-        assert_eq!(read(&cluster(&ports, RedisConfig::default())).unwrap(), "+here\r\n");
-    }
-
-    #[test]
-    fn a_node_that_announces_no_name_is_where_it_was_asked() {
-        for name in ["$1\r\n?", "$0\r\n", "$-1"] {
-            let [asked, owner] = in_order();
-            let ports = [port(&asked), port(&owner)];
-            let slots = |port| format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n{name}\r\n:{port}\r\n");
-            // Whom it sends there, as well.
-            let moved =
-                format!("-MOVED 1 {}:{}\r\n", if name.contains('?') { "?" } else { "" }, ports[1]);
-            let (stale, new) = (slots(ports[0]).leak(), slots(ports[1]).leak());
-            serve(asked, stale, moved.leak());
-            serve(owner, new, "+here\r\n");
-            let cluster = cluster(&ports[..1], RedisConfig::default());
-            assert_eq!(read(&cluster).unwrap(), "+here\r\n", "{name:?}");
-        }
-    }
-
-    #[test]
-    fn a_node_is_reached_where_the_address_map_says() {
-        let [asked, owner] = in_order();
-        let ports = [port(&asked), port(&owner)];
-        // 192.0.2.0/24 is nobody's (RFC 5737).
-        let slots = "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n192.0.2.1\r\n:6379\r\n";
-        serve(asked, slots, "-MOVED 1 192.0.2.2:6379\r\n");
-        serve(owner, slots.replace("192.0.2.1", "192.0.2.2").leak(), "+here\r\n");
-        let [one, other] = ports.map(|port| format!("127.0.0.1:{port}"));
-        let map = [("192.0.2.1:6379", one.as_str()), ("192.0.2.2:6379", other.as_str())];
-        let config = RedisConfig::default().address_map(map).unwrap();
-        let cluster = cluster(&ports[..1], config);
-        assert_eq!(read(&cluster).unwrap(), "+here\r\n");
-        // A seed that is named by where it is reached is one node with the one that announces itself.
-        assert_eq!(locked(&cluster.0.pools).len(), 2);
-    }
-
-    #[test]
-    fn why_no_node_says_who_has_the_slots_is_said() {
-        for (reply, kind, text) in [
-            (
-                "-ERR This instance has cluster support disabled\r\n",
-                ErrorKind::Config,
-                "cluster support disabled; this is no node of a cluster: RedisStore::new takes a RedisPool for it",
-            ),
-            ("-NOPERM User default has no permissions\r\n", ErrorKind::Config, "no permissions"),
-            (
-                "-LOADING Redis is loading the dataset in memory\r\n",
-                ErrorKind::Unavailable,
-                "LOADING",
-            ),
-            ("*0\r\n", ErrorKind::Unavailable, "no node says who has the slots"),
-        ] {
-            let [node, _] = in_order();
-            let port = port(&node);
-            serve(node, reply, "+OK\r\n");
-            let error = read(&cluster(&[port], RedisConfig::default())).unwrap_err();
-            assert_eq!(error.kind(), kind, "{error}");
-            let (begin, end) = (format!("RedisCluster(127.0.0.1:{port}): no node says"), text);
-            let told = error.to_string();
-            assert!(told.starts_with(&begin) && told.contains(end), "{told}");
-        }
-    }
-
-    #[test]
-    fn nodes_that_have_left_cost_nothing_any_more() {
-        let [one, _] = in_order();
-        let port = port(&one);
-        serve(one, all_slots_at(port), "+here\r\n");
-        let cluster = cluster(&[port], RedisConfig::default());
-        cluster.pool(&("127.0.0.1".to_owned(), 1)).unwrap();
-        assert!(read(&cluster).is_ok());
-        assert_eq!(locked(&cluster.0.pools).len(), 1);
-    }
-
-    #[test]
-    fn one_request_does_not_wait_for_each_node_that_is_mute() {
-        // They take connections and say nothing.
-        let mute = [(); 8].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let time = Duration::from_millis(100);
-        let config = RedisConfig::default().connect_timeout(time).operation_timeout(time);
-        let cluster = cluster(&mute.each_ref().map(port), config);
-        assert!(read(&cluster).is_err());
-        let pools = locked(&cluster.0.pools);
-        let found_out =
-            pools.values().filter(|pool| pool.breaker() != BreakerState::Closed).count();
-        assert!((1..8).contains(&found_out), "{found_out}");
-    }
-
-    #[test]
-    fn nobody_waits_for_who_reads_the_map_where_no_node_answers() {
-        let [mute, _] = in_order();
-        let time = Duration::from_millis(100);
-        let config = RedisConfig::default().connect_timeout(time).operation_timeout(time);
-        let cluster = cluster(&[port(&mute)], config);
-        assert!(read(&cluster).is_err());
-        let node = ("127.0.0.1".to_owned(), port(&mute));
-        for map in [Map::default(), Map(BTreeMap::from([(SLOTS - 1, (0, node))]))] {
-            *cluster.0.map.write().unwrap() = Arc::new(map);
-            let reading = locked(&cluster.0.reading);
-            let (answer, answered) = std::sync::mpsc::channel();
-            let asking = cluster.clone();
-            std::thread::spawn(move || answer.send(read(&asking).is_err()));
-            let failed = answered.recv_timeout(Duration::from_secs(60));
-            assert!(failed.expect("it waits for nobody"));
-            drop(reading);
-        }
-    }
 }
