@@ -3,12 +3,12 @@
 mod de;
 mod error;
 mod multipart;
+mod query;
 mod receive;
 mod secret;
 mod upload;
 mod urlencoded;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use http::{StatusCode, header};
 
 pub use error::{FormError, Problem};
 pub(crate) use error::{Part, answer};
+pub(crate) use query::{query_value, query_values};
 pub use secret::Secret;
 pub use upload::{Upload, UploadReader};
 
@@ -361,34 +362,6 @@ fn not_utf8(status: StatusCode, charset: &[u8]) -> FormError {
     let charset = String::from_utf8_lossy(charset);
     let text = format!("The form says that it is in {charset:?}; forms are read as UTF-8 alone.");
     FormError::whole(status, text, "")
-}
-
-/// A value of a query, decoded.
-pub(crate) fn query_value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>> {
-    let of_name = |pair: &(&[u8], &[u8])| &*urlencoded::decode(pair.0) == name.as_bytes();
-    let last = urlencoded::pairs(query.as_bytes()).filter(of_name).last();
-    Ok(last.map(|(_, value)| query_text(name, value)).transpose()?)
-}
-
-/// Names and values of a query, decoded.
-pub(crate) fn query_values(query: &str) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>> {
-    let pairs = urlencoded::pairs(query.as_bytes()).map(|(name, value)| {
-        let shown = String::from_utf8_lossy(name);
-        Ok((query_text(&shown, name)?, query_text(&shown, value)?))
-    });
-    Ok(pairs.collect::<Result<_, FormError>>()?)
-}
-
-fn query_text<'a>(name: &str, text: &'a [u8]) -> Result<Cow<'a, str>, FormError> {
-    let text = match urlencoded::decode(text) {
-        Cow::Borrowed(text) => std::str::from_utf8(text).map(Cow::Borrowed).ok(),
-        Cow::Owned(text) => String::from_utf8(text).map(Cow::Owned).ok(),
-    };
-    text.ok_or_else(|| {
-        let mut error = FormError::of(Part::Query, Vec::new());
-        error.wrong(name, Problem::NotUtf8, String::new());
-        error
-    })
 }
 
 impl Request {
