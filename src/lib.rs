@@ -135,12 +135,15 @@ pub use message::response_head::ResponseHead;
 pub use message::secure_cookies::cookie_key;
 pub use message::static_file::{StaticFile, static_file};
 pub use message::status::IntoStatus;
+pub use pipeline::batch::{Batch, Entry};
 pub use pipeline::exchange::Exchange;
 pub use pipeline::operation::{Answer, Operation, Progress, Remote, Round};
 pub use pipeline::plugin;
-pub use pipeline::plugin::{Batch, Callback, Entry, Installed, Plugin, Provided, Provision, Route};
+pub use pipeline::plugin::{Callback, Installed, Plugin, Provided, Provision};
 pub use pipeline::provider::{Asked, Own, Yields};
-pub use pipeline::service::{Service, Urls};
+pub use pipeline::route::Route;
+pub use pipeline::service::Service;
+pub use pipeline::urls::Urls;
 pub use redis::{
     BreakerState, CommandArguments, RedisCluster, RedisConfig, RedisConnection, RedisPlugin,
     RedisPool, RedisReply, Replies,

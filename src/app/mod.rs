@@ -12,7 +12,8 @@ use std::panic::Location;
 use http::{Extensions, Method, StatusCode};
 
 use crate::handler::{self, BindHook, BindPage, Handler, ProviderDefinition, Signature, Source};
-use crate::pipeline::service::{BeforeHook, Service, Urls};
+use crate::pipeline::service::{BeforeHook, Service};
+use crate::pipeline::urls::Urls;
 use crate::routing::{Filter, Filters, Prefix};
 use crate::server::{self, ShutdownHandle};
 use crate::{Error, ErrorKind, Result};

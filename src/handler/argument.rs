@@ -9,7 +9,7 @@ use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::message::response_head::ResponseHead;
 use crate::pipeline::exchange::Exchange;
-use crate::pipeline::service::Urls;
+use crate::pipeline::urls::Urls;
 
 /// What a handler can ask for.
 ///

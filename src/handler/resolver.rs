@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::binder::{Binder, Function, Role};
 use super::function::BindProvider;
-use crate::pipeline::plugin::Ask;
 use crate::pipeline::provider::{BoundProvider, Finish, Place, public_name};
+use crate::pipeline::route::Ask;
 use crate::routing::Accepts;
 use crate::{Error, ErrorKind};
 

@@ -12,7 +12,7 @@ use crate::message::http_error::HttpError;
 use crate::message::into_response::{IntoResponse, escape_html};
 use crate::message::response::Response;
 use crate::pipeline::exchange::{Exchange, Position};
-use crate::pipeline::plugin::{Ask, Route};
+use crate::pipeline::route::{Ask, Route};
 use crate::pipeline::service::{Endpoint, LoggedBefore, Service, panicked};
 use crate::{Error, ErrorKind};
 

@@ -11,10 +11,12 @@ use crate::message::response::Response;
 use crate::message::response_head::ResponseHead;
 use crate::pipeline::answers::{Caused, caused};
 use crate::pipeline::operation::Pending;
-use crate::pipeline::plugin::{Ask, Provided, Route};
+use crate::pipeline::plugin::Provided;
 use crate::pipeline::provider::{Place, Values};
-use crate::pipeline::service::{Endpoint, Urls};
+use crate::pipeline::route::{Ask, Route};
+use crate::pipeline::service::Endpoint;
 use crate::pipeline::slow::Slow;
+use crate::pipeline::urls::Urls;
 use crate::routing::Captures;
 
 /// One request on its way through a [`Service`](crate::Service), with all that belongs to it.

@@ -1,11 +1,14 @@
 //! How requests travel: an exchange, the plugins that act on it, and the three stages of a service.
 
 pub(crate) mod answers;
+pub(crate) mod batch;
 pub(crate) mod exchange;
 pub(crate) mod operation;
 pub mod plugin;
 pub(crate) mod provider;
+pub(crate) mod route;
 pub(crate) mod service;
 // Only servers with threads of their own ask.
 #[cfg_attr(not(unix), allow(dead_code))]
 pub(crate) mod slow;
+pub(crate) mod urls;

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::plugin::Entry;
+use super::batch::Entry;
 use crate::Error;
 
 /// One operation at a remote service that answers requests in their order, such as Redis. It may take several round

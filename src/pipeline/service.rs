@@ -1,10 +1,9 @@
 //! A built app: what servers see, and the three stages of a request.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use smallvec::SmallVec;
@@ -16,14 +15,17 @@ use crate::message::into_response::IntoResponse;
 use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::pipeline::answers::{AfterHook, Page, not_allowed};
+use crate::pipeline::batch::{Batch, Entry, Stage};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::operation::{Operation, Pending, Waiting};
-use crate::pipeline::plugin::{Batch, Callback, Entry, Plugin, Route, Stage};
+use crate::pipeline::plugin::{Callback, Plugin};
 use crate::pipeline::provider::BoundProvider;
+use crate::pipeline::route::Route;
 use crate::pipeline::slow::Slow;
+use crate::pipeline::urls::Urls;
 use crate::routing::Accepts;
-use crate::routing::{Found, Router, Rule};
-use crate::{Error, ErrorKind, Result};
+use crate::Result;
+use crate::routing::{Found, Router};
 
 /// A built app, ready to answer requests. Clones share it.
 ///
@@ -468,48 +470,3 @@ impl fmt::Display for LoggedBefore {
 }
 
 impl std::error::Error for LoggedBefore {}
-
-/// Addresses of named routes: a handler's `&Urls` argument.
-#[derive(Clone, Debug, Default)]
-pub struct Urls {
-    rules: Arc<HashMap<String, Vec<Rule>>>,
-    prefix: String,
-}
-
-impl Urls {
-    pub(crate) fn none() -> &'static Urls {
-        static NONE: LazyLock<Urls> = LazyLock::new(Urls::default);
-        &NONE
-    }
-
-    /// Adds a rule of the route of this name.
-    pub(crate) fn add(&mut self, name: &str, rule: Rule) {
-        Arc::make_mut(&mut self.rules).entry(name.to_owned()).or_default().push(rule);
-    }
-
-    /// The same addresses, for visitors who find the app below this path.
-    pub(crate) fn below(&self, prefix: &str) -> Urls {
-        Urls { rules: self.rules.clone(), prefix: prefix.to_owned() }
-    }
-
-    /// The address of the route of this name: its first rule that takes the given wildcards, each value
-    /// percent-encoded. Arguments that are no wildcards become the query, as in Bottle's `get_url`. Where a trusted
-    /// proxy said below which path the app is ([`Request::prefix`]), it begins with that.
-    pub fn build(&self, name: &str, arguments: &[(&str, &str)]) -> Result<String> {
-        let rules = self.rules.get(name).ok_or_else(|| {
-            let mut known: Vec<_> = self.rules.keys().map(String::as_str).collect();
-            known.sort_unstable();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            Error::new(ErrorKind::Route, format!("no route is named {name:?}; named are: {known}"))
-        })?;
-        // The rule that uses most of the arguments says what the caller meant.
-        let fitting = rules
-            .iter()
-            .filter(|rule| rule.wildcards().all(|w| arguments.iter().any(|given| given.0 == w)))
-            .max_by_key(|rule| rule.wildcards().count());
-        match fitting.or(rules.first()) {
-            Some(rule) => Ok(format!("{}{}", self.prefix, rule.build(arguments)?)),
-            None => Err(Error::new(ErrorKind::Route, format!("route {name:?} has no rule"))),
-        }
-    }
-}

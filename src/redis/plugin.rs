@@ -5,7 +5,9 @@ use std::fmt;
 use super::commands::RedisConnection;
 use super::config::RedisConfig;
 use super::pool::RedisPool;
-use crate::pipeline::plugin::{Batch, Callback, Installed, Plugin, Provision, Route};
+use crate::pipeline::batch::Batch;
+use crate::pipeline::plugin::{Callback, Installed, Plugin, Provision};
+use crate::pipeline::route::Route;
 use crate::{Error, ErrorKind, Result};
 
 /// Provides a [`RedisConnection`] to the handlers that ask for one: what Python's bottle-redis does.

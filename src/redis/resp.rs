@@ -5,9 +5,9 @@
 
 mod encode;
 
+pub(crate) use self::encode::Words;
 #[cfg(feature = "r2d2_redis")]
 pub(super) use self::encode::encoded;
-pub(crate) use self::encode::Words;
 use crate::pipeline::operation::Answer;
 
 /// Replies inside replies, at most: nothing that is asked for here goes deeper than three.

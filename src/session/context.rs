@@ -19,7 +19,7 @@ use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
 use crate::message::request::{Request, Scheme};
 use crate::message::response_head::ResponseHead;
-use crate::pipeline::plugin::Entry;
+use crate::pipeline::batch::Entry;
 use crate::{Error, ErrorKind, Result};
 
 /// How many cookies of the session's name are looked up, all in the same round trip.

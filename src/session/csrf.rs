@@ -12,7 +12,8 @@ use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
 use crate::message::request::{Request, Scheme};
 use crate::pipeline::exchange::Exchange;
-use crate::pipeline::plugin::{Callback, Installed, Plugin, Route};
+use crate::pipeline::plugin::{Callback, Installed, Plugin};
+use crate::pipeline::route::Route;
 use crate::{Error, ErrorKind, Result};
 
 /// The header in which a script sends the token.

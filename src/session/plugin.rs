@@ -20,7 +20,9 @@ use super::view::Session;
 use crate::logging::{OneLine, Recurring};
 use crate::message::address::{ListenAddress, is_public};
 use crate::message::request::Scheme;
-use crate::pipeline::plugin::{Batch, Callback, Installed, Plugin, Provision, Route};
+use crate::pipeline::batch::Batch;
+use crate::pipeline::plugin::{Callback, Installed, Plugin, Provision};
+use crate::pipeline::route::Route;
 use crate::redis::RedisPool;
 use crate::{Error, ErrorKind, Result};
 

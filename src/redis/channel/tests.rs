@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::flights::{BATCH, IN_FLIGHT};
 use super::*;
+use crate::pipeline::batch::Entry;
 use crate::pipeline::operation::{Answer, Operation, Progress, Round};
-use crate::pipeline::plugin::Entry;
 use crate::redis::breaker::BreakerState;
 use crate::redis::config::{Address, RedisConfig};
 use crate::redis::connection::Connection;

@@ -15,10 +15,10 @@ use std::time::{Instant, SystemTime};
 
 use self::record::{Kept, Moment, Worth};
 use self::shard::Shard;
-use super::contract::{
+use super::fields::Fields;
+use super::{
     Action, Caps, Changes, Load, Record, Save, Saved, SessionStore, gone, id_taken, not_a_number,
 };
-use super::fields::Fields;
 use crate::logging::Recurring;
 use crate::session::id::SessionId;
 use crate::{Error, ErrorKind, Result};

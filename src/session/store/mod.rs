@@ -1,13 +1,16 @@
 //! What keeps sessions: the contract, and the stores that come with the crate.
 
+mod caps;
 mod contract;
 mod fields;
 pub(crate) mod memory;
+mod record;
 pub(crate) mod redis;
+mod save;
 
-pub use contract::{
-    Action, BreakerObserver, Caps, Changes, DamageObserver, Lifetimes, Load, Login, PipelinedStore,
-    Record, Remember, Save, Saved, SessionStore, StoreOperation,
-};
-pub(crate) use contract::{gone, not_a_number};
+pub use caps::Caps;
+pub use contract::{BreakerObserver, DamageObserver, PipelinedStore, SessionStore, StoreOperation};
+pub(crate) use contract::{gone, id_taken, not_a_number};
 pub use fields::Fields;
+pub use record::{Lifetimes, Load, Login, Record};
+pub use save::{Action, Changes, Remember, Save, Saved};

@@ -19,7 +19,7 @@ use self::operate::{Atomic, Done, OperateStep};
 use self::record::Key;
 use self::save::SaveStep;
 use self::steps::{Step, Steps};
-use super::contract::{
+use super::{
     Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, PipelinedStore, Record, Save,
     Saved, SessionStore, StoreOperation,
 };

@@ -4,8 +4,8 @@ use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::session::id::SessionId;
-use crate::session::store::contract::{Lifetimes, Login, Remember, Save};
 use crate::session::store::fields::{Fields, Packed};
+use crate::session::store::{Lifetimes, Login, Remember, Save};
 use crate::session::view::hold_nothing_private;
 
 /// A point in time as nanoseconds since 1970. [`Moment::NEVER`] is in the year 2554.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::queue::{Due, Queue};
 use super::record::{Kept, Moment, Worth};
 use crate::session::id::SessionId;
-use crate::session::store::contract::Lifetimes;
+use crate::session::store::Lifetimes;
 
 /// How many due records of each worth an access looks at: more than the one it may add, so that expired records go
 /// faster than new ones come, and no thread has to collect them.

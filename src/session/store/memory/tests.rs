@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::session::id::{IdFormat, IdGenerator};
-use crate::session::store::contract::Lifetimes;
+use crate::session::store::Lifetimes;
 
 const LIFETIMES: Lifetimes =
     Lifetimes { idle: Duration::from_secs(60), absolute: Some(Duration::from_secs(3600)) };

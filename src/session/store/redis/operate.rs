@@ -12,8 +12,8 @@ use super::transaction::{Call, script};
 use super::{GUARD, Layout, Settings, desync, foreign, newer, refused};
 use crate::pipeline::operation::Round;
 use crate::redis::{RedisReply as Reply, Replies};
-use crate::session::store::contract::{gone, not_a_number};
 use crate::session::store::{Lifetimes, Load};
+use crate::session::store::{gone, not_a_number};
 use crate::{Error, Result};
 
 pub(super) struct OperateStep {

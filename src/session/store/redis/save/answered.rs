@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{SaveStep, State, What};
 use crate::redis::{RedisReply as Reply, Replies};
-use crate::session::store::contract::id_taken;
+use crate::session::store::id_taken;
 use crate::session::store::redis::record::{self, Unfit};
 use crate::session::store::redis::{foreign, newer, refused};
 use crate::session::store::{Fields, Saved};
