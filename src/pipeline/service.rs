@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use smallvec::SmallVec;
 
+use crate::Result;
 use crate::logging::{OneLine, Recurring};
 use crate::message::address::ListenAddress;
 use crate::message::http_error::HttpError;
@@ -24,7 +25,6 @@ use crate::pipeline::route::Route;
 use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
 use crate::routing::Accepts;
-use crate::Result;
 use crate::routing::{Found, Router};
 
 /// A built app, ready to answer requests. Clones share it.

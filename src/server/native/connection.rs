@@ -1,33 +1,22 @@
 //! One connection between polls: what it has received, what it waits for, until when.
 
+mod incoming;
+mod sending;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use http::{Method, StatusCode};
-use memchr::memchr;
+use http::StatusCode;
 
-use super::access;
-use super::body::SharedBody;
+use self::incoming::Gathering;
+pub(super) use self::incoming::Incoming;
 use super::options::{Hold, Options};
-use super::outgoing::{Audience, Outgoing, Sent};
-use super::proxy;
+use super::outgoing::Outgoing;
 use super::socket::Socket;
 use super::transport::{Received, Transport, Trouble};
-use crate::message::body::RequestBody;
-use crate::message::request::Request;
-#[cfg(feature = "https")]
-use crate::message::request::Scheme;
-use crate::pipeline::exchange::Exchange;
-use crate::server::http1::{BodyDecoder, Framing, Head, Parsed, Refused, parse_head};
-
-/// How much an idle connection may keep of its buffer.
-const KEPT: usize = 1024;
-
-/// How a client that speaks TLS begins: a record with a handshake message, version 3.x (RFC 8446 section 5.1).
-const CLIENT_HELLO: [u8; 2] = [0x16, 0x03];
+use crate::server::http1::Refused;
 
 pub(super) struct Connection {
     pub(super) transport: Arc<Transport>,
@@ -80,13 +69,6 @@ pub(super) enum State {
     Held(#[expect(dead_code, reason = "counts for as long as it is there")] Hold),
 }
 
-pub(super) struct Gathering {
-    head: Box<Head>,
-    decoder: BodyDecoder,
-    body: Vec<u8>,
-    started: Instant,
-}
-
 /// What became of a connection.
 pub(super) enum Next {
     /// Waits for its socket.
@@ -99,13 +81,6 @@ pub(super) enum Next {
     #[cfg(feature = "https")]
     Compute,
     Close,
-}
-
-/// A request and what its answer needs to know.
-pub(super) struct Incoming {
-    pub(super) exchange: Exchange,
-    pub(super) audience: Audience,
-    pub(super) stream: Option<SharedBody>,
 }
 
 impl Connection {
@@ -267,251 +242,6 @@ impl Connection {
         Ok(None)
     }
 
-    fn take_head(&mut self, now: Instant) -> Result<Option<Next>, Refused> {
-        if self.input.is_empty() {
-            return Ok(None);
-        }
-        let new = self.input.get(self.looked_at..).unwrap_or_default();
-        let within = self.input.len() <= self.options.head.bytes;
-        if self.looked_at > 0 && within && memchr(b'\n', new).is_none() {
-            // Without another line there is nothing to understand: single bytes are to cost little.
-            self.looked_at = self.input.len();
-            return Ok(None);
-        }
-        let Parsed::Complete(head) = parse_head(&self.input, &self.options.head)? else {
-            self.looked_at = self.input.len();
-            return Ok(None);
-        };
-        self.looked_at = 0;
-        if matches!(head.framing, Framing::Length(length) if length > self.options.max_body) {
-            return Err(Refused(StatusCode::PAYLOAD_TOO_LARGE));
-        }
-        consume(&mut self.input, head.consumed);
-        match head.framing {
-            Framing::Empty => Ok(Some(self.hand_over(*head, None, None))),
-            framing => {
-                let decoder = BodyDecoder::new(framing);
-                let gathering = Gathering { head, decoder, body: Vec::new(), started: now };
-                self.deadline = now + self.options.body_allowance(0);
-                self.state = State::Body(Box::new(gathering));
-                self.take_body()
-            }
-        }
-    }
-
-    fn take_body(&mut self) -> Result<Option<Next>, Refused> {
-        let State::Body(gathering) = &mut self.state else { return Ok(None) };
-        let limit = self.options.body_buffer;
-        let must_stream = match gathering.head.framing {
-            Framing::Length(length) => length > limit as u64,
-            _ => false,
-        };
-        if !must_stream {
-            let step = gathering.decoder.decode(&self.input, &mut gathering.body, limit)?;
-            consume(&mut self.input, step.consumed);
-            // Only a chunked body can turn out to be too long; nothing else looks at one that fits the buffer.
-            if gathering.body.len() as u64 > self.options.max_body {
-                return Err(Refused(StatusCode::PAYLOAD_TOO_LARGE));
-            }
-        }
-        let waits_to_be_told = gathering.head.expect_continue && gathering.body.is_empty();
-        let done = gathering.decoder.is_done();
-        // What was received and cannot be decoded for want of room shows that the body is too long to hold.
-        let full = !self.input.is_empty();
-        if !done && !must_stream && !waits_to_be_told && !full {
-            let allowed = self.options.body_allowance(gathering.body.len() as u64);
-            self.deadline = gathering.started + allowed;
-            return Ok(None);
-        }
-        let State::Body(gathering) = std::mem::replace(&mut self.state, State::Handled) else {
-            return Ok(None);
-        };
-        let Gathering { head, decoder, body, .. } = *gathering;
-        if done {
-            return Ok(Some(self.hand_over(*head, Some(RequestBody::Bytes(body.into())), None)));
-        }
-        let length = match head.framing {
-            Framing::Length(length) => Some(length),
-            _ => None,
-        };
-        let stream = SharedBody::new(
-            self.transport.clone(),
-            decoder,
-            (std::mem::take(&mut self.input), body),
-            head.expect_continue,
-            self.options.clone(),
-        );
-        let body = RequestBody::Stream { reader: Box::new(stream.clone()), length };
-        Ok(Some(self.hand_over(*head, Some(body), Some(stream))))
-    }
-
-    fn hand_over(
-        &mut self,
-        head: Head,
-        body: Option<RequestBody>,
-        stream: Option<SharedBody>,
-    ) -> Next {
-        self.state = State::Handled;
-        let audience = Audience {
-            version: head.version,
-            head: head.method == Method::HEAD,
-            keep_alive: head.keep_alive,
-        };
-        let mut request = Request::new(head.method, head.target)
-            .with_version(head.version)
-            .with_headers(head.headers)
-            .with_body(body.unwrap_or(RequestBody::Bytes(Bytes::new())));
-        #[cfg(feature = "https")]
-        if !self.transport.is_bare() {
-            request = request.with_scheme(Scheme::Https);
-        }
-        if let Some(peer) = self.peer {
-            request = request.with_remote_addr(peer);
-        }
-        if !self.options.trusted_proxies.is_empty() {
-            request = proxy::apply(request, self.peer, &self.options);
-        }
-        Next::Handle(Incoming { exchange: Exchange::new(request), audience, stream })
-    }
-
-    /// Tells the client that there is no room for it. Whether the connection is to be kept until the client has read
-    /// that: closed at once, a request that is on its way would bring back a reset in place of the answer.
-    pub(super) fn turn_away(&mut self) -> bool {
-        // Before its handshake there is nothing that it would understand.
-        #[cfg(feature = "https")]
-        if !self.transport.is_bare() {
-            return false;
-        }
-        self.turned_away = self.options.turn_away();
-        let refusal = Outgoing::refusal(StatusCode::SERVICE_UNAVAILABLE, false);
-        let next = self.answer(refusal);
-        self.turned_away.is_some() && !matches!(next, Next::Close)
-    }
-
-    /// Takes the connection back from a handler, and says whether another request can follow: not where
-    /// part of the body is still to come.
-    pub(super) fn reclaim(&mut self, stream: Option<SharedBody>) -> bool {
-        let Some(stream) = stream else { return true };
-        self.readable = true;
-        let behind = stream.close();
-        let whole = behind.is_some();
-        self.input = behind.unwrap_or_default();
-        consume(&mut self.input, 0);
-        whole
-    }
-
-    /// Takes the answer and sends what the socket takes; for threads that may block.
-    pub(super) fn answer(&mut self, mut outgoing: Outgoing) -> Next {
-        let sent = outgoing.send(&self.transport);
-        self.begin(outgoing, sent)
-    }
-
-    /// Takes the answer and sends what is there of it: its body is read later.
-    pub(super) fn answer_without_waiting(&mut self, mut outgoing: Outgoing) -> Next {
-        let sent = outgoing.flush(&self.transport);
-        self.begin(outgoing, sent)
-    }
-
-    fn begin(&mut self, outgoing: Outgoing, sent: io::Result<Sent>) -> Next {
-        let now = Instant::now();
-        if let Ok(Sent::All) = sent {
-            return self.all_sent(outgoing.keep_alive, now);
-        }
-        self.state = State::Sending(Box::new(outgoing));
-        self.deadline = now + self.options.write_deadline;
-        self.after_sending(sent, now)
-    }
-
-    /// Sends more of the answer, reading its body meanwhile.
-    pub(super) fn pump(&mut self) -> Next {
-        let State::Sending(outgoing) = &mut self.state else { return Next::Wait };
-        let sent = outgoing.send(&self.transport);
-        let now = Instant::now();
-        // Reading the body took some of the time: that is not the client's stall.
-        self.deadline = self.deadline.max(now + self.options.write_deadline / 2);
-        self.after_sending(sent, now)
-    }
-
-    /// Whether the answer is one that may wait for what it sends.
-    pub(super) fn may_wait(&self) -> bool {
-        matches!(&self.state, State::Sending(outgoing) if outgoing.may_wait())
-    }
-
-    fn resume(&mut self, now: Instant) -> Next {
-        let State::Sending(outgoing) = &mut self.state else { return Next::Wait };
-        let sent = outgoing.flush(&self.transport);
-        self.after_sending(sent, now)
-    }
-
-    fn after_sending(&mut self, sent: io::Result<Sent>, now: Instant) -> Next {
-        let State::Sending(outgoing) = &mut self.state else { return Next::Wait };
-        match sent {
-            Ok(Sent::All) => {
-                let keep_alive = outgoing.keep_alive;
-                self.all_sent(keep_alive, now)
-            }
-            Ok(Sent::Blocked { some }) => {
-                // Trying in vain does not prolong a stall.
-                if some {
-                    self.deadline = now + self.options.write_deadline;
-                }
-                Next::Wait
-            }
-            Ok(Sent::NeedsMore) => {
-                self.deadline = now + self.options.write_deadline;
-                Next::Pump
-            }
-            Err(_) => Next::Close,
-        }
-    }
-
-    fn all_sent(&mut self, keep_alive: bool, now: Instant) -> Next {
-        if keep_alive {
-            self.state = State::Head;
-            self.deadline = now
-                + match self.input.is_empty() {
-                    true => self.options.idle_deadline,
-                    false => self.options.head_deadline,
-                };
-        } else {
-            self.linger(now);
-        }
-        Next::Wait
-    }
-
-    /// Sends nothing more, and throws away what still comes.
-    pub(super) fn linger(&mut self, now: Instant) {
-        self.transport.close_write();
-        self.input = Vec::new();
-        self.state = State::Lingering(self.options.linger_bytes);
-        self.deadline = now + self.options.linger;
-        self.readable = true;
-    }
-
-    fn refuse(&mut self, status: StatusCode, now: Instant) -> Next {
-        let begins = matches!(self.state, State::Head) && self.transport.is_bare();
-        if begins && self.input.starts_with(&CLIENT_HELLO) {
-            self.options.speaks_tls(self.peer);
-        } else {
-            log::debug!("refused a request of {:?}: {status}", self.peer);
-        }
-        if self.options.access_log {
-            access::refused(self.peer, status);
-        }
-        // As far as it can be told of what is no request.
-        let head = match &self.state {
-            State::Body(gathering) => gathering.head.method == Method::HEAD,
-            _ => self.input.strip_prefix(b"\r\n").unwrap_or(&self.input).starts_with(b"HEAD "),
-        };
-        self.send_refusal(Outgoing::refusal(status, head), now)
-    }
-
-    pub(super) fn send_refusal(&mut self, refusal: Outgoing, now: Instant) -> Next {
-        self.state = State::Sending(Box::new(refusal));
-        self.deadline = now + self.options.write_deadline;
-        self.resume(now)
-    }
-
     /// What a deadline that has passed means.
     pub(super) fn expire(&mut self, now: Instant) -> Next {
         match self.state {
@@ -530,19 +260,13 @@ impl Connection {
     }
 }
 
-/// Takes what was understood off the input. What large requests needed, an idle connection must not keep.
-fn consume(input: &mut Vec<u8>, count: usize) {
-    input.drain(..count);
-    if input.is_empty() && input.capacity() > KEPT {
-        *input = Vec::new();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
+    use super::super::outgoing::Audience;
+    use super::incoming::KEPT;
     use super::*;
     use crate::message::response::Response;
 

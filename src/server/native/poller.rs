@@ -1,5 +1,8 @@
 //! All connections of one event loop, its channels to remote services, and what the operating system says about them.
 
+mod accepting;
+mod channels;
+
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -8,12 +11,14 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 
-use super::connection::{Connection, Incoming, Next, Purpose};
+use self::accepting::Listening;
+pub(super) use self::channels::Resumed;
+use self::channels::Watched;
+use super::connection::{Connection, Incoming, Next};
 use super::event_loop::InFlight;
 use super::options::Options;
-use super::socket::Listener;
 use crate::logging::Recurring;
-use crate::pipeline::operation::{Channel, Pending, Ready as ReadyFor, Remote, Waiting, Wake};
+use crate::pipeline::operation::{Ready as ReadyFor, Waiting, Wake};
 
 /// The token of the first listener; the next one has the number before it.
 const LISTENERS: usize = usize::MAX;
@@ -28,12 +33,6 @@ const CHANNELS: usize = WAKER.0 - 1;
 
 /// How many channels there may be: each is to another Redis.
 const MOST_CHANNELS: usize = 1024;
-
-/// How long accepting pauses when the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How many connections are taken before those that are there are served.
-const ACCEPTED_AT_ONCE: usize = 64;
 
 pub(super) struct Poller {
     poll: Poll,
@@ -64,30 +63,6 @@ pub(super) struct Poller {
     over: Vec<(usize, Box<dyn Waiting>)>,
     /// Slots of connections that are with workers, and whose clients send no more.
     pub(super) ended: Vec<usize>,
-}
-
-struct Listening {
-    listener: Listener,
-    purpose: Purpose,
-    /// When there is something to accept.
-    accept_at: Option<Instant>,
-}
-
-/// A channel to a remote service.
-struct Watched {
-    service: usize,
-    channel: Box<dyn Channel>,
-    /// The number of the socket that is registered.
-    socket: Option<u64>,
-    /// Whether it has something to do.
-    ready: bool,
-}
-
-/// A request that goes on with its stage.
-pub(super) struct Resumed {
-    pub(super) in_flight: InFlight,
-    /// The slot of the plugin that it waited for, and the operation that is over.
-    pub(super) over: Option<(usize, Box<dyn Waiting>)>,
 }
 
 enum Slot {
@@ -145,13 +120,6 @@ impl Poller {
         self.poll.registry()
     }
 
-    pub(super) fn listen(&mut self, listener: Listener, purpose: Purpose) -> io::Result<()> {
-        let (fd, token) = (listener.as_raw_fd(), Token(LISTENERS - self.listeners.len()));
-        self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
-        self.listeners.push(Listening { listener, purpose, accept_at: None });
-        Ok(())
-    }
-
     /// Whether nothing is left and nothing will come.
     pub(super) fn is_empty_for_good(&self) -> bool {
         self.closing && self.count() == 0 && self.accepted.is_empty()
@@ -173,96 +141,6 @@ impl Poller {
         self.free_tickets.clear();
         self.resumed.clear();
         self.ended.clear();
-    }
-
-    /// Submits the operations that requests wait for, to be sent before the loop waits again. Those whose service no
-    /// channel reaches are in the answer.
-    pub(super) fn submit(&mut self, requests: Vec<InFlight>) -> Vec<InFlight> {
-        if requests.is_empty() {
-            return requests;
-        }
-        let now = Instant::now();
-        let mut unreachable = Vec::new();
-        for (mut exchange, job) in requests {
-            let Some(remote) = exchange.pending().map(|pending| pending.remote.clone()) else {
-                self.resumed.push(Resumed { in_flight: (exchange, job), over: None });
-                continue;
-            };
-            let Some(channel) = self.channel(&remote) else {
-                unreachable.push((exchange, job));
-                continue;
-            };
-            let Some(Pending { slot, waiting, .. }) = exchange.take_pending() else { continue };
-            let ticket = self.free_tickets.pop().unwrap_or_else(|| {
-                self.waiting.push(None);
-                self.waiting.len() - 1
-            });
-            self.waiting[ticket] = Some(((exchange, job), slot));
-            let watched = &mut self.channels[channel];
-            watched.channel.submit(ticket, waiting, now);
-            watched.ready = true;
-        }
-        unreachable
-    }
-
-    /// Submits operations and sends them at once.
-    pub(super) fn send(&mut self, requests: Vec<InFlight>) -> Vec<InFlight> {
-        let unreachable = self.submit(requests);
-        self.drive(Instant::now());
-        unreachable
-    }
-
-    /// The channel to a service, if one can reach it.
-    fn channel(&mut self, remote: &Remote) -> Option<usize> {
-        let service = remote.0.identity();
-        let known = self.channels.iter().position(|watched| watched.service == service);
-        if known.is_some() {
-            return known;
-        }
-        let channel = remote.0.channel(self.wake.clone()?)?;
-        let watched = Watched { service, channel, socket: None, ready: false };
-        // The number of a channel is its token: one that nobody needs any more leaves its place to another.
-        match self.channels.iter().position(|watched| watched.channel.is_forgotten()) {
-            Some(number) => {
-                self.channels[number] = watched;
-                Some(number)
-            }
-            None if self.channels.len() < MOST_CHANNELS => {
-                self.channels.push(watched);
-                Some(self.channels.len() - 1)
-            }
-            None => None,
-        }
-    }
-
-    /// Lets the channels go on that have something to do, and takes note of the operations that are over.
-    fn drive(&mut self, now: Instant) {
-        for (number, watched) in self.channels.iter_mut().enumerate() {
-            let is_due = watched.channel.deadline().is_some_and(|deadline| deadline <= now);
-            if !watched.ready && !is_due {
-                continue;
-            }
-            watched.ready = false;
-            watched.channel.drive(now, &mut self.over);
-            match watched.channel.socket() {
-                Some((_, socket)) if watched.socket == Some(socket) => {}
-                Some((fd, socket)) => {
-                    let both = Interest::READABLE | Interest::WRITABLE;
-                    let token = Token(CHANNELS - number);
-                    match self.poll.registry().register(&mut SourceFd(&fd), token, both) {
-                        Ok(()) => watched.socket = Some(socket),
-                        // Its operations end at their deadlines.
-                        Err(error) => log::error!("a channel cannot be watched: {error}"),
-                    }
-                }
-                None => watched.socket = None,
-            }
-        }
-        for (ticket, waiting) in self.over.drain(..) {
-            let Some((in_flight, slot)) = self.waiting[ticket].take() else { continue };
-            self.free_tickets.push(ticket);
-            self.resumed.push(Resumed { in_flight, over: Some((slot, waiting)) });
-        }
     }
 
     /// Waits until something can be done and does what does not block; the rest is in `ready` then.
@@ -432,29 +310,6 @@ impl Poller {
         self.free.push(slot);
     }
 
-    fn accept(&mut self, now: Instant) {
-        for listening in &mut self.listeners {
-            if listening.is_due(now) {
-                listening.accept(&mut self.accepted, &self.options, &self.paused, now);
-            }
-        }
-    }
-
-    /// Takes the connections that wait to be accepted, and listens no more.
-    pub(super) fn stop_accepting(&mut self) {
-        self.closing = true;
-        let now = Instant::now();
-        for mut listening in self.listeners.drain(..) {
-            loop {
-                listening.accept(&mut self.accepted, &self.options, &self.paused, now);
-                // It is due again at once as long as there are more; later, where there are no file descriptors.
-                if listening.accept_at != Some(now) {
-                    break;
-                }
-            }
-        }
-    }
-
     /// Closes what is idle, and what waits for the rest of a request.
     pub(super) fn close_unbegun(&mut self) {
         let now = Instant::now();
@@ -484,43 +339,4 @@ impl Poller {
             }
         }
     }
-}
-
-impl Listening {
-    fn is_due(&self, now: Instant) -> bool {
-        self.accept_at.is_some_and(|at| at <= now)
-    }
-
-    fn accept(
-        &mut self,
-        accepted: &mut Vec<Connection>,
-        options: &Arc<Options>,
-        paused: &Recurring,
-        now: Instant,
-    ) {
-        self.accept_at = None;
-        for _ in 0..ACCEPTED_AT_ONCE {
-            match self.listener.accept() {
-                Ok((socket, peer)) => {
-                    let options = options.clone();
-                    accepted.push(Connection::new(socket, peer, self.purpose, options, now));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    let line = || format!("accepting pauses: {error}");
-                    paused.happened(log::Level::Error, &error.to_string(), line);
-                    self.accept_at = Some(now + ACCEPT_PAUSE);
-                    return;
-                }
-            }
-        }
-        self.accept_at = Some(now);
-    }
-}
-
-/// Whether the next `accept` can do better.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::*;
-    [ConnectionAborted, ConnectionReset, ConnectionRefused, Interrupted].contains(&error.kind())
 }

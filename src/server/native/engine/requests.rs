@@ -1,0 +1,279 @@
+//! What workers and threads do with requests: stages, handlers, answers, refusals.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+#[cfg(feature = "https")]
+use std::time::Instant;
+
+use http::StatusCode;
+
+use super::{Engine, contained};
+use crate::message::response::{Body, Response};
+use crate::pipeline::exchange::{Exchange, Position};
+use crate::pipeline::service::Service;
+use crate::server::ShutdownStage;
+use crate::server::native::access::Logged;
+use crate::server::native::connection::{Connection, Incoming, Next};
+use crate::server::native::event_loop::{EventLoop, InFlight, Job, Task};
+use crate::server::native::outgoing::Outgoing;
+use crate::server::native::poller::Returned;
+#[cfg(feature = "https")]
+use crate::server::native::redirects::{self, Redirected};
+
+impl Engine {
+    /// Takes requests through the stage that they are in on a thread that may block; their loop goes on with what
+    /// comes of it. Where no thread is free and too many wait for one, those that have only begun are refused.
+    pub(in crate::server::native) fn carry_out(
+        self: &Arc<Engine>,
+        event_loop: &Arc<EventLoop>,
+        batch: Vec<InFlight>,
+    ) {
+        let releases = |(exchange, _): &InFlight| {
+            matches!(exchange.position(), Position::Releasing(_) | Position::Released)
+        };
+        let (releasing, acquiring): (Vec<_>, Vec<_>) = batch.into_iter().partition(releases);
+        if self.is_crowded() {
+            for in_flight in acquiring {
+                self.refuse(event_loop, in_flight, "the queue for a thread is full");
+            }
+        } else {
+            self.offload_stage(event_loop, acquiring, Service::acquire_all);
+        }
+        self.offload_stage(event_loop, releasing, Service::release_all);
+    }
+
+    pub(super) fn offload_stage(
+        self: &Arc<Engine>,
+        event_loop: &Arc<EventLoop>,
+        batch: Vec<InFlight>,
+        stage: fn(&Service, &mut [Exchange]),
+    ) {
+        if batch.is_empty() {
+            return;
+        }
+        let (engine, event_loop) = (self.clone(), event_loop.clone());
+        self.threads.run(Box::new(move || {
+            let (mut exchanges, jobs): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            if contained(|| stage(&engine.service, &mut exchanges)).is_none() {
+                // Whose panic that was is not known, nor how far it came.
+                exchanges.iter_mut().for_each(Exchange::fail);
+            }
+            event_loop.resume(exchanges.into_iter().zip(jobs));
+        }));
+    }
+
+    /// Gives a task a thread of its own.
+    pub(in crate::server::native) fn offload(
+        self: &Arc<Engine>,
+        event_loop: &Arc<EventLoop>,
+        task: Task,
+    ) {
+        let (engine, event_loop) = (self.clone(), event_loop.clone());
+        match task {
+            Task::Pump(connection) => {
+                let (slot, waits) = (connection.slot, connection.may_wait());
+                let place = (event_loop.number, slot);
+                let here = event_loop.clone();
+                let pump = Box::new(move || event_loop.give(engine.pump(connection)));
+                if !waits {
+                    return self.threads.run(pump);
+                }
+                // Its head is sent: there is nothing left to say.
+                if let Err(pump) = self.threads.run_patiently(place, pump, self.options.max_queue) {
+                    self.note_refusal("too many streams wait for a thread");
+                    contained(|| drop(pump));
+                    here.give(Returned::Closed(slot));
+                }
+            }
+            Task::Run((mut exchange, job)) => self.threads.run(Box::new(move || {
+                contained(|| engine.service.run(&mut exchange));
+                if exchange.holds_anything() {
+                    return event_loop.give_ran((exchange, job));
+                }
+                let kept =
+                    contained(|| engine.service.release_all(std::slice::from_mut(&mut exchange)));
+                let response = engine.complete(exchange, kept.is_some());
+                event_loop.give(engine.answer(response, job));
+            })),
+        }
+    }
+
+    /// Closes those of these connections whose streams wait for a thread: their clients have left. One that has closed
+    /// only its side cannot be told from these.
+    pub(in crate::server::native) fn leave(&self, event_loop: &EventLoop, ended: Vec<usize>) {
+        if ended.is_empty() {
+            return;
+        }
+        for (slot, pump) in self.threads.take_back(event_loop.number, ended) {
+            contained(|| drop(pump));
+            event_loop.give(Returned::Closed(slot));
+        }
+    }
+
+    pub(in crate::server::native) fn pump(&self, mut connection: Box<Connection>) -> Returned {
+        let slot = connection.slot;
+        let pumped = contained(|| {
+            let next = connection.pump();
+            returned(connection, next)
+        });
+        pumped.unwrap_or(Returned::Closed(slot))
+    }
+
+    /// The answer of a request that plugins are done with. `kept` is false after a panic: what was finished then is
+    /// unknown, and nothing is to be trusted.
+    pub(in crate::server::native) fn complete(
+        &self,
+        mut exchange: Exchange,
+        kept: bool,
+    ) -> Response {
+        let completed = kept && contained(|| self.service.complete(&mut exchange)).is_some();
+        contained(|| exchange.into_response())
+            .filter(|_| completed)
+            .unwrap_or_else(|| Response::new(StatusCode::INTERNAL_SERVER_ERROR))
+    }
+
+    pub(in crate::server::native) fn answer(&self, response: Response, job: Job) -> Returned {
+        let slot = job.connection.slot;
+        contained(|| self.send(response, job)).unwrap_or(Returned::Closed(slot))
+    }
+
+    pub(super) fn send(&self, response: Response, mut job: Job) -> Returned {
+        let whole = job.connection.reclaim(job.stream);
+        job.audience.keep_alive &= whole && self.stage() == ShutdownStage::Running;
+        let mut status = response.status();
+        let mut length = match response.body() {
+            Body::Bytes(bytes) => Some(bytes.len() as u64),
+            Body::Stream { length, .. } => *length,
+        };
+        let mut outgoing = Outgoing::new(response, job.audience);
+        if outgoing.may_wait() && self.threads.is_overrun(self.options.max_queue) {
+            self.note_refusal("too many streams wait for a thread");
+            (status, length) = (StatusCode::SERVICE_UNAVAILABLE, None);
+            outgoing = Outgoing::refusal(status, job.audience.head);
+        }
+        if let Some(logged) = job.logged {
+            logged.answered(status, length);
+        }
+        // A body that may wait is a task of its own, which threads are left by.
+        let next = match outgoing.may_wait() {
+            true => job.connection.answer_without_waiting(outgoing),
+            false => job.connection.answer(outgoing),
+        };
+        returned(job.connection, next)
+    }
+
+    /// A request that was read becomes an exchange.
+    pub(in crate::server::native) fn begin(
+        &self,
+        connection: Box<Connection>,
+        incoming: Incoming,
+    ) -> InFlight {
+        let Incoming { exchange, audience, stream } = incoming;
+        let logged = self.options.access_log.then(|| Logged::new(exchange.request()));
+        (exchange, Job { connection, audience, stream, logged })
+    }
+
+    /// Handles a request whose body still arrives: whatever reads it waits for the client, and must delay
+    /// nobody else. Half of the threads are left for those that need not wait for theirs. A body has a deadline and
+    /// a stream has none, so it takes no turn behind streams.
+    pub(in crate::server::native) fn receive(
+        self: &Arc<Engine>,
+        event_loop: &Arc<EventLoop>,
+        connection: Box<Connection>,
+        incoming: Incoming,
+    ) {
+        let most = self.options.max_threads.div_ceil(2);
+        if self.receiving.fetch_add(1, Ordering::SeqCst) >= most {
+            self.receiving.fetch_sub(1, Ordering::SeqCst);
+            let in_flight = self.begin(connection, incoming);
+            return self.refuse(event_loop, in_flight, "too many bodies are arriving");
+        }
+        let (engine, event_loop) = (self.clone(), event_loop.clone());
+        self.threads.run(Box::new(move || {
+            let (mut exchange, job) = engine.begin(connection, incoming);
+            let one = std::slice::from_mut(&mut exchange);
+            contained(|| engine.service.prepare(one));
+            contained(|| engine.service.run(&mut one[0]));
+            let kept = contained(|| engine.service.release_all(one));
+            let response = engine.complete(exchange, kept.is_some());
+            let returned = engine.answer(response, job);
+            engine.receiving.fetch_sub(1, Ordering::SeqCst);
+            event_loop.give(returned);
+        }));
+    }
+
+    /// Computes a step of a handshake on one of the threads for these.
+    #[cfg(feature = "https")]
+    pub(in crate::server::native) fn compute(
+        self: &Arc<Engine>,
+        event_loop: &Arc<EventLoop>,
+        mut connection: Box<Connection>,
+    ) {
+        let (engine, event_loop, asked) = (self.clone(), event_loop.clone(), Instant::now());
+        self.handshakes.run(Box::new(move || {
+            let slot = connection.slot;
+            let computed = contained(|| {
+                let next =
+                    if engine.is_cut_off() { Next::Close } else { connection.compute(asked) };
+                returned(connection, next)
+            });
+            event_loop.give(computed.unwrap_or(Returned::Closed(slot)));
+        }));
+    }
+
+    /// Answers a request that came to a listener which only redirects.
+    #[cfg(feature = "https")]
+    pub(in crate::server::native) fn redirect(
+        self: &Arc<Engine>,
+        event_loop: &Arc<EventLoop>,
+        connection: Box<Connection>,
+        incoming: Incoming,
+    ) {
+        let (exchange, job) = self.begin(connection, incoming);
+        let redirects = self.options.redirects.as_ref();
+        match redirects.map(|redirects| redirects.answer(exchange.request())) {
+            None => event_loop.work().returned.push(Returned::Closed(job.connection.slot)),
+            Some(Redirected::Answer(response)) => {
+                let returned = self.answer(response, job);
+                event_loop.work().returned.push(returned);
+            }
+            Some(Redirected::File(path)) => {
+                let (engine, event_loop) = (self.clone(), event_loop.clone());
+                self.threads.run(Box::new(move || {
+                    event_loop.give(engine.answer(redirects::challenge(&path), job));
+                }));
+            }
+        }
+    }
+
+    pub(super) fn note_refusal(&self, why: &str) {
+        let line = || format!("refused a request: {why}");
+        self.refused.happened(log::Level::Warn, why, line);
+    }
+
+    /// Answers a request 503 and closes its connection.
+    pub(in crate::server::native) fn refuse(
+        &self,
+        event_loop: &EventLoop,
+        (exchange, job): InFlight,
+        why: &str,
+    ) {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        self.note_refusal(why);
+        contained(|| drop(exchange));
+        if let Some(logged) = job.logged {
+            logged.answered(status, None);
+        }
+        let mut connection = job.connection;
+        connection.reclaim(job.stream);
+        let next = connection.answer(Outgoing::refusal(status, job.audience.head));
+        event_loop.work().returned.push(returned(connection, next));
+    }
+}
+
+fn returned(connection: Box<Connection>, next: Next) -> Returned {
+    match next {
+        Next::Close => Returned::Closed(connection.slot),
+        _ => Returned::Open(connection),
+    }
+}
