@@ -1,9 +1,10 @@
 //! What a session does in the store at once.
 
 use super::saving::{At, unsaved};
+use super::state::{Failure, Stage};
 use super::store::memory::integer;
 use super::store::{Load, gone, not_a_number};
-use super::view::{Failure, Session, Stage};
+use super::view::Session;
 use crate::redis::copy;
 use crate::{ErrorKind, Result};
 

@@ -8,9 +8,11 @@ pub(crate) mod events;
 pub(crate) mod flash;
 mod forms;
 pub(crate) mod id;
+mod login;
 mod options;
 mod plugin;
 mod saving;
+mod state;
 pub(crate) mod store;
 pub(crate) mod view;
 

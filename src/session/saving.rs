@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::events::Event;
 use super::id::SessionId;
+use super::state::{Failure, LoginState, Next, Renewal, Stage};
 use super::store::{Action, Changes, Lifetimes, Remember, Save, Saved};
-use super::view::{Failure, LoginState, Next, Renewal, Session, Stage};
+use super::view::Session;
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, Result};
 

@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use super::context::SessionContext;
 use super::id::SessionId;
 use super::saving::{CookieDue, PendingCookie};
-use super::store::{Changes, Fields, Lifetimes, Login, Record, Remember};
+use super::state::{Failure, LoginState, Next, Renewal, Stage};
+use super::store::{Changes, Fields, Lifetimes, Record, Remember};
 use crate::pipeline::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
 
@@ -67,81 +68,7 @@ pub struct Session {
     pub(super) used: Cell<bool>,
 }
 
-/// Where the session is.
-pub(super) enum Stage {
-    /// In no store yet.
-    New {
-        /// The id that it will be saved under, where that had to be known before.
-        next: Option<SessionId>,
-    },
-    /// The store has it under this id.
-    Stored { id: SessionId, next: Next },
-    /// It was destroyed, moved or expired since it was loaded: nothing is saved.
-    Gone(SessionId),
-}
-
-/// What a save does to the id of a session that is stored.
-pub(super) enum Next {
-    Same,
-    /// A new id, which is there where it had to be known before.
-    New(Option<SessionId>),
-}
-
-impl Stage {
-    pub(super) fn new() -> Stage {
-        Stage::New { next: None }
-    }
-
-    pub(super) fn stored(id: SessionId) -> Stage {
-        Stage::Stored { id, next: Next::Same }
-    }
-
-    fn id(&self) -> Option<&SessionId> {
-        match self {
-            Stage::New { .. } => None,
-            Stage::Stored { id, .. } | Stage::Gone(id) => Some(id),
-        }
-    }
-}
-
-/// Who is logged in.
-pub(super) enum LoginState {
-    /// As the store has it.
-    Same(Option<Login>),
-    /// This one is from the next save on.
-    In(Login),
-}
-
-/// When the idle limit last began anew, and the cookie with it.
-#[derive(Clone, Copy)]
-pub(super) enum Renewal {
-    /// So long ago, as of then.
-    Was { ago: Duration, at: Instant },
-    /// Long enough ago that it does once more, with the end of this request.
-    Due,
-    /// It does with each load, in a layout that has no place for the time.
-    EachLoad,
-}
-
-impl Renewal {
-    /// Just now.
-    pub(super) fn now() -> Renewal {
-        Renewal::Was { ago: Duration::ZERO, at: Instant::now() }
-    }
-}
-
-/// Why nothing that the handler did is acknowledged.
-pub(super) enum Failure {
-    /// A value was refused, and nobody has heard of it yet.
-    Refused(Error),
-    /// A commit failed: what it was to save is lost, whatever the handler made of its error.
-    Unsaved(Error),
-}
-
 impl Provided for Session {}
-
-/// How many bytes a user's name has at most.
-const LONGEST_USER: usize = 256;
 
 /// A cookie that is to live longer than browsers keep one is sent anew at least this often (RFC 6265bis section 5.5).
 const RENEWED_EVERY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -343,90 +270,6 @@ impl Session {
         self.created = None;
         self.pending_cookie.set(None);
         self.cookie = if self.is_new { CookieDue::Nothing } else { CookieDue::Remove };
-    }
-
-    /// Logs a user in, with the save: the session gets a new id, the old one is dead, so that nobody who knew it, or planted
-    /// it, is logged in with it (session fixation). What an anonymous visitor's session held moves along; where another user was logged in, that
-    /// session ends and this one starts empty.
-    ///
-    /// The name is the app's own: what it finds the user by, 1 to 256 bytes without control characters; the error says what is
-    /// wrong with another one. It is of kind [`Config`](ErrorKind::Config) in a store that
-    /// [keeps no logins](crate::SessionStore::keeps_logins), such as [`Layout::BottleSession`](crate::Layout::BottleSession).
-    ///
-    /// Where the session was ended meanwhile, by another request, the user gets a new one.
-    ///
-    /// ```
-    /// use bottle_session::{App, Session, SessionPlugin, TestClient, redirect};
-    ///
-    /// let mut app = App::new();
-    /// app.install(SessionPlugin::new().in_memory())?;
-    /// app.post("/login/<user>", |session: &mut Session, user: &str| -> bottle_session::Result<_> {
-    ///     session.log_in(user)?;
-    ///     Ok(redirect("/"))
-    /// });
-    /// app.get("/", |session: &mut Session| session.user_id().unwrap_or("nobody").to_owned());
-    /// app.post("/logout", |session: &mut Session| session.log_out());
-    ///
-    /// let client = TestClient::new(app)?;
-    /// client.post("/login/ada").send();
-    /// assert_eq!(client.get("/").send().text(), "ada");
-    /// client.post("/logout").send();
-    /// assert_eq!(client.get("/").send().text(), "nobody");
-    /// # Ok::<(), bottle_session::Error>(())
-    /// ```
-    pub fn log_in(&mut self, user: impl ToString) -> Result<()> {
-        let user = user.to_string();
-        if user.is_empty() || user.len() > LONGEST_USER || user.chars().any(char::is_control) {
-            let text = format!(
-                "user {user:?} cannot log in: a user's name has 1 to {LONGEST_USER} bytes and no control characters"
-            );
-            return Err(Error::new(ErrorKind::Session, text));
-        }
-        if !self.context.store.keeps_logins() {
-            let text = "nobody can log in: the store of this session does not keep who is logged in; take \
-                        MemoryStore, or RedisStore in its default layout";
-            return Err(Error::new(ErrorKind::Config, text));
-        }
-        if self.user_id().is_some_and(|other| other != user) {
-            self.destroy();
-        }
-        match &mut self.stage {
-            Stage::New { next } => *next = None,
-            Stage::Stored { next, .. } => *next = Next::New(None),
-            Stage::Gone(_) => {
-                self.stage = Stage::new();
-                self.fields.clear();
-                self.changes = Changes::default();
-                self.created = None;
-            }
-        }
-        self.login = LoginState::In(Login { user, at: SystemTime::now() });
-        Ok(())
-    }
-
-    /// Logs the user out: ends the session, as [`destroy`](Session::destroy) does.
-    pub fn log_out(&mut self) {
-        self.destroy();
-    }
-
-    /// The user who is logged in, by the name that [`log_in`](Session::log_in) got.
-    pub fn user_id(&self) -> Option<&str> {
-        self.used.set(true);
-        self.logged_in().map(|login| login.user.as_str())
-    }
-
-    /// Since when the user is logged in, by the store's clock (by this machine's in the request that logs in): to ask for the password again before something that matters
-    /// (OWASP Session Management Cheat Sheet, "Reauthentication").
-    pub fn logged_in_at(&self) -> Option<SystemTime> {
-        self.used.set(true);
-        self.logged_in().map(|login| login.at)
-    }
-
-    fn logged_in(&self) -> Option<&Login> {
-        match &self.login {
-            LoginState::Same(login) => login.as_ref(),
-            LoginState::In(login) => Some(login),
-        }
     }
 
     /// Gives this session an idle limit of its own, and its cookie the same lifetime ("remember me"). `None` takes that

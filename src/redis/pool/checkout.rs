@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::RedisPool;
+#[cfg(feature = "r2d2_redis")]
+use crate::ErrorKind;
 use crate::redis::connection::Connection;
 use crate::redis::upstream::{Timings, Upstream};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// How often somebody who waits for a connection looks up: r2d2 wakes nobody when connecting fails.
 const LOOK_UP: Duration = Duration::from_millis(10);
