@@ -1,11 +1,13 @@
 //! A built app: what servers see, and the three stages of a request.
 
+mod finding;
+
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use smallvec::SmallVec;
 
 use crate::Result;
@@ -15,7 +17,7 @@ use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
 use crate::message::request::Request;
 use crate::message::response::Response;
-use crate::pipeline::answers::{AfterHook, Page, not_allowed};
+use crate::pipeline::answers::{AfterHook, Page};
 use crate::pipeline::batch::{Batch, Entry, Stage};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::operation::{Operation, Pending, Waiting};
@@ -25,7 +27,7 @@ use crate::pipeline::route::Route;
 use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
 use crate::routing::Accepts;
-use crate::routing::{Found, Router};
+use crate::routing::Router;
 
 /// A built app, ready to answer requests. Clones share it.
 ///
@@ -302,91 +304,6 @@ impl Service {
         for plugin in &self.0.plugins {
             plugin.serving(address);
         }
-    }
-
-    fn find_route(&self, exchange: &mut Exchange) {
-        exchange.set_urls(match exchange.request().prefix() {
-            "" => self.0.urls.clone(),
-            prefix => Arc::new(self.0.urls.below(prefix)),
-        });
-        exchange.request_mut().set_body_limit(self.0.body_limit);
-        if let Some(response) = self.before(ROOT, exchange) {
-            return exchange.answer(response);
-        }
-        let request = exchange.request();
-        if request.path() == "*" && request.method() == Method::OPTIONS {
-            // RFC 9110 section 9.3.7: what the server can do, whatever the path.
-            let response = not_allowed(request.method(), &self.0.router.methods());
-            return exchange.answer(response);
-        }
-        let fits = |target: &Target, captures: &crate::routing::Captures| {
-            target.fits.iter().all(|(index, fits)| captures.get(*index).is_none_or(fits))
-        };
-        let answer = match self.0.router.find(request.method(), request.path(), fits) {
-            Found::Match { value, captures } => {
-                let (endpoint, rule) = (value.endpoint.clone(), value.rule);
-                if let Some(limit) = endpoint.route.body_limit {
-                    exchange.request_mut().set_body_limit(limit);
-                }
-                let scope = endpoint.route.scope;
-                exchange.enter(endpoint, rule, captures, self.0.plugins.len());
-                if scope != ROOT {
-                    self.enter_mounted(scope, exchange);
-                }
-                return;
-            }
-            Found::MethodNotAllowed(allowed) => not_allowed(exchange.request().method(), &allowed),
-            Found::Nothing => HttpError::new(StatusCode::NOT_FOUND).into_response(),
-            Found::BadPath => HttpError::new(StatusCode::BAD_REQUEST)
-                .with_message("The path is not percent-encoded UTF-8.")
-                .into_response(),
-        };
-        let path = exchange.request().path();
-        let scope = match self.0.prefixes.find(&Method::GET, path, |_, _| true) {
-            Found::Match { value, .. } => *value,
-            _ => ROOT,
-        };
-        self.enter_none(exchange, scope, Some(answer.status()));
-        match exchange.endpoint().is_some_and(|endpoint| endpoint.has_early) {
-            // Its page or a hook asks for more, which plugins acquire for many together.
-            true => exchange.answer_later(answer),
-            false => exchange.answer(answer),
-        }
-    }
-
-    /// Enters what stands in for a route: it has the pages and hooks of the app that the path belongs to.
-    fn enter_none(&self, exchange: &mut Exchange, scope: usize, status: Option<StatusCode>) {
-        let unrouted = &self.0.scopes[scope].unrouted;
-        let of_status = unrouted.iter().find(|(of, _)| *of == status);
-        if let Some((_, endpoint)) = of_status.or(unrouted.first()) {
-            let captures = crate::routing::Captures::default();
-            exchange.enter(endpoint.clone(), 0, captures, self.0.plugins.len());
-        }
-    }
-
-    fn enter_mounted(&self, scope: usize, exchange: &mut Exchange) {
-        if let Some(depth) = self.0.scopes[scope].depth {
-            let path = exchange.request().path();
-            let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
-            let end = depth.checked_sub(1).and_then(|number| ends.into_iter().nth(number));
-            exchange.request_mut().set_mount_path(end.unwrap_or(0));
-        }
-        if let Some(response) = self.before_mounted(scope, exchange) {
-            exchange.answer(response);
-        }
-    }
-
-    fn before(&self, scope: usize, exchange: &mut Exchange) -> Option<Response> {
-        self.0.scopes[scope].before.iter().find_map(|hook| hook(exchange.request_mut()))
-    }
-
-    /// The hooks of a mounted app, those of the app it is mounted in first.
-    fn before_mounted(&self, scope: usize, exchange: &mut Exchange) -> Option<Response> {
-        match self.0.scopes[scope].parent {
-            Some(parent) if parent != ROOT => self.before_mounted(parent, exchange),
-            _ => None,
-        }
-        .or_else(|| self.before(scope, exchange))
     }
 
     fn stage(
