@@ -1,23 +1,24 @@
 //! From an app to a service: rules are read, arguments find what they ask for, plugins wrap callbacks.
 
+mod hooks;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
+use self::hooks::guarded;
 use super::hooks::Placed;
 use super::inherit::Around;
 use super::plugins::compatible;
 use super::route::RouteDefinition;
 use super::{App, Mount};
-use crate::handler::{Asks, BindHook, BindPage, Function, Resolver, Role, Wildcards, add_ask};
+use crate::handler::{BindHook, BindPage, Function, Resolver, Wildcards, add_ask};
 use crate::logging::Recurring;
 use crate::message::body::DEFAULT_BODY_LIMIT;
-use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
-use crate::pipeline::answers::{AfterHook, HookCallback, Page};
 use crate::pipeline::plugin::{Callback, Plugin};
-use crate::pipeline::route::{Ask, Route};
+use crate::pipeline::route::Route;
 use crate::pipeline::service::{Endpoint, Inner, Scope, Service, Target};
 use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
@@ -75,19 +76,6 @@ struct Parts {
     guards: Vec<Placed<BindHook>>,
     after: Vec<Placed<BindHook>>,
     pages: Vec<(Option<StatusCode>, Placed<BindPage>)>,
-}
-
-/// Pages and hooks of a route.
-struct Ends {
-    pages: Vec<Page>,
-    after: Vec<AfterHook>,
-    asks: Vec<Ask>,
-}
-
-impl Ends {
-    fn has_early(&self) -> bool {
-        self.pages.iter().any(|page| page.early) || self.after.iter().any(|hook| hook.early)
-    }
 }
 
 impl Building {
@@ -260,119 +248,6 @@ impl Building {
         }
     }
 
-    /// This scope and those around it, innermost first.
-    fn outwards(&self, scope: usize) -> Vec<usize> {
-        std::iter::successors(Some(scope), |scope| self.scopes[*scope].parent).collect()
-    }
-
-    /// The guards of a route, in the order they run in.
-    fn guards(
-        &self,
-        resolver: &mut Resolver,
-        scope: usize,
-        own: &[Placed<BindHook>],
-        asks: &mut Vec<Ask>,
-    ) -> Vec<HookCallback> {
-        let outwards = self.outwards(scope);
-        let of_apps = outwards.iter().rev().flat_map(|scope| &self.parts[*scope].guards);
-        of_apps
-            .chain(own)
-            .filter_map(|guard| {
-                let function = Function::titled(Role::Guard, "the guard", guard.location);
-                let (bound, asked) = resolver.bind(function, |binder| (guard.function)(binder));
-                asked.plugins.into_iter().for_each(|ask| add_ask(asks, ask));
-                bound
-            })
-            .collect()
-    }
-
-    /// Pages and hooks, bound to what the resolver finds.
-    fn ends(&self, resolver: &mut Resolver, scope: usize) -> Ends {
-        let mut ends = Ends { pages: Vec::new(), after: Vec::new(), asks: Vec::new() };
-        for parts in self.outwards(scope).into_iter().map(|scope| &self.parts[scope]) {
-            for (status, page) in &parts.pages {
-                let title = match status {
-                    Some(status) => format!("the page for {}", status.as_u16()),
-                    None => "the page for all errors".to_owned(),
-                };
-                let function = Function::titled(Role::ErrorPage, title, page.location);
-                let (bound, Asks { mut plugins, any }) =
-                    resolver.bind(function, |binder| (page.function)(binder));
-                // Without its values a page is not shown, and nothing worse happens.
-                plugins.iter_mut().for_each(|ask| ask.required = false);
-                ends.pages.extend(bound.map(|show| Page {
-                    status: *status,
-                    show,
-                    asks: plugins,
-                    early: any,
-                }));
-            }
-            for hook in &parts.after {
-                let function =
-                    Function::titled(Role::AfterHook, "the after-request hook", hook.location);
-                let (bound, asks) = resolver.bind(function, |binder| (hook.function)(binder));
-                // Without its values a hook does not run, and nothing worse happens.
-                let optional = |ask: Ask| Ask { required: false, ..ask };
-                asks.plugins.into_iter().for_each(|ask| add_ask(&mut ends.asks, optional(ask)));
-                ends.after.extend(bound.map(|run| AfterHook { run, early: asks.any }));
-            }
-        }
-        ends
-    }
-
-    /// What stands in for a route where none is found: pages and hooks of the app that the path belongs to.
-    fn add_unrouted(&mut self, scope: usize, around: &Around) {
-        let statuses = [
-            None,
-            Some(StatusCode::NOT_FOUND),
-            Some(StatusCode::METHOD_NOT_ALLOWED),
-            Some(StatusCode::BAD_REQUEST),
-        ];
-        for status in statuses {
-            let mut resolver = around.resolver(Wildcards::default());
-            let ends = self.ends(&mut resolver, scope);
-            self.tell(&mut resolver);
-            let mut asks = ends.asks.clone();
-            let page =
-                ends.pages.iter().find(|page| page.status.is_none_or(|own| Some(own) == status));
-            if let (Some(page), Some(_)) = (page, status) {
-                page.asks.iter().for_each(|ask| add_ask(&mut asks, *ask));
-            }
-            let route = Route {
-                methods: Vec::new(),
-                rules: Vec::new(),
-                name: None,
-                config: http::Extensions::new(),
-                location: std::panic::Location::caller(),
-                body_limit: None,
-                scope,
-                wildcards: Vec::new(),
-                places: Vec::new(),
-                asks,
-                keywords: resolver.keywords(),
-            };
-            let has_early = ends.has_early();
-            let callback = Callback::new(|exchange| {
-                exchange.take_later().unwrap_or_else(|| Response::new(StatusCode::NOT_FOUND))
-            });
-            let endpoint = Endpoint {
-                route,
-                callback,
-                is_route: false,
-                has_early,
-                providers: resolver.providers,
-                pages: ends.pages,
-                after: ends.after,
-                slow: Slow::default(),
-            };
-            self.scopes[scope].unrouted.push((status, Arc::new(endpoint)));
-            if !has_early {
-                // The same for all.
-                break;
-            }
-        }
-    }
-
     /// Providers that no route asks for must find what they need all the same.
     fn check_unmet(&mut self, around: &Around, scope: usize) {
         let mut resolver = around.resolver(Wildcards { unknown: true, ..Wildcards::default() });
@@ -448,23 +323,6 @@ impl Building {
         }
         router
     }
-}
-
-/// The handler behind its guards.
-fn guarded(guards: Vec<HookCallback>, handler: Callback) -> Callback {
-    if guards.is_empty() {
-        return handler;
-    }
-    Callback::new(move |exchange| {
-        for guard in &guards {
-            match guard(exchange) {
-                Ok(None) => {}
-                Ok(Some(answer)) => return answer,
-                Err(refused) => return refused.into_response(),
-            }
-        }
-        handler.call(exchange)
-    })
 }
 
 fn conflict(method: &Option<Method>, rule: &Rule, route: &Route, other: &Target) -> Error {

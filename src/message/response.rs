@@ -29,7 +29,7 @@ pub struct Response {
     /// The error behind it.
     pub(super) error: Option<HttpError>,
     /// Whether an error page shows that error already.
-    dressed: bool,
+    is_error_page: bool,
     /// Whether a hook has put it in the place of an error.
     after_error: bool,
 }
@@ -66,7 +66,7 @@ impl Response {
                 headers: HeaderMap::new(),
                 body: Body::Bytes(Bytes::new()),
                 error: None,
-                dressed: false,
+                is_error_page: false,
                 after_error: false,
             },
             Err(error) => HttpError::from(error).into_response(),
@@ -240,14 +240,14 @@ impl Response {
             headers: self.headers.clone(),
             body: Body::Bytes(body),
             error: None,
-            dressed: false,
+            is_error_page: false,
             after_error: self.after_error,
         }
     }
 
     /// Whether no error page shows its error yet.
-    pub(crate) fn is_bare(&self) -> bool {
-        self.error.is_some() && !self.dressed
+    pub(crate) fn needs_error_page(&self) -> bool {
+        self.error.is_some() && !self.is_error_page
     }
 
     /// This answer stands in the place of an error.
@@ -256,13 +256,13 @@ impl Response {
     }
 
     /// This answer is the page that shows the error.
-    pub(crate) fn dress(&mut self, error: HttpError) {
-        (self.error, self.dressed) = (Some(error), true);
+    pub(crate) fn set_error_page_of(&mut self, error: HttpError) {
+        (self.error, self.is_error_page) = (Some(error), true);
     }
 
     /// The error behind the answer, with what was put onto the answer's head since.
     pub(crate) fn take_error(&mut self) -> Option<HttpError> {
-        if self.dressed {
+        if self.is_error_page {
             return None;
         }
         let mut error = self.error.take()?;

@@ -60,7 +60,7 @@ impl Service {
         }
         // Nothing is made for what comes now.
         exchange.finish_values();
-        self.dress(exchange);
+        self.render_error_page(exchange);
         self.run_hooks(exchange, false);
         let Some(mut answer) = exchange.take_response() else { return };
         exchange.take_head().attach(&mut answer);
@@ -75,11 +75,11 @@ impl Service {
     pub(crate) fn finish_early(&self, exchange: &mut Exchange) {
         let early = exchange.endpoint().filter(|endpoint| endpoint.has_early).cloned();
         if let Some(endpoint) = early {
-            let error = exchange.response().filter(|answer| answer.is_bare());
+            let error = exchange.response().filter(|answer| answer.needs_error_page());
             let status = error.and_then(|answer| Some(answer.error()?.status()));
             let page = status.and_then(|status| endpoint.pages_for(status).next());
             if page.is_some_and(|page| page.early) {
-                self.dress(exchange);
+                self.render_error_page(exchange);
             }
             self.run_hooks(exchange, true);
         }
@@ -87,8 +87,8 @@ impl Service {
     }
 
     /// Gives an error its page, the built-in one where no other can be shown.
-    fn dress(&self, exchange: &mut Exchange) {
-        if !exchange.response().is_some_and(Response::is_bare) {
+    fn render_error_page(&self, exchange: &mut Exchange) {
+        if !exchange.response().is_some_and(Response::needs_error_page) {
             return;
         }
         let Some(mut answer) = exchange.take_response() else { return };
@@ -105,7 +105,7 @@ impl Service {
             made = made.with_status(status);
         }
         made.headers_mut().extend(error.headers().clone());
-        made.dress(error);
+        made.set_error_page_of(error);
         exchange.answer(made);
     }
 
@@ -163,14 +163,14 @@ impl Service {
                 }
                 Ok(Ok(Some(answer))) => {
                     exchange.answer(answer);
-                    self.dress(exchange);
+                    self.render_error_page(exchange);
                 }
                 Err(panic) => {
                     let text = panicked("an after-request hook", panic.as_ref());
                     log::error!("{:?}: {text}", exchange.request());
                     let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR);
                     let mut page = plain_page(&error);
-                    page.dress(error.with_source(text));
+                    page.set_error_page_of(error.with_source(text));
                     exchange.answer(page);
                 }
             }

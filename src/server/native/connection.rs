@@ -94,7 +94,7 @@ impl Connection {
         let (transport, state) = match purpose {
             #[cfg(feature = "https")]
             Purpose::App if options.tls.is_some() => Connection::inside_tls(socket, &options),
-            _ => (Transport::Bare(socket), State::Head),
+            _ => (Transport::Plain(socket), State::Head),
         };
         Connection {
             transport: Arc::new(transport),

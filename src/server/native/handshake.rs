@@ -18,7 +18,7 @@ impl Connection {
     pub(super) fn inside_tls(socket: Socket, options: &Options) -> (Transport, State) {
         match &options.tls {
             Some(acceptor) => (Transport::inside_tls(socket, acceptor.clone()), State::Handshake),
-            None => (Transport::Bare(socket), State::Head),
+            None => (Transport::Plain(socket), State::Head),
         }
     }
 

@@ -13,7 +13,7 @@ use super::socket::Socket;
 use crate::server::tls::{self, Refused, Session, TlsAcceptor};
 
 pub(super) enum Transport {
-    Bare(Socket),
+    Plain(Socket),
     #[cfg(feature = "https")]
     Tls(Tls),
 }
@@ -79,13 +79,13 @@ pub(super) enum Flushed {
 }
 
 impl Transport {
-    pub(super) fn is_bare(&self) -> bool {
-        matches!(self, Transport::Bare(_))
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self, Transport::Plain(_))
     }
 
     fn socket(&self) -> &Socket {
         match self {
-            Transport::Bare(socket) => socket,
+            Transport::Plain(socket) => socket,
             #[cfg(feature = "https")]
             Transport::Tls(tls) => &tls.socket,
         }
@@ -108,7 +108,7 @@ impl Transport {
         plain: &mut Vec<u8>,
     ) -> Result<Received, Trouble> {
         match self {
-            Transport::Bare(socket) => {
+            Transport::Plain(socket) => {
                 let count = read(socket, scratch)?;
                 plain.extend_from_slice(&scratch[..count]);
                 Ok(if count == 0 { Received::End } else { Received::Bytes(count) })
@@ -126,7 +126,7 @@ impl Transport {
     /// Takes what there is room for, which may be all, to be sent now or with [`flush`](Transport::flush).
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Transport::Bare(socket) => (&mut &*socket).write(bytes),
+            Transport::Plain(socket) => (&mut &*socket).write(bytes),
             #[cfg(feature = "https")]
             Transport::Tls(tls) => tls.write(bytes),
         }
@@ -135,7 +135,7 @@ impl Transport {
     /// Sends what was taken and not sent.
     pub(super) fn flush(&self) -> io::Result<Flushed> {
         match self {
-            Transport::Bare(_) => Ok(Flushed::All),
+            Transport::Plain(_) => Ok(Flushed::All),
             #[cfg(feature = "https")]
             Transport::Tls(tls) => tls.flush(&mut tls.session()),
         }
@@ -200,7 +200,7 @@ impl Transport {
     pub(super) fn failed(&self) -> u64 {
         match self {
             Transport::Tls(tls) => tls.acceptor.failed(),
-            Transport::Bare(_) => 0,
+            Transport::Plain(_) => 0,
         }
     }
 
@@ -239,7 +239,7 @@ impl Tls {
 
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut session = self.session();
-        if session.is_bare() {
+        if session.found_no_tls() {
             return (&self.socket).write(bytes);
         }
         loop {

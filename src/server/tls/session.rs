@@ -34,7 +34,7 @@ enum Stage {
     /// There is no more TLS; this is what is still to be sent, an alert most likely.
     Over(Vec<u8>),
     /// There never was any.
-    Bare,
+    NotTls,
 }
 
 /// What became of the bytes that were received.
@@ -88,7 +88,7 @@ impl Session {
                     self.hello(bytes)
                 }
                 Some(first) => {
-                    self.stage = Stage::Bare;
+                    self.stage = Stage::NotTls;
                     if !first.is_ascii_uppercase() {
                         return Err(Refused::Unknown);
                     }
@@ -108,7 +108,7 @@ impl Session {
                 }
                 self.feed(bytes, plain)
             }
-            Stage::Over(_) | Stage::Bare => Ok(Received::Ended),
+            Stage::Over(_) | Stage::NotTls => Ok(Received::Ended),
         }
     }
 
@@ -133,12 +133,12 @@ impl Session {
 
     /// Whether nothing more is received: the client has said so, or there is no more TLS.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended || matches!(self.stage, Stage::Over(_) | Stage::Bare)
+        self.ended || matches!(self.stage, Stage::Over(_) | Stage::NotTls)
     }
 
     /// Whether it turned out that the client speaks no TLS.
-    pub(crate) fn is_bare(&self) -> bool {
-        matches!(self.stage, Stage::Bare)
+    pub(crate) fn found_no_tls(&self) -> bool {
+        matches!(self.stage, Stage::NotTls)
     }
 
     fn hello(&mut self, mut bytes: &[u8]) -> Result<Received, Refused> {

@@ -130,7 +130,7 @@ impl Connection {
             .with_headers(head.headers)
             .with_body(body.unwrap_or(RequestBody::Bytes(Bytes::new())));
         #[cfg(feature = "https")]
-        if !self.transport.is_bare() {
+        if !self.transport.is_plain() {
             request = request.with_scheme(Scheme::Https);
         }
         if let Some(peer) = self.peer {

@@ -20,7 +20,7 @@ impl Connection {
     pub(in crate::server::native) fn turn_away(&mut self) -> bool {
         // Before its handshake there is nothing that it would understand.
         #[cfg(feature = "https")]
-        if !self.transport.is_bare() {
+        if !self.transport.is_plain() {
             return false;
         }
         self.turned_away = self.options.turn_away();
@@ -133,7 +133,7 @@ impl Connection {
     }
 
     pub(super) fn refuse(&mut self, status: StatusCode, now: Instant) -> Next {
-        let begins = matches!(self.state, State::Head) && self.transport.is_bare();
+        let begins = matches!(self.state, State::Head) && self.transport.is_plain();
         if begins && self.input.starts_with(&CLIENT_HELLO) {
             self.options.speaks_tls(self.peer);
         } else {
