@@ -1,30 +1,32 @@
 //! Sessions in Redis.
 
+mod errors;
 mod load;
 mod operate;
 mod record;
 mod save;
+mod settings;
 mod steps;
 #[cfg(test)]
 mod tests;
 mod transaction;
 
 use std::collections::HashSet;
-use std::fmt;
-use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::sync::Arc;
 
+use self::errors::{desync, explained, foreign, newer, refused};
 use self::load::LoadStep;
 use self::operate::{Atomic, Done, OperateStep};
 use self::record::Key;
 use self::save::SaveStep;
+use self::settings::{Damaged, Settings};
 use self::steps::{Step, Steps};
 use super::{
     Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, PipelinedStore, Record, Save,
     Saved, SessionStore, StoreOperation,
 };
 use crate::pipeline::operation::{Operation, Remote};
-use crate::redis::{RedisCluster, RedisPool, refusal, slot};
+use crate::redis::{RedisCluster, RedisPool, slot};
 use crate::session::id::{IdFormat, SessionId};
 use crate::{Error, ErrorKind, Result};
 
@@ -82,26 +84,6 @@ pub struct RedisStore {
 enum Backend {
     Pool(RedisPool),
     Cluster(RedisCluster),
-}
-
-#[derive(Clone, Debug)]
-struct Settings {
-    layout: Layout,
-    former: Option<Layout>,
-    prefix: Option<String>,
-    caps: Caps,
-    in_cluster: bool,
-    damaged: Damaged,
-}
-
-/// Who hears of records that are no sessions.
-#[derive(Clone, Default)]
-struct Damaged(Arc<RwLock<Vec<Arc<DamageObserver>>>>);
-
-impl fmt::Debug for Damaged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Damaged")
-    }
 }
 
 /// How a session is written in Redis.
@@ -213,51 +195,6 @@ impl RedisStore {
     fn operate(&self, load: &Load<'_>, operation: Atomic) -> Result<Done> {
         let step = OperateStep::new(&self.settings, load, operation)?;
         Self::run(&self.write_remote, std::iter::once(step)).pop().unwrap_or_else(|| Err(desync()))
-    }
-}
-
-impl Settings {
-    fn prefix_of(&self, layout: Layout) -> &str {
-        match (layout, &self.prefix) {
-            (layout, Some(prefix)) if layout == self.layout => prefix,
-            (Layout::Default, _) => "bottle.session:",
-            (Layout::BottleSession, _) => "session:",
-        }
-    }
-
-    /// How long a record with this idle limit is kept. In bottle-session's layout each load starts it anew, as in Python.
-    fn kept_for(&self, idle: Duration) -> Duration {
-        match self.layout {
-            Layout::Default => Lifetimes { idle, absolute: None }.kept_for(None),
-            Layout::BottleSession => idle,
-        }
-    }
-
-    fn former_key(&self, id: &SessionId) -> Option<Key> {
-        let former = self.former.filter(|former| id.format() == id_format(*former))?;
-        Some(Key::new(self, former, id))
-    }
-
-    /// A hash without fields is no key in Redis; the default layout always has its proof.
-    fn keeps_empty(&self) -> bool {
-        self.layout != Layout::BottleSession
-    }
-
-    fn check_key(&self, key: &str) -> Result<()> {
-        if self.layout != Layout::Default || !key.starts_with('\0') {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Session,
-            format!("session field {key:?} cannot be stored: a key must not begin with NUL"),
-        ))
-    }
-
-    fn tell_of_damage(&self, damage: &Error) {
-        // Not while they are locked: what an observer does is its own affair.
-        let observers =
-            self.damaged.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        observers.iter().for_each(|observer| observer(damage));
     }
 }
 
@@ -415,48 +352,4 @@ fn id_format(layout: Layout) -> IdFormat {
 /// One answer for one request.
 fn only<T>(answers: Vec<Result<T>>) -> Result<T> {
     answers.into_iter().next().unwrap_or_else(|| Err(desync()))
-}
-
-/// The error of a reply that is not the one to our request.
-fn desync() -> Error {
-    Error::new(
-        ErrorKind::Desync,
-        "redis gave a reply that is none to the session's request; the connection was closed",
-    )
-}
-
-fn foreign() -> Error {
-    Error::new(
-        ErrorKind::Desync,
-        "the session's record in redis is marked as another session's; the connection was closed",
-    )
-}
-
-fn newer() -> Error {
-    Error::new(
-        ErrorKind::Config,
-        "the session's record in redis was written by a newer version of bottle-session; bring this \
-         program up to that version too, or keep the two apart with key_prefix",
-    )
-}
-
-/// The error of what Redis refused.
-fn refused(line: &[u8]) -> Error {
-    explained(refusal(line))
-}
-
-/// Where Redis does not let us use a command, that is a matter of its settings.
-fn explained(error: Error) -> Error {
-    let text = error.to_string();
-    let unknown = ["unknown command", "Unknown Redis command", "Unknown command"];
-    if !unknown.iter().any(|unknown| text.contains(unknown)) && !text.starts_with("Redis: NOPERM") {
-        return error;
-    }
-    Error::new(
-        ErrorKind::Config,
-        format!(
-            "{text}; sessions need the commands that the documentation of RedisStore lists: allow them (ACL), \
-             and under their own names (rename-command)"
-        ),
-    )
 }
