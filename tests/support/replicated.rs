@@ -64,7 +64,10 @@ impl SentinelServer {
             };
             let flags = value("flags").unwrap_or_default();
             let follows = value("master-link-status").is_none_or(|status| status == "ok");
-            follows && ["slave", "sentinel"].contains(&flags.as_str())
+            // What another sentinel last said of the master, `master_down`, stays until it is asked again.
+            let is_down =
+                |flag| ["s_down", "o_down", "disconnected"].contains(&flag) || flags.is_empty();
+            follows && !flags.split(',').any(is_down)
         };
         known.iter().filter(is_sound).count()
     }
