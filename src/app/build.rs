@@ -3,7 +3,7 @@
 mod hooks;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::{Method, StatusCode};
 
@@ -20,6 +20,8 @@ use crate::message::response::Response;
 use crate::pipeline::plugin::{Callback, Plugin};
 use crate::pipeline::route::Route;
 use crate::pipeline::service::{Endpoint, Inner, Scope, Service, Target};
+use crate::pipeline::serving::Servers;
+use crate::pipeline::shutdown::ShutdownHandle;
 use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
 use crate::routing::Accepts;
@@ -44,6 +46,7 @@ pub(crate) fn service(app: App) -> Result<Service> {
         prefixes,
         urls: Arc::new(building.urls),
         unavailable: Recurring::default(),
+        servers: Servers::of(building.shutdown),
         body_limit,
     }))
 }
@@ -57,6 +60,8 @@ struct Building {
     /// What the app of each scope has for all its routes.
     parts: Vec<Parts>,
     urls: Urls,
+    /// Who will stop the server.
+    shutdown: Arc<OnceLock<ShutdownHandle>>,
     errors: Vec<Error>,
     /// What has been told already.
     told: HashSet<String>,
@@ -234,6 +239,7 @@ impl Building {
             pages: ends.pages,
             after: ends.after,
             slow: Slow::default(),
+            shutdown: self.shutdown.clone(),
         };
         self.add_endpoint(endpoint, rules, without_slash, &fits);
     }

@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use super::App;
-use crate::pipeline::plugin::{Installed, Plugin, Provision};
+use crate::pipeline::plugin::{self, Installed, Plugin, Provision};
 use crate::{Error, ErrorKind, Result};
 
 #[derive(Clone)]
@@ -29,6 +29,24 @@ impl App {
         let installed = installed.map_err(|error| error.at(location))?;
         self.plugins.push(installed);
         Ok(self)
+    }
+
+    /// The installed plugins of this type, outermost first: for what a plugin tells of itself, such as its counters.
+    ///
+    /// ```
+    /// use bottle_session::{App, Session, SessionPlugin, TestClient};
+    ///
+    /// let mut app = App::new();
+    /// app.install(SessionPlugin::new().in_memory())?;
+    /// app.get("/", |session: &mut Session| session.set("name", "Ada"));
+    /// let counters: Vec<_> = app.installed().map(SessionPlugin::counters).collect();
+    ///
+    /// TestClient::new(app)?.get("/").send();
+    /// assert_eq!(counters[0].snapshot().created, 1);
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    pub fn installed<P: Plugin>(&self) -> impl Iterator<Item = &P> {
+        self.plugins.iter().filter_map(|installed| plugin::as_type(&*installed.plugin))
     }
 
     /// Uninstalls and closes all plugins of this name, and says how many there were. A provider goes by its keyword.

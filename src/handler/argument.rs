@@ -9,6 +9,7 @@ use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::message::response_head::ResponseHead;
 use crate::pipeline::exchange::Exchange;
+use crate::pipeline::shutdown::ShutdownHandle;
 use crate::pipeline::urls::Urls;
 
 /// What a handler can ask for.
@@ -24,6 +25,7 @@ use crate::pipeline::urls::Urls;
 /// | `&Request` | the request |
 /// | `&mut ResponseHead` | headers and cookies for the answer, whatever it will be |
 /// | `&Urls` | addresses of named routes |
+/// | `&ShutdownHandle` | says when the server is to stop, for what an answer streams |
 /// | [`Query<T>`](super::Query), [`Form<T>`](super::Form), [`Json<T>`](crate::Json) | the query, the form or the JSON body, deserialized |
 /// | `Result<Form<T>, FormError>`, `Result<Query<T>, FormError>` | the same, or what is wrong with it and what was sent |
 /// | `Checked<Form<T>>`, `Checked<Query<T>>` (feature `garde`) | the same, after the checks of its type |
@@ -245,6 +247,7 @@ macro_rules! borrowed {
 borrowed! {
     HeaderMap: exchange => exchange.request().headers();
     Urls: exchange => exchange.urls();
+    ShutdownHandle: exchange => exchange.shutdown();
 }
 
 impl Argument for Method {

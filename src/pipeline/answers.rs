@@ -137,7 +137,7 @@ impl Service {
     fn acquire_late(&self, page: &Page, exchange: &mut Exchange) {
         if page.asks.is_empty()
             || exchange.values().is_closed()
-            || !exchange.ask_late(&page.asks, self.plugins())
+            || !exchange.ask_late(&page.asks, self.plugins().len())
         {
             return;
         }

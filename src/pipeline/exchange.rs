@@ -15,6 +15,7 @@ use crate::pipeline::plugin::Provided;
 use crate::pipeline::provider::{Place, Values};
 use crate::pipeline::route::{Ask, Route};
 use crate::pipeline::service::Endpoint;
+use crate::pipeline::shutdown::ShutdownHandle;
 use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
 use crate::routing::Captures;
@@ -308,6 +309,12 @@ impl Exchange {
     pub(crate) fn return_head(&mut self, head: ResponseHead) {
         self.0.head_before = None;
         self.0.head.merge(head);
+    }
+
+    /// Who stops the server that answers the request.
+    pub fn shutdown(&self) -> &ShutdownHandle {
+        let known = self.0.endpoint.as_deref().and_then(|endpoint| endpoint.shutdown.get());
+        known.unwrap_or_else(|| ShutdownHandle::of_nobody())
     }
 
     pub(crate) fn set_urls(&mut self, urls: Arc<Urls>) {

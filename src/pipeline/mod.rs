@@ -8,6 +8,8 @@ pub mod plugin;
 pub(crate) mod provider;
 pub(crate) mod route;
 pub(crate) mod service;
+pub(crate) mod serving;
+pub(crate) mod shutdown;
 // Only servers with threads of their own ask.
 #[cfg_attr(not(unix), allow(dead_code))]
 pub(crate) mod slow;

@@ -34,7 +34,7 @@
 //! # Ok::<(), bottle_session::Error>(())
 //! ```
 
-use std::any::{TypeId, type_name};
+use std::any::{Any, TypeId, type_name};
 use std::fmt;
 use std::sync::Arc;
 
@@ -116,7 +116,7 @@ impl fmt::Debug for Callback {
 ///
 /// Only [`name`](Plugin::name) is required. A plugin is known by its name and keyword: two with
 /// different keywords never shadow each other, the same keyword twice in one app is an error.
-pub trait Plugin: Send + Sync + 'static {
+pub trait Plugin: Any + Send + Sync {
     /// The name, for `skip`, `uninstall` and messages.
     fn name(&self) -> &str;
 
@@ -176,8 +176,16 @@ pub trait Plugin: Send + Sync + 'static {
         let _ = address;
     }
 
-    /// Releases what the plugin holds: it was uninstalled, or the app has ended.
+    /// Releases what the plugin holds. Called once: when it is uninstalled, when the server has ended, or, where none has
+    /// served the app, when the last clone of its [`Service`](crate::Service) is dropped. Requests that were cut at the end
+    /// of the server's deadline may still be running.
     fn close(&self) {}
+}
+
+/// The plugin, if it is of this type.
+pub(crate) fn as_type<P: Plugin>(plugin: &dyn Plugin) -> Option<&P> {
+    let any: &dyn Any = plugin;
+    any.downcast_ref()
 }
 
 /// The plugins that an app has already, as [`Plugin::setup`] sees them: names and keywords.

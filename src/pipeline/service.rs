@@ -5,7 +5,7 @@ mod finding;
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
 use smallvec::SmallVec;
@@ -21,9 +21,11 @@ use crate::pipeline::answers::{AfterHook, Page};
 use crate::pipeline::batch::{Batch, Entry, Stage};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::operation::{Operation, Pending, Waiting};
-use crate::pipeline::plugin::{Callback, Plugin};
+use crate::pipeline::plugin::{self, Callback, Plugin};
 use crate::pipeline::provider::BoundProvider;
 use crate::pipeline::route::Route;
+use crate::pipeline::serving::{Servers, Serving};
+use crate::pipeline::shutdown::ShutdownHandle;
 use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
 use crate::routing::Accepts;
@@ -50,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) body_limit: u64,
     /// What is answered 503, by its cause.
     pub(crate) unavailable: Recurring,
+    pub(crate) servers: Servers,
 }
 
 /// What a rule leads to.
@@ -76,6 +79,8 @@ pub(crate) struct Endpoint {
     pub(crate) has_early: bool,
     /// Whether its handler took long lately.
     pub(crate) slow: Slow,
+    /// Who stops the server; unset until there is one.
+    pub(crate) shutdown: Arc<OnceLock<ShutdownHandle>>,
 }
 
 pub(crate) type BeforeHook = Box<dyn Fn(&mut Request) -> Option<Response> + Send + Sync>;
@@ -281,8 +286,17 @@ impl Service {
         }
     }
 
-    pub(crate) fn plugins(&self) -> usize {
-        self.0.plugins.len()
+    pub(crate) fn plugins(&self) -> &[Arc<dyn Plugin>] {
+        &self.0.plugins
+    }
+
+    /// The installed plugins of this type, outermost first; see [`App::installed`](crate::App::installed).
+    pub fn installed<P: Plugin>(&self) -> impl Iterator<Item = &P> {
+        self.0.plugins.iter().filter_map(|plugin| plugin::as_type(&**plugin))
+    }
+
+    pub(crate) fn servers(&self) -> &Servers {
+        &self.0.servers
     }
 
     pub(crate) fn unavailable(&self) -> &Recurring {
@@ -299,11 +313,10 @@ impl Service {
         self.0.urls.build(name, arguments)
     }
 
-    /// Tells the plugins where the app is served. Servers call this once they listen.
-    pub fn serving(&self, address: &ListenAddress) {
-        for plugin in &self.0.plugins {
-            plugin.serving(address);
-        }
+    /// Tells the plugins where the app is served, and handlers who stops the server. Servers call this once they listen,
+    /// and drop what they get when they have ended: then the plugins are [closed](crate::Plugin::close).
+    pub fn serving(&self, address: &ListenAddress, shutdown: &ShutdownHandle) -> Serving {
+        Serving::begin(self, address, shutdown)
     }
 
     fn stage(
@@ -351,9 +364,7 @@ impl fmt::Debug for Service {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        for plugin in &self.plugins {
-            plugin.close();
-        }
+        self.servers.close(&self.plugins);
     }
 }
 

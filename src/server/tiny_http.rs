@@ -96,7 +96,7 @@ impl Server for TinyHttp {
     }
 
     fn serve(self, service: Service, shutdown: &ShutdownHandle) -> Result<()> {
-        service.serving(&self.address);
+        let _serving = service.serving(&self.address, shutdown);
         let (address, elsewhere) = (&self.address, &self.elsewhere);
         log::info!("tiny_http listens on {address}{elsewhere} with {} workers", self.workers);
         // The handle may live on, and must not hold the port.
@@ -106,7 +106,7 @@ impl Server for TinyHttp {
                 (0..workers).for_each(|_| server.unblock());
             }
         });
-        let serving = Serving {
+        let serving = Workers {
             server: &self.server,
             service: &service,
             receiving: Mutex::default(),
@@ -124,7 +124,7 @@ impl Server for TinyHttp {
     }
 }
 
-struct Serving<'a> {
+struct Workers<'a> {
     server: &'a ::tiny_http::Server,
     service: &'a Service,
     receiving: Mutex<()>,
@@ -158,7 +158,7 @@ impl Distrusted {
     }
 }
 
-impl Serving<'_> {
+impl Workers<'_> {
     /// One worker: request after request, until the shutdown wakes it.
     fn work(&self, shutdown: &ShutdownHandle) {
         while shutdown.stage() == ShutdownStage::Running {

@@ -134,6 +134,7 @@ impl Building {
                 pages: ends.pages,
                 after: ends.after,
                 slow: Slow::default(),
+                shutdown: self.shutdown.clone(),
             };
             self.scopes[scope].unrouted.push((status, Arc::new(endpoint)));
             if !has_early {

@@ -326,7 +326,7 @@ impl Server for Native {
         // Kept until the server has ended: it renews the certificate.
         #[cfg(feature = "https")]
         let _renewal = self.secure.apply(&self.address, &mut self.options)?;
-        service.serving(&self.address);
+        let _serving = service.serving(&self.address, shutdown);
         let options = Arc::new(self.options);
         let mut listeners = vec![(self.listener, Purpose::App)];
         let (address, elsewhere) = (&self.address, &self.elsewhere);
