@@ -6,8 +6,8 @@ use bottle_session::testing::store_contract::{
     Capabilities, StoreUnderTest, check_clause, check_contract,
 };
 use bottle_session::{
-    Action, ErrorKind, Layout, RedisCluster, RedisConfig, RedisPool, RedisStore, Session,
-    SessionPlugin, SessionStore, TestClient,
+    Action, ErrorKind, Layout, RedisCluster, RedisConfig, RedisPlugin, RedisPool, RedisStore,
+    Session, SessionPlugin, SessionStore, TestClient,
 };
 
 use crate::faults::wait_until;
@@ -255,6 +255,20 @@ fn a_pool_for_one_node_says_what_would_do() {
     let answers: Vec<_> = (0..50).map(newcomer).collect();
     assert!(answers.iter().all(|status| [200, 500].contains(status)), "{answers:?}");
     assert!(answers.contains(&500), "a matter of settings, not a 503");
+}
+
+#[test]
+fn the_plugin_for_commands_of_the_apps_own_refuses_a_node_of_a_cluster() {
+    let cluster = Cluster::start();
+    let mut app = bottle_session::App::new();
+    let error = app.install(RedisPlugin::new().url(&cluster.url(0))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("is a node of a cluster"), "{error}");
+    // One that is not there yet, and a server that is no node, are taken.
+    let nobody = RedisConfig::default().host("127.0.0.1").port(1);
+    app.install(RedisPlugin::new().config(nobody)).unwrap();
+    let server = RedisServer::start(&[]);
+    app.install(RedisPlugin::new().keyword("other").url(&server.url(0))).unwrap();
 }
 
 /// Tells all nodes how to announce themselves; false where this version knows no such thing.

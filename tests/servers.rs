@@ -1,6 +1,6 @@
 //! One suite for all servers. It holds what each of them can do; what only the native one can (limits,
 //! deadlines, hostile clients: tiny_http has no time-outs, no head limit and reads framing more loosely)
-//! is in hostile.rs.
+//! is in hostile/.
 
 use std::io::{Read, repeat};
 use std::sync::{Arc, Mutex, mpsc};

@@ -22,7 +22,7 @@ mod guide_redis;
 mod hostile;
 #[cfg(feature = "https")]
 #[allow(clippy::duplicate_mod)]
-#[path = "hostile.rs"]
+#[path = "hostile/mod.rs"]
 mod hostile_over_tls;
 #[cfg(feature = "https")]
 mod https;

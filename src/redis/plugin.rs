@@ -17,7 +17,8 @@ use crate::{Error, ErrorKind, Result};
 /// | [`keyword`](Self::keyword) | `rdb` |
 /// | [`pool`](Self::pool), [`config`](Self::config), [`url`](Self::url) | `redis://localhost:6379/0` |
 ///
-/// A handler that never sends a command costs nothing.
+/// A handler that never sends a command costs nothing. A node of a cluster is refused when the plugin is installed, or, if it
+/// does not answer then, by the errors of commands on keys of other nodes.
 pub struct RedisPlugin {
     keyword: String,
     pool: Option<RedisPool>,
@@ -95,7 +96,7 @@ impl Plugin for RedisPlugin {
                 return Err(Error::new(ErrorKind::Config, text));
             }
         }
-        Ok(())
+        self.pool.as_ref().map_or(Ok(()), RedisPool::check_no_cluster)
     }
 
     /// Gives the connection back as soon as the handler has returned: a session that is saved afterwards

@@ -6,12 +6,16 @@ mod rounds;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, Once, RwLock, Weak};
+use std::time::Instant;
+
+use ::redis::Value;
 
 use self::checkout::OwnedPool;
 use self::rounds::Replicated;
 use super::breaker::{Breaker, BreakerState};
 use super::commands::RedisConnection;
 use super::config::{Address, RedisConfig};
+use super::connection::Reply;
 use super::failover::Change;
 use super::sentinel::{Registration, Watch};
 use super::transport::Trust;
@@ -203,6 +207,35 @@ impl RedisPool {
         match self.config().replicas {
             0 => self.remote(),
             _ => Remote(Arc::new(Replicated(self.clone()))),
+        }
+    }
+
+    /// Refuses a node of a cluster, which has a part of the keys only. A server that does not answer may be there later.
+    pub(crate) fn check_no_cluster(&self) -> Result<()> {
+        let upstream = &self.0.upstream;
+        if !matches!(upstream.source, Source::Network) {
+            return Ok(());
+        }
+        // Over a connection of its own: a server that is down is to open no breaker here.
+        let Ok(mut connection) = upstream.open() else { return Ok(()) };
+        let deadline = Instant::now() + upstream.config.operation_timeout;
+        let command = ::redis::cmd("CLUSTER").arg("INFO").get_packed_command();
+        let replies = connection.exchange(&command, 1, deadline, upstream.config.max_reply);
+        // One that is none refuses the command.
+        let is_node = |reply: &Reply| match reply {
+            Ok(Value::BulkString(text)) => text.starts_with(b"cluster_"),
+            _ => false,
+        };
+        match replies {
+            Ok(replies) if replies.iter().any(is_node) => Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "{} is a node of a cluster, which has a part of the keys only; sessions in a cluster are kept by \
+                     RedisStore::on_cluster, and for other data there is the cluster client of the redis crate",
+                    upstream.config
+                ),
+            )),
+            _ => Ok(()),
         }
     }
 

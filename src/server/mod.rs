@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 
 use crate::message::address::ListenAddress;
 use crate::pipeline::service::Service;
+pub use crate::pipeline::serving::Serving;
 pub use crate::pipeline::shutdown::{ShutdownHandle, ShutdownStage};
 use crate::{Error, ErrorKind, Result};
 

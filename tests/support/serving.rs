@@ -36,7 +36,7 @@ impl Serving {
     }
 
     pub fn client(&self) -> Client {
-        self.talk(TcpStream::connect(self.address).expect("the server listens"))
+        client_of(self.address, self.is_https)
     }
 
     /// A client on this connection, with TLS where the server speaks that.
@@ -48,6 +48,12 @@ impl Serving {
     pub fn join(mut self) {
         self.thread.take().unwrap().join().unwrap().unwrap();
     }
+}
+
+/// A client of the server at this address, with TLS where it speaks that.
+pub fn client_of(address: SocketAddr, is_https: bool) -> Client {
+    let stream = TcpStream::connect(address).expect("the server listens");
+    if is_https { Client::inside_tls(stream) } else { Client::new(stream) }
 }
 
 impl Drop for Serving {

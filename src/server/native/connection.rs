@@ -128,6 +128,11 @@ impl Connection {
         }
     }
 
+    /// Whether a request of it has been read, and its answer has not been sent.
+    pub(super) fn is_answering(&self) -> bool {
+        matches!(self.state, State::Handled | State::Sending(_))
+    }
+
     /// Whether something can be done without waiting for the poller.
     pub(super) fn is_eager(&self) -> bool {
         let sends = matches!(&self.state, State::Sending(outgoing) if outgoing.needs_more());

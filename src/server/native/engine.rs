@@ -36,6 +36,8 @@ pub(super) struct Engine {
     cores: usize,
     monitor: Thread,
     monitor_sleeps: AtomicBool,
+    /// Requests that were cut when their event loops ended.
+    cut: AtomicUsize,
     /// Requests refused for want of threads.
     refused: Recurring,
 }
@@ -61,6 +63,7 @@ impl Engine {
             event_loops,
             monitor: std::thread::current(),
             monitor_sleeps: AtomicBool::new(false),
+            cut: AtomicUsize::new(0),
             refused: Recurring::default(),
         }
     }
@@ -115,8 +118,9 @@ impl Engine {
         self.threads.unblocked();
     }
 
-    /// An event loop has ended.
-    pub(super) fn ended(&self) {
+    /// An event loop has ended, and has cut so many requests.
+    pub(super) fn ended(&self, cut: usize) {
+        self.cut.fetch_add(cut, Ordering::SeqCst);
         self.running.fetch_sub(1, Ordering::SeqCst);
         self.monitor.unpark();
     }
@@ -130,6 +134,11 @@ impl Engine {
             return Err(Error::new(ErrorKind::Io, "cannot serve: the system gives no thread"));
         }
         self.monitor();
+        match self.cut.load(Ordering::SeqCst) {
+            0 => {}
+            1 => log::warn!("ended with 1 request unfinished, which is cut"),
+            cut => log::warn!("ended with {cut} requests unfinished, which are cut"),
+        }
         self.threads.stop();
         #[cfg(feature = "https")]
         self.handshakes.stop();

@@ -130,8 +130,14 @@ impl Poller {
         self.slots.len() - self.free.len()
     }
 
-    /// Closes everything at once.
-    pub(super) fn clear(&mut self) {
+    /// Closes everything at once, and says how many requests that cuts.
+    pub(super) fn clear(&mut self) -> usize {
+        let is_cut = |slot: &&Slot| match slot {
+            Slot::Free => false,
+            Slot::Here(connection) => connection.is_answering(),
+            Slot::Out { .. } => true,
+        };
+        let cut = self.slots.iter().filter(is_cut).count();
         self.listeners.clear();
         self.slots.clear();
         self.free.clear();
@@ -141,6 +147,7 @@ impl Poller {
         self.free_tickets.clear();
         self.resumed.clear();
         self.ended.clear();
+        cut
     }
 
     /// Waits until something can be done and does what does not block; the rest is in `ready` then.

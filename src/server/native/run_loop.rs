@@ -37,8 +37,8 @@ pub(super) fn run(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64)
         }
         let at_once = stage == ShutdownStage::Immediate;
         if (at_once || poller.is_empty_for_good()) && event_loop.end(at_once) {
-            poller.clear();
-            return engine.ended();
+            let cut = poller.clear();
+            return engine.ended(cut);
         }
         let unreachable = poller.submit(submitted);
         if let Err(error) = poller.poll(rest || !unreachable.is_empty()) {
