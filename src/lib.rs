@@ -118,7 +118,9 @@ pub use cookie::Key;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "garde")]
 pub use handler::Checked;
-pub use handler::{Argument, Binder, Form, Handler, Hook, ProviderFn, Query, Signature, Wildcard};
+pub use handler::{
+    Argument, Binder, Form, Handler, Hook, ProviderFn, Query, Signature, Wildcard,
+};
 #[doc(no_inline)]
 pub use http;
 pub use message::address::ListenAddress;
@@ -158,8 +160,9 @@ pub use session::id::{IdFormat, SessionId};
 pub use session::store::memory::MemoryStore;
 pub use session::store::redis::{Layout, RedisStore};
 pub use session::store::{
-    Action, BreakerObserver, Caps, Changes, DamageObserver, Fields, Lifetimes, Load, Login,
-    PipelinedStore, Record, Remember, Save, Saved, SessionStore, StoreOperation,
+    Action, BreakerObserver, Caps, Changes, DamageObserver, Device, EndDevices, Fields, Lifetimes,
+    Load, LogIn, Login, PipelinedStore, Record, Remember, Save, Saved, SessionStore,
+    StoreOperation,
 };
 pub use session::view::Session;
 pub use testing::TestClient;

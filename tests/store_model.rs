@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use bottle_session::testing::store_contract::StoreUnderTest;
 use bottle_session::{
-    Action, Changes, ErrorKind, Layout, Lifetimes, Load, Record, Remember, Result, Save, Saved,
-    SessionId,
+    Action, Changes, EndDevices, ErrorKind, Layout, Lifetimes, Load, LogIn, Record, Remember,
+    Result, Save, Saved, SessionId,
 };
 
 use crate::stores::{Memory, Redis};
 use crate::support::sessions::fresh_id;
 
 const STEPS: usize = 30;
+
+const USERS: [&str; 2] = ["ada", "číslo.7"];
 
 #[test]
 fn the_memory_store_does_what_the_model_does() {
@@ -50,6 +52,8 @@ struct Session {
     saved_for: Minutes,
     remember: Option<Minutes>,
     login: Option<(&'static str, Minutes)>,
+    /// The id under which the user has logged in: its handle stays that of this login.
+    login_id: usize,
     expires: Minutes,
 }
 
@@ -107,7 +111,9 @@ impl Model {
                 None => session.fields.remove(key),
             };
         }
-        session.login = write.login.map(|user| (user, now)).or(session.login);
+        if let Some(user) = write.login {
+            (session.login, session.login_id) = (Some((user, now)), id);
+        }
         if write.renewed_ago.is_none() {
             session.renewed = now;
         }
@@ -134,6 +140,7 @@ impl Model {
             saved_for: 0,
             remember: None,
             login: None,
+            login_id: 0,
             expires: 0,
         };
         if let Some(there) = self.live.get(&id) {
@@ -166,6 +173,12 @@ impl Model {
                 Some(Saved::Stored)
             }
         }
+    }
+
+    /// The sessions in which this user is logged in.
+    fn devices(&self, user: &str) -> Vec<usize> {
+        let is_theirs = |session: &Session| session.login.is_some_and(|login| login.0 == user);
+        self.live.iter().filter(|(_, session)| is_theirs(session)).map(|(id, _)| *id).collect()
     }
 
     fn destroy(&mut self, id: usize) -> Option<Saved> {
@@ -225,6 +238,8 @@ struct Case<'a> {
     model: Model,
     ids: Vec<SessionId>,
     moves: Vec<(usize, usize)>,
+    /// The handles of logins, as the store has told them.
+    handles: BTreeMap<usize, String>,
     /// Told when a step goes wrong.
     history: String,
 }
@@ -244,7 +259,15 @@ impl<'a> Case<'a> {
             keeps_empty: can.empty,
         };
         let history = format!("seed {seed}, idle {}, absolute {absolute:?}\n", model.idle);
-        Case { subject, random, model, ids: Vec::new(), moves: Vec::new(), history }
+        Case {
+            subject,
+            random,
+            model,
+            ids: Vec::new(),
+            moves: Vec::new(),
+            handles: BTreeMap::new(),
+            history,
+        }
     }
 
     fn run(&mut self) {
@@ -258,7 +281,7 @@ impl<'a> Case<'a> {
     }
 
     fn step(&mut self) {
-        match self.random.below(16) {
+        match self.random.below(if self.model.keeps_times { 19 } else { 16 }) {
             0..3 => self.pass(),
             3..5 => {
                 let count = self.random.below(4);
@@ -273,6 +296,8 @@ impl<'a> Case<'a> {
             12 => self.increment(),
             13 => self.take(),
             14 => self.set_if_absent(),
+            16 => self.list(),
+            17 | 18 => self.end(),
             _ => {
                 let id = self.any();
                 self.load(&[id]);
@@ -366,10 +391,16 @@ impl<'a> Case<'a> {
 
     fn save(&mut self, plans: &[(usize, Plan, Write)]) {
         let mut plans = plans.to_vec();
-        for (_, plan, write) in &mut plans {
+        for (id, plan, write) in &mut plans {
             let moves = matches!(plan, Plan::Create | Plan::Rotate(_));
-            if moves && self.subject.store().keeps_logins() {
-                write.login = self.random.one_of(&[None, None, Some("ada"), Some("číslo.7")]);
+            // A creation or a move onto what is there is an error, whoever logs in.
+            let is_taken = |to: &usize| self.ids.len() > *to && self.model.live.contains_key(to);
+            let onto = match plan {
+                Plan::Rotate(to) => is_taken(to),
+                _ => is_taken(id),
+            };
+            if moves && !onto && self.subject.store().keeps_logins() {
+                write.login = self.random.one_of(&[None, None, Some(USERS[0]), Some(USERS[1])]);
             }
         }
         // Some of the updates of sessions with which nothing else happens in this batch leave the cookie as it is.
@@ -385,19 +416,26 @@ impl<'a> Case<'a> {
             }
         }
         let _ = writeln!(self.history, "save {plans:?}");
+        let mut users = Vec::new();
         let expected: Vec<_> = plans
             .iter()
-            .map(|(id, plan, write)| match plan {
-                Plan::Create => self.model.create(*id, write),
-                Plan::Update => self.model.update(*id, write),
-                Plan::Rotate(to) => self.model.rotate(*id, *to, write),
-                Plan::Destroy => self.model.destroy(*id),
+            .map(|(id, plan, write)| {
+                let onto = matches!(plan, Plan::Rotate(to) if self.model.live.contains_key(to));
+                let session = self.model.live.get(id).filter(|_| !onto);
+                users.push(session.and_then(|session| session.login).map(|login| login.0));
+                match plan {
+                    Plan::Create => self.model.create(*id, write),
+                    Plan::Update => self.model.update(*id, write),
+                    Plan::Rotate(to) => self.model.rotate(*id, *to, write),
+                    Plan::Destroy => self.model.destroy(*id),
+                }
             })
             .collect();
         let lifetimes = self.lifetimes();
         let saves: Vec<_> = plans
             .iter()
-            .map(|(id, plan, write)| Save {
+            .zip(&users)
+            .map(|((id, plan, write), user)| Save {
                 id: &self.ids[*id],
                 action: match plan {
                     Plan::Create => Action::Create,
@@ -412,13 +450,61 @@ impl<'a> Case<'a> {
                     None => Remember::Same(None),
                 },
                 renewed_ago: write.renewed_ago.map(minutes),
-                login: write.login,
+                login: write.login.map(LogIn::new),
+                user: *user,
                 created: None,
             })
             .collect();
         let saved: Vec<_> =
             self.subject.store().save_many(&saves).into_iter().map(Result::ok).collect();
         assert_eq!(saved, expected, "{}", self.history);
+    }
+
+    /// Who is logged in where: each session finds itself in its user's list, under the handle of its login.
+    fn list(&mut self) {
+        let user = self.random.one_of(&USERS);
+        let _ = writeln!(self.history, "list {user}");
+        let sessions = self.model.devices(user);
+        let listed = self.subject.store().devices(user, None).expect("the store works");
+        assert_eq!(listed.len(), sessions.len(), "{}{listed:?}", self.history);
+        for id in sessions {
+            let this = Some(&self.ids[id]);
+            let listed = self.subject.store().devices(user, this).expect("the store works");
+            let found = listed.iter().filter(|device| device.is_this).collect::<Vec<_>>();
+            assert_eq!(found.len(), 1, "{}{id} in {listed:?}", self.history);
+            let login = self.model.live[&id].login_id;
+            let known = self.handles.entry(login).or_insert_with(|| found[0].handle.clone());
+            assert_eq!(*known, found[0].handle, "{}{id}", self.history);
+        }
+    }
+
+    fn end(&mut self) {
+        let user = self.random.one_of(&USERS);
+        let (sessions, one) = (self.model.devices(user), self.any());
+        let (which, ended) = match self.random.below(4) {
+            0 => (EndDevices::All, Some(sessions)),
+            1 => {
+                let others = sessions.iter().copied().filter(|id| *id != one).collect();
+                let ended = sessions.contains(&one).then_some(others);
+                (EndDevices::AllBut(&self.ids[one]), ended)
+            }
+            _ => {
+                let session = self.model.live.get(&one);
+                let login = session.and_then(|session| Some((session.login?.0, session.login_id)));
+                // Perhaps of another user.
+                let Some((of, login)) = login else { return };
+                let Some(handle) = self.handles.get(&login) else { return };
+                let ended = if of == user { vec![one] } else { Vec::new() };
+                (EndDevices::One(handle), Some(ended))
+            }
+        };
+        let _ = writeln!(self.history, "end {which:?} of {user}, {one}: {ended:?}");
+        let count = self.subject.store().end_devices(user, which);
+        let expected = ended.as_ref().map(Vec::len).ok_or(ErrorKind::Gone);
+        assert_eq!(count.map_err(|error| error.kind()), expected, "{}", self.history);
+        for id in ended.into_iter().flatten() {
+            self.model.live.remove(&id);
+        }
     }
 
     fn increment(&mut self) {

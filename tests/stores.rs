@@ -102,6 +102,15 @@ impl Redis {
         let connection = Mutex::new(server.connect(database));
         Redis { store: RedisStore::new(pool).layout(layout), layout, connection, _server: server }
     }
+
+    /// How many entries the only index of users has, if there is one.
+    pub fn index_length(&self) -> Option<usize> {
+        let connection = &mut *self.connection.lock().unwrap();
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*:u:*").query(connection).unwrap();
+        let key = keys.first()?;
+        let names: Vec<String> = redis::cmd("HKEYS").arg(key).query(connection).unwrap();
+        Some(names.iter().filter(|name| *name != "epoch").count())
+    }
 }
 
 /// Makes all records older, in one step.
@@ -126,6 +135,12 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
     if login then
       local since, user = string.match(login, '^(%w+)(%..*)$')
       redis.call('HSET', key, '\0u', older(since) .. user)
+    end
+  elseif string.find(key, ':u:', 1, true) then
+    local entries = redis.call('HGETALL', key)
+    for at = 1, #entries, 2 do
+      local epoch, since, rest = string.match(entries[at + 1], '^(%S+) (%w+) (.*)$')
+      if since then redis.call('HSET', key, entries[at], epoch .. ' ' .. older(since) .. ' ' .. rest) end
     end
   end
   if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end

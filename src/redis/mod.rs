@@ -40,6 +40,8 @@ pub use pool::RedisPool;
 pub(crate) use resp::Words;
 #[doc(hidden)]
 pub use resp::count_strings;
+#[cfg(test)]
+pub(crate) use resp::end_of;
 pub use resp::{Replies, Reply as RedisReply};
 
 /// Locks, also where a thread has panicked with the lock.

@@ -12,7 +12,7 @@ use super::events::{Counters, Event, Events};
 use super::id::{IdFormat, IdGenerator, SessionId};
 use super::saving::{At, CookieDue, Pending, PendingCookie};
 use super::store::{Caps, Lifetimes, Load, Record, Saved, SessionStore};
-use super::view::Session;
+use super::view::{Session, Visitor};
 use crate::logging::{OneLine, Recurring};
 use crate::message::cookies::Cookie;
 use crate::message::http_error::HttpError;
@@ -42,6 +42,12 @@ pub(crate) struct SessionContext {
     pub(crate) generator: IdGenerator,
     pub(crate) events: Box<dyn Events>,
     pub(crate) counters: Counters,
+    /// The idle limit of a session in which nobody is logged in.
+    pub(crate) anonymous: Option<Duration>,
+    /// In how many sessions a user may be logged in.
+    pub(crate) most_sessions: Option<usize>,
+    /// Whether logins keep where they came from.
+    pub(crate) keeps_addresses: bool,
     /// Failures of which only a handler has heard, that went on.
     pub(crate) unheard: Recurring,
 }
@@ -85,7 +91,7 @@ impl SessionContext {
 
     /// Whether the cookie of a session with this own lifetime has a `Max-Age`.
     pub(crate) fn cookie_has_max_age(&self, own_lifetime: Option<Duration>) -> bool {
-        self.persistent || own_lifetime.is_some()
+        self.persistent || own_lifetime.is_some() && own_lifetime != self.anonymous
     }
 
     /// The ids in the request's cookies, as far as they could be ids. A browser that has cookies of this name for
@@ -126,14 +132,16 @@ impl SessionContext {
         match first_found(ids, answers) {
             Ok(Some((id, record))) => {
                 self.emit(Event::Loaded);
-                entry.put(Session::loaded(self.clone(), id, record));
+                let visitor = visitor(entry.request());
+                entry.put(Session::loaded(self.clone(), id, record).of(visitor));
             }
             Ok(None) => {
                 // Never adopted: a session made now gets an id of its own.
                 if sent {
                     self.emit(Event::UnknownId);
                 }
-                entry.put(Session::new(self.clone()));
+                let visitor = visitor(entry.request());
+                entry.put(Session::new(self.clone()).of(visitor));
             }
             // Not an empty session: that would log the visitor out.
             Err(error) => {
@@ -253,6 +261,12 @@ impl SessionContext {
         let lifetime = self.cookie_has_max_age(own).then(|| self.lifetimes.kept_for(own));
         self.cookie.holding(id.expose(), lifetime, scheme)
     }
+}
+
+/// What a login keeps of a request, at no cost while nobody logs in.
+fn visitor(request: &Request) -> Visitor {
+    let agent = request.headers().get(header::USER_AGENT).cloned();
+    Visitor { agent, address: request.remote_addr().map(|address| address.ip()) }
 }
 
 /// The first of these ids that is a session. One of which the store cannot tell whether it is keeps the later ones

@@ -14,6 +14,8 @@ use crate::logging::{OneLine, Recurring};
 pub enum Event<'a> {
     /// A new session was stored.
     Created,
+    /// The session that was just created is one in which nobody is logged in: a visitor's, or a bot's.
+    Anonymous,
     /// A session was found in the store.
     Loaded,
     /// A session moved to a new id.
@@ -69,6 +71,7 @@ impl Events for LogEvents {
             // The request's own error is logged with its path when it is answered.
             Event::StoreError(error) => log::debug!("the session store failed: {}", OneLine(error)),
             Event::Created
+            | Event::Anonymous
             | Event::Loaded
             | Event::Renewed
             | Event::Destroyed
@@ -126,6 +129,8 @@ macro_rules! counters {
 counters! {
     /// Sessions stored anew.
     created: Event::Created,
+    /// Those of them in which nobody was logged in.
+    anonymous: Event::Anonymous,
     /// Sessions found.
     loaded: Event::Loaded,
     /// Sessions that moved to a new id.

@@ -4,6 +4,7 @@ mod atomic;
 mod context;
 pub(crate) mod cookie;
 pub(crate) mod csrf;
+mod devices;
 pub(crate) mod events;
 pub(crate) mod flash;
 mod forms;

@@ -33,6 +33,8 @@ use crate::redis::{RedisConfig, RedisPool};
 /// | [`max_age`](Self::max_age) | none | the absolute limit |
 /// | [`key_prefix`](Self::key_prefix), [`layout`](Self::layout), [`migrate_from`](Self::migrate_from) | the cookie's name and `:`, [`Layout::Default`], none | the records in Redis |
 /// | [`max_bytes`](Self::max_bytes), [`max_fields`](Self::max_fields) | 64 KiB, 256 | the largest session |
+/// | [`anonymous_lifetime`](Self::anonymous_lifetime) | none | of sessions in which nobody is logged in |
+/// | [`max_sessions_per_user`](Self::max_sessions_per_user), [`keep_addresses`](Self::keep_addresses) | none, true | of users who [log in](crate::Session::log_in) |
 /// | [`connect_timeout`](Self::connect_timeout), [`operation_timeout`](Self::operation_timeout), [`pool_size`](Self::pool_size) | 1 s, 500 ms, 16 | deadlines of Redis |
 /// | [`replicas`](Self::replicas), [`max_connection_age`](Self::max_connection_age) | 0, none | for a Redis that fails over |
 /// | [`events`](Self::events) | [`LogEvents`] | who hears what happens |
@@ -49,6 +51,9 @@ pub struct SessionPlugin {
     pub(super) max_age: Option<Duration>,
     pub(super) hardened: bool,
     pub(super) caps: Caps,
+    pub(super) anonymous: Option<Duration>,
+    pub(super) most_sessions: Option<usize>,
+    pub(super) keeps_addresses: bool,
     pub(super) events: Option<Box<dyn Events>>,
     pub(super) counters: Counters,
     /// The first option that could not work; told at install, when there is somebody to tell.
@@ -81,6 +86,9 @@ impl SessionPlugin {
             max_age: None,
             hardened: false,
             caps: Caps::default(),
+            anonymous: None,
+            most_sessions: None,
+            keeps_addresses: true,
             events: None,
             counters: Counters::default(),
             refused: None,
@@ -319,6 +327,38 @@ impl SessionPlugin {
     #[must_use]
     pub fn max_fields(mut self, fields: usize) -> SessionPlugin {
         self.caps.fields = fields;
+        self
+    }
+
+    /// The idle limit of a session until somebody [logs in](crate::Session::log_in) there: that of all others unless set. A bot
+    /// that takes no cookies makes a session with each request that gets a CSRF token or a flash; with a limit of a few
+    /// minutes they are gone again soon. [`Counts::anonymous`](crate::Counts::anonymous) tells how many were made.
+    ///
+    /// From the login on the session has the [`cookie_lifetime`](Self::cookie_lifetime). One that is
+    /// [remembered](crate::Session::remember) lives for as long as that says, logged in or not. It holds for sessions made from now
+    /// on. Refused at install in a store that [keeps no logins](SessionStore::keeps_logins).
+    #[must_use]
+    pub fn anonymous_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> SessionPlugin {
+        self.anonymous = lifetime.into();
+        self
+    }
+
+    /// In how many sessions a user may be [logged in](crate::Session::log_in) at the same time: any number unless set. A
+    /// login beyond that ends the oldest one. Two logins at the same moment may each not see the other; the next one
+    /// ends all that are too many. At least 1; refused at install in a store that
+    /// [keeps no logins](SessionStore::keeps_logins).
+    #[must_use]
+    pub fn max_sessions_per_user(mut self, sessions: usize) -> SessionPlugin {
+        self.most_sessions = Some(sessions.max(1));
+        self
+    }
+
+    /// Whether a login keeps the address that it came from, shortened to the network, for the
+    /// [list of devices](crate::Session::devices): true unless set. Behind a proxy it is the visitor's as far as the
+    /// server [trusts the proxy](crate::Request::remote_addr).
+    #[must_use]
+    pub fn keep_addresses(mut self, keep: bool) -> SessionPlugin {
+        self.keeps_addresses = keep;
         self
     }
 

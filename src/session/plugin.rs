@@ -13,6 +13,7 @@ use super::events::{Event, LogEvents};
 use super::id::IdGenerator;
 use super::options::{Backend, SessionPlugin};
 use super::saving::Pending;
+use super::store::devices::no_index;
 use super::store::memory::MemoryStore;
 use super::store::redis::{Layout, RedisStore};
 use super::store::{Caps, Lifetimes, PipelinedStore, SessionStore};
@@ -165,6 +166,18 @@ impl Plugin for SessionPlugin {
         }
         let store = self.open_store()?;
         store.check(&lifetimes)?;
+        if self.anonymous.is_some_and(|limit| limit.is_zero()) {
+            return Err(
+                self.config_error("an anonymous_lifetime of zero would end every session at once")
+            );
+        }
+        let of_logins = [
+            ("max_sessions_per_user", self.most_sessions.is_some()),
+            ("anonymous_lifetime", self.anonymous.is_some()),
+        ];
+        if let Some((option, _)) = of_logins.iter().find(|(_, set)| *set && !store.keeps_logins()) {
+            return Err(self.config_error(&format!("{option} cannot be kept: {}", no_index())));
+        }
         let context = SessionContext {
             format: store.id_format(),
             former_format: store.former_id_format(),
@@ -176,6 +189,9 @@ impl Plugin for SessionPlugin {
             generator: IdGenerator::new(),
             events: self.events.take().unwrap_or_else(|| Box::new(LogEvents)),
             counters: self.counters.clone(),
+            anonymous: self.anonymous,
+            most_sessions: self.most_sessions,
+            keeps_addresses: self.keeps_addresses,
             unheard: Recurring::default(),
         };
         log::info!(

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use super::events::Event;
 use super::id::SessionId;
 use super::state::{Failure, LoginState, Next, Renewal, Stage};
-use super::store::{Action, Changes, Lifetimes, Remember, Save, Saved};
+use super::store::devices::{agent_of, network_of};
+use super::store::{Action, Changes, Lifetimes, LogIn, Remember, Save, Saved};
 use super::view::Session;
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, Result};
@@ -57,8 +58,18 @@ pub(crate) struct Pending {
     lifetimes: Lifetimes,
     remember: Remember,
     renewed_ago: Option<Duration>,
-    login: Option<String>,
+    login: Option<NewLogin>,
+    /// Who was logged in before.
+    user: Option<String>,
     created: Option<SystemTime>,
+}
+
+/// Who logs in, and from where.
+struct NewLogin {
+    user: String,
+    agent: String,
+    address: String,
+    most: Option<usize>,
 }
 
 enum Kind {
@@ -74,7 +85,7 @@ enum Kind {
 }
 
 impl Pending {
-    fn destruction(id: SessionId, lifetimes: Lifetimes) -> Pending {
+    fn destruction((id, user): (SessionId, Option<String>), lifetimes: Lifetimes) -> Pending {
         Pending {
             id,
             kind: Kind::Destroy,
@@ -83,6 +94,7 @@ impl Pending {
             remember: Remember::default(),
             renewed_ago: None,
             login: None,
+            user,
             created: None,
         }
     }
@@ -100,7 +112,13 @@ impl Pending {
             lifetimes: self.lifetimes,
             remember: self.remember,
             renewed_ago: self.renewed_ago,
-            login: self.login.as_deref(),
+            login: self.login.as_ref().map(|login| LogIn {
+                user: &login.user,
+                agent: &login.agent,
+                address: &login.address,
+                most: login.most,
+            }),
+            user: self.user.as_deref(),
             created: self.created,
         }
     }
@@ -111,7 +129,8 @@ impl Session {
     pub(crate) fn pending(&mut self, at: At) -> Result<Vec<Pending>> {
         let lifetimes = self.context.lifetimes;
         let ended = std::mem::take(&mut self.ended).into_iter();
-        let mut pending: Vec<_> = ended.map(|id| Pending::destruction(id, lifetimes)).collect();
+        let mut pending: Vec<_> =
+            ended.map(|ended| Pending::destruction(ended, lifetimes)).collect();
         let is_changed = !self.changes.is_empty() || matches!(self.remember, Remember::To(_));
         let logs_in = matches!(self.login, LoginState::In(_));
         let is_due = matches!(self.renewal, Renewal::Due);
@@ -147,25 +166,32 @@ impl Session {
             (Kind::Update { renews: false }, Renewal::Was { ago, at }) => Some(ago + at.elapsed()),
             _ => None,
         };
+        let user = self.logged_in().map(|login| login.user.clone());
         let login = match std::mem::replace(&mut self.login, LoginState::Same(None)) {
             LoginState::In(login) => {
-                let user = login.user.clone();
+                let new = self.new_login(&login.user);
                 self.login = LoginState::Same(Some(login));
-                Some(user)
+                Some(new)
             }
             same @ LoginState::Same(_) => {
                 self.login = same;
                 None
             }
         };
+        let anonymous = self.context.anonymous.filter(|_| user.is_none() && login.is_none());
+        let was_anonymous = login.is_some() && self.remember.limit() == self.context.anonymous;
         let remember = match (&kind, &login, self.remember) {
+            (_, Some(_), Remember::Same(Some(_))) if was_anonymous => Remember::To(None),
+            (Kind::Create, None, Remember::Same(None)) if anonymous.is_some() => {
+                Remember::To(anonymous)
+            }
             // In a record that is made anew it is not yet.
             (Kind::Create, _, Remember::Same(Some(limit)))
             | (Kind::Rotate(_), Some(_), Remember::Same(Some(limit))) => Remember::To(Some(limit)),
             (.., remember) => remember,
         };
         let created = self.created;
-        self.remember = Remember::Same(self.remember.limit());
+        self.remember = Remember::Same(remember.limit());
         pending.push(Pending {
             id,
             kind,
@@ -174,9 +200,26 @@ impl Session {
             remember,
             renewed_ago,
             login,
+            user,
             created,
         });
         Ok(pending)
+    }
+
+    /// What goes with the login of this user.
+    fn new_login(&self, user: &str) -> NewLogin {
+        let address = self.visitor.address.filter(|_| self.context.keeps_addresses);
+        NewLogin {
+            user: user.to_owned(),
+            agent: self
+                .visitor
+                .agent
+                .as_ref()
+                .map(|agent| agent_of(agent.as_bytes()))
+                .unwrap_or_default(),
+            address: address.map(network_of).unwrap_or_default(),
+            most: self.context.most_sessions,
+        }
     }
 
     /// The id under which the browser will have the session once this request is answered.
@@ -217,6 +260,9 @@ impl Session {
                 self.cookie = CookieDue::Send;
                 self.renewal = Renewal::now();
                 self.context.emit(Event::Created);
+                if self.logged_in().is_none() {
+                    self.context.emit(Event::Anonymous);
+                }
             }
             (Saved::Stored, Kind::Rotate(to)) => {
                 self.pending_cookie.set(Some((to.clone(), self.own_lifetime())));

@@ -3,10 +3,12 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -54,7 +56,8 @@ pub struct Session {
     pub(super) login: LoginState,
     pub(super) renewal: Renewal,
     /// Destroyed sessions that the store still has, or may have.
-    pub(super) ended: Vec<SessionId>,
+    /// With the users who were logged in in them.
+    pub(super) ended: Vec<(SessionId, Option<String>)>,
     /// The id of a session that the store let go of with its last field, as far as is known here. What is set
     /// afterwards goes into a new one: to save it under this id would bring back what is gone.
     pub(super) emptied: Option<SessionId>,
@@ -66,6 +69,14 @@ pub struct Session {
     /// An operation in the store failed, for this reason, of which only the handler has heard.
     pub(super) unheard: Option<Error>,
     pub(super) used: Cell<bool>,
+    pub(super) visitor: Visitor,
+}
+
+/// Whose request it is: what a login keeps of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Visitor {
+    pub(crate) agent: Option<HeaderValue>,
+    pub(crate) address: Option<IpAddr>,
 }
 
 impl Provided for Session {}
@@ -92,7 +103,14 @@ impl Session {
             failure: None,
             unheard: None,
             used: Cell::new(false),
+            visitor: Visitor::default(),
         }
+    }
+
+    /// The session as that of this visitor's request.
+    pub(crate) fn of(mut self, visitor: Visitor) -> Session {
+        self.visitor = visitor;
+        self
     }
 
     pub(crate) fn loaded(context: Arc<SessionContext>, id: SessionId, record: Record) -> Session {
@@ -256,11 +274,12 @@ impl Session {
     /// Ends the session, in the store and in the browser. What is set afterwards goes into a new one.
     pub fn destroy(&mut self) {
         // Another request may have added to what was emptied here: then it is not over yet.
-        self.ended.extend(self.emptied.take());
+        self.ended.extend(self.emptied.take().map(|id| (id, None)));
+        let user = self.logged_in().map(|login| login.user.clone());
         if let Stage::Stored { id, .. } | Stage::Gone(id) =
             std::mem::replace(&mut self.stage, Stage::new())
         {
-            self.ended.push(id);
+            self.ended.push((id, user));
         }
         self.fields.clear();
         self.changes = Changes::default();

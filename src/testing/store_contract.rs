@@ -145,6 +145,15 @@ macro_rules! __store_contract_clauses {
             a_login_goes_with_the_session_until_the_next_one
             who_logs_in_gets_a_session_although_the_old_one_is_gone
             of_two_moves_one_wins
+            a_users_devices_are_listed_the_latest_login_first
+            a_device_keeps_its_handle_over_a_move
+            one_device_ends_and_the_others_stay
+            all_devices_but_one_end
+            all_devices_end_and_come_back_by_no_save
+            a_dead_device_is_not_listed
+            beyond_the_most_the_oldest_login_ends
+            who_logs_in_while_all_devices_end_is_ended_or_came_later
+            a_store_without_logins_says_so
             an_increment_returns_the_sum
             an_increment_refuses_what_is_no_number
             increments_at_the_same_time_all_count

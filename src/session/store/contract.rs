@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::caps::Caps;
+use super::devices::{Device, EndDevices, no_index};
 use super::record::{Lifetimes, Load, Record};
 use super::save::{Save, Saved};
 use crate::pipeline::operation::{Answer, Operation, Progress, Remote, Round};
@@ -32,6 +33,8 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 /// - A save, and each of the three operations, is one atomic step. A save never brings back what is gone, nor does a load
 ///   or a save that ended with an error.
 /// - `Ok` means stored.
+/// - A store that keeps logins lists a user's live sessions, and once it has ended them, none that was logged in before is
+///   ever loaded again.
 /// - The methods on slices answer in the order of the slice, one answer for each; one session's error
 ///   concerns no other.
 pub trait SessionStore: Send + Sync + 'static {
@@ -121,10 +124,40 @@ pub trait SessionStore: Send + Sync + 'static {
         true
     }
 
-    /// Whether the store keeps [who is logged in](Record::login). [`Session::log_in`](crate::Session::log_in) is an
-    /// error where it does not, which is so unless a store says otherwise.
+    /// Whether the store keeps [who is logged in](Record::login), and which sessions each user has. Where it does not, which
+    /// is so unless a store says otherwise, [`Session::log_in`](crate::Session::log_in) is an error, and options that need
+    /// it are refused at install.
     fn keeps_logins(&self) -> bool {
         false
+    }
+
+    /// The live sessions in which this user is logged in, the latest login first, and which of them is the one with this
+    /// id. Nothing of it is kept: what ends meanwhile may be in it.
+    ///
+    /// The error of a store that [keeps no logins](SessionStore::keeps_logins) is of kind
+    /// [`Config`](crate::ErrorKind::Config).
+    fn devices(&self, user: &str, this: Option<&SessionId>) -> Result<Vec<Device>> {
+        let _ = (user, this);
+        Err(no_index())
+    }
+
+    /// Ends sessions in which this user is logged in, and says how many were there.
+    ///
+    /// Once it has returned, none of those that it was to end is ever loaded again, also where a login or a move of one was
+    /// under way: such a save answers [`Saved::Gone`] or an error. After an error, or where the process died, some may be
+    /// left, and the same call once more ends them. This is for admin tools and password resets as well, outside of any
+    /// request:
+    ///
+    /// ```
+    /// use bottle_session::{EndDevices, MemoryStore, SessionStore};
+    ///
+    /// let store = MemoryStore::new();
+    /// assert_eq!(store.end_devices("ada", EndDevices::All)?, 0);
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    fn end_devices(&self, user: &str, which: EndDevices<'_>) -> Result<usize> {
+        let _ = (user, which);
+        Err(no_index())
     }
 
     /// Refuses settings that this store cannot honour, when the plugin is installed.
@@ -202,6 +235,14 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn keeps_logins(&self) -> bool {
         (**self).keeps_logins()
+    }
+
+    fn devices(&self, user: &str, this: Option<&SessionId>) -> Result<Vec<Device>> {
+        (**self).devices(user, this)
+    }
+
+    fn end_devices(&self, user: &str, which: EndDevices<'_>) -> Result<usize> {
+        (**self).end_devices(user, which)
     }
 
     fn check(&self, lifetimes: &Lifetimes) -> Result<()> {

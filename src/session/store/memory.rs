@@ -1,5 +1,6 @@
 //! Sessions in this process's memory.
 
+mod devices;
 mod queue;
 mod record;
 mod shard;
@@ -15,6 +16,7 @@ use std::time::{Instant, SystemTime};
 
 use self::record::{Kept, Moment, Worth};
 use self::shard::Shard;
+use super::devices::{Device, EndDevices};
 use super::fields::Fields;
 use super::{
     Action, Caps, Changes, Load, Record, Save, Saved, SessionStore, gone, id_taken, not_a_number,
@@ -112,6 +114,8 @@ impl MemoryStore {
             };
         }
         shard.insert(Kept::new(save, &fields, now));
+        drop(shard);
+        self.end_oldest(save.login, save.id);
         Ok(Saved::Stored)
     }
 
@@ -141,11 +145,18 @@ impl MemoryStore {
         if taken {
             return Err(id_taken());
         }
-        pair.source().change(slot, |kept| self.change(kept, save, now))?;
         let mut kept = pair.source().take(slot);
-        kept.id = to.clone();
-        pair.target().insert(kept);
-        Ok(Saved::Stored)
+        let changed = self.change(&mut kept, save, now);
+        match changed {
+            Ok(_) => {
+                kept.id = to.clone();
+                pair.target().insert(kept);
+                drop(pair);
+                self.end_oldest(save.login, to);
+            }
+            Err(_) => pair.source().insert(kept),
+        }
+        changed
     }
 
     /// Writes the changes into a live record, and starts its idle limit anew.
@@ -293,6 +304,14 @@ impl SessionStore for MemoryStore {
 
     fn keeps_logins(&self) -> bool {
         true
+    }
+
+    fn devices(&self, user: &str, this: Option<&SessionId>) -> Result<Vec<Device>> {
+        Ok(self.list(user, this))
+    }
+
+    fn end_devices(&self, user: &str, which: EndDevices<'_>) -> Result<usize> {
+        self.end_of(user, which)
     }
 
     fn save(&self, save: &Save<'_>) -> Result<Saved> {

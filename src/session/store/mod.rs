@@ -2,6 +2,7 @@
 
 mod caps;
 mod contract;
+pub(crate) mod devices;
 mod fields;
 pub(crate) mod memory;
 mod record;
@@ -11,6 +12,7 @@ mod save;
 pub use caps::Caps;
 pub use contract::{BreakerObserver, DamageObserver, PipelinedStore, SessionStore, StoreOperation};
 pub(crate) use contract::{gone, id_taken, not_a_number};
+pub use devices::{Device, EndDevices, LogIn};
 pub use fields::Fields;
 pub use record::{Lifetimes, Load, Login, Record};
 pub use save::{Action, Changes, Remember, Save, Saved};

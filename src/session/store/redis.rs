@@ -1,6 +1,9 @@
 //! Sessions in Redis.
 
+mod devices;
 mod errors;
+mod index;
+mod indexed;
 mod load;
 mod operate;
 mod record;
@@ -14,13 +17,15 @@ mod transaction;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use self::devices::{EndStep, ListStep};
 use self::errors::{desync, explained, foreign, newer, refused};
+use self::indexed::IndexedSave;
 use self::load::LoadStep;
 use self::operate::{Atomic, Done, OperateStep};
 use self::record::Key;
-use self::save::SaveStep;
 use self::settings::{Damaged, Settings};
 use self::steps::{Step, Steps};
+use super::devices::{Device, EndDevices, no_index};
 use super::{
     Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, PipelinedStore, Record, Save,
     Saved, SessionStore, StoreOperation,
@@ -64,7 +69,7 @@ const MOVE: &str = include_str!("redis/lua/move.lua");
 /// ACL SETUSER app on >secret ~bottle.session:* -@all
 ///     +ping +time +echo +multi +exec
 ///     +hgetall +hset +hdel +hmget +pexpire +unlink +eval +evalsha
-///     +hget +hkeys +hexists +exists +rename +hincrby +hsetnx
+///     +hget +hkeys +hexists +exists +rename +hincrby +hsetnx +pttl
 /// ```
 ///
 /// In a cluster also `asking` and `cluster|slots`, behind Sentinel `role`, with [`replicas`](crate::RedisConfig::replicas)
@@ -192,6 +197,10 @@ impl RedisStore {
         steps.into_iter().flat_map(Steps::into_outcomes).collect()
     }
 
+    fn check_index(&self) -> Result<()> {
+        if self.keeps_logins() { Ok(()) } else { Err(no_index()) }
+    }
+
     fn operate(&self, load: &Load<'_>, operation: Atomic) -> Result<Done> {
         let step = OperateStep::new(&self.settings, load, operation)?;
         Self::run(&self.write_remote, std::iter::once(step)).pop().unwrap_or_else(|| Err(desync()))
@@ -244,7 +253,7 @@ impl SessionStore for RedisStore {
             });
             if ids.is_none_or(|ids| ids.iter().any(|id| seen.contains(id))) {
                 let part = batch[start..end].iter();
-                let steps = part.map(|save| SaveStep::new(&self.settings, save));
+                let steps = part.map(|save| IndexedSave::new(&self.settings, save));
                 saved.extend(Self::run(&self.write_remote, steps));
                 (start, seen) = (end, HashSet::new());
             }
@@ -271,6 +280,17 @@ impl SessionStore for RedisStore {
 
     fn keeps_logins(&self) -> bool {
         self.settings.layout == Layout::Default
+    }
+
+    fn devices(&self, user: &str, this: Option<&SessionId>) -> Result<Vec<Device>> {
+        self.check_index()?;
+        only(Self::run(&self.remote, std::iter::once(ListStep::new(&self.settings, user, this))))
+    }
+
+    fn end_devices(&self, user: &str, which: EndDevices<'_>) -> Result<usize> {
+        self.check_index()?;
+        let step = EndStep::new(&self.settings, user, which);
+        only(Self::run(&self.write_remote, std::iter::once(step)))
     }
 
     fn former_id_format(&self) -> Option<IdFormat> {
@@ -338,7 +358,7 @@ impl PipelinedStore for RedisStore {
     }
 
     fn save_operation(&self, batch: &[Save<'_>]) -> Box<dyn StoreOperation<Result<Saved>>> {
-        Box::new(Steps::new(batch.iter().map(|save| SaveStep::new(&self.settings, save))))
+        Box::new(Steps::new(batch.iter().map(|save| IndexedSave::new(&self.settings, save))))
     }
 }
 

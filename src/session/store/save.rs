@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use super::devices::LogIn;
 use super::record::Lifetimes;
 use crate::session::id::SessionId;
 
@@ -25,7 +26,10 @@ pub struct Save<'a> {
     pub renewed_ago: Option<Duration>,
     /// The user who logs in, with a creation or a move. Where the session that is to move is not there any more, one is
     /// created under the new id, of this and the changes alone.
-    pub login: Option<&'a str>,
+    pub login: Option<LogIn<'a>>,
+    /// Who is logged in already, as the caller has it from a [`Record`](crate::Record). A store whose index of users is
+    /// elsewhere than its records goes by it.
+    pub user: Option<&'a str>,
     /// When the session was created, if the caller has it from a [`Record`]: for stores that would have to look.
     pub created: Option<SystemTime>,
 }
@@ -39,8 +43,8 @@ impl<'a> Save<'a> {
         lifetimes: Lifetimes,
     ) -> Save<'a> {
         let remember = Remember::Same(None);
-        let (renewed_ago, login, created) = (None, None, None);
-        Save { id, action, changes, lifetimes, remember, renewed_ago, login, created }
+        let (renewed_ago, login, user, created) = (None, None, None, None);
+        Save { id, action, changes, lifetimes, remember, renewed_ago, login, user, created }
     }
 
     /// The idle limit that the request takes the session to have, once this is saved.
@@ -169,7 +173,7 @@ mod tests {
         };
         let lifetimes = Lifetimes { idle: Duration::from_secs(60), absolute: None };
         let mut save = Save::new(&id, Action::Create, &changes, lifetimes);
-        save.login = Some("secret");
+        save.login = Some(LogIn::new("secret"));
         let shown = format!("{record:?} {changes:?} {save:?}");
         assert!(!shown.contains("secret") && !shown.contains("AAAA"), "{shown}");
         for name in ["card", "set: [\"set\"]", "removed: [\"removed\"]", "SessionId(#"] {

@@ -1,6 +1,7 @@
 //! The clauses, in the order of the sentences of the contract.
 
 mod concurrency;
+mod devices;
 mod lifetimes;
 mod loads;
 mod moves;
@@ -17,11 +18,12 @@ use super::recorder::Recorder;
 use super::{Capabilities, StoreUnderTest};
 use crate::session::id::IdGenerator;
 use crate::{
-    Action, Changes, Error, ErrorKind, Lifetimes, Load, Record, Remember, Result, Save, Saved,
-    SessionId,
+    Action, Changes, Device, EndDevices, Error, ErrorKind, Lifetimes, Load, LogIn, Record,
+    Remember, Result, Save, Saved, SessionId,
 };
 
 pub(super) use self::concurrency::*;
+pub(super) use self::devices::*;
 pub(super) use self::lifetimes::*;
 pub(super) use self::loads::*;
 pub(super) use self::moves::*;

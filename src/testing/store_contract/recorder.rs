@@ -5,7 +5,10 @@ use std::fmt::{Debug, Write};
 use std::sync::Mutex;
 
 use crate::session::id::IdFormat;
-use crate::{Action, Lifetimes, Load, Record, Result, Save, Saved, SessionId, SessionStore};
+use crate::{
+    Action, Device, EndDevices, Lifetimes, Load, Record, Result, Save, Saved, SessionId,
+    SessionStore,
+};
 
 /// How many calls are shown: the last ones.
 const SHOWN: usize = 12;
@@ -77,8 +80,8 @@ impl Seen {
         let cleared = if save.changes.cleared { ", cleared" } else { "" };
         let (changes, remember) = (&save.changes.fields, save.remember);
         let _ = write!(text, "{cleared}, {changes:?}, {:?}, {remember:?}", save.lifetimes);
-        if let Some(user) = save.login {
-            let _ = write!(text, ", {user:?} logs in");
+        if let Some(login) = save.login {
+            let _ = write!(text, ", {:?} logs in", login.user);
         }
         text
     }
@@ -140,6 +143,19 @@ impl Recorder<'_> {
 
     pub(super) fn keeps_logins(&self) -> bool {
         self.store.keeps_logins()
+    }
+
+    pub(super) fn devices(&self, user: &str, this: Option<&SessionId>) -> Result<Vec<Device>> {
+        self.keep(|_| format!("devices of {user:?}"), self.store.devices(user, this))
+    }
+
+    pub(super) fn end_devices(&self, user: &str, which: EndDevices<'_>) -> Result<usize> {
+        let call = |seen: &mut Seen| match which {
+            EndDevices::All => format!("end all devices of {user:?}"),
+            EndDevices::AllBut(id) => format!("end all devices of {user:?} but {}", seen.name(id)),
+            EndDevices::One(handle) => format!("end device {handle} of {user:?}"),
+        };
+        self.keep(call, self.store.end_devices(user, which))
     }
 
     pub(super) fn check(&self, lifetimes: &Lifetimes) -> Result<()> {

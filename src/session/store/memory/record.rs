@@ -4,8 +4,9 @@ use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::session::id::SessionId;
+use crate::session::store::devices::{Device, handle_of};
 use crate::session::store::fields::{Fields, Packed};
-use crate::session::store::{Lifetimes, Login, Remember, Save};
+use crate::session::store::{Action, Lifetimes, Login, Remember, Save};
 use crate::session::view::hold_nothing_private;
 
 /// A point in time as nanoseconds since 1970. [`Moment::NEVER`] is in the year 2554.
@@ -55,6 +56,15 @@ impl Worth {
     }
 }
 
+/// Who has logged in, when, and from where.
+struct LoggedIn {
+    at: Moment,
+    user: Box<str>,
+    handle: Box<str>,
+    agent: Box<str>,
+    address: Box<str>,
+}
+
 pub(super) struct Kept {
     pub(super) id: SessionId,
     pub(super) fields: Packed,
@@ -64,7 +74,7 @@ pub(super) struct Kept {
     /// The idle limit that the request which saved it last took it to have.
     saved_for: u64,
     remember: Option<NonZeroU64>,
-    login: Option<Box<(Moment, Box<str>)>>,
+    login: Option<Box<LoggedIn>>,
     pub(super) expires: Moment,
     pub(super) worth: Worth,
     /// Its place in the queue of its worth.
@@ -100,8 +110,19 @@ impl Kept {
         if let Remember::To(limit) = save.remember {
             self.set_remember(limit);
         }
-        if let Some(user) = save.login {
-            self.login = Some(Box::new((now, user.into())));
+        let new_id = match save.action {
+            Action::Create => Some(save.id),
+            Action::Rotate { to } => Some(to),
+            Action::Update | Action::Destroy => None,
+        };
+        if let (Some(login), Some(id)) = (save.login, new_id) {
+            self.login = Some(Box::new(LoggedIn {
+                at: now,
+                user: login.user.into(),
+                handle: handle_of(id).into(),
+                agent: login.agent.into(),
+                address: login.address.into(),
+            }));
             self.worth = Worth::LoggedIn;
         }
         if save.renewed_ago.is_none() {
@@ -121,8 +142,29 @@ impl Kept {
     }
 
     pub(super) fn login(&self) -> Option<Login> {
-        let (at, user) = &**self.login.as_ref()?;
+        let LoggedIn { at, user, .. } = &**self.login.as_ref()?;
         Some(Login { user: user.to_string(), at: at.time() })
+    }
+
+    pub(super) fn user(&self) -> Option<&str> {
+        self.login.as_ref().map(|login| &*login.user)
+    }
+
+    pub(super) fn handle(&self) -> Option<&str> {
+        self.login.as_ref().map(|login| &*login.handle)
+    }
+
+    /// The session as its user's list shows it.
+    pub(super) fn device(&self, this: Option<&SessionId>) -> Option<Device> {
+        let LoggedIn { at, handle, agent, address, .. } = &**self.login.as_ref()?;
+        Some(Device {
+            handle: handle.to_string(),
+            logged_in: at.time(),
+            last_seen: self.renewed.time(),
+            agent: agent.to_string(),
+            address: address.to_string(),
+            is_this: this == Some(&self.id),
+        })
     }
 
     /// Whether the request that saved it last took it to have this idle limit.

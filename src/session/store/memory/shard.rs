@@ -21,6 +21,8 @@ pub(super) struct Shard {
     slots: HashMap<SessionId, u32>,
     records: Vec<Kept>,
     queues: [Queue; Worth::ALL.len()],
+    /// The sessions of this shard in which each user is logged in.
+    users: HashMap<Box<str>, Vec<SessionId>>,
     /// How many sessions all shards hold.
     held: Arc<AtomicUsize>,
 }
@@ -28,7 +30,7 @@ pub(super) struct Shard {
 impl Shard {
     pub(super) fn new(held: Arc<AtomicUsize>) -> Shard {
         let (slots, records, queues) = (HashMap::new(), Vec::new(), Default::default());
-        Shard { slots, records, queues, held }
+        Shard { slots, records, queues, users: HashMap::new(), held }
     }
 
     /// The slot of this id's record, unless that has expired; one that has is removed.
@@ -70,6 +72,12 @@ impl Shard {
         // As many as a store holds at most.
         let slot = self.records.len() as u32;
         self.slots.insert(kept.id.clone(), slot);
+        if let Some(user) = kept.user() {
+            match self.users.get_mut(user) {
+                Some(sessions) => sessions.push(kept.id.clone()),
+                None => drop(self.users.insert(user.into(), vec![kept.id.clone()])),
+            }
+        }
         self.records.push(kept);
         self.queue(slot);
     }
@@ -80,6 +88,14 @@ impl Shard {
         self.leave_queue((worth, place));
         let kept = self.records.swap_remove(slot as usize);
         self.slots.remove(&kept.id);
+        if let Some(user) = kept.user()
+            && let Some(sessions) = self.users.get_mut(user)
+        {
+            sessions.retain(|id| *id != kept.id);
+            if sessions.is_empty() {
+                self.users.remove(user);
+            }
+        }
         // The last one has taken its slot.
         if let Some(moved) = self.records.get(slot as usize) {
             self.slots.insert(moved.id.clone(), slot);
@@ -93,6 +109,13 @@ impl Shard {
         if let Some(slot) = self.slots.get(id) {
             self.end(*slot);
         }
+    }
+
+    /// The sessions here in which this user is logged in, those that have expired left out.
+    pub(super) fn of_user(&self, user: &str, now: Moment) -> impl Iterator<Item = &Kept> {
+        let sessions = self.users.get(user).into_iter().flatten();
+        let kept = sessions.filter_map(|id| Some(self.kept(*self.slots.get(id)?)));
+        kept.filter(move |kept| !kept.has_ended(now))
     }
 
     fn end(&mut self, slot: u32) {

@@ -224,12 +224,18 @@ pub(super) fn saved(renewed: u64, idle: Duration) -> SmallVec<[u8; 32]> {
     text
 }
 
+/// When the idle limit last began anew, of what is written of that.
+pub(super) fn renewed(saved: &[u8]) -> Option<SystemTime> {
+    let (at, _) = timed(saved)?;
+    UNIX_EPOCH.checked_add(Duration::from_millis(at))
+}
+
 /// What is written of who logs in.
 pub(super) fn login(user: &str, now: u64) -> Vec<u8> {
     [&base36(now)[..], b".", user.as_bytes()].concat()
 }
 
-fn read_login(text: &[u8]) -> Result<Login, Unfit> {
+pub(super) fn read_login(text: &[u8]) -> Result<Login, Unfit> {
     let login = timed(text).and_then(|(at, user)| {
         let at = UNIX_EPOCH.checked_add(Duration::from_millis(at))?;
         Some(Login { user: String::from_utf8(user.to_vec()).ok()?, at })

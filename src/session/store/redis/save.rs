@@ -124,7 +124,7 @@ impl SaveStep {
             idle: save.idle(),
             remember: save.remember,
             renewed_ago: save.renewed_ago,
-            login: save.login.map(str::to_owned),
+            login: save.login.map(|login| login.user.to_owned()),
             created: save.created.map(record::milliseconds_since_1970),
             values: Values::default(),
             is_written: false,

@@ -1,5 +1,7 @@
 //! The operations without a socket: bytes in, outcome out.
 
+#[cfg(unix)]
+mod endings;
 mod orders;
 
 use std::collections::BTreeMap;

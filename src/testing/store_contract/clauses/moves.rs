@@ -45,7 +45,7 @@ pub(in crate::testing::store_contract) fn a_login_goes_with_the_session_until_th
     }
     let none = set(&[]);
     let logs_in = |id: &SessionId, action: Action<'_>, user| {
-        let save = Save { login: Some(user), ..Save::new(id, action, &none, IDLE) };
+        let save = Save { login: Some(LogIn::new(user)), ..Save::new(id, action, &none, IDLE) };
         assert_eq!(context.store().save(&save).expect("the store works"), Saved::Stored);
     };
     let login = |id: &SessionId| context.load(id).expect("it is live").login;
@@ -88,7 +88,7 @@ pub(in crate::testing::store_contract) fn who_logs_in_gets_a_session_although_th
         }
         let to = context.target(&id);
         let save = Save::new(&id, Action::Rotate { to: &to }, &changes, IDLE);
-        let save = Save { login: Some("ada"), ..save };
+        let save = Save { login: Some(LogIn::new("ada")), ..save };
         // Twice, as it is sent when the answer was lost.
         for _ in 0..2 {
             assert_eq!(context.store().save(&save).expect("the store works"), Saved::Stored);
@@ -110,7 +110,7 @@ pub(in crate::testing::store_contract) fn who_logs_in_gets_a_session_although_th
     let limits = Lifetimes { idle: HOUR, absolute: Some(20 * MINUTE) };
     let to = context.target(&id);
     let save = Save::new(&id, Action::Rotate { to: &to }, &changes, limits);
-    let save = Save { login: Some("ada"), created, ..save };
+    let save = Save { login: Some(LogIn::new("ada")), created, ..save };
     assert_eq!(context.store().save(&save).expect("the store works"), Saved::Stored);
     context.pass(19 * MINUTE);
     assert!(context.load_with(&to, limits).is_some_and(|record| record.login.is_some()));

@@ -1,0 +1,233 @@
+//! Listing and ending the sessions of one user; see [`index`](super::index).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::index::{Index, LONGEST_INDEX, Survey, entries, key_of, name_of};
+use super::record::{Key, SHORT_REPLY, Unfit};
+use super::steps::{Request, Step};
+use super::{Settings, desync, refused};
+use crate::pipeline::operation::Round;
+use crate::redis::{RedisReply as Reply, Replies};
+use crate::session::id::SessionId;
+use crate::session::store::devices::{Device, EndDevices, no_such_device};
+use crate::{Error, Result};
+
+/// Lists them.
+pub(super) struct ListStep {
+    settings: Arc<Settings>,
+    index: Index,
+    user: String,
+    this: Vec<u8>,
+    state: Listing,
+}
+
+enum Listing {
+    /// The index is to be read.
+    Reading,
+    /// Its sessions are to be looked at.
+    Looking(Survey),
+    Over(Result<Vec<Device>>),
+}
+
+impl ListStep {
+    pub(super) fn new(settings: &Arc<Settings>, user: &str, this: Option<&SessionId>) -> ListStep {
+        let name = |id| name_of(settings, &Key::new(settings, settings.layout, id));
+        ListStep {
+            settings: settings.clone(),
+            index: Index::of(settings, user),
+            user: user.to_owned(),
+            this: this.map(name).unwrap_or_default(),
+            state: Listing::Reading,
+        }
+    }
+}
+
+impl Step for ListStep {
+    type Outcome = Result<Vec<Device>>;
+
+    fn is_over(&self) -> bool {
+        matches!(self.state, Listing::Over(_))
+    }
+
+    fn request(&mut self, round: &mut Round<'_>) -> Request {
+        match &self.state {
+            Listing::Looking(survey) => survey.request(&self.settings, round),
+            _ => {
+                self.index.is_asked(round);
+                self.index.read(round);
+            }
+        }
+        Request { repeatable: true, read_only: false, longest_reply: LONGEST_INDEX }
+    }
+
+    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
+        self.state = match std::mem::replace(&mut self.state, Listing::Reading) {
+            Listing::Reading => match replies.next() {
+                Some(Reply::Array(pairs)) => {
+                    let (index, user) = (self.index.clone(), self.user.clone());
+                    let survey = Survey::new(index, user, self.this.clone(), entries(pairs)?);
+                    Listing::Looking(survey)
+                }
+                Some(Reply::Error(line)) => Listing::Over(Err(refused(line))),
+                _ => return Err(Unfit::OutOfStep),
+            },
+            Listing::Looking(mut survey) => match survey.answer(&self.settings, replies, now)? {
+                Ok(()) => Listing::Looking(survey),
+                Err(error) => Listing::Over(Err(error)),
+            },
+            over @ Listing::Over(_) => over,
+        };
+        if matches!(&self.state, Listing::Looking(survey) if survey.is_over())
+            && let Listing::Looking(survey) = std::mem::replace(&mut self.state, Listing::Reading)
+        {
+            self.state = Listing::Over(Ok(survey.into_devices()));
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, error: Error) {
+        if !self.is_over() {
+            self.state = Listing::Over(Err(error));
+        }
+    }
+
+    fn into_outcome(self) -> Result<Vec<Device>> {
+        match self.state {
+            Listing::Over(outcome) => outcome,
+            _ => Err(desync()),
+        }
+    }
+}
+
+/// Ends them.
+pub(super) struct EndStep {
+    settings: Arc<Settings>,
+    index: Index,
+    which: &'static str,
+    /// Of which session, or which handle.
+    name: Vec<u8>,
+    state: Ending,
+}
+
+enum Ending {
+    /// The index is to say which ones, and to let none of them move any more.
+    Condemning,
+    /// The records of these are to be removed.
+    Removing(Removal),
+    /// So many were removed, and all of them are to leave the index.
+    Forgetting(Vec<Vec<u8>>, usize),
+    Over(Result<usize>),
+}
+
+struct Removal {
+    names: Vec<Vec<u8>>,
+    /// How many have been removed; in a cluster each twice.
+    done: usize,
+    /// How many of them were there.
+    were_there: usize,
+}
+
+impl Removal {
+    /// How often each is removed, as what moves from one node to another may be missed once.
+    fn is_over(&self, in_cluster: bool) -> bool {
+        self.done >= self.names.len() * if in_cluster { 2 } else { 1 }
+    }
+}
+
+impl EndStep {
+    pub(super) fn new(settings: &Arc<Settings>, user: &str, which: EndDevices<'_>) -> EndStep {
+        let (which, name) = match which {
+            EndDevices::All => ("all", Vec::new()),
+            EndDevices::AllBut(id) => {
+                ("but", name_of(settings, &Key::new(settings, settings.layout, id)))
+            }
+            EndDevices::One(handle) => ("one", handle.as_bytes().to_vec()),
+        };
+        let (settings, index) = (settings.clone(), Index::of(settings, user));
+        EndStep { settings, index, which, name, state: Ending::Condemning }
+    }
+}
+
+impl Step for EndStep {
+    type Outcome = Result<usize>;
+
+    fn is_over(&self) -> bool {
+        matches!(self.state, Ending::Over(_))
+    }
+
+    fn request(&mut self, round: &mut Round<'_>) -> Request {
+        let mut longest_reply = SHORT_REPLY;
+        match &self.state {
+            Ending::Removing(Removal { names, done, .. }) if self.settings.in_cluster => {
+                let key = key_of(&self.settings, &names[done % names.len()]);
+                round.for_key(&key);
+                round.command(&[b"UNLINK", &key]);
+            }
+            // One command: not one of them is left to move when another is removed.
+            Ending::Removing(Removal { names, .. }) => {
+                round.command_of(1 + names.len(), |command| {
+                    command.word(b"UNLINK");
+                    names.iter().for_each(|name| command.word(&key_of(&self.settings, name)));
+                });
+            }
+            Ending::Forgetting(names, _) => {
+                self.index.is_asked(round);
+                self.index.forget(round, names);
+            }
+            Ending::Condemning | Ending::Over(_) => {
+                self.index.is_asked(round);
+                self.index.condemn(round, self.which, &self.name);
+                longest_reply = LONGEST_INDEX;
+            }
+        }
+        Request { repeatable: true, read_only: false, longest_reply }
+    }
+
+    fn answer(&mut self, replies: &mut Replies<'_>, _: SystemTime) -> Result<(), Unfit> {
+        let reply = replies.next();
+        if let Some(Reply::Error(line)) = reply {
+            self.state = Ending::Over(Err(refused(line)));
+            return Ok(());
+        }
+        let in_cluster = self.settings.in_cluster;
+        self.state = match (std::mem::replace(&mut self.state, Ending::Condemning), reply) {
+            (Ending::Condemning, Some(Reply::Nil)) => Ending::Over(Err(no_such_device())),
+            (Ending::Condemning, Some(Reply::Array(names))) => {
+                let names = names.map(|name| Some(name.bulk()?.to_vec()));
+                let names = names.collect::<Option<Vec<_>>>().ok_or(Unfit::OutOfStep)?;
+                match names.is_empty() {
+                    true => Ending::Over(Ok(0)),
+                    false => Ending::Removing(Removal { names, done: 0, were_there: 0 }),
+                }
+            }
+            (Ending::Removing(mut removal), Some(Reply::Integer(count))) => {
+                removal.done += if in_cluster { 1 } else { removal.names.len() };
+                removal.were_there += usize::try_from(count).unwrap_or(0);
+                match removal.is_over(in_cluster) {
+                    true => Ending::Forgetting(removal.names, removal.were_there),
+                    false => Ending::Removing(removal),
+                }
+            }
+            (Ending::Forgetting(_, count), Some(_)) => Ending::Over(Ok(count)),
+            _ => return Err(Unfit::OutOfStep),
+        };
+        Ok(())
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.state = match std::mem::replace(&mut self.state, Ending::Condemning) {
+            over @ Ending::Over(_) => over,
+            // All of them are removed; who looks next finds that out.
+            Ending::Forgetting(_, count) => Ending::Over(Ok(count)),
+            Ending::Condemning | Ending::Removing(_) => Ending::Over(Err(error)),
+        };
+    }
+
+    fn into_outcome(self) -> Result<usize> {
+        match self.state {
+            Ending::Over(outcome) => outcome,
+            _ => Err(desync()),
+        }
+    }
+}

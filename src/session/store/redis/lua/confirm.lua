@@ -1,0 +1,7 @@
+-- Says whether the session ARGV[1] is registered still and not being ended; then the one that it was before, ARGV[2],
+-- leaves the index.
+local index = KEYS[1]
+local held = redis.call('HGET', index, ARGV[1])
+if not held or string.match(held, '^%S+') ~= (redis.call('HGET', index, 'epoch') or '0') then return 0 end
+if ARGV[2] ~= '' then redis.call('HDEL', index, ARGV[2]) end
+return 1
