@@ -72,7 +72,7 @@
 //! | [`Form`], [`Query`], [`FormError`], [`Upload`], [`Secret`], [`FormData`] | forms and uploads; the guide has [a page](guide::forms) |
 //! | [`Session`], [`SessionPlugin`] | sessions, and the options |
 //! | [`CsrfPlugin`] | against forged requests |
-//! | [`SessionStore`], [`MemoryStore`], [`RedisStore`] | where they are kept |
+//! | [`SessionStore`], [`MemoryStore`], [`RedisStore`], `SqliteStore` | where they are kept |
 //! | [`RedisPool`], [`RedisPlugin`], [`RedisConnection`] | Redis for sessions and for the app's own data |
 //! | [`plugin`] | how to write a plugin |
 //! | [`server`] | servers, and how they are stopped |
@@ -87,6 +87,7 @@
 //! - `https`: the native server speaks TLS. `dev-certificate`: a certificate made at the start, to develop with.
 //! - `rustls`: Redis over TLS.
 //! - `r2d2_redis`: a pool of `r2d2_redis` 0.14 that the app has already.
+//! - `sqlite`: sessions in one file.
 //! - `garde`: checks of what forms hold, beyond their types.
 //! - `secure-cookies`: signed and encrypted cookies of the app's own.
 #![forbid(unsafe_code)]
@@ -159,6 +160,9 @@ pub use session::flash::Flash;
 pub use session::id::{IdFormat, SessionId};
 pub use session::store::memory::MemoryStore;
 pub use session::store::redis::{Layout, RedisStore};
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use session::store::sqlite::{Durability, SqliteStore};
 pub use session::store::{
     Action, BreakerObserver, Caps, Changes, DamageObserver, Device, EndDevices, Fields, Lifetimes,
     Load, LogIn, Login, PipelinedStore, Record, Remember, Save, Saved, SessionStore,

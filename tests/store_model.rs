@@ -32,6 +32,12 @@ fn the_redis_store_in_bottle_sessions_layout_does_what_the_model_does() {
     run(Redis::new(Layout::BottleSession), 0..1200);
 }
 
+#[cfg(feature = "sqlite")]
+#[test]
+fn the_sqlite_store_does_what_the_model_does() {
+    run(crate::stores::File::new(bottle_session::Durability::Relaxed), 0..1200);
+}
+
 fn run(subject: impl StoreUnderTest, seeds: std::ops::Range<u64>) {
     for seed in seeds {
         Case::new(&subject, seed).run();

@@ -10,6 +10,9 @@ use bottle_session::{
     store_contract,
 };
 
+#[cfg(feature = "sqlite")]
+use bottle_session::{Durability, SqliteStore};
+
 use crate::support::redis_server::RedisServer;
 
 pub struct Memory {
@@ -166,3 +169,37 @@ impl StoreUnderTest for Redis {
 
 store_contract!(redis_default_layout, Redis::new(Layout::Default));
 store_contract!(redis_bottle_session_layout, Redis::new(Layout::BottleSession));
+
+/// A store in a file of its own.
+#[cfg(feature = "sqlite")]
+pub struct File {
+    store: SqliteStore,
+    now: Arc<Mutex<SystemTime>>,
+    _folder: tempfile::TempDir,
+}
+
+#[cfg(feature = "sqlite")]
+impl File {
+    pub fn new(durability: Durability) -> File {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Arc::new(Mutex::new(SystemTime::now()));
+        let clock = now.clone();
+        let path = folder.path().join("sessions.db");
+        let store = SqliteStore::with_clock(path, move || *clock.lock().unwrap()).unwrap();
+        File { store: store.durability(durability), now, _folder: folder }
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl StoreUnderTest for File {
+    fn store(&self) -> &dyn SessionStore {
+        &self.store
+    }
+
+    fn advance(&self, by: Duration) {
+        *self.now.lock().unwrap() += by;
+    }
+}
+
+#[cfg(feature = "sqlite")]
+store_contract!(sqlite, File::new(Durability::Full));

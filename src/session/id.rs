@@ -71,7 +71,14 @@ impl SessionId {
     /// The owner's mark: a second digest, kept inside the record. A record whose mark is not that of the
     /// id it was loaded for belongs to somebody else.
     pub fn mark(&self) -> String {
-        hex(&self.derived(b"bottle-session owner\0")[..8])
+        hex(&self.owner_mark())
+    }
+
+    /// The bytes of the owner's mark.
+    pub(crate) fn owner_mark(&self) -> [u8; 8] {
+        let mut mark = [0; 8];
+        mark.copy_from_slice(&self.derived(b"bottle-session owner\0")[..8]);
+        mark
     }
 
     /// A secret for another purpose, from which the id cannot be found.

@@ -387,7 +387,7 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 /// The fields after the changes, or an error if they would be too many or too large.
-fn applied(mut fields: Fields, changes: &Changes, caps: &Caps) -> Result<Fields> {
+pub(super) fn applied(mut fields: Fields, changes: &Changes, caps: &Caps) -> Result<Fields> {
     if changes.cleared {
         fields.clear();
     }
@@ -401,7 +401,7 @@ fn applied(mut fields: Fields, changes: &Changes, caps: &Caps) -> Result<Fields>
     Ok(fields)
 }
 
-fn put(fields: &mut Fields, key: &str, value: &str, caps: &Caps) -> Result<()> {
+pub(super) fn put(fields: &mut Fields, key: &str, value: &str, caps: &Caps) -> Result<()> {
     let (count, freed) = match fields.get(key) {
         Some(old) => (fields.len(), key.len() + old.len()),
         None => (fields.len() + 1, 0),

@@ -8,6 +8,8 @@ pub(crate) mod memory;
 mod record;
 pub(crate) mod redis;
 mod save;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
 
 pub use caps::Caps;
 pub use contract::{BreakerObserver, DamageObserver, PipelinedStore, SessionStore, StoreOperation};

@@ -1,0 +1,291 @@
+//! The open file: one connection writes, some read, and neither waits for the other.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant, SystemTime};
+
+use rusqlite::Connection;
+
+use super::Durability;
+use super::errors::{failed, refused};
+use super::files::Files;
+use super::graves::Graves;
+use super::group::lock;
+use super::health::Health;
+use super::open::{Opened, open};
+use super::record::Moment;
+use super::sweep::Sweeping;
+use super::write::bury;
+use crate::Result;
+use crate::logging::OneLine;
+
+/// How long a lock of another process is waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same once that was in vain, until it works again: who comes then must not wait as long for the same.
+const IMPATIENCE: Duration = Duration::from_millis(100);
+
+/// Between two looks whether the lock is free. SQLite's own handler waits longer each time, up to 100 ms, so that of two
+/// busy processes the slower one starves.
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
+
+pub(super) type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
+
+pub(super) struct Database {
+    pub(super) path: PathBuf,
+    files: Files,
+    writer: Mutex<Writer>,
+    readers: Readers,
+    clock: Clock,
+    patience: Duration,
+    graves: Graves,
+    pub(super) health: Health,
+    pub(super) sweeping: Sweeping,
+}
+
+impl Database {
+    pub(super) fn open(path: &Path, clock: Clock) -> Result<Database> {
+        let cores = std::thread::available_parallelism().map_or(4, |cores| cores.get());
+        let readers = cores.clamp(4, 16);
+        let Opened { path, files, writer, readers } = open(path, readers)?;
+        Ok(Database {
+            path,
+            files,
+            writer: Mutex::new(Writer { connection: writer, durability: Durability::Full }),
+            readers: Readers { free: Mutex::new(readers), returned: Condvar::new() },
+            clock,
+            patience: PATIENCE,
+            graves: Graves::default(),
+            health: Health::default(),
+            sweeping: Sweeping::new(),
+        })
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        Moment::of((self.clock)())
+    }
+
+    /// Lets `act` read what has been committed.
+    pub(super) fn read<T>(
+        &self,
+        act: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let reader = self.readers.take();
+        wait_for(self.patience);
+        let done = act(reader.connection()).map_err(|error| failed(&self.path, "read", error));
+        if let Err(error) = &done {
+            self.health.is_loud(error);
+        }
+        done
+    }
+
+    /// Lets `act` write, in one transaction. Once this returns `Ok`, all of it is as durable as said, in the file that
+    /// the next program will open; after an error none of it is to be acknowledged.
+    pub(super) fn write<T>(
+        &self,
+        durability: Durability,
+        act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let patience = if self.health.has_failed() { IMPATIENCE } else { self.patience };
+        let done = self.transaction(lock(&self.writer), durability, patience, act);
+        self.health.hear(&self.path, done.as_ref().err());
+        done
+    }
+
+    /// The same for what may fail, as it is done another time then.
+    pub(super) fn tidy<T>(
+        &self,
+        act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        self.transaction(lock(&self.writer), Durability::Relaxed, IMPATIENCE, act)
+    }
+
+    fn transaction<T>(
+        &self,
+        mut writer: MutexGuard<'_, Writer>,
+        durability: Durability,
+        patience: Duration,
+        act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let graves = self.graves.all();
+        let done = writer.transaction(durability, patience, |connection| {
+            for (digest, expires) in &graves {
+                bury(connection, digest, *expires)?;
+            }
+            act(connection, self.now())
+        });
+        let done = done.map_err(|error| failed(&self.path, "write", error))?;
+        self.check_files()?;
+        drop(writer);
+        self.graves.forget(&graves);
+        Ok(done)
+    }
+
+    /// Whether what is written is still found under its path.
+    pub(super) fn check_files(&self) -> Result<()> {
+        match self.files.lost() {
+            None => Ok(()),
+            Some(lost) => Err(refused(
+                &self.path,
+                &format!(
+                    "was removed or replaced while it was open ({} is not what it was): nothing that is saved now \
+                     would be found again; put it back as it was, or restart the program",
+                    lost.display()
+                ),
+            )),
+        }
+    }
+
+    /// Whether this session was found dead before, with this end, also if by the clock it lives again.
+    pub(super) fn is_buried(&self, digest: &[u8; 32], expires: Moment) -> bool {
+        self.graves.has(digest, expires)
+    }
+
+    /// Sees that what was found dead stays so when the clock goes back, or the absolute limit grows. Waits for nobody:
+    /// what is not removed now is removed by the next transaction, and is dead for this process until then.
+    pub(super) fn bury(&self, dead: Vec<([u8; 32], Moment)>) {
+        self.graves.add(dead);
+        let writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let nothing_else = |_: &Connection, _| Ok(());
+        let buried = self.transaction(writer, Durability::Relaxed, Duration::ZERO, nothing_else);
+        if let Err(error) = buried {
+            log::debug!("an expired session stays in the file for now: {}", OneLine(error));
+        }
+    }
+
+    /// Writes back what the log holds, as far as nobody reads it, with a connection that nobody waits for to write.
+    pub(super) fn write_back(&self) -> Result<()> {
+        self.read(|connection| {
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_writer<T>(&self, act: impl FnOnce(&Connection) -> T) -> T {
+        act(&lock(&self.writer).connection)
+    }
+}
+
+/// The one connection that writes.
+struct Writer {
+    connection: Connection,
+    durability: Durability,
+}
+
+impl Writer {
+    fn transaction<T>(
+        &mut self,
+        durability: Durability,
+        patience: Duration,
+        act: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        if self.durability != durability {
+            let synchronous = match durability {
+                Durability::Full => "FULL",
+                Durability::Relaxed => "NORMAL",
+            };
+            self.connection.pragma_update(None, "synchronous", synchronous)?;
+            self.durability = durability;
+        }
+        wait_for(patience);
+        let open = Open::begin(&self.connection, "BEGIN IMMEDIATE")?;
+        let done = act(&self.connection)?;
+        open.commit()?;
+        Ok(done)
+    }
+}
+
+/// A transaction that is rolled back unless it is committed, also by a panic.
+pub(super) struct Open<'a>(&'a Connection);
+
+impl<'a> Open<'a> {
+    pub(super) fn begin(connection: &'a Connection, sql: &str) -> rusqlite::Result<Open<'a>> {
+        let open = Open(connection);
+        // One whose end has failed.
+        open.roll_back()?;
+        connection.prepare_cached(sql)?.execute([])?;
+        Ok(open)
+    }
+
+    pub(super) fn commit(self) -> rusqlite::Result<()> {
+        self.0.prepare_cached("COMMIT")?.execute([]).map(drop)
+    }
+
+    fn roll_back(&self) -> rusqlite::Result<()> {
+        match self.0.is_autocommit() {
+            true => Ok(()),
+            false => self.0.execute_batch("ROLLBACK"),
+        }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        // Where that fails the next one tries again.
+        let _ = self.roll_back();
+    }
+}
+
+/// The connections that read. Who comes when all are in use waits for the next one.
+struct Readers {
+    free: Mutex<Vec<Connection>>,
+    returned: Condvar,
+}
+
+impl Readers {
+    fn take(&self) -> Reader<'_> {
+        let free = self.returned.wait_while(lock(&self.free), |free| free.is_empty());
+        let mut free = free.unwrap_or_else(|poisoned| poisoned.into_inner());
+        Reader { readers: self, connection: free.pop() }
+    }
+}
+
+struct Reader<'a> {
+    readers: &'a Readers,
+    /// There until this is dropped.
+    connection: Option<Connection>,
+}
+
+impl Reader<'_> {
+    fn connection(&self) -> &Connection {
+        match &self.connection {
+            Some(connection) => connection,
+            None => unreachable!("a reader has its connection as long as it is there"),
+        }
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        lock(&self.readers.free).extend(self.connection.take());
+        self.readers.returned.notify_one();
+    }
+}
+
+thread_local! {
+    static GIVE_UP: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// How long this thread waits for locks of other processes from now on.
+pub(super) fn wait_for(patience: Duration) {
+    GIVE_UP.set(Instant::now().checked_add(patience));
+}
+
+/// The busy handler: whether to look again, which it has waited for.
+pub(super) fn wait(_: i32) -> bool {
+    let patient = GIVE_UP.get().is_some_and(|end| Instant::now() < end);
+    if patient {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    patient
+}

@@ -1,0 +1,56 @@
+//! Which files are open, and whether they still are where they were.
+
+use std::path::{Path, PathBuf};
+
+/// What tells a file from all others: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId(u64, u64);
+
+/// The file, its log and the index of that. Whoever has opened them goes on to write to them after they were removed,
+/// and all that is lost.
+pub(super) struct Files([(PathBuf, FileId); 3]);
+
+impl Files {
+    /// Those of an open file: by the path that was asked for, which may be a link, and by the one that it leads to.
+    pub(super) fn of(path: &Path, file: &Path) -> Option<Files> {
+        let [_, log, index] = with_log(file);
+        let known = |path: PathBuf| identify(&path).map(|id| (path, id));
+        Some(Files([known(path.to_owned())?, known(log)?, known(index)?]))
+    }
+
+    pub(super) fn main(path: &Path) -> Option<FileId> {
+        identify(path)
+    }
+
+    pub(super) fn file(&self) -> FileId {
+        self.0[0].1
+    }
+
+    /// The first that is not there any more, or another.
+    pub(super) fn lost(&self) -> Option<&Path> {
+        let is_lost = |(path, id): &&(PathBuf, FileId)| identify(path) != Some(*id);
+        self.0.iter().find(is_lost).map(|(path, _)| path.as_path())
+    }
+}
+
+/// The file and the two that SQLite keeps beside it.
+pub(super) fn with_log(file: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|end| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    })
+}
+
+#[cfg(unix)]
+fn identify(path: &Path) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    let there = std::fs::metadata(path).ok()?;
+    Some(FileId(there.dev(), there.ino()))
+}
+
+/// Where the system says no more, whether it is there.
+#[cfg(not(unix))]
+fn identify(path: &Path) -> Option<FileId> {
+    path.exists().then_some(FileId(0, 0))
+}

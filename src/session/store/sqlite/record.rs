@@ -1,0 +1,184 @@
+//! What the file keeps of one session: a row.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
+
+use super::json;
+use crate::Result;
+use crate::session::id::SessionId;
+use crate::session::store::{Fields, Lifetimes, Load, Login, Record, Remember, Save};
+
+/// A point in time as milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Moment(pub(super) i64);
+
+impl Moment {
+    pub(super) const NEVER: Moment = Moment(i64::MAX);
+
+    pub(super) fn of(time: SystemTime) -> Moment {
+        Moment(millis(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
+    }
+
+    pub(super) fn time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.max(0) as u64)
+    }
+
+    pub(super) fn since(self, earlier: Moment) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0).max(0) as u64)
+    }
+}
+
+/// The end of time is as good as any longer one.
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What a row is found by: SHA-256 of prefix and id, and the owner's mark, which the row must carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) digest: [u8; 32],
+    pub(super) mark: [u8; 8],
+}
+
+impl Key {
+    /// With a prefix, an id of one store is none in another that shares its file.
+    pub(super) fn of(id: &SessionId, prefix: &str) -> Key {
+        let digest = match prefix {
+            "" => id.digest(),
+            prefix => id.derived(prefix.as_bytes()),
+        };
+        Key { digest, mark: id.owner_mark() }
+    }
+}
+
+pub(super) struct Kept {
+    /// A JSON object of texts, sorted by key: the same fields are the same text.
+    pub(super) fields: String,
+    pub(super) created: Moment,
+    /// When the idle limit last began anew together with the cookie.
+    pub(super) renewed: Moment,
+    /// The idle limit that the request which saved it last took it to have, in milliseconds.
+    pub(super) saved_for: i64,
+    /// The session's own idle limit, in milliseconds.
+    pub(super) remember: Option<i64>,
+    pub(super) login: Option<(String, Moment)>,
+    pub(super) expires: Moment,
+}
+
+impl Kept {
+    /// The record that a creation makes.
+    pub(super) fn new(save: &Wish, fields: &Fields, now: Moment) -> Kept {
+        let mut kept = Kept {
+            fields: json::write(fields),
+            created: now,
+            renewed: now,
+            saved_for: 0,
+            remember: None,
+            login: None,
+            expires: Moment::NEVER,
+        };
+        kept.set_remember(save.remember.limit());
+        kept.saved(save, now);
+        kept
+    }
+
+    /// The columns of a row, from `mark` on.
+    pub(super) fn read(row: &rusqlite::Row<'_>, mark: &[u8; 8]) -> FromSqlResult<Kept> {
+        let column = |at: usize| row.get_ref(at).unwrap_or(ValueRef::Null);
+        if column(0).as_blob()? != mark {
+            return Err(FromSqlError::InvalidType);
+        }
+        let login = match column(6) {
+            ValueRef::Null => None,
+            user => Some((user.as_str()?.to_owned(), Moment(column(7).as_i64()?))),
+        };
+        Ok(Kept {
+            created: Moment(column(1).as_i64()?),
+            renewed: Moment(column(2).as_i64()?),
+            saved_for: column(3).as_i64()?,
+            remember: column(4).as_i64_or_null()?,
+            expires: Moment(column(5).as_i64()?),
+            login,
+            fields: column(8).as_str()?.to_owned(),
+        })
+    }
+
+    /// Takes note of a save, but for its changes.
+    pub(super) fn saved(&mut self, save: &Wish, now: Moment) {
+        if let Remember::To(limit) = save.remember {
+            self.set_remember(limit);
+        }
+        if let Some(user) = &save.login {
+            self.login = Some((user.clone(), now));
+        }
+        if !save.keeps_cookie {
+            self.renewed = now;
+        }
+        self.saved_for = millis(save.idle);
+        let end = save.lifetimes.end(self.remember(), self.created.time(), now.time());
+        self.expires = end.map_or(Moment::NEVER, Moment::of);
+    }
+
+    fn set_remember(&mut self, limit: Option<Duration>) {
+        self.remember = limit.map(|limit| millis(limit).max(1));
+    }
+
+    fn remember(&self) -> Option<Duration> {
+        self.remember.map(|limit| Duration::from_millis(limit.max(0) as u64))
+    }
+
+    /// Whether the request that saved it last took it to have this idle limit.
+    fn was_saved_for(&self, idle: Duration) -> bool {
+        self.saved_for == millis(idle)
+    }
+
+    pub(super) fn is_live(&self, lifetimes: &Lifetimes, now: Moment) -> bool {
+        now < self.expires && !self.is_past_absolute(lifetimes, now)
+    }
+
+    /// Whether it is over by an absolute limit that may have been shortened since it was last saved.
+    fn is_past_absolute(&self, lifetimes: &Lifetimes, now: Moment) -> bool {
+        lifetimes.absolute_end(self.created.time()).is_some_and(|end| Moment::of(end) <= now)
+    }
+
+    /// What a load answers.
+    pub(super) fn record(self, load: &Load<'_>, now: Moment) -> Result<Record, json::Damaged> {
+        let mut ago = now.since(self.renewed);
+        let idle = self.remember().unwrap_or(load.lifetimes.idle);
+        if !self.was_saved_for(idle) {
+            // Saved by a request that did not know of this limit: its cookie may end too early or too late.
+            ago = ago.max(idle / 10);
+        }
+        Ok(Record {
+            fields: json::read(&self.fields)?,
+            created: Some(self.created.time()),
+            renewed_ago: Some(ago),
+            remember: self.remember(),
+            login: self.login.map(|(user, at)| Login { user, at: at.time() }),
+        })
+    }
+}
+
+/// What a [`Save`] says, but for its action and its changes, for the thread that carries it out.
+pub(super) struct Wish {
+    pub(super) lifetimes: Lifetimes,
+    remember: Remember,
+    /// The idle limit that the request takes the session to have.
+    idle: Duration,
+    /// Whether the answer leaves the cookie as it is.
+    keeps_cookie: bool,
+    pub(super) login: Option<String>,
+}
+
+impl Wish {
+    pub(super) fn of(save: &Save<'_>) -> Wish {
+        Wish {
+            lifetimes: save.lifetimes,
+            remember: save.remember,
+            idle: save.idle(),
+            keeps_cookie: save.renewed_ago.is_some(),
+            login: save.login.map(str::to_owned),
+        }
+    }
+}
