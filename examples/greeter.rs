@@ -14,7 +14,12 @@
 //! curl -k -c jar -b jar https://localhost:8443/
 //! ```
 //!
-//! Sessions live in memory, or in Redis where `REDIS_URL` or one of the `--redis-…` options is given.
+//! Sessions live in memory, in Redis where `REDIS_URL` or one of the `--redis-…` options is given, or in a file, where they
+//! survive a restart:
+//!
+//! ```text
+//! cargo run --features sqlite --example greeter -- --file sessions.db
+//! ```
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,6 +40,7 @@ usage: greeter [OPTION]...
   --redis-port PORT          its port (6379)
   --redis-db NUMBER          its database (0)
   --redis-password PASSWORD  its password (none)
+  --file FILE                keep sessions in this file (feature sqlite)
   --cookie-name NAME         the session cookie (bottle.session)
   --cookie-lifetime SECONDS  its lifetime (600); none: until the browser ends
   --cookie-secure            send the cookie over https only
@@ -44,7 +50,7 @@ usage: greeter [OPTION]...
   --help                     this text
 
 REDIS_URL (redis://user:password@host:port/db, unix:///path) keeps sessions in that Redis.
-Without it and without any --redis option, sessions live in memory.
+Without it, without any --redis option and without --file, sessions live in memory.
 ";
 
 struct Options {
@@ -53,7 +59,7 @@ struct Options {
     key: Option<String>,
     keyword: String,
     plugin: SessionPlugin,
-    place: &'static str,
+    place: String,
 }
 
 fn main() -> ExitCode {
@@ -82,10 +88,10 @@ fn serve(options: Options) -> Result<()> {
     match (&options.certificate, &options.key) {
         (Some(certificate), Some(key)) => {
             let address = options.listen.trim_start_matches("https://");
-            serve_on(secured(address, certificate, key)?, app, options.place)
+            serve_on(secured(address, certificate, key)?, app, &options.place)
         }
         // `app.run(&options.listen)` would do, were it not for port 0.
-        _ => serve_on(server::bind(&options.listen)?, app, options.place),
+        _ => serve_on(server::bind(&options.listen)?, app, &options.place),
     }
 }
 
@@ -156,10 +162,11 @@ fn options(
     let (mut certificate, mut key) = (None, None);
     let mut keyword = "session".to_owned();
     let mut layout = None;
-    let mut place = "memory: they end with this process";
+    let mut file = None;
+    let mut place = "memory: they end with this process".to_owned();
     if let Some(url) = &redis_url {
         plugin = plugin.url(url);
-        place = "Redis (REDIS_URL)";
+        place = "Redis (REDIS_URL)".to_owned();
     }
     while let Some(option) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{option} needs a value"));
@@ -167,7 +174,7 @@ fn options(
             if redis_url.is_some() {
                 return Err(format!("{option} and REDIS_URL both say where Redis is; use one"));
             }
-            place = "Redis";
+            place = "Redis".to_owned();
         }
         match option.as_str() {
             "--help" | "-h" => return Ok(None),
@@ -178,6 +185,7 @@ fn options(
             "--redis-port" => plugin = plugin.port(number(&option, &value()?)?),
             "--redis-db" => plugin = plugin.db(number(&option, &value()?)?),
             "--redis-password" => plugin = plugin.password(value()?),
+            "--file" => file = Some(value()?),
             "--cookie-name" => plugin = plugin.cookie_name(value()?),
             "--cookie-lifetime" => {
                 let text = value()?;
@@ -213,9 +221,16 @@ fn options(
     if certificate.is_some() && !listen.starts_with("https://") {
         return Err(format!("--certificate is for https: --listen https://{listen}"));
     }
+    if let Some(file) = file {
+        if !place.starts_with("memory") {
+            return Err("--file and Redis both say where sessions are kept; use one".to_owned());
+        }
+        place = format!("the file {file}");
+        plugin = plugin.file(file);
+    }
     let in_memory = place.starts_with("memory");
     plugin = match layout {
-        _ if in_memory && layout.is_some() => {
+        _ if !place.starts_with("Redis") && layout.is_some() => {
             return Err("--layout is a matter of Redis; say where that is".to_owned());
         }
         Some(layout) => plugin.layout(layout),

@@ -5,6 +5,7 @@ mod context;
 pub(crate) mod cookie;
 pub(crate) mod csrf;
 mod devices;
+mod env;
 pub(crate) mod events;
 pub(crate) mod flash;
 mod forms;

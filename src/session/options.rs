@@ -1,6 +1,7 @@
 //! The options of the session plugin.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -28,7 +29,7 @@ use crate::redis::{RedisConfig, RedisPool};
 /// | [`cookie_secure`](Self::cookie_secure) | over https | |
 /// | [`cookie_httponly`](Self::cookie_httponly) | false | |
 /// | [`keyword`](Self::keyword) | `session` | the argument's name in [`named!`](crate::named) |
-/// | [`url`](Self::url), [`pool`](Self::pool), [`store`](Self::store), [`in_memory`](Self::in_memory) | | other ways to say where |
+/// | [`url`](Self::url), [`pool`](Self::pool), [`store`](Self::store), [`file`](Self::file), [`in_memory`](Self::in_memory) | | other ways to say where |
 /// | [`cookie_path`](Self::cookie_path), [`cookie_domain`](Self::cookie_domain), [`cookie_same_site`](Self::cookie_same_site), [`cookie_partitioned`](Self::cookie_partitioned) | `/`, none, Lax, false | |
 /// | [`max_age`](Self::max_age) | none | the absolute limit |
 /// | [`key_prefix`](Self::key_prefix), [`layout`](Self::layout), [`migrate_from`](Self::migrate_from) | the cookie's name and `:`, [`Layout::Default`], none | the records in Redis |
@@ -67,6 +68,7 @@ pub(super) enum Backend {
     Redis,
     Pool(RedisPool),
     Store(Arc<dyn SessionStore>),
+    File(PathBuf),
     Memory,
 }
 
@@ -205,6 +207,22 @@ impl SessionPlugin {
         self
     }
 
+    /// Keeps sessions in this file, for an app on one machine that has no Redis: they survive a restart, `kill -9` and a
+    /// power cut. Needs the feature `sqlite`, which the error names at install where it is missing. What else can be
+    /// said of the file is said with [`store`](Self::store) and a `SqliteStore`.
+    ///
+    /// ```no_run
+    /// # use bottle_session::{App, SessionPlugin};
+    /// # let mut app = App::new();
+    /// app.install(SessionPlugin::new().file("sessions.db"))?;
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    #[must_use]
+    pub fn file(mut self, path: impl Into<PathBuf>) -> SessionPlugin {
+        self.backend = Backend::File(path.into());
+        self
+    }
+
     /// Keeps sessions in this process's memory: gone when it ends, shared with nobody.
     #[must_use]
     pub fn in_memory(mut self) -> SessionPlugin {
@@ -230,7 +248,7 @@ impl SessionPlugin {
 
     /// What the keys of the default layout start with: the name of the cookie and a colon unless set,
     /// `bottle.session:` for one, so that an id from one cookie opens nothing in another, also where their sessions
-    /// are in the same Redis.
+    /// are in the same Redis. In a [`file`](Self::file) it goes into the keys, which do not show it.
     #[must_use]
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> SessionPlugin {
         self.key_prefix = Some(prefix.into());

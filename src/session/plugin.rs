@@ -1,6 +1,7 @@
 //! The plugin at work: what it checks and opens when it is installed, and what it does to each batch.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use super::saving::Pending;
 use super::store::devices::no_index;
 use super::store::memory::MemoryStore;
 use super::store::redis::{Layout, RedisStore};
+#[cfg(feature = "sqlite")]
+use super::store::sqlite::SqliteStore;
 use super::store::{Caps, Lifetimes, PipelinedStore, SessionStore};
 use super::view::Session;
 use crate::logging::{OneLine, Recurring};
@@ -52,8 +55,15 @@ impl SessionPlugin {
         Lifetimes { idle: self.lifetime.unwrap_or(BROWSER_SESSION), absolute }
     }
 
-    fn open_store(&mut self) -> Result<Arc<dyn SessionStore>> {
+    fn open_store(&self) -> Result<Arc<dyn SessionStore>> {
         let pool = match &self.backend {
+            Backend::File(_)
+                if self.redis_was_set || self.layout.or(self.migrate_from).is_some() =>
+            {
+                return Err(self.config_error(
+                    "options of Redis (host, url, layout, …) do not go with file; take one or the other",
+                ));
+            }
             Backend::Store(_) | Backend::Memory if self.redis_was_meant() => {
                 return Err(self.config_error(
                     "options of Redis (host, url, layout, …) do not go with in_memory or store; take \
@@ -61,6 +71,7 @@ impl SessionPlugin {
                 ));
             }
             Backend::Store(store) => return Ok(store.clone()),
+            Backend::File(path) => return self.open_file(path),
             Backend::Memory => {
                 let store = MemoryStore::new();
                 let Caps { bytes, fields } = self.caps;
@@ -82,13 +93,32 @@ impl SessionPlugin {
         if let Some(former) = self.migrate_from {
             store = store.migrate_from(former);
         }
-        // What is an id in one cookie must be none in another.
-        let own = || format!("{}:", self.cookie.name);
         let is_pythons = self.layout == Some(Layout::BottleSession);
-        Ok(match self.key_prefix.take().or_else(|| (!is_pythons).then(own)) {
-            Some(prefix) => Arc::new(store.key_prefix(prefix)),
-            None => Arc::new(store),
+        Ok(match is_pythons && self.key_prefix.is_none() {
+            false => Arc::new(store.key_prefix(self.prefix())),
+            true => Arc::new(store),
         })
+    }
+
+    /// What is an id in one cookie must be none in another.
+    fn prefix(&self) -> String {
+        self.key_prefix.clone().unwrap_or_else(|| format!("{}:", self.cookie.name))
+    }
+
+    #[cfg(feature = "sqlite")]
+    fn open_file(&self, path: &Path) -> Result<Arc<dyn SessionStore>> {
+        let Caps { bytes, fields } = self.caps;
+        let store = SqliteStore::open(path)?.max_bytes(bytes).max_fields(fields);
+        Ok(Arc::new(store.key_prefix(self.prefix())))
+    }
+
+    #[cfg(not(feature = "sqlite"))]
+    fn open_file(&self, path: &Path) -> Result<Arc<dyn SessionStore>> {
+        Err(self.config_error(&format!(
+            "sessions in the file {} need the feature `sqlite` of bottle-session, which this program was built \
+             without; add it in Cargo.toml",
+            path.display()
+        )))
     }
 
     fn redis_was_meant(&self) -> bool {
