@@ -50,6 +50,10 @@ mod redis_versions;
 mod servers;
 mod session_batches;
 mod sessions;
+#[cfg(all(unix, feature = "sqlite"))]
+mod sqlite_faults;
+#[cfg(all(unix, feature = "sqlite"))]
+mod sqlite_store;
 mod static_files;
 mod store_model;
 mod stores;

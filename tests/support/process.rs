@@ -257,6 +257,7 @@ pub fn example(name: &str) -> PathBuf {
         build
             .args(["build", "--quiet", "--examples"])
             .args(cfg!(feature = "https").then_some("--features=https,dev-certificate"))
+            .args(cfg!(feature = "sqlite").then_some("--features=sqlite"))
             .current_dir(env!("CARGO_MANIFEST_DIR"));
         // What cargo tells a test of its package, the build of another one (ring) would take for a change.
         for (name, _) in std::env::vars_os() {
