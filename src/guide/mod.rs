@@ -1,6 +1,7 @@
 //! How to: one page for each subject, with programs and settings that are run as tests.
 //!
 //! - [From Bottle](from_bottle): what its words are here, by the example of four programs.
+//! - [File](file): sessions in one file, its backup, what it survives and what goes wrong.
 //! - [Forms](forms): what visitors type in, tick and upload, and showing it again with what is wrong.
 //! - [HTTPS](https): the server speaks TLS itself; certbot, a service on port 443 without root.
 //! - [Logs](logs): what each line means, and what to do.
@@ -11,6 +12,9 @@
 
 #[doc = include_str!("from_bottle.md")]
 pub mod from_bottle {}
+
+#[doc = include_str!("file.md")]
+pub mod file {}
 
 #[doc = include_str!("forms.md")]
 pub mod forms {}
