@@ -50,5 +50,7 @@ fi
 # The idle connections of the extra table.
 ulimit -n "$(ulimit -Hn)"
 echo "Building" >&2
-cargo build --release --locked --quiet --manifest-path "$peers/Cargo.toml" --target-dir "$out"
+for manifest in "$peers/Cargo.toml" "$peers/axum_sqlite/Cargo.toml"; do
+    cargo build --release --locked --quiet --manifest-path "$manifest" --target-dir "$out"
+done
 exec "$out/release/peers" "$command" "$@"

@@ -33,6 +33,7 @@ fn main() -> Result<(), Failure> {
             servers::actix::serve_tls(address, redis, folder)
         }
         ["serve", "ours", address, redis] => servers::ours::serve(address, redis),
+        ["serve", "file", address, file] => servers::ours::serve_from_file(address, file),
         ["serve", "memory", address, _] => servers::ours::serve_from_memory(address),
         ["serve", "axum", address, redis] => servers::axum::serve(address, redis),
         ["serve", "actix", address, redis] => servers::actix::serve(address, redis),

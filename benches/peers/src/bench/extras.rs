@@ -39,6 +39,7 @@ pub fn run(bench: &mut Bench) -> Result<Vec<Table>, Failure> {
             Extra::Record => record(bench)?,
             Extra::Commands => commands(bench)?,
             Extra::Replicas => replicas(bench)?,
+            Extra::File => super::file::run(bench)?,
         };
         tables.extend((!table.rows.is_empty()).then_some(table));
     }

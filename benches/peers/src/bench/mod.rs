@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 mod chart;
 mod check;
 mod extras;
+mod file;
 mod http;
 mod load;
 mod options;

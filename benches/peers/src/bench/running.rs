@@ -71,6 +71,16 @@ impl Running {
                 command
             }
         };
+        Running::start_command(server, command, port, database)
+    }
+
+    /// A server that this command starts.
+    pub fn start_command(
+        server: Server,
+        mut command: Command,
+        port: u16,
+        database: usize,
+    ) -> Result<Running, Failure> {
         let log = format!("{FOLDER}/{server}-{database}.log");
         let mut process = Process::start(&mut command, &log)?;
         process.wait_until(&format!("{server}, see {log},"), || {

@@ -22,6 +22,10 @@ pub fn serve_from_memory(address: &str) -> Result<(), Failure> {
     serve_with(Native::bind(address)?, SessionPlugin::new().store(store))
 }
 
+pub fn serve_from_file(address: &str, file: &str) -> Result<(), Failure> {
+    serve_with(Native::bind(address)?, SessionPlugin::new().file(file))
+}
+
 fn serve_with(server: Native, sessions: SessionPlugin) -> Result<(), Failure> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let mut app = App::new();
