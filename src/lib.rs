@@ -119,9 +119,7 @@ pub use cookie::Key;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "garde")]
 pub use handler::Checked;
-pub use handler::{
-    Argument, Binder, Form, Handler, Hook, ProviderFn, Query, Signature, Wildcard,
-};
+pub use handler::{Argument, Binder, Form, Handler, Hook, ProviderFn, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
 pub use message::address::ListenAddress;

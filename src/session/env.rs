@@ -54,6 +54,11 @@ const OTHERS: &[(&str, Set)] = &[
     ("MAX_AGE", |plugin, value| Ok(plugin.max_age(value.seconds_or_none()?))),
     ("MAX_BYTES", |plugin, value| Ok(plugin.max_bytes(value.number("a number of bytes")?))),
     ("MAX_FIELDS", |plugin, value| Ok(plugin.max_fields(value.number("a number")?))),
+    ("ANONYMOUS_LIFETIME", |plugin, value| Ok(plugin.anonymous_lifetime(value.seconds_or_none()?))),
+    ("MAX_SESSIONS_PER_USER", |plugin, value| {
+        Ok(plugin.max_sessions_per_user(value.number("a number")?))
+    }),
+    ("KEEP_ADDRESSES", |plugin, value| Ok(plugin.keep_addresses(value.flag()?))),
     ("HARDENED", |plugin, value| Ok(if value.flag()? { plugin.hardened() } else { plugin })),
 ];
 
@@ -248,6 +253,9 @@ mod tests {
             ("MAX_AGE", "86400"),
             ("MAX_BYTES", "1000"),
             ("MAX_FIELDS", "10"),
+            ("ANONYMOUS_LIFETIME", "90"),
+            ("MAX_SESSIONS_PER_USER", "3"),
+            ("KEEP_ADDRESSES", "no"),
             ("HARDENED", "yes"),
             ("IN_MEMORY", "no"),
             ("HOST", ""),
@@ -258,6 +266,8 @@ mod tests {
         assert_eq!((plugin.lifetime, plugin.max_age), (None, Some(Duration::from_secs(86_400))));
         assert_eq!((plugin.caps.bytes, plugin.caps.fields), (1000, 10));
         assert!(plugin.hardened && !plugin.redis_was_set);
+        assert_eq!(plugin.anonymous, Some(Duration::from_secs(90)));
+        assert_eq!((plugin.most_sessions, plugin.keeps_addresses), (Some(3), false));
         let cookie = &plugin.cookie;
         assert_eq!((cookie.name.as_str(), cookie.path.as_str()), ("id", "/app"));
         assert_eq!(

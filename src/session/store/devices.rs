@@ -146,7 +146,7 @@ pub(crate) fn no_index() -> Error {
     Error::new(
         ErrorKind::Config,
         "the store of these sessions does not keep who is logged in, so it cannot list or end a user's sessions; \
-         take MemoryStore, or RedisStore in its default layout",
+         take MemoryStore, SqliteStore, or RedisStore in its default layout",
     )
 }
 

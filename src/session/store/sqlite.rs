@@ -1,6 +1,7 @@
 //! Sessions in one file, by SQLite.
 
 mod database;
+mod devices;
 mod errors;
 mod files;
 mod graves;
@@ -19,12 +20,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rusqlite::Connection;
+
 use self::database::{Database, Open};
+use self::devices::{Ending, list};
 use self::group::Group;
 use self::record::Key;
-use self::write::{Answer, Found, Transaction, What, Write, damaged, find};
+use self::write::{Answer, Found, Operation, Transaction, Write, damaged, find};
+use super::devices::{Device, EndDevices};
 use super::{BreakerObserver, Caps, Load, Record, Save, Saved, SessionStore};
 use crate::redis::copy;
+use crate::session::id::SessionId;
 use crate::{Error, ErrorKind, Result};
 
 /// When a save in a file is acknowledged.
@@ -152,7 +158,7 @@ impl SqliteStore {
     fn transaction(&self, batches: &[Vec<Write>]) -> Vec<Vec<Result<Answer>>> {
         let caps = self.caps;
         let done = self.database.write(self.durability, |connection, now| {
-            let transaction = Transaction { connection, now, caps };
+            let transaction = Transaction { connection, now, caps, prefix: &self.prefix };
             let batch = |batch: &Vec<Write>| {
                 batch.iter().map(|write| transaction.carry_out(write)).collect()
             };
@@ -164,8 +170,9 @@ impl SqliteStore {
         })
     }
 
-    fn operate(&self, load: &Load<'_>, what: What) -> Result<Answer> {
-        self.one(Write::operation(load, &self.prefix, what))
+    fn operate(&self, load: &Load<'_>, operation: Operation) -> Result<Answer> {
+        let key = Key::of(load.id, &self.prefix);
+        self.one(Write::Operate(key, load.lifetimes, operation))
     }
 
     fn one(&self, write: Write) -> Result<Answer> {
@@ -192,12 +199,27 @@ impl SessionStore for SqliteStore {
         true
     }
 
+    fn devices(&self, user: &str, this: Option<&SessionId>) -> Result<Vec<Device>> {
+        let this = this.map(|id| Key::of(id, &self.prefix));
+        let now = self.database.now();
+        let read = |file: &Connection| list(file, &self.prefix, user, this.as_ref(), now);
+        self.database.read(read)?
+    }
+
+    fn end_devices(&self, user: &str, which: EndDevices<'_>) -> Result<usize> {
+        let which = Ending::of(which, |id| Key::of(id, &self.prefix));
+        match self.one(Write::End(user.to_owned(), which))? {
+            Answer::Ended(count) => Ok(count),
+            _ => Err(abandoned()),
+        }
+    }
+
     fn save(&self, save: &Save<'_>) -> Result<Saved> {
         saved(self.one(Write::save(save, &self.prefix)))
     }
 
     fn increment(&self, load: &Load<'_>, key: &str, by: i64) -> Result<i64> {
-        match self.operate(load, What::Increment(key.to_owned(), by))? {
+        match self.operate(load, Operation::Increment(key.to_owned(), by))? {
             Answer::Sum(sum) => Ok(sum),
             _ => Err(abandoned()),
         }
@@ -205,14 +227,14 @@ impl SessionStore for SqliteStore {
 
     fn take(&self, load: &Load<'_>, keys: &[&str]) -> Result<Vec<Option<String>>> {
         let keys = keys.iter().map(|key| key.to_string()).collect();
-        match self.operate(load, What::Take(keys))? {
+        match self.operate(load, Operation::Take(keys))? {
             Answer::Taken(values) => Ok(values),
             _ => Err(abandoned()),
         }
     }
 
     fn set_if_absent(&self, load: &Load<'_>, key: &str, value: &str) -> Result<bool> {
-        match self.operate(load, What::SetIfAbsent(key.to_owned(), value.to_owned()))? {
+        match self.operate(load, Operation::SetIfAbsent(key.to_owned(), value.to_owned()))? {
             Answer::Set(set) => Ok(set),
             _ => Err(abandoned()),
         }

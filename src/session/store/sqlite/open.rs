@@ -33,11 +33,15 @@ CREATE TABLE sessions (
     remember INTEGER,            -- the idle limit of its own
     expires INTEGER NOT NULL,
     user TEXT,                   -- who is logged in
-    user_since INTEGER,
+    logged_in INTEGER,
+    prefix TEXT,                 -- of the store where that is
+    handle TEXT,                 -- what its user ends it by
+    agent TEXT,
+    address TEXT,
     fields TEXT NOT NULL         -- a JSON object of texts
 ) STRICT;
 CREATE INDEX sessions_by_end ON sessions (expires / 60000);
-CREATE INDEX sessions_by_user ON sessions (user) WHERE user IS NOT NULL;
+CREATE INDEX sessions_by_user ON sessions (user, prefix) WHERE user IS NOT NULL;
 ";
 
 /// What each connection keeps of the file in memory: the one that writes, and each that reads.

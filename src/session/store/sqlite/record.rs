@@ -7,7 +7,8 @@ use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 use super::json;
 use crate::Result;
 use crate::session::id::SessionId;
-use crate::session::store::{Fields, Lifetimes, Load, Login, Record, Remember, Save};
+use crate::session::store::devices::handle_of;
+use crate::session::store::{Action, Fields, Lifetimes, Load, Login, Record, Remember, Save};
 
 /// A point in time as milliseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,8 +63,17 @@ pub(super) struct Kept {
     pub(super) saved_for: i64,
     /// The session's own idle limit, in milliseconds.
     pub(super) remember: Option<i64>,
-    pub(super) login: Option<(String, Moment)>,
+    pub(super) login: Option<LoggedIn>,
     pub(super) expires: Moment,
+}
+
+/// Who has logged in, when, and from where.
+pub(super) struct LoggedIn {
+    pub(super) at: Moment,
+    pub(super) user: String,
+    pub(super) handle: String,
+    pub(super) agent: String,
+    pub(super) address: String,
 }
 
 impl Kept {
@@ -89,9 +99,16 @@ impl Kept {
         if column(0).as_blob()? != mark {
             return Err(FromSqlError::InvalidType);
         }
+        let text = |at: usize| column(at).as_str().map(str::to_owned);
         let login = match column(6) {
             ValueRef::Null => None,
-            user => Some((user.as_str()?.to_owned(), Moment(column(7).as_i64()?))),
+            _ => Some(LoggedIn {
+                user: text(6)?,
+                at: Moment(column(7).as_i64()?),
+                handle: text(8)?,
+                agent: text(9)?,
+                address: text(10)?,
+            }),
         };
         Ok(Kept {
             created: Moment(column(1).as_i64()?),
@@ -100,7 +117,7 @@ impl Kept {
             remember: column(4).as_i64_or_null()?,
             expires: Moment(column(5).as_i64()?),
             login,
-            fields: column(8).as_str()?.to_owned(),
+            fields: text(11)?,
         })
     }
 
@@ -109,8 +126,14 @@ impl Kept {
         if let Remember::To(limit) = save.remember {
             self.set_remember(limit);
         }
-        if let Some(user) = &save.login {
-            self.login = Some((user.clone(), now));
+        if let Some(login) = &save.login {
+            self.login = Some(LoggedIn {
+                at: now,
+                user: login.user.clone(),
+                handle: login.handle.clone(),
+                agent: login.agent.clone(),
+                address: login.address.clone(),
+            });
         }
         if !save.keeps_cookie {
             self.renewed = now;
@@ -155,7 +178,7 @@ impl Kept {
             created: Some(self.created.time()),
             renewed_ago: Some(ago),
             remember: self.remember(),
-            login: self.login.map(|(user, at)| Login { user, at: at.time() }),
+            login: self.login.map(|login| Login { user: login.user, at: login.at.time() }),
         })
     }
 }
@@ -168,17 +191,38 @@ pub(super) struct Wish {
     idle: Duration,
     /// Whether the answer leaves the cookie as it is.
     keeps_cookie: bool,
-    pub(super) login: Option<String>,
+    pub(super) login: Option<Entering>,
+}
+
+/// What a [`LogIn`](crate::LogIn) says, and the handle of the session that it makes.
+pub(super) struct Entering {
+    pub(super) user: String,
+    handle: String,
+    agent: String,
+    address: String,
+    pub(super) most: Option<usize>,
 }
 
 impl Wish {
     pub(super) fn of(save: &Save<'_>) -> Wish {
+        let new_id = match save.action {
+            Action::Create => Some(save.id),
+            Action::Rotate { to } => Some(to),
+            Action::Update | Action::Destroy => None,
+        };
+        let login = save.login.zip(new_id).map(|(login, id)| Entering {
+            user: login.user.to_owned(),
+            handle: handle_of(id),
+            agent: login.agent.to_owned(),
+            address: login.address.to_owned(),
+            most: login.most,
+        });
         Wish {
             lifetimes: save.lifetimes,
             remember: save.remember,
             idle: save.idle(),
             keeps_cookie: save.renewed_ago.is_some(),
-            login: save.login.map(str::to_owned),
+            login,
         }
     }
 }

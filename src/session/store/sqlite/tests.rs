@@ -11,7 +11,7 @@ use super::group::lock;
 use super::open::use_log;
 use super::sweep::Sweep;
 use super::*;
-use crate::session::id::{IdFormat, IdGenerator, SessionId};
+use crate::session::id::{IdFormat, IdGenerator};
 use crate::session::store::{Action, Changes, Lifetimes};
 
 const LIFETIMES: Lifetimes =

@@ -2,26 +2,28 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::devices::Ending;
 use super::json;
 use super::record::{Kept, Key, Moment, Wish};
 use crate::session::store::memory::{applied, integer, put};
 use crate::session::store::{
-    Action, Caps, Changes, Fields, Lifetimes, Load, Save, Saved, gone, id_taken, not_a_number,
+    Action, Caps, Changes, Fields, Lifetimes, Save, Saved, gone, id_taken, not_a_number,
 };
 use crate::{Error, ErrorKind, Result};
 
 /// One wish, for the thread that carries it out with those of others.
-pub(super) struct Write {
-    key: Key,
-    lifetimes: Lifetimes,
-    what: What,
+pub(super) enum Write {
+    Create(Key, Changes, Wish),
+    Update(Key, Changes, Wish),
+    Rotate(Key, Key, Changes, Wish),
+    Destroy(Key),
+    Operate(Key, Lifetimes, Operation),
+    /// Of this user's sessions.
+    End(String, Ending),
 }
 
-pub(super) enum What {
-    Create(Changes, Wish),
-    Update(Changes, Wish),
-    Rotate(Key, Changes, Wish),
-    Destroy,
+/// What acts on the fields and leaves the idle limit as it is.
+pub(super) enum Operation {
     Increment(String, i64),
     Take(Vec<String>),
     SetIfAbsent(String, String),
@@ -32,27 +34,33 @@ pub(super) enum Answer {
     Sum(i64),
     Taken(Vec<Option<String>>),
     Set(bool),
+    Ended(usize),
 }
 
 impl Write {
     pub(super) fn save(save: &Save<'_>, prefix: &str) -> Write {
-        let (changes, wish) = (save.changes.clone(), Wish::of(save));
-        let what = match save.action {
-            Action::Create => What::Create(changes, wish),
-            Action::Update => What::Update(changes, wish),
-            Action::Rotate { to } => What::Rotate(Key::of(to, prefix), changes, wish),
-            Action::Destroy => What::Destroy,
-        };
-        Write { key: Key::of(save.id, prefix), lifetimes: save.lifetimes, what }
-    }
-
-    pub(super) fn operation(load: &Load<'_>, prefix: &str, what: What) -> Write {
-        Write { key: Key::of(load.id, prefix), lifetimes: load.lifetimes, what }
+        let key = Key::of(save.id, prefix);
+        let said = || (save.changes.clone(), Wish::of(save));
+        match save.action {
+            Action::Create => {
+                let (changes, wish) = said();
+                Write::Create(key, changes, wish)
+            }
+            Action::Update => {
+                let (changes, wish) = said();
+                Write::Update(key, changes, wish)
+            }
+            Action::Rotate { to } => {
+                let (changes, wish) = said();
+                Write::Rotate(key, Key::of(to, prefix), changes, wish)
+            }
+            Action::Destroy => Write::Destroy(key),
+        }
     }
 }
 
 /// Why a wish was not carried out.
-enum Failure {
+pub(super) enum Failure {
     /// The file failed: nothing of the transaction is.
     File(rusqlite::Error),
     /// This one cannot be; the others of the transaction are.
@@ -81,8 +89,8 @@ pub(super) enum Found {
 /// The row of this key.
 pub(super) fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
     let mut statement = connection.prepare_cached(
-        "SELECT mark, created, renewed, saved_for, remember, expires, user, user_since, fields \
-         FROM sessions WHERE key = ?1",
+        "SELECT mark, created, renewed, saved_for, remember, expires, user, logged_in, handle, agent, address, \
+         fields FROM sessions WHERE key = ?1",
     )?;
     statement
         .query_row([&key.digest[..]], |row| {
@@ -107,19 +115,20 @@ pub(super) struct Transaction<'a> {
     pub(super) connection: &'a Connection,
     pub(super) now: Moment,
     pub(super) caps: Caps,
+    pub(super) prefix: &'a str,
 }
 
 impl Transaction<'_> {
     /// Carries out one wish. The outer error concerns the whole transaction, the inner one this wish alone, of which
     /// nothing is written then.
     pub(super) fn carry_out(&self, write: &Write) -> rusqlite::Result<Result<Answer>> {
-        let Write { key, lifetimes, what } = write;
-        let done = match what {
-            What::Create(changes, wish) => self.create(key, changes, wish),
-            What::Update(changes, wish) => self.update(key, changes, wish),
-            What::Rotate(to, changes, wish) => self.rotate(key, to, changes, wish),
-            What::Destroy => self.destroy(key),
-            operation => self.operate(key, lifetimes, operation),
+        let done = match write {
+            Write::Create(key, changes, wish) => self.create(key, changes, wish),
+            Write::Update(key, changes, wish) => self.update(key, changes, wish),
+            Write::Rotate(key, to, changes, wish) => self.rotate(key, to, changes, wish),
+            Write::Destroy(key) => self.destroy(key),
+            Write::Operate(key, lifetimes, operation) => self.operate(key, lifetimes, operation),
+            Write::End(user, which) => self.end_of(user, which).map(Answer::Ended),
         };
         match done {
             Ok(answer) => Ok(Ok(answer)),
@@ -131,14 +140,16 @@ impl Transaction<'_> {
     fn create(&self, key: &Key, changes: &Changes, wish: &Wish) -> Result<Answer, Failure> {
         let fields = applied(Fields::new(), changes, &self.caps)?;
         let kept = Kept::new(wish, &fields, self.now);
-        if self.insert(key, &kept)? {
-            return Ok(Answer::Saved(Saved::Stored));
+        if !self.insert(key, &kept)? {
+            match self.live(key, &wish.lifetimes)? {
+                Some(there) if there.fields == kept.fields => {
+                    return Ok(Answer::Saved(Saved::Stored));
+                }
+                Some(_) => return Err(id_taken().into()),
+                None => drop(self.insert(key, &kept)?),
+            }
         }
-        match self.live(key, &wish.lifetimes)? {
-            Some(there) if there.fields == kept.fields => {}
-            Some(_) => return Err(id_taken().into()),
-            None => drop(self.insert(key, &kept)?),
-        }
+        self.logged_in(key, wish)?;
         Ok(Answer::Saved(Saved::Stored))
     }
 
@@ -179,7 +190,16 @@ impl Transaction<'_> {
         self.change(&mut kept, changes, wish)?;
         self.remove(key)?;
         self.insert(to, &kept)?;
+        self.logged_in(to, wish)?;
         Ok(Answer::Saved(Saved::Stored))
+    }
+
+    /// After a login, ends those that are too many.
+    fn logged_in(&self, key: &Key, wish: &Wish) -> Result<(), Failure> {
+        match &wish.login {
+            Some(login) => self.end_oldest(&login.user, login.most, key),
+            None => Ok(()),
+        }
     }
 
     /// Writes the changes into a live record, and starts its idle limit anew.
@@ -202,28 +222,27 @@ impl Transaction<'_> {
         &self,
         key: &Key,
         lifetimes: &Lifetimes,
-        operation: &What,
+        operation: &Operation,
     ) -> Result<Answer, Failure> {
         let kept = self.live(key, lifetimes)?.ok_or_else(gone)?;
         let mut fields = json::read(&kept.fields).map_err(|_| damaged())?;
         let answer = match operation {
-            What::Increment(field, by) => {
+            Operation::Increment(field, by) => {
                 let held = fields.get(field).map_or(Some(0), integer);
                 let sum = held.and_then(|held| held.checked_add(*by));
                 let sum = sum.ok_or_else(|| not_a_number(field))?;
                 put(&mut fields, field, &sum.to_string(), &self.caps)?;
                 Answer::Sum(sum)
             }
-            What::Take(keys) => Answer::Taken(keys.iter().map(|key| fields.remove(key)).collect()),
-            What::SetIfAbsent(field, value) => {
+            Operation::Take(keys) => {
+                Answer::Taken(keys.iter().map(|key| fields.remove(key)).collect())
+            }
+            Operation::SetIfAbsent(field, value) => {
                 let absent = !fields.contains_key(field);
                 if absent {
                     put(&mut fields, field, value, &self.caps)?;
                 }
                 Answer::Set(absent)
-            }
-            What::Create(..) | What::Update(..) | What::Rotate(..) | What::Destroy => {
-                unreachable!("a save is none of the operations")
             }
         };
         let fields = json::write(&fields);
@@ -251,15 +270,28 @@ impl Transaction<'_> {
     /// Whether it was inserted: there was no row of this key.
     fn insert(&self, key: &Key, kept: &Kept) -> Result<bool, Failure> {
         let Kept { fields, created, renewed, saved_for, remember, login, expires } = kept;
-        let (user, since) = login.as_ref().map(|(user, since)| (user, since.0)).unzip();
+        let login = login.as_ref();
         let mut statement = self.connection.prepare_cached(
-            "INSERT INTO sessions \
-             (key, mark, created, renewed, saved_for, remember, expires, user, user_since, fields) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (key) DO NOTHING",
+            "INSERT INTO sessions (key, mark, created, renewed, saved_for, remember, expires, fields, \
+             user, logged_in, prefix, handle, agent, address) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
+             ON CONFLICT (key) DO NOTHING",
         )?;
         let inserted = statement.execute(params![
-            key.digest, key.mark, created.0, renewed.0, saved_for, remember, expires.0, user,
-            since, fields
+            key.digest,
+            key.mark,
+            created.0,
+            renewed.0,
+            saved_for,
+            remember,
+            expires.0,
+            fields,
+            login.map(|login| &login.user),
+            login.map(|login| login.at.0),
+            login.map(|_| self.prefix),
+            login.map(|login| &login.handle),
+            login.map(|login| &login.agent),
+            login.map(|login| &login.address),
         ])?;
         Ok(inserted > 0)
     }
