@@ -95,7 +95,7 @@ struct Kinds(Mutex<State>);
 struct State {
     kinds: Vec<Kind>,
     /// Whether a thread sees to the lines that are due later.
-    attended: bool,
+    is_reported: bool,
 }
 
 struct Kind {
@@ -114,23 +114,23 @@ struct Kind {
 impl Recurring {
     /// Something of this kind has happened. Its line is made where it is logged.
     pub(crate) fn happened(&self, level: Level, kind: &str, line: impl FnOnce() -> String) {
-        let attended = self.0.happened(Instant::now(), level, kind, line);
-        if !attended {
-            self.attend();
+        let is_reported = self.0.happened(Instant::now(), level, kind, line);
+        if !is_reported {
+            self.start_reporter();
         }
     }
 
     /// Starts the thread that tells how it goes on. It ends when all is over.
-    fn attend(&self) {
+    fn start_reporter(&self) {
         let kinds = Arc::downgrade(&self.0);
         let thread = std::thread::Builder::new().name("log".to_owned());
         // Without a thread, lines come when something happens again.
-        self.0.state().attended = thread.spawn(move || attend(&kinds)).is_ok();
+        self.0.state().is_reported = thread.spawn(move || report(&kinds)).is_ok();
     }
 }
 
-fn attend(kinds: &Weak<Kinds>) {
-    while let Some(due) = kinds.upgrade().and_then(|kinds| kinds.look(Instant::now())) {
+fn report(kinds: &Weak<Kinds>) {
+    while let Some(due) = kinds.upgrade().and_then(|kinds| kinds.report_due(Instant::now())) {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
 }
@@ -175,33 +175,33 @@ impl Kinds {
                     log::debug!("{line}");
                     kind.example = line;
                 }
-                kind.tell(now);
+                kind.report_continuation(now);
             }
         }
-        state.attended
+        state.is_reported
     }
 
-    /// Tells what is due, and says when to look again; `None` once all is over.
-    fn look(&self, now: Instant) -> Option<Instant> {
+    /// Tells what is due, and says when the next one is due; `None` once all is over.
+    fn report_due(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state();
         state.kinds.retain_mut(|kind| {
             let is_over = now >= kind.last + QUIET;
             if is_over {
                 kind.end();
             } else {
-                kind.tell(now);
+                kind.report_continuation(now);
             }
             !is_over
         });
         let due = state.kinds.iter().map(|kind| (kind.last + QUIET).min(kind.told + EVERY)).min();
-        state.attended = due.is_some();
+        state.is_reported = due.is_some();
         // What was told of this minute is not due before the next one.
         due.map(|due| due.max(now + Duration::from_millis(100)))
     }
 }
 
 impl Kind {
-    fn tell(&mut self, now: Instant) {
+    fn report_continuation(&mut self, now: Instant) {
         if self.since > 0 && now >= self.told + EVERY {
             log::log!(
                 self.level,
@@ -258,10 +258,10 @@ mod tests {
         assert_eq!(told(&kinds), [(9_000, 2_999)], "the last line was at 60 s, with 6,000 and one");
         kinds.happened(at(90), Level::Warn, "other", || "other".to_owned());
         assert_eq!(told(&kinds), [(9_000, 2_999), (1, 0)]);
-        assert_eq!(kinds.look(at(95)), Some(at(99)));
-        assert_eq!(kinds.look(at(99)), Some(at(100)));
+        assert_eq!(kinds.report_due(at(95)), Some(at(99)));
+        assert_eq!(kinds.report_due(at(99)), Some(at(100)));
         assert_eq!(told(&kinds), [(1, 0)], "the first one is over");
-        assert_eq!(kinds.look(at(100)), None);
+        assert_eq!(kinds.report_due(at(100)), None);
         // And begins anew.
         kinds.happened(at(200), Level::Warn, "down", || "again".to_owned());
         assert_eq!(told(&kinds), [(1, 0)]);

@@ -111,6 +111,9 @@ fuzz=(--manifest-path tests/fuzz/Cargo.toml)
 cargo fmt "${fuzz[@]}" -- --check
 cargo clippy "${fuzz[@]}" --locked --release --target-dir target/fuzz -- -D warnings
 cargo run "${fuzz[@]}" --locked --release --target-dir target/fuzz
+step "The model of hand-offs: every order of the threads' steps"
+CARGO_TARGET_DIR=target/model cargo test --release --manifest-path tests/model/Cargo.toml
+
 step "The benchmark of the peers: it compiles"
 peers=(--manifest-path benches/peers/Cargo.toml)
 cargo fmt "${peers[@]}" -- --check

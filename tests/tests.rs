@@ -37,7 +37,7 @@ mod production;
 mod readme;
 mod redis_cluster;
 #[cfg(feature = "r2d2_redis")]
-mod redis_lent;
+mod redis_external;
 mod redis_permissions;
 mod redis_pool;
 mod redis_replicas;

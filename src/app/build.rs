@@ -63,15 +63,15 @@ struct Building {
     /// Who will stop the server.
     shutdown: Arc<OnceLock<ShutdownHandle>>,
     errors: Vec<Error>,
-    /// What has been told already.
-    told: HashSet<String>,
+    /// What has been reported already.
+    reported: HashSet<String>,
     names: HashSet<String>,
     /// Rules that come by themselves, for paths that no other rule has.
     aliases: Vec<(Option<Method>, Rule, Target)>,
     /// How many providers there are.
     providers: usize,
     /// Those that a route has asked for, by their numbers.
-    met: HashSet<usize>,
+    resolved: HashSet<usize>,
 }
 
 /// What an app has for all its routes.
@@ -118,7 +118,7 @@ impl Building {
             self.add_mount(mount, &app.filters, prefix, &around);
         }
         self.add_unrouted(scope, &around);
-        self.check_unmet(&around, scope);
+        self.check_unasked(&around, scope);
     }
 
     fn add_mount(&mut self, mount: Mount, filters: &Filters, prefix: &Prefix, around: &Around) {
@@ -222,14 +222,14 @@ impl Building {
             }
         }
         route.keywords = resolver.keywords();
-        self.tell(&mut resolver);
+        self.report(&mut resolver);
         // What could not be bound has said so, and the app is never built with it.
         let handler = handler.unwrap_or_else(|| Callback::new(|_| Response::new(500)));
         let mut callback = guarded(guards, handler);
         for (plugin, _) in wrapping.iter().rev() {
             callback = plugin.plugin.apply(callback, &route);
         }
-        let fits = std::mem::take(&mut resolver.fits);
+        let accepts = std::mem::take(&mut resolver.accepts);
         let endpoint = Endpoint {
             route,
             callback,
@@ -241,28 +241,28 @@ impl Building {
             slow: Slow::default(),
             shutdown: self.shutdown.clone(),
         };
-        self.add_endpoint(endpoint, rules, without_slash, &fits);
+        self.add_endpoint(endpoint, rules, without_slash, &accepts);
     }
 
     /// Tells what cannot work, each once.
-    fn tell(&mut self, resolver: &mut Resolver) {
-        self.met.extend(resolver.met());
+    fn report(&mut self, resolver: &mut Resolver) {
+        self.resolved.extend(resolver.resolved_providers());
         for trouble in resolver.troubles.drain(..) {
-            if self.told.insert(trouble.key) {
+            if self.reported.insert(trouble.key) {
                 self.errors.push(trouble.error);
             }
         }
     }
 
     /// Providers that no route asks for must find what they need all the same.
-    fn check_unmet(&mut self, around: &Around, scope: usize) {
+    fn check_unasked(&mut self, around: &Around, scope: usize) {
         let mut resolver = around.resolver(Wildcards { unknown: true, ..Wildcards::default() });
         for number in around.own_providers(scope) {
-            if !self.met.contains(&number) {
-                resolver.meet(number);
+            if !self.resolved.contains(&number) {
+                resolver.resolve_provider(number);
             }
         }
-        self.tell(&mut resolver);
+        self.report(&mut resolver);
     }
 
     fn add_endpoint(
@@ -270,7 +270,7 @@ impl Building {
         endpoint: Endpoint,
         rules: Vec<Rule>,
         without_slash: Vec<(usize, Rule)>,
-        fits: &[(usize, Accepts)],
+        accepts: &[(usize, Accepts)],
     ) {
         let endpoint = Arc::new(endpoint);
         let route = &endpoint.route;
@@ -286,10 +286,10 @@ impl Building {
             methods => methods.iter().cloned().map(Some).collect(),
         };
         let target = |number: usize| {
-            let fits = fits.iter().filter_map(|(wildcard, fits)| {
-                Some((route.capture_index(number, *wildcard)?, *fits))
+            let accepts = accepts.iter().filter_map(|(wildcard, accepts)| {
+                Some((route.capture_index(number, *wildcard)?, *accepts))
             });
-            Target { endpoint: endpoint.clone(), rule: number, fits: fits.collect() }
+            Target { endpoint: endpoint.clone(), rule: number, accepts: accepts.collect() }
         };
         for (number, rule) in rules.into_iter().enumerate() {
             for method in &methods {

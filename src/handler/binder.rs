@@ -270,7 +270,7 @@ impl<'a> Binder<'a> {
 
     /// The wildcard of this argument: by name in a [`named!`](crate::named) handler, else the next one of
     /// the rule. Values that do not fit do not match the rule.
-    pub fn wildcard(&mut self, optional: bool, fits: fn(&str) -> bool) -> Option<usize> {
+    pub fn wildcard(&mut self, optional: bool, accepts: fn(&str) -> bool) -> Option<usize> {
         if self.resolver.wildcards.unknown {
             return Some(0);
         }
@@ -297,7 +297,7 @@ impl<'a> Binder<'a> {
             });
             return None;
         };
-        if self.resolver.wildcards.floats[index] && !fits("0.5") {
+        if self.resolver.wildcards.floats[index] && !accepts("0.5") {
             let name = &self.resolver.wildcards.names[index];
             let message = format!(
                 "{argument} takes wildcard <{name}>, whose filter is float, and reads no number with a point; \
@@ -317,7 +317,7 @@ impl<'a> Binder<'a> {
                 return None;
             }
         }
-        self.resolver.fits.push((index, fits));
+        self.resolver.accepts.push((index, accepts));
         Some(index)
     }
 

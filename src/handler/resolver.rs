@@ -82,7 +82,7 @@ pub(crate) struct Resolver {
     pub(crate) wildcards: Wildcards,
     /// The providers that are needed, each behind those that it needs itself.
     pub(crate) providers: Vec<BoundProvider>,
-    pub(crate) fits: Vec<(usize, Accepts)>,
+    pub(crate) accepts: Vec<(usize, Accepts)>,
     pub(crate) troubles: Vec<Trouble>,
     /// Which argument takes the body, and as what.
     pub(crate) body: Option<(String, &'static str)>,
@@ -110,7 +110,7 @@ impl Resolver {
             sources,
             wildcards,
             providers: Vec::new(),
-            fits: Vec::new(),
+            accepts: Vec::new(),
             troubles: Vec::new(),
             body: None,
             resolved: HashMap::new(),
@@ -197,12 +197,12 @@ impl Resolver {
     }
 
     /// The numbers of the providers that somebody has asked for.
-    pub(crate) fn met(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn resolved_providers(&self) -> impl Iterator<Item = usize> {
         self.resolved.keys().filter_map(|index| self.sources[*index].provider())
     }
 
     /// Has the provider of this number find what it needs.
-    pub(crate) fn meet(&mut self, number: usize) {
+    pub(crate) fn resolve_provider(&mut self, number: usize) {
         let index = self.sources.iter().position(|source| source.provider() == Some(number));
         if let Some(index) = index {
             self.place(index, false);

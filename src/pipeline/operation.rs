@@ -148,7 +148,7 @@ pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 /// A connection that an event loop owns. None of its methods blocks.
 #[cfg_attr(not(unix), allow(dead_code))]
 pub(crate) trait Channel: Send {
-    /// Takes operations over. They are sent with the next [`drive`](Channel::drive).
+    /// Takes operations over. They are sent with the next [`advance`](Channel::advance).
     fn submit(&mut self, ticket: usize, waiting: Box<dyn Waiting>, now: Instant);
 
     /// Hears what its socket is ready for.
@@ -159,9 +159,9 @@ pub(crate) trait Channel: Send {
 
     /// Goes on as far as it can: connects, sends, receives, and gives up what is past its deadline. Operations that
     /// are over are in `done`.
-    fn drive(&mut self, now: Instant, done: &mut Vec<(usize, Box<dyn Waiting>)>);
+    fn advance(&mut self, now: Instant, done: &mut Vec<(usize, Box<dyn Waiting>)>);
 
-    /// When to call [`drive`](Channel::drive) although nothing has come.
+    /// When to call [`advance`](Channel::advance) although nothing has come.
     fn deadline(&self) -> Option<Instant>;
 
     /// The socket to watch for reading and writing, and a number that tells it from former ones.

@@ -60,7 +60,7 @@ pub(crate) struct Target {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) rule: usize,
     /// Which captures must fit which arguments.
-    pub(crate) fits: Vec<(usize, Accepts)>,
+    pub(crate) accepts: Vec<(usize, Accepts)>,
 }
 
 /// A route and what is to run when it is met.
@@ -138,7 +138,7 @@ impl Service {
     /// Each request finds its route, which waits for nobody.
     pub(crate) fn route(&self, batch: &mut [Exchange]) {
         for exchange in batch.iter_mut() {
-            guarded(exchange, |exchange| self.find_route(exchange));
+            catching_panics(exchange, |exchange| self.find_route(exchange));
             if exchange.endpoint().is_none() {
                 self.enter_none(exchange, ROOT, None);
             }
@@ -204,7 +204,7 @@ impl Service {
             for (exchange, Pending { slot, waiting, .. }) in waiting {
                 match &carried {
                     Ok(()) => self.conclude(exchange, slot, waiting),
-                    Err(panic) => self.distrust(exchange, slot, panic.as_ref()),
+                    Err(panic) => self.fail_after_panic(exchange, slot, panic.as_ref()),
                 }
             }
         }
@@ -215,14 +215,14 @@ impl Service {
     pub(crate) fn conclude(&self, exchange: &mut Exchange, slot: usize, waiting: Box<dyn Waiting>) {
         let finish = || waiting.finish(&mut Entry { exchange: &mut *exchange, slot });
         if let Err(panic) = catch_unwind(AssertUnwindSafe(finish)) {
-            self.distrust(exchange, slot, panic.as_ref());
+            self.fail_after_panic(exchange, slot, panic.as_ref());
         }
     }
 
     /// The second stage: the route's callback runs, unless there is an answer already. A panic is a 500. What providers
     /// have made is finished.
     pub fn run(&self, exchange: &mut Exchange) {
-        guarded(exchange, |exchange| {
+        catching_panics(exchange, |exchange| {
             if exchange.response().is_none()
                 && let Some(endpoint) = exchange.endpoint().cloned()
             {
@@ -341,13 +341,13 @@ impl Service {
                 Stage::Release => exchange.move_to(Position::Releasing(slot)),
             }
             if let Err(panic) = &done {
-                self.distrust(exchange, slot, panic.as_ref());
+                self.fail_after_panic(exchange, slot, panic.as_ref());
             }
         }
     }
 
     /// A plugin has panicked. Which of its exchanges it had done with is unknown: none of them is to be trusted.
-    fn distrust(&self, exchange: &mut Exchange, slot: usize, panic: &(dyn Any + Send)) {
+    fn fail_after_panic(&self, exchange: &mut Exchange, slot: usize, panic: &(dyn Any + Send)) {
         let error = panicked(&format!("plugin {:?}", self.0.plugins[slot].name()), panic);
         exchange.drop_provided();
         let answer = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(error);
@@ -369,7 +369,7 @@ impl Drop for Inner {
 }
 
 /// Runs a stage of one exchange; a panic becomes a 500 and leaves nothing to save.
-fn guarded(exchange: &mut Exchange, run: impl FnOnce(&mut Exchange)) {
+fn catching_panics(exchange: &mut Exchange, run: impl FnOnce(&mut Exchange)) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(exchange))) {
         exchange.drop_provided();
         let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)

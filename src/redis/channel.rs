@@ -161,8 +161,8 @@ impl RedisChannel {
         let moved = connected.receive().and_then(|()| connected.send());
         if !self.in_flight.is_empty() {
             // What the sentinels have said by now goes before what the master says.
-            self.upstream.attend();
-            self.leave(now, done);
+            self.upstream.read_announcements();
+            self.drop_if_fenced(now, done);
         }
         // What came before the end is good.
         if let Err(error) = self.understand(now, done) {
@@ -187,12 +187,12 @@ impl RedisChannel {
             return;
         }
         if let State::Connected(connected) = &self.state {
-            let condemned = self.upstream.is_condemned(connected.generation);
+            let retired = self.upstream.is_retired(connected.generation);
             let doubtful = connected.answered + DOUBTFUL_AFTER <= now;
             match self.in_flight.is_empty() {
-                true if condemned || doubtful => self.state = State::Disconnected,
+                true if retired || doubtful => self.state = State::Disconnected,
                 // What is in flight is still answered.
-                false if condemned => return,
+                false if retired => return,
                 _ => {}
             }
         }
@@ -318,9 +318,9 @@ impl Channel for RedisChannel {
             && self.pool.strong_count() == 0
     }
 
-    fn drive(&mut self, now: Instant, done: &mut Done) {
+    fn advance(&mut self, now: Instant, done: &mut Done) {
         self.connect(now, done);
-        self.leave(now, done);
+        self.drop_if_fenced(now, done);
         self.release_held();
         if let State::Connected(connected) = &mut self.state
             && self.in_flight.front().is_some_and(|flight| flight.deadline <= now)

@@ -1,7 +1,7 @@
 //! The connections to sentinels: one to each for the whole process, and one thread that listens to all of them.
 //!
 //! Whoever is about to believe a reply of a master reads first what the sentinels have said by then
-//! ([`Listener::attend`]), so that it does not matter how late this thread gets its turn.
+//! ([`Listener::read_announcements`]), so that it does not matter how late this thread gets its turn.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use ::redis::{ErrorKind as RedisErrorKind, RedisError};
 
 use super::failover::Change;
-use super::link::{EVERY, Link};
 use super::locked;
 use super::sentinel::Watch;
+use super::sentinel_connection::{EVERY, SentinelConnection};
 use super::signal::{Signal, Watcher};
 use crate::logging::Recurring;
 
@@ -30,8 +30,8 @@ static LISTENER: Mutex<Option<Arc<Listener>>> = Mutex::new(None);
 /// Listens for all pools of this process.
 pub(super) struct Listener {
     process: u32,
-    links: Mutex<Links>,
-    /// Told when a sentinel has answered, or has been lost.
+    links: Mutex<SentinelConnections>,
+    /// Notices when a sentinel has answered, or has been lost.
     heard: Condvar,
     signal: Signal,
     /// Whether its thread runs.
@@ -40,25 +40,25 @@ pub(super) struct Listener {
 }
 
 #[derive(Default)]
-struct Links {
-    all: BTreeMap<usize, Link>,
+struct SentinelConnections {
+    all: BTreeMap<usize, SentinelConnection>,
     next: usize,
 }
 
 /// What is to be told once nothing is locked.
-pub(super) enum News {
+pub(super) enum Notice {
     Changed(Arc<Watch>, Change),
     Log(Recurring, log::Level, String),
 }
 
-pub(super) type Told = Vec<News>;
+pub(super) type Notices = Vec<Notice>;
 
 /// Tells.
-pub(super) fn tell(told: Told) {
-    for news in told {
-        match news {
-            News::Changed(watch, change) => watch.tell(&change),
-            News::Log(log, level, line) => log.happened(level, level.as_str(), || line),
+pub(super) fn deliver(notices: Notices) {
+    for notice in notices {
+        match notice {
+            Notice::Changed(watch, change) => watch.notify(&change),
+            Notice::Log(log, level, line) => log.happened(level, level.as_str(), || line),
         }
     }
 }
@@ -119,24 +119,24 @@ impl Listener {
             }
             let next = links.next;
             links.next += 1;
-            links.all.insert(next, Link::new(node.clone(), ours));
+            links.all.insert(next, SentinelConnection::new(node.clone(), ours));
         }
         drop(links);
         self.signal.wake();
     }
 
     /// Reads what the sentinels of this pool have said by now.
-    pub(super) fn attend(&self, watch: &Arc<Watch>) -> Told {
-        let (mut told, mut lost) = (Told::new(), false);
+    pub(super) fn read_announcements(&self, watch: &Arc<Watch>) -> Notices {
+        let (mut notices, mut lost) = (Notices::new(), false);
         let mut links = locked(&self.links);
         for link in links.all.values_mut().filter(|link| link.is_for(watch)) {
-            lost |= !self.read(link, &mut told);
+            lost |= !self.read(link, &mut notices);
         }
         drop(links);
         if lost {
             self.signal.wake();
         }
-        told
+        notices
     }
 
     /// Asks all sentinels of this pool who the master is and waits for their answers, until then at the longest. Why
@@ -145,16 +145,16 @@ impl Listener {
         self: &Arc<Listener>,
         watch: &Arc<Watch>,
         until: Instant,
-    ) -> (Told, Option<RedisError>) {
+    ) -> (Notices, Option<RedisError>) {
         self.start(|listener| {
             let thread = std::thread::Builder::new().name("redis-sentinels".to_owned());
             thread.spawn(move || listener.run()).map(drop)
         });
-        let (started, mut told) = (Instant::now(), Told::new());
+        let (started, mut notices) = (Instant::now(), Notices::new());
         let mut links = locked(&self.links);
         let mut before = BTreeMap::new();
         for (number, link) in links.all.iter_mut().filter(|(_, link)| link.is_for(watch)) {
-            link.ask_at_once(started, &mut told);
+            link.ask_at_once(started, &mut notices);
             before.insert(*number, (link.asked.max(link.answered + 1), link.failures));
         }
         self.signal.wake();
@@ -180,21 +180,21 @@ impl Listener {
                     || RedisError::from((RedisErrorKind::Io, "has sentinels that do not answer"));
                 let refused = (!answered).then(|| refused.unwrap_or_else(silent));
                 drop(links);
-                return (told, refused);
+                return (notices, refused);
             }
             let wait = until.min(now + FOR_THE_OTHERS).saturating_duration_since(now);
             let waited = self.heard.wait_timeout(links, wait);
             links = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
             for link in links.all.values_mut().filter(|link| link.is_for(watch)) {
-                self.read(link, &mut told);
+                self.read(link, &mut notices);
             }
         }
     }
 
     /// Reads what has come from a sentinel. Whether it is still there.
-    fn read(&self, link: &mut Link, told: &mut Told) -> bool {
+    fn read(&self, link: &mut SentinelConnection, notices: &mut Notices) -> bool {
         let before = (link.answered, link.failures);
-        link.read(told);
+        link.read(notices);
         if (link.answered, link.failures) != before {
             self.heard.notify_all();
         }
@@ -205,8 +205,8 @@ impl Listener {
         let mut watcher = self.signal.watcher();
         loop {
             let turn = AssertUnwindSafe(|| {
-                let (wait, told) = self.turn(&mut watcher);
-                tell(told);
+                let (wait, notices) = self.iterate(&mut watcher);
+                deliver(notices);
                 wait
             });
             // A logger or an observer may panic: who listens goes on.
@@ -219,8 +219,8 @@ impl Listener {
     }
 
     /// Does what is due, and says when something is next.
-    fn turn(&self, watcher: &mut Watcher) -> (Option<Duration>, Told) {
-        let (now, mut told) = (Instant::now(), Told::new());
+    fn iterate(&self, watcher: &mut Watcher) -> (Option<Duration>, Notices) {
+        let (now, mut notices) = (Instant::now(), Notices::new());
         let mut links = locked(&self.links);
         links.all.retain(|_, link| {
             link.watches.retain(|(watch, _)| watch.strong_count() > 0);
@@ -229,7 +229,7 @@ impl Listener {
         let mut next = None;
         for (number, link) in &mut links.all {
             let before = (link.answered, link.failures);
-            let due = link.advance(*number, now, watcher, &self.signal, &mut told);
+            let due = link.advance(*number, now, watcher, &self.signal, &mut notices);
             next = next.into_iter().chain(due).min();
             if (link.answered, link.failures) != before {
                 self.heard.notify_all();
@@ -245,13 +245,13 @@ impl Listener {
         }
         drop(links);
         for watch in watches {
-            told.extend(watch.tick().map(|change| News::Changed(watch.clone(), change)));
+            notices.extend(watch.tick().map(|change| Notice::Changed(watch.clone(), change)));
             if watch.is_held() {
                 next = next.into_iter().chain([now + WHILE_HELD]).min();
             }
         }
         let wait = next.map(|next| next.saturating_duration_since(Instant::now()));
-        (wait, told)
+        (wait, notices)
     }
 }
 

@@ -13,7 +13,6 @@ mod errors;
 #[cfg(feature = "r2d2_redis")]
 mod external;
 mod failover;
-mod link;
 mod listener;
 mod plugin;
 mod pool;
@@ -21,6 +20,7 @@ mod resp;
 #[cfg(test)]
 mod scripted;
 mod sentinel;
+mod sentinel_connection;
 mod signal;
 mod stream;
 mod transport;

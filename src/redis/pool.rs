@@ -47,7 +47,7 @@ struct Inner {
     own: RwLock<OwnedPool>,
     upstream: Arc<Upstream>,
     /// Hears when all idle connections are to be closed.
-    _cut: Option<Registration>,
+    _on_switch: Option<Registration>,
 }
 
 impl RedisPool {
@@ -93,7 +93,7 @@ impl RedisPool {
             trust,
             breaker: Breaker::default(),
             generation: AtomicU64::new(0),
-            condemned: AtomicU64::new(0),
+            retired: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             refusal: Mutex::new(None),
             drops: AtomicU32::new(0),
@@ -101,25 +101,25 @@ impl RedisPool {
             observers: RwLock::default(),
         });
         let own = RwLock::new(OwnedPool::new(&upstream));
-        let cut = upstream.watch.clone();
+        let on_switch = upstream.watch.clone();
         Ok(RedisPool(Arc::new_cyclic(|inner: &Weak<Inner>| {
             let inner = inner.clone();
-            let cut = cut.map(|watch| {
+            let on_switch = on_switch.map(|watch| {
                 watch.observe(move |change| {
                     if let (Change::Switched(_), Some(inner)) = (change, inner.upgrade()) {
-                        RedisPool(inner).close_condemned();
+                        RedisPool(inner).close_retired();
                     }
                 })
             });
-            Inner { own, upstream, _cut: cut }
+            Inner { own, upstream, _on_switch: on_switch }
         })))
     }
 
     /// Closes the idle connections that lead elsewhere than to the master.
-    fn close_condemned(&self) {
+    fn close_retired(&self) {
         let (pool, mut kept) = (self.own(), Vec::new());
         while let Some(mut connection) = pool.try_get() {
-            match self.0.upstream.is_condemned(connection.generation) {
+            match self.0.upstream.is_retired(connection.generation) {
                 true => connection.dirty = true,
                 false => kept.push(connection),
             }

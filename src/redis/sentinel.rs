@@ -9,7 +9,7 @@ use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value, cmd};
 use super::config::{Address, RedisConfig};
 use super::connection::Connection;
 use super::failover::{Announced, Answered, Change, Failover, Node};
-use super::listener::{Listener, tell};
+use super::listener::{Listener, deliver};
 use super::locked;
 use super::transport::Trust;
 use super::upstream::Upstream;
@@ -45,11 +45,11 @@ pub(super) struct Watch {
     pub(super) sentinel: Arc<Sentinel>,
     upstream: Weak<Upstream>,
     state: Mutex<Failover>,
-    /// Told when writes go on.
+    /// Notices when writes go on.
     released: Condvar,
     held: AtomicBool,
     /// Connections of an older generation lead to another server than the master.
-    cut: AtomicU64,
+    fenced: AtomicU64,
     observers: Mutex<Vec<(u64, Observer)>>,
     registered: AtomicU64,
     /// The listener of this process, once there is one.
@@ -80,7 +80,7 @@ impl Watch {
             state,
             released: Condvar::new(),
             held: AtomicBool::new(false),
-            cut: AtomicU64::new(0),
+            fenced: AtomicU64::new(0),
             observers: Mutex::default(),
             registered: AtomicU64::new(0),
             listener: RwLock::default(),
@@ -93,8 +93,8 @@ impl Watch {
     }
 
     /// Whether connections of this generation lead elsewhere than to the master.
-    pub(super) fn is_cut(&self, generation: u64) -> bool {
-        generation < self.cut.load(Ordering::Acquire)
+    pub(super) fn is_fenced(&self, generation: u64) -> bool {
+        generation < self.fenced.load(Ordering::Acquire)
     }
 
     /// Waits until writes may go on, but not for longer than this. Whether they may.
@@ -123,9 +123,9 @@ impl Watch {
 
     /// Hears what the sentinels have said by now: a reply of the master that came after that is not to be believed
     /// before.
-    pub(super) fn attend(self: &Arc<Watch>) {
+    pub(super) fn read_announcements(self: &Arc<Watch>) {
         if let Some(listener) = self.known_listener() {
-            tell(listener.attend(self));
+            deliver(listener.read_announcements(self));
         }
     }
 
@@ -160,8 +160,8 @@ impl Watch {
         {
             // Newer than what anybody has seen before.
             let generation = upstream.generation.fetch_add(1, Ordering::AcqRel) + 1;
-            upstream.condemned.fetch_max(generation, Ordering::AcqRel);
-            self.cut.fetch_max(generation, Ordering::AcqRel);
+            upstream.retired.fetch_max(generation, Ordering::AcqRel);
+            self.fenced.fetch_max(generation, Ordering::AcqRel);
         }
         self.held.store(state.is_held(), Ordering::Release);
         if change.is_some() {
@@ -171,7 +171,7 @@ impl Watch {
     }
 
     /// Tells of a change whom it concerns.
-    pub(super) fn tell(&self, change: &Change) {
+    pub(super) fn notify(&self, change: &Change) {
         if let Some(upstream) = self.upstream.upgrade() {
             let config = &upstream.config;
             match change {
@@ -204,8 +204,8 @@ impl Watch {
     ) -> RedisResult<Connection> {
         let listener = self.listener();
         let left = deadline.saturating_duration_since(Instant::now());
-        let (told, refused) = listener.ask(self, Instant::now() + left / 2);
-        tell(told);
+        let (notices, refused) = listener.ask(self, Instant::now() + left / 2);
+        deliver(notices);
         let Some(upstream) = self.upstream.upgrade() else { return Err(failed("is not needed")) };
         let (candidates, generation) = {
             let state = locked(&self.state);
@@ -237,7 +237,7 @@ impl Watch {
     /// Takes a server for the master that says it is, unless another one has become that meanwhile.
     fn adopt(&self, node: &Node, upstream: &Upstream, connection: &mut Connection) -> bool {
         let mut state = locked(&self.state);
-        if upstream.is_condemned(connection.generation) && state.master() != Some(node) {
+        if upstream.is_retired(connection.generation) && state.master() != Some(node) {
             return false;
         }
         let change = state.adopt(node, Instant::now());
@@ -245,12 +245,12 @@ impl Watch {
         connection.generation = upstream.generation.load(Ordering::Acquire);
         drop(state);
         if let Some(change) = change {
-            self.tell(&change);
+            self.notify(&change);
         }
         true
     }
 
-    /// The same as [`Upstream::promote`], where no switch comes in between: it would not cut the connection.
+    /// The same as [`Upstream::promote`], where no switch comes in between: it would not fence the connection off.
     pub(super) fn promote(&self, connection: &mut Connection, generation: u64) -> bool {
         let _switches = locked(&self.state);
         self.upstream.upgrade().is_some_and(|upstream| upstream.promote(connection, generation))
@@ -344,8 +344,8 @@ mod tests {
         let generation = upstream.generation.load(Ordering::SeqCst);
         assert!(!watch.promote(&mut third, generation));
         for connection in [first, second, third] {
-            assert!(upstream.is_cut(connection.generation), "{}", connection.generation);
+            assert!(upstream.is_fenced(connection.generation), "{}", connection.generation);
         }
-        assert!(!upstream.is_cut(connect().generation));
+        assert!(!upstream.is_fenced(connect().generation));
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Upstream {
     pub(super) generation: AtomicU64,
     /// Connections of an older generation than this are closed without asking: one that was asked did not
     /// stand, and each more would cost its time.
-    pub(super) condemned: AtomicU64,
+    pub(super) retired: AtomicU64,
     /// How often connecting has failed.
     pub(super) refusals: AtomicU64,
     /// Why it failed last.
@@ -139,18 +139,18 @@ impl Upstream {
             self.drops.store(0, Ordering::Release);
         }
         if self.breaker.succeeded() {
-            self.tell(None);
+            self.notify_observers(None);
         }
     }
 
     /// Redis does not answer.
     pub(super) fn down(&self, why: &Error) {
         if self.breaker.failed(Instant::now(), why) {
-            self.tell(Some(why));
+            self.notify_observers(Some(why));
         }
     }
 
-    pub(super) fn tell(&self, down: Option<&Error>) {
+    pub(super) fn notify_observers(&self, down: Option<&Error>) {
         // Not while they are locked: what an observer does is its own affair.
         let observers =
             self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
@@ -165,20 +165,20 @@ impl Upstream {
     /// Gives up this connection and all that were made before it: a new one may lead to another server.
     pub(super) fn discard(&self, connection: &mut Connection) {
         connection.dirty = true;
-        self.condemn(connection.generation);
+        self.retire(connection.generation);
     }
 
     /// Gives up all connections of this generation and of former ones.
-    pub(super) fn condemn(&self, generation: u64) {
-        // First: who sees the new generation sees that the old ones are condemned.
-        self.condemned.fetch_max(generation + 1, Ordering::AcqRel);
+    pub(super) fn retire(&self, generation: u64) {
+        // First: who sees the new generation sees that the old ones are retired.
+        self.retired.fetch_max(generation + 1, Ordering::AcqRel);
         self.generation.fetch_max(generation + 1, Ordering::AcqRel);
     }
 
     /// Hears what the sentinels have said by now. To be called before what a connection has received is believed.
-    pub(super) fn attend(&self) {
+    pub(super) fn read_announcements(&self) {
         if let Some(watch) = &self.watch {
-            watch.attend();
+            watch.read_announcements();
         }
     }
 
@@ -188,8 +188,8 @@ impl Upstream {
     }
 
     /// Whether connections of this generation lead to another server than the master.
-    pub(super) fn is_cut(&self, generation: u64) -> bool {
-        self.watch.as_ref().is_some_and(|watch| watch.is_cut(generation))
+    pub(super) fn is_fenced(&self, generation: u64) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.is_fenced(generation))
     }
 
     /// Waits while a failover is under way, but no longer than this. Whether it is over.
@@ -247,8 +247,8 @@ impl Upstream {
         Error::new(kind, text)
     }
 
-    pub(super) fn is_condemned(&self, generation: u64) -> bool {
-        generation < self.condemned.load(Ordering::Acquire)
+    pub(super) fn is_retired(&self, generation: u64) -> bool {
+        generation < self.retired.load(Ordering::Acquire)
     }
 
     /// Whether a connection can be used. A look at the socket shows what the kernel knows: that the server
@@ -259,10 +259,10 @@ impl Upstream {
         if connection.renew_at.is_some_and(|at| at <= Instant::now()) {
             return false;
         }
-        // Before anything is looked at: what is condemned later has an older generation than the next one.
+        // Before anything is looked at: what is retired later has an older generation than the next one.
         let generation = self.generation.load(Ordering::Acquire);
         // Dirty before its first use: the advice that we asked for did not come in time.
-        if connection.dirty || self.is_condemned(connection.generation) || !connection.is_quiet() {
+        if connection.dirty || self.is_retired(connection.generation) || !connection.is_quiet() {
             return false;
         }
         if connection.generation == generation && connection.last_used.elapsed() < DOUBTFUL_AFTER {
@@ -272,7 +272,7 @@ impl Upstream {
         let deadline = timings.connected.min(Instant::now() + self.config.operation_timeout);
         let answered = connection.exchange(&ping, 1, deadline, SHORT).is_ok();
         if !answered {
-            self.condemn(generation);
+            self.retire(generation);
             return false;
         }
         match &self.watch {
@@ -281,9 +281,9 @@ impl Upstream {
         }
     }
 
-    /// Counts a connection that stands as one of this generation, unless it has been condemned meanwhile.
+    /// Counts a connection that stands as one of this generation, unless it has been retired meanwhile.
     pub(super) fn promote(&self, connection: &mut Connection, generation: u64) -> bool {
-        let is_good = !self.is_condemned(connection.generation);
+        let is_good = !self.is_retired(connection.generation);
         if is_good {
             connection.generation = generation;
         }

@@ -48,7 +48,7 @@ const HEAD: HeadLimits = HeadLimits { bytes: 64 * 1024, target: 8 * 1024, fields
 
 /// For how long what still comes from a connection that was refused is not served: tiny_http has read it by then,
 /// as no more comes in.
-const DISTRUSTED: Duration = Duration::from_secs(60);
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 
 /// How many worker threads run handlers unless told otherwise.
 const DEFAULT_WORKERS: usize = 16;
@@ -128,20 +128,20 @@ struct Workers<'a> {
     server: &'a ::tiny_http::Server,
     service: &'a Service,
     receiving: Mutex<()>,
-    refused: Mutex<Distrusted>,
+    refused: Mutex<RefusedClients>,
 }
 
 /// The clients whose connections were refused, and since when: tiny_http may have read more requests of theirs.
 #[derive(Default)]
-struct Distrusted {
+struct RefusedClients {
     since: HashMap<SocketAddr, Instant>,
     in_order: VecDeque<(SocketAddr, Instant)>,
 }
 
-impl Distrusted {
+impl RefusedClients {
     fn holds(&mut self, peer: &SocketAddr) -> bool {
         while let Some((first, since)) = self.in_order.front().copied()
-            && since.elapsed() >= DISTRUSTED
+            && since.elapsed() >= REFUSED_FOR
         {
             self.in_order.pop_front();
             if self.since.get(&first) == Some(&since) {
@@ -193,7 +193,7 @@ impl Workers<'_> {
         Ok((incoming, head))
     }
 
-    fn refused(&self) -> MutexGuard<'_, Distrusted> {
+    fn refused(&self) -> MutexGuard<'_, RefusedClients> {
         self.refused.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 

@@ -61,7 +61,7 @@ pub struct SessionPlugin {
     pub(super) refused: Option<Error>,
     pub(super) context: OnceLock<Arc<SessionContext>>,
     /// Whether there is nothing more to say of who can see the cookie.
-    pub(super) told: AtomicBool,
+    pub(super) exposure_logged: AtomicBool,
 }
 
 pub(super) enum Backend {
@@ -95,7 +95,7 @@ impl SessionPlugin {
             counters: Counters::default(),
             refused: None,
             context: OnceLock::new(),
-            told: AtomicBool::new(false),
+            exposure_logged: AtomicBool::new(false),
         }
     }
 

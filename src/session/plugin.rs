@@ -147,7 +147,7 @@ impl SessionPlugin {
                 Some(host) if is_public(host) => "of a public host",
                 _ => continue,
             };
-            if !self.told.swap(true, Ordering::Relaxed) {
+            if !self.exposure_logged.swap(true, Ordering::Relaxed) {
                 log::warn!(
                     "a proxy passes on what visitors ask {asked}, with session cookie {}: set cookie_secure and \
                      cookie_httponly, or hardened(), unless this is a trusted network",
@@ -233,15 +233,15 @@ impl Plugin for SessionPlugin {
         );
         let context = Arc::new(context);
         // Weak: the context owns the store, which owns this observer.
-        let told = Arc::downgrade(&context);
+        let observer = Arc::downgrade(&context);
         context.store.on_breaker(Box::new(move |down| {
-            if let Some(context) = told.upgrade() {
+            if let Some(context) = observer.upgrade() {
                 context.emit(down.map_or(Event::BreakerClosed, Event::BreakerOpened));
             }
         }));
-        let told = Arc::downgrade(&context);
+        let observer = Arc::downgrade(&context);
         context.store.on_damage(Box::new(move |why| {
-            if let Some(context) = told.upgrade() {
+            if let Some(context) = observer.upgrade() {
                 context.emit(Event::Damaged(why));
             }
         }));
@@ -251,8 +251,8 @@ impl Plugin for SessionPlugin {
 
     fn serving(&self, address: &ListenAddress) {
         let is_open = !(self.cookie.is_secure() && self.cookie.http_only);
-        let is_told = !is_open || !address.is_local() || address.is_https();
-        self.told.store(is_told, Ordering::Relaxed);
+        let is_logged = !is_open || !address.is_local() || address.is_https();
+        self.exposure_logged.store(is_logged, Ordering::Relaxed);
         if is_open && !address.is_local() && !address.is_https() {
             log::warn!(
                 "serving {address}, which is not only this machine, with session cookie {}: set \
@@ -289,7 +289,7 @@ impl Plugin for SessionPlugin {
     }
 
     fn acquire(&self, batch: &mut Batch<'_>) {
-        if !self.told.load(Ordering::Relaxed) {
+        if !self.exposure_logged.load(Ordering::Relaxed) {
             self.look_behind_the_proxy(batch);
         }
         let context = self.context();

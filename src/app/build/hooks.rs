@@ -101,7 +101,7 @@ impl Building {
         for status in statuses {
             let mut resolver = around.resolver(Wildcards::default());
             let ends = self.ends(&mut resolver, scope);
-            self.tell(&mut resolver);
+            self.report(&mut resolver);
             let mut asks = ends.asks.clone();
             let page =
                 ends.pages.iter().find(|page| page.status.is_none_or(|own| Some(own) == status));

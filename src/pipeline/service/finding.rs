@@ -28,10 +28,10 @@ impl Service {
             let response = not_allowed(request.method(), &self.0.router.methods());
             return exchange.answer(response);
         }
-        let fits = |target: &Target, captures: &crate::routing::Captures| {
-            target.fits.iter().all(|(index, fits)| captures.get(*index).is_none_or(fits))
+        let accepts = |target: &Target, captures: &crate::routing::Captures| {
+            target.accepts.iter().all(|(index, accepts)| captures.get(*index).is_none_or(accepts))
         };
-        let answer = match self.0.router.find(request.method(), request.path(), fits) {
+        let answer = match self.0.router.find(request.method(), request.path(), accepts) {
             Found::Match { value, captures } => {
                 let (endpoint, rule) = (value.endpoint.clone(), value.rule);
                 if let Some(limit) = endpoint.route.body_limit {

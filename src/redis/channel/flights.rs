@@ -64,7 +64,7 @@ impl RedisChannel {
             self.bytes -= batch.bytes.len();
             self.upstream.answered();
             if batch.is_replica() {
-                self.upstream.condemn(connected.generation);
+                self.upstream.retire(connected.generation);
             }
             let shortfall = self.upstream.shortfall(&batch);
             for (number, mut queued) in operations.into_iter().enumerate() {
@@ -140,9 +140,9 @@ impl RedisChannel {
 
     /// Closes the connection where it leads to another server than the master: what is in flight counts as cut, its
     /// replies included that have come.
-    pub(super) fn leave(&mut self, now: Instant, done: &mut Done) {
+    pub(super) fn drop_if_fenced(&mut self, now: Instant, done: &mut Done) {
         let State::Connected(connected) = &self.state else { return };
-        if self.upstream.is_cut(connected.generation) {
+        if self.upstream.is_fenced(connected.generation) {
             self.state = State::Disconnected;
             let error = self.upstream.overtaken();
             self.end_flights(&error, true, false, now, done);
@@ -225,10 +225,10 @@ impl RedisChannel {
             true => (IN_FLIGHT, IN_FLIGHT_BYTES),
             false => (BATCH, BATCH_BYTES),
         };
-        self.upstream.attend();
-        if self.upstream.is_cut(connected.generation) {
+        self.upstream.read_announcements();
+        if self.upstream.is_fenced(connected.generation) {
             // What is submitted goes to the new master.
-            self.leave(now, done);
+            self.drop_if_fenced(now, done);
             return false;
         }
         let clock = connected.now(now);

@@ -74,7 +74,7 @@ fn at(port: u16, operation_timeout: Duration) -> Stage {
 }
 
 impl Stage {
-    /// Submits these commands in one turn and drives the channel until all are over.
+    /// Submits these commands in one turn and advances the channel until all are over.
     fn ask(&mut self, commands: &[(&str, bool)]) -> Vec<std::result::Result<String, String>> {
         let outcomes: Vec<_> = commands
             .iter()
@@ -89,7 +89,7 @@ impl Stage {
         let mut over = 0;
         while over < commands.len() {
             self.channel.ready(READY);
-            self.channel.drive(Instant::now(), &mut self.done);
+            self.channel.advance(Instant::now(), &mut self.done);
             over += self.done.len();
             self.done.clear();
             std::thread::sleep(Duration::from_micros(200));
@@ -211,7 +211,7 @@ fn a_server_that_closes_an_idle_connection_fails_nobody() {
     // As if the server had closed it.
     connected.transport.shut_down();
     stage.channel.ready(READY);
-    stage.channel.drive(Instant::now(), &mut stage.done);
+    stage.channel.advance(Instant::now(), &mut stage.done);
     assert!(stage.channel.socket().is_none());
     assert_eq!(stage.ask(&[("SET a", false)]), [Ok("+fine\r\n".to_owned())]);
 }
@@ -300,13 +300,13 @@ fn what_is_past_the_room_in_flight_waits_in_order() {
         let waiting = Box::new(Told(Ask::new(&words, true), tell.clone()));
         stage.channel.submit(ticket, waiting, Instant::now());
     }
-    stage.channel.drive(Instant::now(), &mut stage.done);
+    stage.channel.advance(Instant::now(), &mut stage.done);
     assert!((IN_FLIGHT..IN_FLIGHT + BATCH).contains(&stage.channel.operations));
     assert!(stage.channel.queue.len() >= IN_FLIGHT - BATCH);
     let_go.send(()).unwrap();
     while stage.done.len() < 2 * IN_FLIGHT {
         stage.channel.ready(READY);
-        stage.channel.drive(Instant::now(), &mut stage.done);
+        stage.channel.advance(Instant::now(), &mut stage.done);
         std::thread::yield_now();
     }
     assert!(stage.done.iter().map(|done| done.0).eq(0..2 * IN_FLIGHT));

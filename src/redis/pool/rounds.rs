@@ -93,8 +93,8 @@ impl RedisPool {
                 return operations;
             }
             let is_written = (0..operations.len()).any(|number| batch.writes(number));
-            upstream.attend();
-            if upstream.is_cut(connection.generation) {
+            upstream.read_announcements();
+            if upstream.is_fenced(connection.generation) {
                 // Nothing was sent, and the next one leads to the new master.
                 connection.dirty = true;
                 upstream.breaker.undecided(Instant::now());
@@ -117,9 +117,9 @@ impl RedisPool {
             batch.seal(connection.clock(), now, reply_by.saturating_duration_since(now));
             let reused = connection.used;
             let carried = connection.carry(&mut batch, reply_by, upstream.config.max_reply);
-            upstream.attend();
+            upstream.read_announcements();
             let (bytes, received) = match carried {
-                Ok(carried) if !upstream.is_cut(connection.generation) => carried,
+                Ok(carried) if !upstream.is_fenced(connection.generation) => carried,
                 carried => {
                     let (error, may_repeat) = match carried.map(drop) {
                         Err(error) if error.is_timeout() && batch.awaits_replicas() => {
@@ -219,7 +219,7 @@ impl RedisPool {
     /// Waits while a failover is under way, within the deadline. Whether it has waited.
     pub(in crate::redis) fn wait_while_held(&self) -> Result<bool> {
         let upstream = &self.0.upstream;
-        upstream.attend();
+        upstream.read_announcements();
         if !upstream.is_held() {
             return Ok(false);
         }
@@ -244,9 +244,11 @@ impl RedisPool {
         let reused = connection.used;
         let deadline = Instant::now() + upstream.config.operation_timeout;
         let reply = connection.exchange(packed, count, deadline, upstream.config.max_reply);
-        upstream.attend();
+        upstream.read_announcements();
         let error = match reply {
-            Ok(_) if upstream.is_cut(connection.generation) || !is_read && upstream.is_held() => {
+            Ok(_)
+                if upstream.is_fenced(connection.generation) || !is_read && upstream.is_held() =>
+            {
                 connection.dirty = true;
                 return Err(as_redis_error(upstream.overtaken(), false));
             }

@@ -157,12 +157,9 @@ impl Engine {
             // A loop that nobody runs would be lost with all its connections.
             while contained(|| run_loop::run(&engine, &event_loop, epoch)).is_none() {
                 log::error!("the worker of an event loop panicked; it goes on");
-                let mut work = event_loop.work();
-                if work.epoch != epoch {
-                    drop(work);
+                if !event_loop.ownership().finish(epoch) {
                     return engine.unblocked();
                 }
-                work.busy = false;
             }
         }));
     }
@@ -174,7 +171,7 @@ impl Engine {
             let is_full =
                 self.event_loops.connections() >= self.options.max_connections + turned_away;
             if !is_full || connection.turn_away() {
-                self.event_loops.welcome(Box::new(connection), event_loop);
+                self.event_loops.assign(Box::new(connection), event_loop);
             }
         }
     }

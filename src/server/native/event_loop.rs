@@ -15,6 +15,7 @@ use super::body::SharedBody;
 use super::connection::Connection;
 use super::options::Options;
 use super::outgoing::Audience;
+use super::ownership::{Owned, Ownership};
 use super::poller::{Poller, Resumed, Returned, WAKER};
 use crate::message::response::Response;
 use crate::pipeline::exchange::Exchange;
@@ -28,9 +29,7 @@ pub(super) struct EventLoop {
     pub(super) number: usize,
     pub(super) poller: Mutex<Poller>,
     waker: Arc<mio::Waker>,
-    work: Mutex<Work>,
-    /// Goes up with each task that the worker starts: one that does not move is blocked.
-    heartbeat: AtomicU64,
+    ownership: Ownership<Work>,
     /// About how many connections there are.
     connections: AtomicUsize,
     /// How long the worker was not waiting for its poller, in nanoseconds, and how often.
@@ -43,12 +42,8 @@ pub(super) struct EventLoop {
 /// What is under way, stage by stage, so that whoever runs the loop next can go on with it.
 #[derive(Default)]
 pub(super) struct Work {
-    /// Goes up with each hand-off: a worker with an older number runs the loop no more.
-    pub(super) epoch: u64,
     /// Whether the loop has come to its end, and nobody runs it any more.
     ended: bool,
-    /// Whether the worker is at its tasks, not at the poller.
-    pub(super) busy: bool,
     pub(super) activity: Activity,
     /// What may block, and nobody has started.
     pub(super) tasks: VecDeque<Task>,
@@ -58,7 +53,7 @@ pub(super) struct Work {
     pub(super) submitted: Vec<InFlight>,
     /// Requests that another worker has taken through a stage.
     pub(super) resumed: Vec<Resumed>,
-    pub(super) answered: VecDeque<(Response, Job)>,
+    pub(super) answered: VecDeque<(Response, Recipient)>,
     /// Connections for the poller to take.
     pub(super) returned: Vec<Returned>,
     /// When the loop was last handed off.
@@ -95,10 +90,10 @@ pub(super) enum Task {
 }
 
 /// A request on its way.
-pub(super) type InFlight = (Exchange, Job);
+pub(super) type InFlight = (Exchange, Recipient);
 
 /// A request on its way, apart from its exchange.
-pub(super) struct Job {
+pub(super) struct Recipient {
     pub(super) connection: Box<Connection>,
     pub(super) audience: Audience,
     pub(super) stream: Option<SharedBody>,
@@ -115,8 +110,7 @@ impl EventLoop {
             number,
             poller: Mutex::new(poller),
             waker,
-            work: Mutex::default(),
-            heartbeat: AtomicU64::new(0),
+            ownership: Ownership::new(Work::default()),
             connections: AtomicUsize::new(0),
             busy: AtomicU64::new(0),
             iterations: AtomicU64::new(0),
@@ -128,21 +122,18 @@ impl EventLoop {
         self.poller.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    pub(super) fn work(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// What is under way, for whoever adds to it.
+    pub(super) fn work(&self) -> MutexGuard<'_, Owned<Work>> {
+        self.ownership.lock()
+    }
+
+    /// Who runs the loop.
+    pub(super) fn ownership(&self) -> &Ownership<Work> {
+        &self.ownership
     }
 
     pub(super) fn wake(&self) {
         wake(&self.waker);
-    }
-
-    /// Says that a task begins.
-    pub(super) fn beat(&self) {
-        self.heartbeat.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn heartbeat(&self) -> u64 {
-        self.heartbeat.load(Ordering::Relaxed)
     }
 
     /// About how many connections there are, those on their way here included.
@@ -232,19 +223,14 @@ impl EventLoop {
         now: Instant,
         lost: impl FnOnce(&Activity),
     ) -> Option<(u64, Activity, VecDeque<Task>)> {
-        let mut work = self.work();
-        if !work.busy || self.heartbeat() != heartbeat {
-            return None;
-        }
-        work.epoch += 1;
-        work.busy = false;
+        let (epoch, mut work) = self.ownership.hand_off(heartbeat)?;
         let activity = std::mem::take(&mut work.activity);
         lost(&activity);
         let mut tasks = VecDeque::new();
         if blocks && work.handed_off.replace(now).is_some_and(|before| now - before < AGAIN) {
             tasks = std::mem::take(&mut work.tasks);
         }
-        Some((work.epoch, activity, tasks))
+        Some((epoch, activity, tasks))
     }
 }
 

@@ -61,7 +61,7 @@ impl EventLoops {
     /// Takes a connection back at its loop or, where the load is to be spread differently, elsewhere.
     pub(super) fn take_back(&self, poller: &mut Poller, here: &EventLoop, returned: Returned) {
         let returned = match (returned, self.elsewhere(here)) {
-            (Returned::Open(connection), Some(there)) => match poller.part_with(connection) {
+            (Returned::Open(connection), Some(there)) => match poller.detach(connection) {
                 Ok(connection) => {
                     here.count(poller.count());
                     return settle(connection, &there, here);
@@ -74,7 +74,7 @@ impl EventLoops {
     }
 
     /// Finds an event loop for a new connection.
-    pub(super) fn welcome(&self, connection: Box<Connection>, here: &EventLoop) {
+    pub(super) fn assign(&self, connection: Box<Connection>, here: &EventLoop) {
         match self.least() {
             Some(there) => settle(connection, &there, here),
             None => stay(connection, here),

@@ -53,6 +53,7 @@ mod event_loops;
 mod handshake;
 mod options;
 mod outgoing;
+mod ownership;
 mod poller;
 mod proxy;
 #[cfg(feature = "https")]
@@ -63,6 +64,12 @@ mod secure;
 mod socket;
 mod threads;
 mod transport;
+
+/// What threads share in [`ownership`], which a model checks with others in their place.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+    pub(super) use std::sync::{Mutex, MutexGuard};
+}
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;

@@ -154,7 +154,7 @@ impl Poller {
     /// With `rest` there is something else to do: it only looks.
     pub(super) fn poll(&mut self, rest: bool) -> io::Result<()> {
         let mut now = Instant::now();
-        self.drive(now);
+        self.advance_channels(now);
         let eager = rest
             || !self.ready.is_empty()
             || !self.resumed.is_empty()
@@ -210,7 +210,7 @@ impl Poller {
                 },
             }
         }
-        self.drive(now);
+        self.advance_channels(now);
         touched.into_iter().for_each(|slot| self.advance(slot, now));
         self.accept(now);
         if now >= self.next_scan {
@@ -256,7 +256,7 @@ impl Poller {
 
     /// Gives a connection that comes back away, to another poller, unless there is something to do for it
     /// here: what its socket says from now on, the other one will hear.
-    pub(super) fn part_with(
+    pub(super) fn detach(
         &mut self,
         connection: Box<Connection>,
     ) -> Result<Box<Connection>, Box<Connection>> {
@@ -285,25 +285,25 @@ impl Poller {
             Next::Wait => {}
             Next::Close => self.release(slot),
             Next::Handle(incoming) => {
-                if let Some(connection) = self.lend(slot) {
+                if let Some(connection) = self.hand_out(slot) {
                     self.ready.push(Ready::Handle(connection, incoming));
                 }
             }
             Next::Pump => {
-                if let Some(connection) = self.lend(slot) {
+                if let Some(connection) = self.hand_out(slot) {
                     self.ready.push(Ready::Pump(connection));
                 }
             }
             #[cfg(feature = "https")]
             Next::Compute => {
-                if let Some(connection) = self.lend(slot) {
+                if let Some(connection) = self.hand_out(slot) {
                     self.ready.push(Ready::Compute(connection));
                 }
             }
         }
     }
 
-    fn lend(&mut self, slot: usize) -> Option<Box<Connection>> {
+    fn hand_out(&mut self, slot: usize) -> Option<Box<Connection>> {
         let ended = matches!(&self.slots[slot], Slot::Here(connection) if connection.ended);
         match std::mem::replace(&mut self.slots[slot], Slot::Out { event: false, ended }) {
             Slot::Here(connection) => Some(connection),

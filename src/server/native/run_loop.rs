@@ -52,7 +52,7 @@ pub(super) fn run(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64)
         let resumed = std::mem::take(&mut poller.resumed);
         let ended = std::mem::take(&mut poller.ended);
         drop(poller);
-        engine.leave(event_loop, ended);
+        engine.drop_abandoned_streams(event_loop, ended);
         engine.distribute(event_loop, accepted);
         engine.carry_out(event_loop, unreachable);
         if work(engine, event_loop, epoch, ready, resumed).is_none() {
@@ -80,24 +80,19 @@ fn work(
     run_tasks(engine, event_loop, epoch)?;
     release(engine, event_loop, epoch)?;
     send(engine, event_loop, epoch)?;
-    let mut work = event_loop.work();
-    (work.epoch == epoch).then(|| work.busy = false)
+    event_loop.ownership().finish(epoch).then_some(())
 }
 
 fn begin(engine: &Engine, event_loop: &EventLoop) {
-    let mut work = event_loop.work();
-    (work.busy, work.activity) = (true, Activity::Stages);
-    event_loop.beat();
-    drop(work);
+    event_loop.ownership().begin().activity = Activity::Stages;
     engine.wake_monitor();
 }
 
 /// Says that the worker goes on to stages, as long as the epoch is its own.
 fn enter_stages(event_loop: &EventLoop, epoch: u64) {
-    let mut work = event_loop.work();
-    if work.epoch == epoch {
+    if let Some(mut work) = event_loop.ownership().lock_as(epoch) {
         work.activity = Activity::Stages;
-        event_loop.beat();
+        event_loop.ownership().record_heartbeat();
     }
 }
 
@@ -112,7 +107,7 @@ fn prepare(
 ) -> Option<()> {
     resumed.append(&mut event_loop.work().resumed);
     let count = ready.len() + resumed.len();
-    let (mut exchanges, mut jobs) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut exchanges, mut recipients) = (Vec::with_capacity(count), Vec::with_capacity(count));
     let (mut pumps, mut released) = (Vec::new(), Vec::new());
     for ready in ready {
         match ready {
@@ -127,23 +122,23 @@ fn prepare(
                 engine.receive(event_loop, connection, incoming);
             }
             Ready::Handle(connection, incoming) => {
-                let (exchange, job) = engine.begin(connection, incoming);
+                let (exchange, recipient) = engine.begin(connection, incoming);
                 exchanges.push(exchange);
-                jobs.push(job);
+                recipients.push(recipient);
             }
         }
     }
     contained(|| engine.service.route(&mut exchanges));
-    for Resumed { in_flight: (mut exchange, job), over } in resumed {
+    for Resumed { in_flight: (mut exchange, recipient), over } in resumed {
         if let Some((slot, waiting)) = over {
             contained(|| engine.service.conclude(&mut exchange, slot, waiting));
         }
         match exchange.position() {
             Position::Acquiring(_) | Position::Acquired => {
                 exchanges.push(exchange);
-                jobs.push(job);
+                recipients.push(recipient);
             }
-            Position::Releasing(_) | Position::Released => released.push((exchange, job)),
+            Position::Releasing(_) | Position::Released => released.push((exchange, recipient)),
         }
     }
     contained(|| engine.service.acquire(&mut exchanges, Blocking::Forbidden));
@@ -151,16 +146,16 @@ fn prepare(
     let mut work = event_loop.work();
     work.tasks.extend(pumps);
     work.ran.extend(released);
-    for (exchange, job) in exchanges.into_iter().zip(jobs) {
+    for (exchange, recipient) in exchanges.into_iter().zip(recipients) {
         match exchange.waits() {
             // No handler is needed, and so no thread.
-            Waits::Nothing if !exchange.must_run() => work.ran.push((exchange, job)),
-            Waits::Nothing => work.tasks.push_back(Task::Run((exchange, job))),
-            Waits::Operation => operations.push((exchange, job)),
-            Waits::Thread => blocking.push((exchange, job)),
+            Waits::Nothing if !exchange.must_run() => work.ran.push((exchange, recipient)),
+            Waits::Nothing => work.tasks.push_back(Task::Run((exchange, recipient))),
+            Waits::Operation => operations.push((exchange, recipient)),
+            Waits::Thread => blocking.push((exchange, recipient)),
         }
     }
-    let is_mine = work.epoch == epoch;
+    let is_mine = work.is_owned_by(epoch);
     drop(work);
     set_off(engine, event_loop, is_mine, operations, blocking);
     is_mine.then_some(())
@@ -196,10 +191,7 @@ fn set_off(
 fn run_tasks(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64) -> Option<()> {
     loop {
         let (task, waits) = {
-            let mut work = event_loop.work();
-            if work.epoch != epoch {
-                return None;
-            }
+            let mut work = event_loop.ownership().lock_as(epoch)?;
             let Some(task) = work.tasks.pop_front() else { return Some(()) };
             let waits = matches!(&task, Task::Pump(connection) if connection.may_wait());
             let waits = waits && engine.begin_waiting();
@@ -209,7 +201,7 @@ fn run_tasks(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64) -> O
                 Task::Run((exchange, _)) => Activity::Handler(exchange.endpoint().cloned()),
             };
             // Before the monitor can look: what it sees blocked is not this task.
-            event_loop.beat();
+            event_loop.ownership().record_heartbeat();
             (task, waits)
         };
         match task {
@@ -217,7 +209,7 @@ fn run_tasks(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64) -> O
                 let returned = engine.pump(connection);
                 let mut work = event_loop.work();
                 work.returned.push(returned);
-                if work.epoch != epoch {
+                if !work.is_owned_by(epoch) {
                     return None;
                 }
                 work.activity = Activity::Stages;
@@ -234,11 +226,11 @@ fn run_tasks(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64) -> O
                 let returned = engine.pump(connection);
                 event_loop.work().returned.push(returned);
             }
-            Task::Run((mut exchange, job)) => {
+            Task::Run((mut exchange, recipient)) => {
                 contained(|| engine.service.run(&mut exchange));
                 let mut work = event_loop.work();
-                work.ran.push((exchange, job));
-                if work.epoch != epoch {
+                work.ran.push((exchange, recipient));
+                if !work.is_owned_by(epoch) {
                     return None;
                 }
             }
@@ -256,31 +248,25 @@ fn should_offload(task: &Task) -> bool {
 
 /// Plugins release what the requests hold whose handlers have run, and the answers are completed.
 fn release(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64) -> Option<()> {
-    let ran = {
-        let mut work = event_loop.work();
-        if work.epoch != epoch {
-            return None;
-        }
-        std::mem::take(&mut work.ran)
-    };
+    let ran = std::mem::take(&mut event_loop.ownership().lock_as(epoch)?.ran);
     if ran.is_empty() {
         return Some(());
     }
     enter_stages(event_loop, epoch);
-    let (mut exchanges, jobs): (Vec<Exchange>, Vec<_>) = ran.into_iter().unzip();
+    let (mut exchanges, recipients): (Vec<Exchange>, Vec<_>) = ran.into_iter().unzip();
     let kept = contained(|| engine.service.release(&mut exchanges, Blocking::Forbidden)).is_some();
     let (mut operations, mut blocking) = (Vec::new(), Vec::new());
-    let mut answered = Vec::with_capacity(jobs.len());
-    for (exchange, job) in exchanges.into_iter().zip(jobs) {
+    let mut answered = Vec::with_capacity(recipients.len());
+    for (exchange, recipient) in exchanges.into_iter().zip(recipients) {
         match exchange.waits() {
-            Waits::Operation if kept => operations.push((exchange, job)),
-            Waits::Thread if kept => blocking.push((exchange, job)),
-            _ => answered.push((engine.complete(exchange, kept), job)),
+            Waits::Operation if kept => operations.push((exchange, recipient)),
+            Waits::Thread if kept => blocking.push((exchange, recipient)),
+            _ => answered.push((engine.complete(exchange, kept), recipient)),
         }
     }
     let mut work = event_loop.work();
     work.answered.extend(answered);
-    let is_mine = work.epoch == epoch;
+    let is_mine = work.is_owned_by(epoch);
     work.submitted.extend(operations);
     drop(work);
     engine.carry_out(event_loop, blocking);
@@ -290,18 +276,15 @@ fn release(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64) -> Opt
 fn send(engine: &Engine, event_loop: &EventLoop, epoch: u64) -> Option<()> {
     enter_stages(event_loop, epoch);
     loop {
-        let (response, job) = {
-            let mut work = event_loop.work();
-            if work.epoch != epoch {
-                return None;
-            }
+        let (response, recipient) = {
+            let mut work = event_loop.ownership().lock_as(epoch)?;
             match work.answered.pop_front() {
                 Some(answered) => answered,
                 None => return Some(()),
             }
         };
-        event_loop.beat();
-        let returned = engine.answer(response, job);
+        event_loop.ownership().record_heartbeat();
+        let returned = engine.answer(response, recipient);
         event_loop.work().returned.push(returned);
     }
 }

@@ -102,7 +102,7 @@ pub(super) struct Renewal {
 
 /// What a look has shown that somebody should hear of.
 #[derive(Debug, PartialEq)]
-pub(super) enum Look {
+pub(super) enum Inspection {
     Nothing,
     Renewed,
     /// The files hold nothing that can be used.
@@ -117,7 +117,7 @@ impl Renewal {
     }
 
     /// Looks whether there is another certificate, and takes it where it is whole.
-    pub(super) fn look(&mut self, now: SystemTime) -> Look {
+    pub(super) fn inspect(&mut self, now: SystemTime) -> Inspection {
         let stamps = self.files.stamps();
         if stamps == self.loaded.stamps {
             self.broken = None;
@@ -125,12 +125,12 @@ impl Renewal {
         }
         match self.files.load() {
             // Somebody is still writing, perhaps.
-            Ok(loaded) if loaded.stamps != self.files.stamps() => Look::Nothing,
+            Ok(loaded) if loaded.stamps != self.files.stamps() => Inspection::Nothing,
             Ok(loaded) => {
                 let is_new = loaded.certificate.key.cert != self.loaded.certificate.key.cert;
                 self.in_use.replace(&loaded.certificate);
                 (self.loaded, self.broken, self.alarmed) = (loaded, None, None);
-                if is_new { Look::Renewed } else { Look::Nothing }
+                if is_new { Inspection::Renewed } else { Inspection::Nothing }
             }
             Err(error) => {
                 let broken = (stamps, error.to_string());
@@ -139,36 +139,36 @@ impl Renewal {
                 }
                 let text = broken.1.clone();
                 self.broken = Some(broken);
-                Look::Broken(text)
+                Inspection::Broken(text)
             }
         }
     }
 
     /// Says once a day that the end is near.
-    fn ending(&mut self, now: SystemTime) -> Look {
+    fn ending(&mut self, now: SystemTime) -> Inspection {
         let end = self.loaded.certificate.end(now);
         let told =
             self.alarmed.is_some_and(|told| now.duration_since(told).unwrap_or_default() < DAY);
         if end == End::Far || told {
-            return Look::Nothing;
+            return Inspection::Nothing;
         }
         self.alarmed = Some(now);
-        Look::Ending(end, self.broken.as_ref().map(|broken| broken.1.clone()))
+        Inspection::Ending(end, self.broken.as_ref().map(|broken| broken.1.clone()))
     }
 
     fn look_and_tell(&mut self) {
-        match self.look(SystemTime::now()) {
-            Look::Nothing => {}
-            Look::Renewed => {
+        match self.inspect(SystemTime::now()) {
+            Inspection::Nothing => {}
+            Inspection::Renewed => {
                 log::info!("the certificate in {:?} is new, and in use", self.files.chain)
             }
-            Look::Broken(why) => {
+            Inspection::Broken(why) => {
                 log::warn!("a new certificate cannot be used, and the one in use stays: {why}");
             }
-            Look::Ending(end, Some(why)) => {
+            Inspection::Ending(end, Some(why)) => {
                 log::error!("the certificate in use {end}, and a new one cannot be used: {why}");
             }
-            Look::Ending(end, None) => {
+            Inspection::Ending(end, None) => {
                 log::error!(
                     "the certificate in use {end}, and {:?} holds no other",
                     self.files.chain
@@ -272,34 +272,36 @@ mod tests {
         let in_use = Arc::new(InUse::new(&loaded.certificate));
         let mut renewal = Renewal::new(files, loaded, in_use.clone());
         let first = in_use.get();
-        assert_eq!(renewal.look(now), Look::Nothing);
-        assert_eq!(renewal.look(now + 5 * DAY), Look::Nothing);
+        assert_eq!(renewal.inspect(now), Inspection::Nothing);
+        assert_eq!(renewal.inspect(now + 5 * DAY), Inspection::Nothing);
 
         // As for a service that may not read what certbot has renewed.
         let renewed = pair.write(now + 100 * DAY);
-        let Look::Broken(why) = renewal.look(now + 5 * DAY) else { panic!("it is noticed") };
+        let Inspection::Broken(why) = renewal.inspect(now + 5 * DAY) else {
+            panic!("it is noticed")
+        };
         assert!(why.contains("is not that of the certificate"), "{why}");
-        assert_eq!(renewal.look(now + 5 * DAY), Look::Nothing, "once");
+        assert_eq!(renewal.inspect(now + 5 * DAY), Inspection::Nothing, "once");
         let second = Duration::from_secs(1);
         let at = now + 6 * DAY + second;
-        let alarm = |days| Look::Ending(End::Near(days), Some(why.clone()));
+        let alarm = |days| Inspection::Ending(End::Near(days), Some(why.clone()));
         for (at, expected) in [
             (at, alarm(13)),
-            (at + second, Look::Nothing),
-            (at + DAY - second, Look::Nothing),
+            (at + second, Inspection::Nothing),
+            (at + DAY - second, Inspection::Nothing),
             (at + DAY, alarm(12)),
             (at + 12 * DAY, alarm(1)),
-            (at + 14 * DAY, Look::Ending(End::Past(0), Some(why.clone()))),
-            (at + 15 * DAY, Look::Ending(End::Past(1), Some(why.clone()))),
+            (at + 14 * DAY, Inspection::Ending(End::Past(0), Some(why.clone()))),
+            (at + 15 * DAY, Inspection::Ending(End::Past(1), Some(why.clone()))),
         ] {
-            assert_eq!(renewal.look(at), expected);
+            assert_eq!(renewal.inspect(at), expected);
         }
         assert!(Arc::ptr_eq(&first, &in_use.get()), "the old one serves on");
 
         renewed();
-        assert_eq!(renewal.look(at + 15 * DAY), Look::Renewed);
+        assert_eq!(renewal.inspect(at + 15 * DAY), Inspection::Renewed);
         assert!(!Arc::ptr_eq(&first, &in_use.get()));
-        assert_eq!(renewal.look(at + 15 * DAY), Look::Nothing);
+        assert_eq!(renewal.inspect(at + 15 * DAY), Inspection::Nothing);
     }
 
     #[test]
@@ -313,10 +315,10 @@ mod tests {
         let (key, aside) = (pair.0.join("key.pem"), pair.0.join("aside"));
         for _ in 0..2 {
             std::fs::rename(&key, &aside).unwrap();
-            assert!(matches!(renewal.look(now), Look::Broken(_)));
-            assert_eq!(renewal.look(now), Look::Nothing);
+            assert!(matches!(renewal.inspect(now), Inspection::Broken(_)));
+            assert_eq!(renewal.inspect(now), Inspection::Nothing);
             std::fs::rename(&aside, &key).unwrap();
-            assert_eq!(renewal.look(now), Look::Nothing);
+            assert_eq!(renewal.inspect(now), Inspection::Nothing);
         }
     }
 }

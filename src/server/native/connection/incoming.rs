@@ -56,7 +56,7 @@ impl Connection {
         }
         consume(&mut self.input, head.consumed);
         match head.framing {
-            Framing::Empty => Ok(Some(self.hand_over(*head, None, None))),
+            Framing::Empty => Ok(Some(self.begin_request(*head, None, None))),
             framing => {
                 let decoder = BodyDecoder::new(framing);
                 let gathering = Gathering { head, decoder, body: Vec::new(), started: now };
@@ -96,7 +96,11 @@ impl Connection {
         };
         let Gathering { head, decoder, body, .. } = *gathering;
         if done {
-            return Ok(Some(self.hand_over(*head, Some(RequestBody::Bytes(body.into())), None)));
+            return Ok(Some(self.begin_request(
+                *head,
+                Some(RequestBody::Bytes(body.into())),
+                None,
+            )));
         }
         let length = match head.framing {
             Framing::Length(length) => Some(length),
@@ -110,10 +114,10 @@ impl Connection {
             self.options.clone(),
         );
         let body = RequestBody::Stream { reader: Box::new(stream.clone()), length };
-        Ok(Some(self.hand_over(*head, Some(body), Some(stream))))
+        Ok(Some(self.begin_request(*head, Some(body), Some(stream))))
     }
 
-    pub(super) fn hand_over(
+    pub(super) fn begin_request(
         &mut self,
         head: Head,
         body: Option<RequestBody>,

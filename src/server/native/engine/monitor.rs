@@ -92,7 +92,7 @@ impl Engine {
             }
             self.monitor_sleeps.store(true, Ordering::SeqCst);
             // A worker that became busy before it could see that the monitor sleeps is seen here.
-            if !self.event_loops.all().iter().any(|event_loop| event_loop.work().busy) {
+            if !self.event_loops.all().iter().any(|event_loop| event_loop.work().is_busy()) {
                 std::thread::park();
             }
             self.monitor_sleeps.store(false, Ordering::SeqCst);
@@ -111,7 +111,7 @@ impl Engine {
         seen.resize(event_loops.len(), (0, now));
         let mut worked = false;
         for (event_loop, seen) in event_loops.iter().zip(seen) {
-            let heartbeat = event_loop.heartbeat();
+            let heartbeat = event_loop.ownership().heartbeat();
             if heartbeat != seen.0 {
                 *seen = (heartbeat, now);
                 worked = true;
@@ -131,7 +131,7 @@ impl Engine {
         now: Instant,
         still_for: Duration,
     ) {
-        if !event_loop.work().busy {
+        if !event_loop.work().is_busy() {
             return;
         }
         // Another thread has no use for the time of one that computes, or waits for a core.

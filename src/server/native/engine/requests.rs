@@ -14,7 +14,7 @@ use crate::pipeline::service::Service;
 use crate::server::ShutdownStage;
 use crate::server::native::access::Logged;
 use crate::server::native::connection::{Connection, Incoming, Next};
-use crate::server::native::event_loop::{EventLoop, InFlight, Job, Task};
+use crate::server::native::event_loop::{EventLoop, InFlight, Recipient, Task};
 use crate::server::native::outgoing::Outgoing;
 use crate::server::native::poller::Returned;
 #[cfg(feature = "https")]
@@ -53,12 +53,12 @@ impl Engine {
         }
         let (engine, event_loop) = (self.clone(), event_loop.clone());
         self.threads.run(Box::new(move || {
-            let (mut exchanges, jobs): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            let (mut exchanges, recipients): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             if contained(|| stage(&engine.service, &mut exchanges)).is_none() {
                 // Whose panic that was is not known, nor how far it came.
                 exchanges.iter_mut().for_each(Exchange::fail);
             }
-            event_loop.resume(exchanges.into_iter().zip(jobs));
+            event_loop.resume(exchanges.into_iter().zip(recipients));
         }));
     }
 
@@ -85,22 +85,26 @@ impl Engine {
                     here.give(Returned::Closed(slot));
                 }
             }
-            Task::Run((mut exchange, job)) => self.threads.run(Box::new(move || {
+            Task::Run((mut exchange, recipient)) => self.threads.run(Box::new(move || {
                 contained(|| engine.service.run(&mut exchange));
                 if exchange.holds_anything() {
-                    return event_loop.give_ran((exchange, job));
+                    return event_loop.give_ran((exchange, recipient));
                 }
                 let kept =
                     contained(|| engine.service.release_all(std::slice::from_mut(&mut exchange)));
                 let response = engine.complete(exchange, kept.is_some());
-                event_loop.give(engine.answer(response, job));
+                event_loop.give(engine.answer(response, recipient));
             })),
         }
     }
 
     /// Closes those of these connections whose streams wait for a thread: their clients have left. One that has closed
     /// only its side cannot be told from these.
-    pub(in crate::server::native) fn leave(&self, event_loop: &EventLoop, ended: Vec<usize>) {
+    pub(in crate::server::native) fn drop_abandoned_streams(
+        &self,
+        event_loop: &EventLoop,
+        ended: Vec<usize>,
+    ) {
         if ended.is_empty() {
             return;
         }
@@ -132,34 +136,38 @@ impl Engine {
             .unwrap_or_else(|| Response::new(StatusCode::INTERNAL_SERVER_ERROR))
     }
 
-    pub(in crate::server::native) fn answer(&self, response: Response, job: Job) -> Returned {
-        let slot = job.connection.slot;
-        contained(|| self.send(response, job)).unwrap_or(Returned::Closed(slot))
+    pub(in crate::server::native) fn answer(
+        &self,
+        response: Response,
+        recipient: Recipient,
+    ) -> Returned {
+        let slot = recipient.connection.slot;
+        contained(|| self.send(response, recipient)).unwrap_or(Returned::Closed(slot))
     }
 
-    pub(super) fn send(&self, response: Response, mut job: Job) -> Returned {
-        let whole = job.connection.reclaim(job.stream);
-        job.audience.keep_alive &= whole && self.stage() == ShutdownStage::Running;
+    pub(super) fn send(&self, response: Response, mut recipient: Recipient) -> Returned {
+        let whole = recipient.connection.reclaim(recipient.stream);
+        recipient.audience.keep_alive &= whole && self.stage() == ShutdownStage::Running;
         let mut status = response.status();
         let mut length = match response.body() {
             Body::Bytes(bytes) => Some(bytes.len() as u64),
             Body::Stream { length, .. } => *length,
         };
-        let mut outgoing = Outgoing::new(response, job.audience);
+        let mut outgoing = Outgoing::new(response, recipient.audience);
         if outgoing.may_wait() && self.threads.is_overrun(self.options.max_queue) {
             self.note_refusal("too many streams wait for a thread");
             (status, length) = (StatusCode::SERVICE_UNAVAILABLE, None);
-            outgoing = Outgoing::refusal(status, job.audience.head);
+            outgoing = Outgoing::refusal(status, recipient.audience.head);
         }
-        if let Some(logged) = job.logged {
+        if let Some(logged) = recipient.logged {
             logged.answered(status, length);
         }
         // A body that may wait is a task of its own, which threads are left by.
         let next = match outgoing.may_wait() {
-            true => job.connection.answer_without_waiting(outgoing),
-            false => job.connection.answer(outgoing),
+            true => recipient.connection.answer_without_waiting(outgoing),
+            false => recipient.connection.answer(outgoing),
         };
-        returned(job.connection, next)
+        returned(recipient.connection, next)
     }
 
     /// A request that was read becomes an exchange.
@@ -170,7 +178,7 @@ impl Engine {
     ) -> InFlight {
         let Incoming { exchange, audience, stream } = incoming;
         let logged = self.options.access_log.then(|| Logged::new(exchange.request()));
-        (exchange, Job { connection, audience, stream, logged })
+        (exchange, Recipient { connection, audience, stream, logged })
     }
 
     /// Handles a request whose body still arrives: whatever reads it waits for the client, and must delay
@@ -190,13 +198,13 @@ impl Engine {
         }
         let (engine, event_loop) = (self.clone(), event_loop.clone());
         self.threads.run(Box::new(move || {
-            let (mut exchange, job) = engine.begin(connection, incoming);
+            let (mut exchange, recipient) = engine.begin(connection, incoming);
             let one = std::slice::from_mut(&mut exchange);
             contained(|| engine.service.prepare(one));
             contained(|| engine.service.run(&mut one[0]));
             let kept = contained(|| engine.service.release_all(one));
             let response = engine.complete(exchange, kept.is_some());
-            let returned = engine.answer(response, job);
+            let returned = engine.answer(response, recipient);
             engine.receiving.fetch_sub(1, Ordering::SeqCst);
             event_loop.give(returned);
         }));
@@ -229,18 +237,18 @@ impl Engine {
         connection: Box<Connection>,
         incoming: Incoming,
     ) {
-        let (exchange, job) = self.begin(connection, incoming);
+        let (exchange, recipient) = self.begin(connection, incoming);
         let redirects = self.options.redirects.as_ref();
         match redirects.map(|redirects| redirects.answer(exchange.request())) {
-            None => event_loop.work().returned.push(Returned::Closed(job.connection.slot)),
+            None => event_loop.work().returned.push(Returned::Closed(recipient.connection.slot)),
             Some(Redirected::Answer(response)) => {
-                let returned = self.answer(response, job);
+                let returned = self.answer(response, recipient);
                 event_loop.work().returned.push(returned);
             }
             Some(Redirected::File(path)) => {
                 let (engine, event_loop) = (self.clone(), event_loop.clone());
                 self.threads.run(Box::new(move || {
-                    event_loop.give(engine.answer(redirects::challenge(&path), job));
+                    event_loop.give(engine.answer(redirects::challenge(&path), recipient));
                 }));
             }
         }
@@ -255,18 +263,18 @@ impl Engine {
     pub(in crate::server::native) fn refuse(
         &self,
         event_loop: &EventLoop,
-        (exchange, job): InFlight,
+        (exchange, recipient): InFlight,
         why: &str,
     ) {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         self.note_refusal(why);
         contained(|| drop(exchange));
-        if let Some(logged) = job.logged {
+        if let Some(logged) = recipient.logged {
             logged.answered(status, None);
         }
-        let mut connection = job.connection;
-        connection.reclaim(job.stream);
-        let next = connection.answer(Outgoing::refusal(status, job.audience.head));
+        let mut connection = recipient.connection;
+        connection.reclaim(recipient.stream);
+        let next = connection.answer(Outgoing::refusal(status, recipient.audience.head));
         event_loop.work().returned.push(returned(connection, next));
     }
 }

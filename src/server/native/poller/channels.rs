@@ -35,13 +35,13 @@ impl Poller {
         }
         let now = Instant::now();
         let mut unreachable = Vec::new();
-        for (mut exchange, job) in requests {
+        for (mut exchange, recipient) in requests {
             let Some(remote) = exchange.pending().map(|pending| pending.remote.clone()) else {
-                self.resumed.push(Resumed { in_flight: (exchange, job), over: None });
+                self.resumed.push(Resumed { in_flight: (exchange, recipient), over: None });
                 continue;
             };
             let Some(channel) = self.channel(&remote) else {
-                unreachable.push((exchange, job));
+                unreachable.push((exchange, recipient));
                 continue;
             };
             let Some(Pending { slot, waiting, .. }) = exchange.take_pending() else { continue };
@@ -49,7 +49,7 @@ impl Poller {
                 self.waiting.push(None);
                 self.waiting.len() - 1
             });
-            self.waiting[ticket] = Some(((exchange, job), slot));
+            self.waiting[ticket] = Some(((exchange, recipient), slot));
             let watched = &mut self.channels[channel];
             watched.channel.submit(ticket, waiting, now);
             watched.ready = true;
@@ -60,7 +60,7 @@ impl Poller {
     /// Submits operations and sends them at once.
     pub(in crate::server::native) fn send(&mut self, requests: Vec<InFlight>) -> Vec<InFlight> {
         let unreachable = self.submit(requests);
-        self.drive(Instant::now());
+        self.advance_channels(Instant::now());
         unreachable
     }
 
@@ -88,14 +88,14 @@ impl Poller {
     }
 
     /// Lets the channels go on that have something to do, and takes note of the operations that are over.
-    pub(super) fn drive(&mut self, now: Instant) {
+    pub(super) fn advance_channels(&mut self, now: Instant) {
         for (number, watched) in self.channels.iter_mut().enumerate() {
             let is_due = watched.channel.deadline().is_some_and(|deadline| deadline <= now);
             if !watched.ready && !is_due {
                 continue;
             }
             watched.ready = false;
-            watched.channel.drive(now, &mut self.over);
+            watched.channel.advance(now, &mut self.over);
             match watched.channel.socket() {
                 Some((_, socket)) if watched.socket == Some(socket) => {}
                 Some((fd, socket)) => {

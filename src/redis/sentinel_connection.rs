@@ -18,7 +18,7 @@ use self::announcements::{ABORTS, PROMOTED, SIGNS, SWITCHED, details, event, tex
 use super::connection::Connection;
 use super::errors::as_redis_error;
 use super::failover::{Announced, Node};
-use super::listener::{News, Told};
+use super::listener::{Notice, Notices};
 use super::resp::{Replies, Reply, end_of};
 use super::sentinel::{SentinelNode, Watch};
 use super::signal::{Signal, Watcher};
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const TOO_MUCH: usize = 256 * 1024;
 
 /// One sentinel, as it is reached.
-pub(super) struct Link {
+pub(super) struct SentinelConnection {
     pub(super) node: Arc<SentinelNode>,
     /// Who listens, and the sentinel's number there.
     pub(super) watches: Vec<(Weak<Watch>, usize)>,
@@ -80,9 +80,9 @@ enum Expected {
     End,
 }
 
-impl Link {
-    pub(super) fn new(node: Arc<SentinelNode>, watch: (Weak<Watch>, usize)) -> Link {
-        Link {
+impl SentinelConnection {
+    pub(super) fn new(node: Arc<SentinelNode>, watch: (Weak<Watch>, usize)) -> SentinelConnection {
+        SentinelConnection {
             node,
             watches: vec![watch],
             state: State::Down(Instant::now()),
@@ -100,13 +100,13 @@ impl Link {
     }
 
     /// Asks now, or tries now to reach it.
-    pub(super) fn ask_at_once(&mut self, now: Instant, told: &mut Told) {
+    pub(super) fn ask_at_once(&mut self, now: Instant, notices: &mut Notices) {
         match &mut self.state {
             State::Down(again) => *again = now.min(*again),
             State::Connecting(_) => {}
             State::Live(_) => {
                 if let Err(error) = self.ask() {
-                    self.lose(error, told);
+                    self.lose(error, notices);
                 }
             }
         }
@@ -119,9 +119,9 @@ impl Link {
         now: Instant,
         watcher: &mut Watcher,
         signal: &Signal,
-        told: &mut Told,
+        notices: &mut Notices,
     ) -> Option<Instant> {
-        self.read(told);
+        self.read(notices);
         let done = match &mut self.state {
             State::Down(again) if *again <= now => {
                 self.connect(signal, now);
@@ -146,7 +146,7 @@ impl Link {
             }
         };
         if let Err(error) = done {
-            self.lose(error, told);
+            self.lose(error, notices);
         }
         match &self.state {
             State::Down(again) => Some(*again),
@@ -189,10 +189,10 @@ impl Link {
         self.ask()
     }
 
-    fn lose(&mut self, error: RedisError, told: &mut Told) {
+    fn lose(&mut self, error: RedisError, notices: &mut Notices) {
         if self.failed.is_none() {
             let line = format!("the sentinel at {} does not answer: {error}", self.node.config);
-            told.push(News::Log(self.log.clone(), log::Level::Warn, line));
+            notices.push(Notice::Log(self.log.clone(), log::Level::Warn, line));
         }
         self.failed = Some(error);
         self.failures += 1;
@@ -241,13 +241,13 @@ impl Link {
     }
 
     /// Reads what has come, as far as it is whole.
-    pub(super) fn read(&mut self, told: &mut Told) {
-        if let Err(error) = self.try_read(told) {
-            self.lose(error, told);
+    pub(super) fn read(&mut self, notices: &mut Notices) {
+        if let Err(error) = self.try_read(notices) {
+            self.lose(error, notices);
         }
     }
 
-    fn try_read(&mut self, told: &mut Told) -> RedisResult<()> {
+    fn try_read(&mut self, notices: &mut Notices) -> RedisResult<()> {
         let State::Live(live) = &mut self.state else { return Ok(()) };
         let mut ended = Ok(());
         let mut room = [0; 4096];
@@ -275,7 +275,7 @@ impl Link {
             let whole = &received[start..start + length];
             start += length;
             let reply = Replies::of(whole, 1).next().ok_or_else(garbage)?;
-            self.hear(reply, told)?;
+            self.hear(reply, notices)?;
         }
         if let State::Live(live) = &mut self.state {
             live.received = received[start..].to_vec();
@@ -283,7 +283,7 @@ impl Link {
         ended
     }
 
-    fn hear(&mut self, reply: Reply<'_>, told: &mut Told) -> RedisResult<()> {
+    fn hear(&mut self, reply: Reply<'_>, notices: &mut Notices) -> RedisResult<()> {
         let State::Live(live) = &mut self.state else { return Ok(()) };
         if let Reply::Array(words) = reply {
             let mut texts = words.map(|word| match word {
@@ -295,7 +295,7 @@ impl Link {
                     let (channel, text) = (texts.next().flatten(), texts.next().flatten());
                     let announced = channel.zip(text).and_then(|(name, text)| event(name, text));
                     if let Some((name, announced)) = announced {
-                        self.announce(&name, &announced, told);
+                        self.announce(&name, &announced, notices);
                     }
                     return Ok(());
                 }
@@ -325,7 +325,7 @@ impl Link {
                     self.node.config
                 );
                 if !std::mem::replace(&mut self.is_refused, true) {
-                    told.push(News::Log(self.log.clone(), log::Level::Error, line));
+                    notices.push(Notice::Log(self.log.clone(), log::Level::Error, line));
                 }
                 self.end();
                 Ok(())
@@ -351,7 +351,7 @@ impl Link {
                         watch.upgrade().filter(|watch| watch.sentinel.master == name)
                     {
                         let change = watch.answered(*number, answered.clone());
-                        told.extend(change.map(|change| News::Changed(watch, change)));
+                        notices.extend(change.map(|change| Notice::Changed(watch, change)));
                     }
                 }
                 Ok(())
@@ -372,11 +372,11 @@ impl Link {
         }
     }
 
-    fn announce(&mut self, name: &str, announced: &Announced, told: &mut Told) {
+    fn announce(&mut self, name: &str, announced: &Announced, notices: &mut Notices) {
         for (watch, number) in &self.watches {
             if let Some(watch) = watch.upgrade().filter(|watch| watch.sentinel.master == name) {
                 let change = watch.announced(*number, announced);
-                told.extend(change.map(|change| News::Changed(watch, change)));
+                notices.extend(change.map(|change| Notice::Changed(watch, change)));
             }
         }
     }
@@ -419,17 +419,18 @@ mod tests {
         let config = RedisConfig::default().connect_timeout(Duration::from_secs(60));
         let pool = RedisPool::sentinel([url.as_str()], "sessions", config).unwrap();
         let watch = pool.upstream().watch.clone().unwrap();
-        let mut link = Link::new(watch.sentinel.nodes[0].clone(), (Arc::downgrade(&watch), 0));
+        let mut link =
+            SentinelConnection::new(watch.sentinel.nodes[0].clone(), (Arc::downgrade(&watch), 0));
         let signal = Signal::new();
-        let (mut watcher, mut told) = (signal.watcher(), Vec::new());
+        let (mut watcher, mut notices) = (signal.watcher(), Vec::new());
         while link.failures < 4 {
             // As if a second had passed.
-            link.advance(0, Instant::now() + EVERY, &mut watcher, &signal, &mut told);
+            link.advance(0, Instant::now() + EVERY, &mut watcher, &signal, &mut notices);
             std::thread::sleep(Duration::from_millis(1));
             assert_eq!(link.failed.is_some(), link.failures > 0, "it holds up who connects");
         }
-        assert_eq!(told.len(), 1);
-        let News::Log(_, level, line) = &told[0] else { panic!("a line") };
+        assert_eq!(notices.len(), 1);
+        let Notice::Log(_, level, line) = &notices[0] else { panic!("a line") };
         assert_eq!(*level, log::Level::Warn);
         assert!(line.contains("does not answer") && line.contains("no permissions"), "{line}");
     }
