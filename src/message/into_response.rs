@@ -31,7 +31,8 @@ use crate::message::response::{BYTES, Response, TEXT};
     message = "`{Self}` cannot be a handler's reply",
     label = "the reply of this handler is `{Self}`",
     note = "a handler replies with text, `Html`, bytes, `Json<T>`, `(StatusCode, T)`, `Option<T>`, `Result<T, E>` or `Response`",
-    note = "replies of several types: say `-> Response`, and call `.into_response()` on each"
+    note = "replies of several types: say `-> Response`, and call `.into_response()` on each",
+    note = "handlers are blocking: `async` closures and functions are none"
 )]
 pub trait IntoResponse {
     /// Makes the answer.

@@ -52,7 +52,8 @@ pub use crate::pipeline::route::Route;
     message = "nothing provides `{Self}`: a reference to it cannot be a handler argument",
     label = "`{Self}` does not implement `Provided`",
     note = "a type of your own says so itself: `impl bottle_session::Provided for {Self} {{}}`",
-    note = "a type of another crate goes into `Own`: `&Own<{Self}>`, `&mut Own<{Self}>`"
+    note = "a type of another crate goes into `Own`: `&Own<{Self}>`, `&mut Own<{Self}>`",
+    note = "a request is lent as `&Request`; `App::before_request` may change one before it finds its route"
 )]
 pub trait Provided: Send + 'static {}
 

@@ -22,7 +22,7 @@ mod http1;
 #[allow(dead_code)]
 mod corpus;
 
-#[path = "../../../src/message/forms/multipart.rs"]
+#[path = "../../../src/message/forms/multipart/mod.rs"]
 #[allow(dead_code)]
 mod multipart;
 

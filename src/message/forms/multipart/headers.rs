@@ -12,16 +12,16 @@ pub(super) const HEADERS: usize = 8 * 1024;
 
 /// What the headers of a part say.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::message::forms) struct Part {
+pub(in super::super) struct Part {
     /// As bytes: a field whose name is not UTF-8 is one that nobody asks for.
-    pub(in crate::message::forms) name: Vec<u8>,
+    pub(in super::super) name: Vec<u8>,
     /// A part with a file name is a file.
-    pub(in crate::message::forms) filename: Option<String>,
-    pub(in crate::message::forms) content_type: Option<String>,
+    pub(in super::super) filename: Option<String>,
+    pub(in super::super) content_type: Option<String>,
 }
 
 /// The boundary in a `Content-Type`.
-pub(in crate::message::forms) fn boundary(content_type: &str) -> Result<String, Malformed> {
+pub(in super::super) fn boundary(content_type: &str) -> Result<String, Malformed> {
     let parameters = content_type.split_once(';').map_or("", |(_, parameters)| parameters);
     let boundary =
         Parameters(parameters.as_bytes()).only("boundary")?.ok_or("its type names no boundary")?;
@@ -39,7 +39,7 @@ pub(in crate::message::forms) fn boundary(content_type: &str) -> Result<String, 
 }
 
 /// The parameter `charset` of a content type that has one.
-pub(in crate::message::forms) fn charset(content_type: &str) -> Result<Option<String>, Malformed> {
+pub(in super::super) fn charset(content_type: &str) -> Result<Option<String>, Malformed> {
     let parameters = content_type.split_once(';').map_or("", |(_, parameters)| parameters);
     let charset = Parameters(parameters.as_bytes()).only("charset")?;
     Ok(charset.map(|charset| as_well_as_it_can_be(&charset)))

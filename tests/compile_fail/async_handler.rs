@@ -1,0 +1,6 @@
+use bottle_session::App;
+
+fn main() {
+    let mut app = App::new();
+    app.get("/", async || "hello");
+}
