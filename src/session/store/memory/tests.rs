@@ -50,7 +50,10 @@ impl Fixture {
 
     fn log_in(&self, id: &SessionId, action: Action<'_>) {
         let changes = Changes::default();
-        let save = Save { login: Some("Ada"), ..Save::new(id, action, &changes, LIFETIMES) };
+        let save = Save {
+            login: Some(crate::session::store::LogIn::new("Ada")),
+            ..Save::new(id, action, &changes, LIFETIMES)
+        };
         assert_eq!(self.store.save(&save).unwrap(), Saved::Stored);
     }
 
