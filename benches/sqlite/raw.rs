@@ -19,7 +19,7 @@ impl Raw {
             let connection = Connection::open(path)?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             connection.pragma_update(None, "cache_size", -4096)?;
-            rusqlite::Result::Ok(connection)
+            Ok::<_, rusqlite::Error>(connection)
         };
         Raw(Mutex::new(open().expect("the file")))
     }
