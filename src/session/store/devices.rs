@@ -83,7 +83,7 @@ pub enum EndDevices<'a> {
     /// All of them.
     All,
     /// All but the one with this id. Where that is none of them, nothing ends: an error of kind
-    /// [`Gone`](ErrorKind::Gone).
+    /// [`Gone`](ErrorKind::Gone). One that has expired may count as there.
     AllBut(&'a SessionId),
     /// The one with this [handle](Device::handle).
     One(&'a str),
