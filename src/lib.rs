@@ -112,14 +112,17 @@ pub use ::redis as redis_crate;
 #[cfg_attr(docsrs, doc(cfg(feature = "https")))]
 pub use ::rustls;
 pub use app::{
-    App, GroupOutcome, IntoMethods, IntoRules, MountOptions, ProviderOptions, RouteOptions,
+    App, GroupOutcome, Installation, IntoMethods, IntoRules, LoginPlugin, MountOptions,
+    ProviderOptions, RouteOptions,
 };
 #[cfg(feature = "secure-cookies")]
 pub use cookie::Key;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "garde")]
 pub use handler::Checked;
-pub use handler::{Argument, Binder, Form, Handler, Hook, ProviderFn, Query, Signature, Wildcard};
+pub use handler::{
+    Argument, Binder, Condition, Form, Handler, Hook, ProviderFn, Query, Signature, Wildcard,
+};
 #[doc(no_inline)]
 pub use http;
 pub use message::address::ListenAddress;
@@ -128,7 +131,7 @@ pub use message::cookies::{Cookie, CookieLifetime, RequestCookies, SameSite};
 pub use message::forms::{FormData, FormError, FormLimits, Problem, Secret, Upload, UploadReader};
 pub use message::http_error::{HttpError, IntoHttpError, abort, basic_challenge};
 pub use message::into_response::{HookOutcome, Html, IntoResponse, Json, escape_html};
-pub use message::redirect::{Redirect, redirect};
+pub use message::redirect::{Redirect, redirect, redirect_back};
 pub use message::request::{Request, Scheme};
 pub use message::response::{Body, Response};
 pub use message::response_head::ResponseHead;

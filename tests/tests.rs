@@ -29,6 +29,7 @@ mod https;
 mod listening;
 #[cfg(unix)]
 mod logging;
+mod logins;
 mod memory;
 mod nginx;
 mod pending;

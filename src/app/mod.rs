@@ -3,6 +3,7 @@
 mod build;
 mod hooks;
 mod inherit;
+mod login;
 mod parts;
 mod plugins;
 mod route;
@@ -19,7 +20,9 @@ use crate::server::{self, ShutdownHandle};
 use crate::{Error, ErrorKind, Result};
 
 use hooks::Placed;
+pub use login::LoginPlugin;
 pub use parts::{GroupOutcome, MountOptions, ProviderOptions};
+pub use plugins::Installation;
 use plugins::InstalledPlugin;
 pub use route::{IntoMethods, IntoRules, RouteOptions};
 use route::{RouteDefinition, Skip};

@@ -4,6 +4,7 @@
 //! - [File](file): sessions in one file, its backup, what it survives and what goes wrong.
 //! - [Forms](forms): what visitors type in, tick and upload, and showing it again with what is wrong.
 //! - [HTTPS](https): the server speaks TLS itself; certbot, a service on port 443 without root.
+//! - [Logins](logins): the user as an argument, devices and their ends, what OWASP and ASVS ask for.
 //! - [Logs](logs): what each line means, and what to do.
 //! - [Proxies](proxies): nginx, HAProxy and Apache in front, uploads, streams, files, time-outs.
 //! - [Redis](redis): its settings, memory, permissions, TLS, Sentinel, Cluster.
@@ -21,6 +22,9 @@ pub mod forms {}
 
 #[doc = include_str!("https.md")]
 pub mod https {}
+
+#[doc = include_str!("logins.md")]
+pub mod logins {}
 
 #[doc = include_str!("logs.md")]
 pub mod logs {}
