@@ -115,13 +115,15 @@ step "The model of hand-offs: every order of the threads' steps"
 CARGO_TARGET_DIR=target/model cargo test --release --manifest-path tests/model/Cargo.toml
 
 step "The benchmark of the peers: it compiles"
-peers=(--manifest-path benches/peers/Cargo.toml)
-cargo fmt "${peers[@]}" -- --check
-cargo clippy "${peers[@]}" --locked --target-dir target/peers -- -D warnings
+for manifest in benches/peers/Cargo.toml benches/peers/axum_sqlite/Cargo.toml; do
+    peers=(--manifest-path "$manifest")
+    cargo fmt "${peers[@]}" -- --check
+    cargo clippy "${peers[@]}" --locked --target-dir target/peers -- -D warnings
+done
 step "Tests of the features that are off by default"
 cargo clippy --all-targets --features secure-cookies -- -D warnings
 cargo clippy --lib --features https -- -D warnings
-cargo test --features secure-cookies --lib secure_cookies
+cargo test --features secure-cookies --lib -- secure_cookies a_file_without_the_feature
 cargo test --features secure-cookies --doc secure_cookies
 step "Doc tests"
 cargo test --all-features --doc

@@ -5,7 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use bottle_session::{
-    Action, App, Durability, ErrorKind, Saved, Session, SessionPlugin, SqliteStore, TestClient,
+    Action, App, Changes, Durability, EndDevices, ErrorKind, LogIn, Save, Saved, Session,
+    SessionPlugin, SessionStore, SqliteStore, TestClient,
 };
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 use crate::support::http::Browser;
 use crate::support::logs::{collect_logs, logs_of};
 use crate::support::process::Program;
-use crate::support::sessions::{create, fields, load, owned, save};
+use crate::support::sessions::{IDLE, create, fields, fresh_id, load, owned, save};
 
 fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -274,6 +275,23 @@ fn two_plugins_on_one_file_know_nothing_of_each_other() {
 }
 
 #[test]
+fn stores_of_other_prefixes_have_users_of_their_own() {
+    let (_folder, path) = folder();
+    let open = |prefix| SqliteStore::open(&path).unwrap().key_prefix(prefix);
+    let stores = ["a:", "b:", ""].map(open);
+    for store in &stores {
+        let (id, none) = (fresh_id(store.id_format()), Changes::default());
+        let save =
+            Save { login: Some(LogIn::new("ada")), ..Save::new(&id, Action::Create, &none, IDLE) };
+        assert_eq!(store.save(&save).unwrap(), Saved::Stored);
+    }
+    // As a program that cron runs.
+    assert_eq!(open("a:").end_devices("ada", EndDevices::All).unwrap(), 1);
+    let left = stores.map(|store| store.devices("ada", None).unwrap().len());
+    assert_eq!(left, [0, 1, 1]);
+}
+
+#[test]
 fn options_of_redis_do_not_go_with_a_file() {
     let (_folder, path) = folder();
     for plugin in [
@@ -309,7 +327,7 @@ fn damage_is_an_error_and_a_loud_line_and_nobody_becomes_a_stranger() {
     assert_eq!(again.cookie("bottle.session"), Some(cookie));
     assert_eq!(again.get("/plain").send().status(), 200);
     let file = path.display();
-    let lines = logs_of(&format!("sessions cannot be kept: cannot read the session file {file}"));
+    let lines = logs_of(&format!("sessions in a file: cannot read the session file {file}"));
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].starts_with("ERROR") && lines[0].contains("restore a backup"), "{lines:?}");
 }

@@ -379,3 +379,14 @@ fn release_pipelined(
         }
     }
 }
+
+#[cfg(not(feature = "sqlite"))]
+#[test]
+fn a_file_without_the_feature_is_an_error_that_names_it() {
+    let mut app = crate::App::new();
+    let error = app.install(SessionPlugin::new().file("/srv/sessions.db")).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    for part in ["/srv/sessions.db", "the feature `sqlite` of bottle-session"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
