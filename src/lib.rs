@@ -72,6 +72,7 @@
 //! | [`Form`], [`Query`], [`FormError`], [`Upload`], [`Secret`], [`FormData`] | forms and uploads; the guide has [a page](guide::forms) |
 //! | [`Session`], [`SessionPlugin`] | sessions, and the options |
 //! | [`CsrfPlugin`] | against forged requests |
+//! | [`EventStream`], [`ServerSentEvent`] | events while a page is open |
 //! | [`SessionStore`], [`MemoryStore`], [`RedisStore`], `SqliteStore` | where they are kept |
 //! | [`RedisPool`], [`RedisPlugin`], [`RedisConnection`] | Redis for sessions and for the app's own data |
 //! | [`plugin`] | how to write a plugin |
@@ -125,6 +126,7 @@ pub use http;
 pub use message::address::ListenAddress;
 pub use message::body::{DEFAULT_BODY_LIMIT, RequestBody};
 pub use message::cookies::{Cookie, CookieLifetime, RequestCookies, SameSite};
+pub use message::events::{EventStream, ServerSentEvent};
 pub use message::forms::{FormData, FormError, FormLimits, Problem, Secret, Upload, UploadReader};
 pub use message::http_error::{HttpError, IntoHttpError, abort, basic_challenge};
 pub use message::into_response::{HookOutcome, Html, IntoResponse, Json, escape_html};

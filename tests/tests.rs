@@ -7,6 +7,7 @@ mod bottle_ports;
 mod browser;
 mod compile_messages;
 mod csrf;
+mod events;
 mod failover;
 mod failover_sentinels;
 mod faults;

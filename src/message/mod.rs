@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod base64;
 pub(crate) mod body;
 pub(crate) mod cookies;
+pub(crate) mod events;
 pub(crate) mod forms;
 pub(crate) mod http_error;
 pub(crate) mod into_response;
