@@ -72,6 +72,7 @@
 //! | [`Form`], [`Query`], [`FormError`], [`Upload`], [`Secret`], [`FormData`] | forms and uploads; the guide has [a page](guide::forms) |
 //! | [`Session`], [`SessionPlugin`] | sessions, and the options |
 //! | [`CsrfPlugin`] | against forged requests |
+//! | [`RequestIdPlugin`], [`AccessLogPlugin`], [`MetricsPlugin`], [`SecurityHeadersPlugin`], [`CorsPlugin`], [`RateLimitPlugin`], [`BasicAuthPlugin`] | what most sites want beside their pages; the guide has [a page](guide::plugins) |
 //! | [`EventStream`], [`ServerSentEvent`] | events while a page is open |
 //! | [`SessionStore`], [`MemoryStore`], [`RedisStore`], `SqliteStore` | where they are kept |
 //! | [`RedisPool`], [`RedisPlugin`], [`RedisConnection`] | Redis for sessions and for the app's own data |
@@ -90,6 +91,7 @@
 //! - `r2d2_redis`: a pool of `r2d2_redis` 0.14 that the app has already.
 //! - `sqlite`: sessions in one file.
 //! - `garde`: checks of what forms hold, beyond their types.
+//! - `gzip`, `brotli`: compressed answers, `CompressionPlugin`.
 //! - `secure-cookies`: signed and encrypted cookies of the app's own.
 #![forbid(unsafe_code)]
 
@@ -101,6 +103,7 @@ mod handler;
 mod logging;
 mod message;
 mod pipeline;
+mod plugins;
 mod redis;
 mod routing;
 pub mod server;
@@ -123,6 +126,7 @@ pub use handler::Checked;
 pub use handler::{Argument, Binder, Form, Handler, Hook, ProviderFn, Query, Signature, Wildcard};
 #[doc(no_inline)]
 pub use http;
+pub use logging::request_id::{RequestId, RequestIdLogger, WorkingFor};
 pub use message::address::ListenAddress;
 pub use message::body::{DEFAULT_BODY_LIMIT, RequestBody};
 pub use message::cookies::{Cookie, CookieLifetime, RequestCookies, SameSite};
@@ -147,6 +151,16 @@ pub use pipeline::provider::{Asked, Own, Yields};
 pub use pipeline::route::Route;
 pub use pipeline::service::Service;
 pub use pipeline::urls::Urls;
+pub use plugins::access_log::AccessLogPlugin;
+pub use plugins::basic_auth::BasicAuthPlugin;
+#[cfg(any(feature = "brotli", feature = "gzip"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "brotli", feature = "gzip"))))]
+pub use plugins::compression::CompressionPlugin;
+pub use plugins::cors::CorsPlugin;
+pub use plugins::metrics::MetricsPlugin;
+pub use plugins::rate_limit::RateLimitPlugin;
+pub use plugins::request_id::RequestIdPlugin;
+pub use plugins::security_headers::SecurityHeadersPlugin;
 pub use redis::{
     BreakerState, CommandArguments, RedisCluster, RedisConfig, RedisConnection, RedisPlugin,
     RedisPool, RedisReply, Replies,

@@ -1,11 +1,16 @@
 //! All integration tests, in one binary: it links once.
 
+mod access_log;
 mod app;
 mod architecture;
+mod basic_auth;
 mod batches;
 mod bottle_ports;
 mod browser;
 mod compile_messages;
+#[cfg(any(feature = "brotli", feature = "gzip"))]
+mod compression;
+mod cors;
 mod csrf;
 mod events;
 mod failover;
@@ -31,10 +36,12 @@ mod listening;
 #[cfg(unix)]
 mod logging;
 mod memory;
+mod metrics;
 mod nginx;
 mod pending;
 mod processes;
 mod production;
+mod rate_limit;
 mod readme;
 mod redis_cluster;
 #[cfg(feature = "r2d2_redis")]
@@ -48,6 +55,8 @@ mod redis_store;
 #[cfg(feature = "rustls")]
 mod redis_tls;
 mod redis_versions;
+mod request_id;
+mod security_headers;
 mod servers;
 mod session_batches;
 mod sessions;
@@ -61,3 +70,4 @@ mod stores;
 mod support;
 #[cfg(feature = "tiny_http")]
 mod tiny_http;
+mod watching;

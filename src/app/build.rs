@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::{Method, StatusCode};
 
-use self::hooks::guarded;
+use self::hooks::{guarded, watchers};
 use super::hooks::Placed;
 use super::inherit::Around;
 use super::plugins::compatible;
@@ -39,9 +39,13 @@ pub(crate) fn service(app: App) -> Result<Service> {
         building.plugins.iter().for_each(|plugin| plugin.close());
         return Err(Error::many(building.errors));
     }
+    // What stands in for a route of the outermost app: there is none yet when a request arrives.
+    let stand_in = building.scopes.first().and_then(|scope| scope.unrouted.first());
+    let arrivals = stand_in.map_or(Vec::new(), |(_, endpoint)| endpoint.watchers.clone());
     Ok(Service::new(Inner {
         router: building.router,
         plugins: building.plugins,
+        arrivals,
         scopes: building.scopes,
         prefixes,
         urls: Arc::new(building.urls),
@@ -225,6 +229,7 @@ impl Building {
         self.report(&mut resolver);
         // What could not be bound has said so, and the app is never built with it.
         let handler = handler.unwrap_or_else(|| Callback::new(|_| Response::new(500)));
+        let watchers = watchers(wrapping.iter().copied(), &route);
         let mut callback = guarded(guards, handler);
         for (plugin, _) in wrapping.iter().rev() {
             callback = plugin.plugin.apply(callback, &route);
@@ -240,6 +245,7 @@ impl Building {
             after: ends.after,
             slow: Slow::default(),
             shutdown: self.shutdown.clone(),
+            watchers,
         };
         self.add_endpoint(endpoint, rules, without_slash, &accepts);
     }

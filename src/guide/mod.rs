@@ -5,6 +5,7 @@
 //! - [Forms](forms): what visitors type in, tick and upload, and showing it again with what is wrong.
 //! - [HTTPS](https): the server speaks TLS itself; certbot, a service on port 443 without root.
 //! - [Logs](logs): what each line means, and what to do.
+//! - [Plugins](plugins): request ids, access log, metrics, security headers, CORS, basic authentication, rate limits, compression.
 //! - [Proxies](proxies): nginx, HAProxy and Apache in front, uploads, streams, files, time-outs.
 //! - [Redis](redis): its settings, memory, permissions, TLS, Sentinel, Cluster.
 //! - [Running](running): systemd, containers, signals, memory and files.
@@ -24,6 +25,9 @@ pub mod https {}
 
 #[doc = include_str!("logs.md")]
 pub mod logs {}
+
+#[doc = include_str!("plugins.md")]
+pub mod plugins {}
 
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}

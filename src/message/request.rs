@@ -274,7 +274,7 @@ impl Request {
     }
 
     /// Whether a proxy has passed it on whose word counts.
-    pub(crate) fn is_from_trusted_proxy(&self) -> bool {
+    pub fn is_from_trusted_proxy(&self) -> bool {
         self.from_trusted_proxy
     }
 

@@ -9,6 +9,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
+use crate::logging::request_id::RequestId;
 use crate::message::cookies::set_cookie_value;
 use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
@@ -32,6 +33,8 @@ pub struct Response {
     is_error_page: bool,
     /// Whether a hook has put it in the place of an error.
     after_error: bool,
+    /// Of the request that it answers.
+    request_id: Option<RequestId>,
 }
 
 /// The body of an answer.
@@ -68,6 +71,7 @@ impl Response {
                 error: None,
                 is_error_page: false,
                 after_error: false,
+                request_id: None,
             },
             Err(error) => HttpError::from(error).into_response(),
         }
@@ -196,6 +200,21 @@ impl Response {
         &self.body
     }
 
+    /// Puts another body in the place of the one that `change` is given.
+    pub fn map_body(&mut self, change: impl FnOnce(Body) -> Body) {
+        let body = std::mem::replace(&mut self.body, Body::Bytes(Bytes::new()));
+        self.body = change(body);
+    }
+
+    /// The id of the request that it answers.
+    pub(crate) fn request_id(&self) -> Option<&RequestId> {
+        self.request_id.as_ref()
+    }
+
+    pub(crate) fn set_request_id(&mut self, id: Option<RequestId>) {
+        self.request_id = id;
+    }
+
     /// The error behind the answer, where it came from `abort`, a failed `Result`, a panic, a plugin, or from no route
     /// that fits; also once an error page shows it. [`HttpError::cause`] is what the log says of it.
     pub fn error(&self) -> Option<&HttpError> {
@@ -242,6 +261,7 @@ impl Response {
             error: None,
             is_error_page: false,
             after_error: self.after_error,
+            request_id: self.request_id.clone(),
         }
     }
 

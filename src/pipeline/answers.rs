@@ -53,6 +53,7 @@ impl Endpoint {
 impl Service {
     /// Completes the answer of an exchange that plugins are done with.
     pub(crate) fn complete(&self, exchange: &mut Exchange) {
+        let _working = exchange.work();
         if exchange.response().is_none() {
             let answer = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
                 .with_source("nothing answered the request");
@@ -65,6 +66,9 @@ impl Service {
         let Some(mut answer) = exchange.take_response() else { return };
         exchange.take_head().attach(&mut answer);
         place_cookies(&mut answer, exchange.request().prefix());
+        exchange.answer(answer);
+        self.end(exchange);
+        let Some(mut answer) = exchange.take_response() else { return };
         if exchange.client_method() == Method::HEAD {
             answer.discard_body();
         }
@@ -264,7 +268,7 @@ pub(crate) fn not_allowed(method: &Method, allowed: &[Method]) -> Response {
     HttpError::new(StatusCode::METHOD_NOT_ALLOWED).with_header(header::ALLOW, value).into_response()
 }
 
-fn plain_page(error: &HttpError) -> Response {
+pub(super) fn plain_page(error: &HttpError) -> Response {
     let status = error.status();
     let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
     let title = escape_html(&title);

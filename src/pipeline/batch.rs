@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use crate::logging::request_id::{RequestId, WorkingFor};
 use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::message::response_head::ResponseHead;
@@ -68,6 +69,17 @@ impl Entry<'_> {
         self.exchange.route()
     }
 
+    /// The id of the request, where a plugin has given it one.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.exchange.request_id()
+    }
+
+    /// Has this thread work for the request until the guard is dropped, so that what is logged carries its id. For
+    /// stages that do something for one request of a batch after the other; what [waits](Entry::wait) has it by itself.
+    pub fn work(&self) -> Option<WorkingFor> {
+        self.exchange.work()
+    }
+
     /// Whether the handler can do without: it asks for `Option<&mut T>` only.
     pub fn is_optional(&self) -> bool {
         !self.exchange.requires(self.slot)
@@ -118,7 +130,8 @@ impl Entry<'_> {
         operation: O,
         then: impl FnOnce(O, &mut Entry<'_>) + Send + 'static,
     ) {
-        let waiting = Box::new(Then { operation, then });
+        let id = self.exchange.request_id().cloned();
+        let waiting = Box::new(Then { operation, then, id });
         self.exchange.wait_for(Pending { slot: self.slot, remote: remote.clone(), waiting });
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::Method;
 
+use crate::logging::request_id::{self, RequestId, WorkingFor};
 use crate::message::http_error::HttpError;
 use crate::message::request::Request;
 use crate::message::response::Response;
@@ -29,6 +30,9 @@ struct Inner {
     request: Request,
     method: Method,
     endpoint: Option<Arc<Endpoint>>,
+    /// The route that an OPTIONS request asks for which no route takes.
+    watched_as: Option<Arc<Endpoint>>,
+    id: Option<RequestId>,
     captures: Captures,
     /// Which of the route's rules matched.
     rule: usize,
@@ -92,6 +96,8 @@ impl Exchange {
             method: request.method().clone(),
             request,
             endpoint: None,
+            watched_as: None,
+            id: None,
             captures: Captures::default(),
             rule: 0,
             slots: Vec::new(),
@@ -127,6 +133,27 @@ impl Exchange {
     /// The route, or what stands in for one where the router found none.
     fn around(&self) -> Option<&Route> {
         self.0.endpoint.as_deref().map(|endpoint| &endpoint.route)
+    }
+
+    /// The rule that the path fits, of those of the route, once one was found: `/user/<id:int>`. With the prefix of a
+    /// mounted app.
+    pub fn rule(&self) -> Option<&str> {
+        self.route()?.rules().get(self.0.rule).map(String::as_str)
+    }
+
+    /// The id of the request, where a plugin has given it one: [`RequestIdPlugin`](crate::RequestIdPlugin) does.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.0.id.as_ref()
+    }
+
+    /// Gives the request an id, which its log lines carry from then on; see [`RequestId::current`].
+    pub fn set_request_id(&mut self, id: RequestId) {
+        self.0.id = Some(id);
+    }
+
+    /// Has this thread work for the request until the guard is dropped.
+    pub(crate) fn work(&self) -> Option<WorkingFor> {
+        request_id::enter(self.0.id.as_ref())
     }
 
     /// The value of the wildcard of this name.
@@ -337,6 +364,15 @@ impl Exchange {
         self.0.captures = captures;
     }
 
+    /// Whose plugins watch it.
+    pub(crate) fn watched(&self) -> Option<&Arc<Endpoint>> {
+        self.0.watched_as.as_ref().or(self.0.endpoint.as_ref())
+    }
+
+    pub(crate) fn watch_as(&mut self, endpoint: Arc<Endpoint>) {
+        self.0.watched_as = Some(endpoint);
+    }
+
     pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
         self.0.endpoint.as_ref()
     }
@@ -410,7 +446,9 @@ impl Exchange {
     /// An exchange that was not finished answers 500.
     pub fn into_response(self) -> Response {
         let unfinished = || Response::new(http::StatusCode::INTERNAL_SERVER_ERROR);
-        self.0.response.unwrap_or_else(unfinished)
+        let mut response = self.0.response.unwrap_or_else(unfinished);
+        response.set_request_id(self.0.id);
+        response
     }
 }
 

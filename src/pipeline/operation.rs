@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::batch::Entry;
 use crate::Error;
+use crate::logging::request_id::{self, RequestId};
 
 /// One operation at a remote service that answers requests in their order, such as Redis. It may take several round
 /// trips.
@@ -195,25 +196,30 @@ pub(crate) struct Pending {
 pub(crate) struct Then<O, F> {
     pub(crate) operation: O,
     pub(crate) then: F,
+    /// Of the request that waits.
+    pub(crate) id: Option<RequestId>,
 }
 
 impl<O: Operation, F: Send + 'static> Operation for Then<O, F> {
     fn request(&mut self, round: &mut Round<'_>) {
+        let _working = request_id::enter(self.id.as_ref());
         self.operation.request(round);
     }
 
     fn answer(&mut self, answer: Answer<'_>) -> Progress {
+        let _working = request_id::enter(self.id.as_ref());
         self.operation.answer(answer)
     }
 
     fn fail(&mut self, error: Error) {
+        let _working = request_id::enter(self.id.as_ref());
         self.operation.fail(error);
     }
 }
 
 impl<O: Operation, F: FnOnce(O, &mut Entry<'_>) + Send + 'static> Waiting for Then<O, F> {
     fn finish(self: Box<Self>, entry: &mut Entry<'_>) {
-        let Then { operation, then } = *self;
+        let Then { operation, then, .. } = *self;
         then(operation, entry);
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) router: Router<Target>,
     /// All plugins, outermost first. The index is the slot of what each provides.
     pub(crate) plugins: Vec<Arc<dyn Plugin>>,
+    /// The slots of those that see each request arrive.
+    pub(crate) arrivals: Vec<usize>,
     /// The app itself, then the apps mounted in it.
     pub(crate) scopes: Vec<Scope>,
     /// Which mounted app a path belongs to that no route has.
@@ -81,6 +83,8 @@ pub(crate) struct Endpoint {
     pub(crate) slow: Slow,
     /// Who stops the server; unset until there is one.
     pub(crate) shutdown: Arc<OnceLock<ShutdownHandle>>,
+    /// The slots of the plugins that watch it, outermost first.
+    pub(crate) watchers: Vec<usize>,
 }
 
 pub(crate) type BeforeHook = Box<dyn Fn(&mut Request) -> Option<Response> + Send + Sync>;
@@ -213,6 +217,7 @@ impl Service {
 
     /// Goes on with an exchange whose operation is over.
     pub(crate) fn conclude(&self, exchange: &mut Exchange, slot: usize, waiting: Box<dyn Waiting>) {
+        let _working = exchange.work();
         let finish = || waiting.finish(&mut Entry { exchange: &mut *exchange, slot });
         if let Err(panic) = catch_unwind(AssertUnwindSafe(finish)) {
             self.fail_after_panic(exchange, slot, panic.as_ref());
@@ -222,6 +227,7 @@ impl Service {
     /// The second stage: the route's callback runs, unless there is an answer already. A panic is a 500. What providers
     /// have made is finished.
     pub fn run(&self, exchange: &mut Exchange) {
+        let _working = exchange.work();
         catching_panics(exchange, |exchange| {
             if exchange.response().is_none()
                 && let Some(endpoint) = exchange.endpoint().cloned()
@@ -329,6 +335,10 @@ impl Service {
         // Known before it runs: after a panic nobody can tell whom it had touched.
         let concerned: SmallVec<[bool; 32]> =
             exchanges.iter().map(|exchange| stage.concerns(exchange, slot)).collect();
+        // One request alone need not be told from others: all that is logged is its own.
+        let mut alone = exchanges.iter().zip(&concerned).filter(|(_, concerned)| **concerned);
+        let alone = alone.next().filter(|_| alone.next().is_none());
+        let _working = alone.and_then(|(exchange, _)| exchange.work());
         let mut batch = Batch { exchanges: &mut *exchanges, slot, stage };
         let done = catch_unwind(AssertUnwindSafe(|| run(&mut batch)));
         for (exchange, _) in exchanges.iter_mut().zip(concerned).filter(|(_, concerned)| *concerned)
@@ -348,6 +358,7 @@ impl Service {
 
     /// A plugin has panicked. Which of its exchanges it had done with is unknown: none of them is to be trusted.
     fn fail_after_panic(&self, exchange: &mut Exchange, slot: usize, panic: &(dyn Any + Send)) {
+        let _working = exchange.work();
         let error = panicked(&format!("plugin {:?}", self.0.plugins[slot].name()), panic);
         exchange.drop_provided();
         let answer = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(error);
