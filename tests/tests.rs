@@ -58,5 +58,6 @@ mod static_files;
 mod store_model;
 mod stores;
 mod support;
+mod test_client;
 #[cfg(feature = "tiny_http")]
 mod tiny_http;

@@ -387,6 +387,11 @@ impl Exchange {
         }
     }
 
+    /// The values of this type that plugins provide, as long as no function borrows them.
+    pub(crate) fn held<T: Provided>(&self) -> impl Iterator<Item = &T> {
+        self.0.slots.iter().filter_map(|slot| slot.value.as_ref()?.downcast_ref())
+    }
+
     pub(crate) fn holds(&self, slot: usize) -> bool {
         self.0.slots.get(slot).is_some_and(|slot| slot.value.is_some())
     }

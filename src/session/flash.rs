@@ -105,6 +105,12 @@ impl Session {
         Ok(taken.into_iter().map(|(_, value)| Flash::read(value)).collect())
     }
 
+    /// The messages that are there, in their order; nobody has asked for the session by looking at them.
+    pub(crate) fn waiting_flashes(&self) -> Vec<Flash> {
+        let waiting = self.fields.iter().filter(|(key, _)| is_flash(key));
+        waiting.map(|(_, value)| Flash::read(value.to_owned())).collect()
+    }
+
     fn flash_keys(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.fields.iter().map(|(key, _)| key).filter(|key| is_flash(key))
     }
@@ -117,6 +123,11 @@ impl Session {
 }
 
 impl Flash {
+    /// A message as [`Session::flash`] leaves it.
+    pub fn new(category: impl Into<String>, text: impl ToString) -> Flash {
+        Flash { category: category.into(), text: text.to_string() }
+    }
+
     fn read(value: String) -> Flash {
         let (category, text) = serde_json::from_str(&value)
             // Not ours: another program that shares the session left plain text.
