@@ -69,8 +69,11 @@
 //! | [`Argument`], [`IntoResponse`], [`named!`] | what handlers take and reply |
 //! | [`Filter`] | what wildcards take: `<id:int>` |
 //! | [`Request`], [`Response`], [`ResponseHead`], [`abort`], [`redirect`], [`static_file`] | what comes in and goes out |
+//! | [`App::files`], [`Files`] | folders of files; the guide has [a page](guide::files) |
+//! | [`HttpError`], [`App::on_error`], [`App::error`], [`App::debug`] | errors and their pages; the guide has [a page](guide::errors) |
 //! | [`Form`], [`Query`], [`FormError`], [`Upload`], [`Secret`], [`FormData`] | forms and uploads; the guide has [a page](guide::forms) |
 //! | [`Session`], [`SessionPlugin`] | sessions, and the options |
+//! | [`Data`] | a part of the session as a type of the app's own |
 //! | [`CsrfPlugin`] | against forged requests |
 //! | [`SessionStore`], [`MemoryStore`], [`RedisStore`], `SqliteStore` | where they are kept |
 //! | [`RedisPool`], [`RedisPlugin`], [`RedisConnection`] | Redis for sessions and for the app's own data |
@@ -89,6 +92,7 @@
 //! - `r2d2_redis`: a pool of `r2d2_redis` 0.14 that the app has already.
 //! - `sqlite`: sessions in one file.
 //! - `garde`: checks of what forms hold, beyond their types.
+//! - `anyhow`: what is inside of an `anyhow::Error` is seen: its status, and by [`App::on_error`].
 //! - `secure-cookies`: signed and encrypted cookies of the app's own.
 #![forbid(unsafe_code)]
 
@@ -112,7 +116,8 @@ pub use ::redis as redis_crate;
 #[cfg_attr(docsrs, doc(cfg(feature = "https")))]
 pub use ::rustls;
 pub use app::{
-    App, GroupOutcome, IntoMethods, IntoRules, MountOptions, ProviderOptions, RouteOptions,
+    App, DataOptions, GroupOutcome, IntoMethods, IntoRules, MountOptions, ProviderOptions,
+    RouteOptions,
 };
 #[cfg(feature = "secure-cookies")]
 pub use cookie::Key;
@@ -125,6 +130,7 @@ pub use http;
 pub use message::address::ListenAddress;
 pub use message::body::{DEFAULT_BODY_LIMIT, RequestBody};
 pub use message::cookies::{Cookie, CookieLifetime, RequestCookies, SameSite};
+pub use message::files::Files;
 pub use message::forms::{FormData, FormError, FormLimits, Problem, Secret, Upload, UploadReader};
 pub use message::http_error::{HttpError, IntoHttpError, abort, basic_challenge};
 pub use message::into_response::{HookOutcome, Html, IntoResponse, Json, escape_html};
@@ -153,6 +159,7 @@ pub use routing::Filter;
 pub use server::{Server, ShutdownHandle};
 pub use session::SessionPlugin;
 pub use session::csrf::CsrfPlugin;
+pub use session::data::Data;
 pub use session::events::{Counters, Counts, Event, Events, LogEvents};
 pub use session::flash::Flash;
 pub use session::id::{IdFormat, SessionId};

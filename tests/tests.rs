@@ -5,11 +5,17 @@ mod architecture;
 mod batches;
 mod bottle_ports;
 mod browser;
+#[path = "../examples/cart.rs"]
+#[allow(dead_code)]
+mod cart_example;
 mod compile_messages;
 mod csrf;
+mod debug_pages;
+mod errors;
 mod failover;
 mod failover_sentinels;
 mod faults;
+mod files;
 mod flash;
 mod forms;
 #[cfg(feature = "garde")]
@@ -31,6 +37,9 @@ mod listening;
 mod logging;
 mod memory;
 mod nginx;
+#[path = "../examples/pages/main.rs"]
+#[allow(dead_code)]
+mod pages_example;
 mod pending;
 mod processes;
 mod production;
@@ -49,6 +58,7 @@ mod redis_tls;
 mod redis_versions;
 mod servers;
 mod session_batches;
+mod session_data;
 mod sessions;
 #[cfg(all(unix, feature = "sqlite"))]
 mod sqlite_faults;

@@ -11,6 +11,7 @@ use crate::handler::{self, Hook, Kind, ProviderDefinition, ProviderFn, Signature
 use crate::message::http_error::HttpError;
 use crate::message::into_response::HookOutcome;
 use crate::message::response::Response;
+use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Provided;
 use crate::pipeline::provider::{Value, keyword_of, public_name};
 use crate::{Error, ErrorKind, Result};
@@ -261,14 +262,15 @@ impl<T: Provided> ProviderOptions<'_, T> {
         mut self,
         finish: impl Fn(T, &Response) -> R + Send + Sync + 'static,
     ) -> Self {
-        self.definition().finish = Some(Arc::new(move |value: Value, answer: &Response| {
-            let Ok(value) = value.downcast::<T>() else {
-                unreachable!("made by the provider of this type")
-            };
-            finish(*value, answer)
-                .into_answer()
-                .map_or(Ok(()), |answer| Err(HttpError::from(answer)))
-        }));
+        self.definition().finish =
+            Some(Arc::new(move |value: Value, answer: &Response, _: &mut Exchange| {
+                let Ok(value) = value.downcast::<T>() else {
+                    unreachable!("made by the provider of this type")
+                };
+                finish(*value, answer)
+                    .into_answer()
+                    .map_or(Ok(()), |answer| Err(HttpError::from(answer)))
+            }));
         self
     }
 }

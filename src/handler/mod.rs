@@ -24,7 +24,9 @@ pub use extract::Checked;
 pub(crate) use extract::apply_form_limits;
 pub use extract::{Form, Query, Wildcard};
 
-pub(crate) use function::{BindHook, BindPage, BindReply, hook, page, provider, reply};
+pub(crate) use function::{
+    BindHook, BindPage, BindProvider, BindReply, hook, page, provider, reply,
+};
 pub use function::{Handler, Hook, Named, ProviderFn, Signature};
 pub(crate) use resolver::{Asks, Kind, ProviderDefinition, Resolver, Source, Wildcards, add_ask};
 

@@ -8,7 +8,8 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use crate::message::forms::{FormData, FormError, FormLimits};
-use crate::message::http_error::{HttpError, abort, asked_for};
+use crate::message::from_error::asked_for;
+use crate::message::http_error::{HttpError, abort};
 use crate::message::request::Request;
 use crate::{Error, ErrorKind, Result};
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod answers;
 pub(crate) mod batch;
+pub(crate) mod conversion;
+pub(crate) mod debug;
 pub(crate) mod exchange;
 pub(crate) mod operation;
 pub mod plugin;

@@ -17,8 +17,11 @@ use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
 use crate::message::request::Request;
 use crate::message::response::Response;
+use crate::message::trace;
 use crate::pipeline::answers::{AfterHook, Page};
 use crate::pipeline::batch::{Batch, Entry, Stage};
+use crate::pipeline::conversion::Converters;
+use crate::pipeline::debug::{Argued, Debugging};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::operation::{Operation, Pending, Waiting};
 use crate::pipeline::plugin::{self, Callback, Plugin};
@@ -53,6 +56,8 @@ pub(crate) struct Inner {
     /// What is answered 503, by its cause.
     pub(crate) unavailable: Recurring,
     pub(crate) servers: Servers,
+    /// Whether the app's author is to see what goes wrong.
+    pub(crate) debugging: Option<Debugging>,
 }
 
 /// What a rule leads to.
@@ -67,6 +72,10 @@ pub(crate) struct Target {
 pub(crate) struct Endpoint {
     pub(crate) route: Route,
     pub(crate) callback: Callback,
+    /// What its handler takes.
+    pub(crate) arguments: Vec<Argued>,
+    /// What errors are answered with that did not come from the callback.
+    pub(crate) converters: Converters,
     /// False for what stands in for a route.
     pub(crate) is_route: bool,
     /// What makes the values that its functions ask for, each behind those that it needs itself.
@@ -92,6 +101,8 @@ pub(crate) struct Scope {
     pub(crate) before: Vec<BeforeHook>,
     /// How many segments its prefix has, where each is one.
     pub(crate) depth: Option<usize>,
+    /// JSON errors are of RFC 9457.
+    pub(crate) problem_json: bool,
     /// What stands in for a route where the router finds none, by the status of that.
     pub(crate) unrouted: Vec<(Option<StatusCode>, Arc<Endpoint>)>,
 }
@@ -222,15 +233,17 @@ impl Service {
     /// The second stage: the route's callback runs, unless there is an answer already. A panic is a 500. What providers
     /// have made is finished.
     pub fn run(&self, exchange: &mut Exchange) {
-        catching_panics(exchange, |exchange| {
-            if exchange.response().is_none()
-                && let Some(endpoint) = exchange.endpoint().cloned()
-            {
-                let response = endpoint.callback.call(exchange);
-                exchange.answer(response);
-            }
+        trace::traced(self.0.debugging.is_some(), || {
+            catching_panics(exchange, |exchange| {
+                if exchange.response().is_none()
+                    && let Some(endpoint) = exchange.endpoint().cloned()
+                {
+                    let response = endpoint.callback.call(exchange);
+                    exchange.answer(response);
+                }
+            });
+            self.finish_early(exchange);
         });
-        self.finish_early(exchange);
     }
 
     /// The last stage, before any byte of an answer leaves: the plugins release, the error pages render
@@ -299,6 +312,16 @@ impl Service {
         &self.0.servers
     }
 
+    pub(crate) fn debugging(&self) -> Option<&Debugging> {
+        self.0.debugging.as_ref()
+    }
+
+    /// Whether JSON errors are of RFC 9457 in the app that the request belongs to.
+    pub(crate) fn has_problem_json(&self, exchange: &Exchange) -> bool {
+        let scope = exchange.endpoint().map_or(ROOT, |endpoint| endpoint.route.scope);
+        self.0.scopes[scope].problem_json
+    }
+
     pub(crate) fn unavailable(&self) -> &Recurring {
         &self.0.unavailable
     }
@@ -316,6 +339,9 @@ impl Service {
     /// Tells the plugins where the app is served, and handlers who stops the server. Servers call this once they listen,
     /// and drop what they get when they have ended: then the plugins are [closed](crate::Plugin::close).
     pub fn serving(&self, address: &ListenAddress, shutdown: &ShutdownHandle) -> Serving {
+        if let Some(debugging) = &self.0.debugging {
+            debugging.serving(address);
+        }
         Serving::begin(self, address, shutdown)
     }
 
@@ -373,7 +399,8 @@ fn catching_panics(exchange: &mut Exchange, run: impl FnOnce(&mut Exchange)) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(exchange))) {
         exchange.drop_provided();
         let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
-            .with_source(panicked("its handler, a hook or a filter", panic.as_ref()));
+            .with_source(panicked("its handler, a hook or a filter", panic.as_ref()))
+            .with_backtrace(trace::of_panic());
         exchange.answer(error.into_response());
     }
 }

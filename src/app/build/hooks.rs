@@ -128,6 +128,8 @@ impl Building {
             let endpoint = Endpoint {
                 route,
                 callback,
+                arguments: Vec::new(),
+                converters: around.converters.clone(),
                 is_route: false,
                 has_early,
                 providers: resolver.providers,
