@@ -222,3 +222,17 @@ fn large_files_hold_nobody_up() {
         taken += read as u64;
     }
 }
+
+#[test]
+fn a_page_of_the_apps_own_goes_before_that_of_the_folder() {
+    let folder = Folder::new("own", &[("index.html", "the folder's"), ("site.css", "body {}")]);
+    let mut app = App::new();
+    app.get("/", || "the app's");
+    app.files("/", &folder.0);
+    let client = TestClient::new(app).unwrap();
+    for (path, text) in
+        [("/", "the app's"), ("/index.html", "the folder's"), ("/site.css", "body {}")]
+    {
+        assert_eq!(client.get(path).send().text(), text, "{path}");
+    }
+}

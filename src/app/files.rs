@@ -16,7 +16,8 @@ impl App {
     /// that is not there is an error when the app is built.
     ///
     /// The prefix is a rule, whose dynamic part takes any path below it. Rules that were declared earlier go before it, so
-    /// `app.files("/", "public")` is declared last. What a browser finds at which path, and for how long it keeps it, is
+    /// `app.files("/", "public")` is declared last: a page of the app's own at `/` is then shown in place of the folder's
+    /// `index.html`. What a browser finds at which path, and for how long it keeps it, is
     /// said at [`Files`]. Large files are read while they are sent, a piece at a time: they hold neither memory nor others
     /// up.
     ///
@@ -52,7 +53,15 @@ impl App {
             self.errors.push(Error::new(ErrorKind::Config, text).at(Location::caller()));
         }
         let prefix = prefix.trim_end_matches('/');
-        let rules = [format!("{prefix}/"), format!("{prefix}/<file:path>")];
+        let start = format!("{prefix}/");
+        let has_start = self.routes.iter().any(|route| {
+            let gets = route.methods.is_empty() || route.methods.contains(&Method::GET);
+            gets && route.rules.contains(&start)
+        });
+        let mut rules = vec![format!("{prefix}/<file:path>")];
+        if !has_start {
+            rules.push(start);
+        }
         let handler = named!(move |request: &Request, file: Option<&str>| {
             files.answer(request, file.unwrap_or_default())
         });

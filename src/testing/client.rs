@@ -251,11 +251,11 @@ impl TestRequest<'_> {
     ///
     /// let mut app = App::new();
     /// app.post("/notes", |Form(note): Form<Note>| {
-    ///     format!("{}: {:?}, {} bytes", note.title, note.picture.filename(), note.picture.len())
+    ///     format!("{}: {}, {} bytes", note.title, note.picture.filename(), note.picture.len())
     /// });
     /// let client = TestClient::new(app)?;
     /// let request = client.post("/notes").field("title", "Tea").file("picture", "cup.png", "image/png", "PNG");
-    /// assert_eq!(request.send().text(), r#"Tea: Some("cup.png"), 3 bytes"#);
+    /// assert_eq!(request.send().text(), "Tea: cup.png, 3 bytes");
     /// # Ok::<(), bottle_session::Error>(())
     /// ```
     #[must_use]
