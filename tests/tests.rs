@@ -31,6 +31,10 @@ mod listening;
 mod logging;
 mod memory;
 mod nginx;
+mod notes;
+#[path = "../examples/notes/main.rs"]
+#[allow(dead_code)]
+mod notes_example;
 mod pending;
 mod processes;
 mod production;
