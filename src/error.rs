@@ -4,6 +4,19 @@ use std::fmt;
 use std::panic::Location;
 
 /// What the functions of this crate return.
+///
+/// ```
+/// use bottle_session::{App, Redirect, Result, Session, SessionPlugin, redirect};
+///
+/// let mut app = App::new();
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.post("/login/<name>", |session: &mut Session, name: &str| -> Result<Redirect> {
+///     session.log_in(name)?;
+///     Ok(redirect("/"))
+/// });
+/// # app.build()?;
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -29,6 +42,20 @@ struct Inner {
 }
 
 /// What sort of thing went wrong.
+///
+/// ```
+/// use bottle_session::{Error, ErrorKind, Session};
+///
+/// fn vote(session: &mut Session) -> Result<&'static str, Error> {
+///     match session.set_if_absent("voted", "yes") {
+///         Ok(true) => Ok("counted"),
+///         Ok(false) => Ok("you have voted already"),
+///         Err(error) if error.kind() == ErrorKind::Gone => Ok("you have been logged out"),
+///         Err(error) => Err(error),
+///     }
+/// }
+/// # let _ = vote;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

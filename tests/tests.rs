@@ -7,6 +7,7 @@ mod bottle_ports;
 mod browser;
 mod compile_messages;
 mod csrf;
+mod examples_in_docs;
 mod failover;
 mod failover_sentinels;
 mod faults;
@@ -26,6 +27,7 @@ mod hostile;
 mod hostile_over_tls;
 #[cfg(feature = "https")]
 mod https;
+mod links;
 mod listening;
 #[cfg(unix)]
 mod logging;
@@ -35,6 +37,7 @@ mod notes;
 #[path = "../examples/notes/main.rs"]
 #[allow(dead_code)]
 mod notes_example;
+mod package;
 mod pending;
 mod processes;
 mod production;

@@ -274,6 +274,22 @@ impl<T: Provided> ProviderOptions<'_, T> {
 }
 
 /// What a mounted app or a group takes besides its routes; returned by [`App::mount`] and [`App::group`].
+///
+/// ```
+/// use bottle_session::{App, Session, SessionPlugin, TestClient, abort};
+///
+/// let mut admin = App::new();
+/// admin.get("/", || "welcome");
+///
+/// let mut app = App::new();
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.mount("/admin", admin).before(|session: &mut Session| match session.user_id() {
+///     Some(_) => Ok(()),
+///     None => Err(abort(403, "Log in first.")),
+/// });
+/// assert_eq!(TestClient::new(app)?.get("/admin").send().status(), 403);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub struct MountOptions<'a> {
     app: &'a mut App,
     /// How many guards were added here.

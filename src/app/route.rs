@@ -58,6 +58,17 @@ impl Skip {
 }
 
 /// What a route takes besides rule and handler; returned by [`App::get`] and its like.
+///
+/// ```
+/// use bottle_session::{App, CsrfPlugin, SessionPlugin, TestClient};
+///
+/// let mut app = App::new();
+/// app.install(CsrfPlugin::new())?;
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.post("/webhook", || "heard").name("webhook").skip("csrf").body_limit(64 * 1024);
+/// assert_eq!(TestClient::new(app)?.post("/webhook").send().text(), "heard");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub struct RouteOptions<'a> {
     pub(super) app: &'a mut App,
 }

@@ -44,6 +44,22 @@ impl<E: Into<HttpError>> IntoHttpError for E {
 /// `?` turns every [`std::error::Error`] that is `Send` and `Sync` into one: a 500 whose cause is logged, with the file
 /// and line of that `?`, and not shown, or what the error itself says where it is an [`Error`] of this crate. It
 /// therefore does not implement `std::error::Error` itself.
+///
+/// ```
+/// use bottle_session::{App, HttpError, TestClient, abort};
+///
+/// fn item(id: &str) -> Result<String, HttpError> {
+///     let id: u32 = id.parse()?; // 500: the text is logged, and not sent
+///     Err(abort(429, format!("Slow down with {id}.")).with_header("retry-after", "5"))
+/// }
+///
+/// let mut app = App::new();
+/// app.get("/item/<id>", item);
+/// let client = TestClient::new(app)?;
+/// assert_eq!(client.get("/item/seven").send().status(), 500);
+/// assert_eq!(client.get("/item/7").send().header("retry-after"), Some("5"));
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct HttpError(pub(super) Box<Failed>);
 
@@ -206,6 +222,19 @@ impl From<Response> for HttpError {
 /// Ends a handler with an error status, a number or a [`StatusCode`]: `return Err(abort(404, "no such page"))`.
 ///
 /// A number that is no status (RFC 9110 section 15: 100 to 599) is a logged 500.
+///
+/// ```
+/// use bottle_session::{App, HttpError, TestClient, abort};
+///
+/// let mut app = App::new();
+/// app.get("/item/<id:int>", |id: i64| -> Result<String, HttpError> {
+///     if id == 7 { Ok("seven".to_owned()) } else { Err(abort(404, "There is no such item.")) }
+/// });
+/// let client = TestClient::new(app)?;
+/// assert_eq!(client.get("/item/7").send().text(), "seven");
+/// assert_eq!(client.get("/item/8").send().status(), 404);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[track_caller]
 pub fn abort(status: impl IntoStatus, message: impl Into<String>) -> HttpError {
     let location = Location::caller();

@@ -35,6 +35,17 @@ pub struct Response {
 }
 
 /// The body of an answer.
+///
+/// ```
+/// use bottle_session::{Body, Response};
+///
+/// let Body::Bytes(bytes) = Response::text("hello").into_parts().2 else { panic!("it is all there") };
+/// assert_eq!(&bytes[..], b"hello");
+/// let Body::Stream { length, .. } = Response::stream(std::io::empty(), Some(0)).into_parts().2 else {
+///     panic!("it is read later")
+/// };
+/// assert_eq!(length, Some(0));
+/// ```
 #[non_exhaustive]
 pub enum Body {
     /// All of it.

@@ -52,6 +52,43 @@ impl Batch<'_> {
 }
 
 /// One exchange of a batch, as the plugin may touch it.
+///
+/// ```
+/// use bottle_session::{App, Batch, Entry, Plugin, Provided, Provision, Response, TestClient};
+///
+/// struct Language(String);
+///
+/// impl Provided for Language {}
+///
+/// struct Languages;
+///
+/// impl Plugin for Languages {
+///     fn name(&self) -> &str {
+///         "languages"
+///     }
+///
+///     fn provides(&self) -> Option<Provision> {
+///         Some(Provision::of::<Language>("language"))
+///     }
+///
+///     fn acquire(&self, batch: &mut Batch<'_>) {
+///         batch.iter_mut().for_each(|mut entry: Entry<'_>| {
+///             match entry.request().header("accept-language").map(str::to_owned) {
+///                 Some(language) => entry.put(Language(language)),
+///                 None => entry.refuse(Response::text("in which language?").with_status(406)),
+///             }
+///         });
+///     }
+/// }
+///
+/// let mut app = App::new();
+/// app.install(Languages)?;
+/// app.get("/", |language: &Language| language.0.clone());
+/// let client = TestClient::new(app)?;
+/// assert_eq!(client.get("/").header("accept-language", "fr").send().text(), "fr");
+/// assert_eq!(client.get("/").send().status(), 406);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub struct Entry<'a> {
     pub(crate) exchange: &'a mut Exchange,
     pub(crate) slot: usize,

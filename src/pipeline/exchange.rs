@@ -23,6 +23,33 @@ use crate::routing::Captures;
 /// One request on its way through a [`Service`](crate::Service), with all that belongs to it.
 ///
 /// It is one pointer wide: stages hand exchanges on by the slice, and each has a lot to carry.
+///
+/// ```
+/// use bottle_session::{App, Callback, Plugin, Route, TestClient};
+///
+/// /// Says in a header which route has answered.
+/// struct Names;
+///
+/// impl Plugin for Names {
+///     fn name(&self) -> &str {
+///         "names"
+///     }
+///
+///     fn apply(&self, callback: Callback, route: &Route) -> Callback {
+///         let rule = route.rules().join(" ");
+///         Callback::new(move |exchange| {
+///             let method = exchange.request().method().clone();
+///             callback.call(exchange).with_header("x-route", format!("{method} {rule}"))
+///         })
+///     }
+/// }
+///
+/// let mut app = App::new();
+/// app.install(Names)?;
+/// app.get("/item/<id:int>", |id: i64| id.to_string());
+/// assert_eq!(TestClient::new(app)?.get("/item/7").send().header("x-route"), Some("GET /item/<id:int>"));
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub struct Exchange(Box<Inner>);
 
 struct Inner {

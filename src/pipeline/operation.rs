@@ -14,6 +14,39 @@ use crate::Error;
 
 /// One operation at a remote service that answers requests in their order, such as Redis. It may take several round
 /// trips.
+///
+/// ```
+/// use bottle_session::{Answer, Error, Operation, Progress, RedisPool, Round};
+///
+/// /// Asks the server whether it is there.
+/// #[derive(Default)]
+/// struct Ping {
+///     failed: Option<Error>,
+/// }
+///
+/// impl Operation for Ping {
+///     fn request(&mut self, round: &mut Round<'_>) {
+///         round.repeatable();
+///         round.read_only();
+///         round.command(&[b"PING"]);
+///     }
+///
+///     fn answer(&mut self, answer: Answer<'_>) -> Progress {
+///         let _ = answer.replies();
+///         Progress::Done
+///     }
+///
+///     fn fail(&mut self, error: Error) {
+///         self.failed = Some(error);
+///     }
+/// }
+///
+/// let pool = RedisPool::open("redis://localhost:1/0")?; // nobody listens there
+/// let mut ping = Ping::default();
+/// pool.remote().run(&mut [&mut ping]);
+/// assert!(ping.failed.is_some());
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub trait Operation: Send + 'static {
     /// Writes the request of the next round trip. Called again, with nothing changed in between, where a request has
     /// to be sent once more over another connection.

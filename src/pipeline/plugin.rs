@@ -48,6 +48,20 @@ pub use crate::pipeline::route::Route;
 /// `Option` of these; or the [state](crate::App::state) of an app, which is `&T`.
 ///
 /// A type of another crate goes into [`Own`](crate::Own).
+///
+/// ```
+/// use bottle_session::{App, Provided, TestClient};
+///
+/// struct Motto(&'static str);
+///
+/// impl Provided for Motto {}
+///
+/// let mut app = App::new();
+/// app.state(Motto("less is more"));
+/// app.get("/", |motto: &Motto| motto.0);
+/// assert_eq!(TestClient::new(app)?.get("/").send().text(), "less is more");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "nothing provides `{Self}`: a reference to it cannot be a handler argument",
     label = "`{Self}` does not implement `Provided`",
@@ -190,6 +204,27 @@ pub(crate) fn as_type<P: Plugin>(plugin: &dyn Plugin) -> Option<&P> {
 }
 
 /// The plugins that an app has already, as [`Plugin::setup`] sees them: names and keywords.
+///
+/// ```
+/// use bottle_session::{App, Error, ErrorKind, Installed, Plugin, Result};
+///
+/// struct Last;
+///
+/// impl Plugin for Last {
+///     fn name(&self) -> &str {
+///         "last"
+///     }
+///
+///     fn setup(&mut self, installed: &Installed<'_>) -> Result<()> {
+///         match installed.iter().find(|(name, _)| *name == "session") {
+///             Some(_) => Ok(()),
+///             None => Err(Error::new(ErrorKind::Plugin, "install the session plugin first")),
+///         }
+///     }
+/// }
+///
+/// assert!(App::new().install(Last).is_err());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Installed<'a> {
     pub(crate) plugins: &'a [(String, Option<Provision>)],

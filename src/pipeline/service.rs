@@ -37,6 +37,18 @@ use crate::routing::Router;
 /// [`finish`](Service::finish). The first and the last take slices: a server that has 32 requests ready
 /// hands over all 32, and the session plugin loads 32 sessions in one round trip.
 /// [`handle`](Service::handle) is all three for one request.
+///
+/// ```
+/// use bottle_session::http::Method;
+/// use bottle_session::{App, Request, Service};
+///
+/// let mut app = App::new();
+/// app.get("/hello", || "hello");
+/// let service: Service = app.build()?;
+/// let answer = service.handle(Request::new(Method::GET, "/hello".parse().unwrap()));
+/// assert_eq!(&answer.into_bytes()?[..], b"hello");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
 

@@ -7,6 +7,16 @@ use crate::routing::Rule;
 use crate::{Error, ErrorKind, Result};
 
 /// Addresses of named routes: a handler's `&Urls` argument.
+///
+/// ```
+/// use bottle_session::{App, Result, TestClient, Urls};
+///
+/// let mut app = App::new();
+/// app.get("/item/<id:int>", |id: i64| id.to_string()).name("item");
+/// app.get("/", |urls: &Urls| -> Result<String> { urls.build("item", &[("id", "7")]) });
+/// assert_eq!(TestClient::new(app)?.get("/").send().text(), "/item/7");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Urls {
     rules: Arc<HashMap<String, Vec<Rule>>>,

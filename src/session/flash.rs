@@ -10,6 +10,23 @@ use crate::Result;
 const PREFIX: &str = "_flash.";
 
 /// A message that a request left for a later one: see [`Session::flash`].
+///
+/// ```
+/// use bottle_session::{App, Flash, Session, SessionPlugin, TestClient};
+///
+/// let mut app = App::new();
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.get("/save", |session: &mut Session| session.flash("info", "Saved."));
+/// app.get("/", |session: &mut Session| -> bottle_session::Result<String> {
+///     let flashes: Vec<Flash> = session.take_flashes()?;
+///     Ok(flashes.iter().map(|flash| format!("{}: {}", flash.category, flash.text)).collect())
+/// });
+/// let browser = TestClient::new(app)?;
+/// browser.get("/save").send();
+/// assert_eq!(browser.get("/").send().text(), "info: Saved.");
+/// assert_eq!(browser.get("/").send().text(), "");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Flash {
     /// What sort of message it is, in the app's own words: `"error"`, `"info"`.

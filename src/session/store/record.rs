@@ -7,6 +7,17 @@ use super::fields::Fields;
 use crate::session::id::SessionId;
 
 /// How long a session lives. The store's clock decides, never the cookie's.
+///
+/// ```
+/// use bottle_session::Lifetimes;
+/// use std::time::{Duration, SystemTime};
+///
+/// let lifetimes = Lifetimes { idle: Duration::from_secs(600), absolute: Some(Duration::from_secs(3600)) };
+/// // A tenth longer than promised.
+/// assert_eq!(lifetimes.kept_for(None), Duration::from_secs(660));
+/// let created = SystemTime::now();
+/// assert_eq!(lifetimes.absolute_end(created), Some(created + Duration::from_secs(3600)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
     /// The idle limit: every save starts it anew. A session that is [remembered](crate::Session::remember) has its

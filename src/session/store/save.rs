@@ -115,6 +115,17 @@ pub enum Action<'a> {
 }
 
 /// The fields that changed since the load.
+///
+/// ```
+/// use bottle_session::Changes;
+///
+/// let mut changes = Changes::default();
+/// assert!(changes.is_empty());
+/// changes.fields.insert("name".to_owned(), Some("Ada".to_owned())); // set
+/// changes.fields.insert("visits".to_owned(), None); // removed
+/// // No `Debug` shows a value.
+/// assert!(!format!("{changes:?}").contains("Ada"));
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// All fields that the store holds go first.
