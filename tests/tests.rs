@@ -17,6 +17,7 @@ mod forms;
 #[path = "../examples/forms.rs"]
 #[allow(dead_code)]
 mod forms_example;
+mod going_live;
 mod guide;
 mod guide_logs;
 mod guide_redis;
