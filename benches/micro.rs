@@ -5,10 +5,11 @@ use bottle_session::http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use bottle_session::http::uri::PathAndQuery;
 use bottle_session::http::{Method, StatusCode, Version};
 use bottle_session::{
-    App, Cookie, HttpError, Provided, Request, ResponseHead, Service, Session, SessionPlugin,
-    redirect,
+    App, Cookie, Data, HttpError, Provided, Request, ResponseHead, Service, Session, SessionPlugin,
+    abort, redirect,
 };
 use divan::{Bencher, black_box};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 // The parser needs nothing else of the crate, which does not export it.
@@ -81,7 +82,6 @@ mod dispatch {
 
 mod forms {
     use bottle_session::{Form, Query, RequestBody};
-    use serde::Deserialize;
 
     use super::*;
 
@@ -232,7 +232,18 @@ mod session {
             let count = session.parse("count").unwrap_or(0u64) + 1;
             session.set("count", count);
         });
+        app.provide_data::<Visits>("visits");
+        app.get("/data", |visits: &Data<Visits>| {
+            black_box(visits.count);
+        });
+        app.get("/data/change", |visits: &mut Data<Visits>| visits.count += 1);
         app.build().expect("an app")
+    }
+
+    #[derive(Default, Deserialize, Serialize)]
+    struct Visits {
+        count: u64,
+        name: String,
     }
 
     fn logged_in(service: &Service) -> HeaderValue {
@@ -256,6 +267,20 @@ mod session {
     fn load_change_and_save(bencher: Bencher<'_, '_>) {
         let service = service();
         serve(bencher, &service, "/change", Some(&logged_in(&service)));
+    }
+
+    #[divan::bench]
+    fn load_typed(bencher: Bencher<'_, '_>) {
+        let service = service();
+        let cookie = logged_in(&service);
+        service.handle(request("/data/change", Some(&cookie)));
+        serve(bencher, &service, "/data", Some(&cookie));
+    }
+
+    #[divan::bench]
+    fn load_change_and_save_typed(bencher: Bencher<'_, '_>) {
+        let service = service();
+        serve(bencher, &service, "/data/change", Some(&logged_in(&service)));
     }
 
     // The store is bounded, and each sample makes sessions that stay.
@@ -327,6 +352,77 @@ mod providers {
     #[divan::bench]
     fn a_provider(bencher: Bencher<'_, '_>) {
         logged_in(bencher, "/provider");
+    }
+}
+
+/// Answers that are errors.
+mod errors {
+    use super::*;
+    use std::fmt;
+
+    #[derive(Debug)]
+    struct NoSuchItem;
+
+    impl fmt::Display for NoSuchItem {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("no such item")
+        }
+    }
+
+    impl std::error::Error for NoSuchItem {}
+
+    fn answer(bencher: Bencher<'_, '_>, path: &'static str, accept: &'static str) {
+        let mut app = App::new();
+        app.on_error(|_: &NoSuchItem| abort(404, "There is no such item."));
+        app.get("/aborted", || abort(404, "There is no such item."));
+        app.get("/converted", || -> Result<&'static str, NoSuchItem> { Err(NoSuchItem) });
+        let service = app.build().expect("an app");
+        let request = || {
+            let mut request = request(path, None);
+            request.headers_mut().insert("accept", HeaderValue::from_static(accept));
+            request
+        };
+        assert_eq!(service.handle(request()).status(), 404);
+        bencher.with_inputs(request).bench_values(|request| service.handle(black_box(request)));
+    }
+
+    #[divan::bench]
+    fn a_page(bencher: Bencher<'_, '_>) {
+        answer(bencher, "/aborted", "text/html");
+    }
+
+    #[divan::bench]
+    fn json(bencher: Bencher<'_, '_>) {
+        answer(bencher, "/aborted", "application/json");
+    }
+
+    #[divan::bench]
+    fn of_a_type_of_the_apps_own(bencher: Bencher<'_, '_>) {
+        answer(bencher, "/converted", "text/html");
+    }
+}
+
+/// A small file, as a handler's reply and from a folder, where two names beside it are looked for.
+mod files {
+    use super::*;
+    use bottle_session::static_file;
+
+    fn answer(bencher: Bencher<'_, '_>, path: &'static str) {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/pages/assets");
+        let mut app = App::new();
+        app.get("/file", move |request: &Request| static_file(request, "site.css", folder));
+        app.files("/files", folder);
+        serve(bencher, &app.build().expect("an app"), path, None);
+    }
+
+    #[divan::bench]
+    fn of_a_handler(bencher: Bencher<'_, '_>) {
+        answer(bencher, "/file");
+    }
+
+    #[divan::bench]
+    fn of_a_folder(bencher: Bencher<'_, '_>) {
+        answer(bencher, "/files/site.css");
     }
 }
 

@@ -4,9 +4,22 @@ use std::fmt;
 use std::panic::Location;
 
 /// What the functions of this crate return.
+///
+/// ```
+/// use bottle_session::{App, Redirect, Result, Session, SessionPlugin, redirect};
+///
+/// let mut app = App::new();
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.post("/login/<name>", |session: &mut Session, name: &str| -> Result<Redirect> {
+///     session.log_in(name)?;
+///     Ok(redirect("/"))
+/// });
+/// # app.build()?;
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-type Source = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of this crate.
 ///
@@ -29,6 +42,20 @@ struct Inner {
 }
 
 /// What sort of thing went wrong.
+///
+/// ```
+/// use bottle_session::{Error, ErrorKind, Session};
+///
+/// fn vote(session: &mut Session) -> Result<&'static str, Error> {
+///     match session.set_if_absent("voted", "yes") {
+///         Ok(true) => Ok("counted"),
+///         Ok(false) => Ok("you have voted already"),
+///         Err(error) if error.kind() == ErrorKind::Gone => Ok("you have been logged out"),
+///         Err(error) => Err(error),
+///     }
+/// }
+/// # let _ = vote;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -89,8 +116,8 @@ impl Error {
     /// # Ok::<(), Error>(())
     /// ```
     #[track_caller]
-    pub fn other(error: impl Into<Source>) -> Error {
-        let source = error.into();
+    pub fn other(error: impl Into<Source> + 'static) -> Error {
+        let source = boxed(error);
         let mut error = Error::new(ErrorKind::Other, source.to_string());
         error.0.raised = in_users_program(Location::caller());
         error.with_source(source)
@@ -140,10 +167,67 @@ impl Error {
     pub(crate) fn raised(&self) -> Option<&'static Location<'static>> {
         self.0.raised
     }
+}
 
-    /// Takes the cause out of the error.
-    pub(crate) fn into_source(self) -> Option<Source> {
-        self.0.source
+/// An error as a box, in which [`find`] finds it.
+pub(crate) fn boxed<E: Into<Source> + 'static>(error: E) -> Source {
+    #[cfg(feature = "anyhow")]
+    {
+        let mut error = Some(error);
+        let any = (&mut error as &mut dyn std::any::Any).downcast_mut::<Option<anyhow::Error>>();
+        if let Some(error) = any.and_then(Option::take) {
+            return Box::new(Anyhow(error));
+        }
+        error.map_or_else(|| unreachable!("taken above"), Into::into)
+    }
+    #[cfg(not(feature = "anyhow"))]
+    {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        if std::any::type_name::<E>() == "anyhow::Error" {
+            ONCE.call_once(|| {
+                log::warn!("an anyhow::Error answers 500 whatever is in it: bottle-session looks inside with its feature anyhow");
+            });
+        }
+        error.into()
+    }
+}
+
+/// An error and its causes, outermost first.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    let next = |cause: &&'a (dyn std::error::Error + 'static)| (*cause).source();
+    std::iter::successors(Some(error), next)
+}
+
+/// An error of this type: this cause itself, or what is inside of it where that is anyhow's.
+pub(crate) fn find<'a, E>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a E>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    #[cfg(feature = "anyhow")]
+    if let Some(Anyhow(error)) = cause.downcast_ref() {
+        return error.downcast_ref();
+    }
+    cause.downcast_ref()
+}
+
+/// An `anyhow::Error`, whose own box would hide what is in it.
+#[cfg(feature = "anyhow")]
+#[derive(Debug)]
+struct Anyhow(anyhow::Error);
+
+#[cfg(feature = "anyhow")]
+impl fmt::Display for Anyhow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+#[cfg(feature = "anyhow")]
+impl std::error::Error for Anyhow {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
     }
 }
 

@@ -1,7 +1,5 @@
 //! A small, synchronous, Bottle-style web framework with server-side sessions.
 //!
-//! A counter that remembers its visitor:
-//!
 //! ```
 //! use bottle_session::{App, Session, SessionPlugin, TestClient};
 //!
@@ -19,67 +17,11 @@
 //! # Ok::<(), bottle_session::Error>(())
 //! ```
 //!
-//! Without `in_memory()` sessions live in the Redis on localhost, and outlive the process. The
-//! [README](https://docs.rs/crate/bottle-session/latest) is the guide: options, promises, examples, and all
-//! differences from Bottle and Python's bottle-session.
+//! Without `in_memory()` sessions live in the Redis on localhost, and outlive the process. A closure takes what it asks for by type:
+//! a [`Session`], a [`Form`], your own [user or database connection](App::provide).
 //!
-//! # How it works
-//!
-//! ```text
-//! bytes in → Request → prepare: route, then plugins acquire ─┐
-//!                      run:     callback (plugins' wrappers → guards → arguments → handler) → Response → providers finish
-//!                      finish:  plugins release → error page → cookies onto headers ─→ bytes out
-//! ```
-//!
-//! An [`Exchange`] is one request on its way. A [`Service`] is a built app: what a server sees, and the three
-//! stages. [`prepare`](Service::prepare) and [`finish`](Service::finish) take whole batches, so that the
-//! sessions of many requests are one round trip.
-//!
-//! Handlers block, the session path does not. An event loop of the [native server](server::native) sends what its
-//! requests need of Redis over a connection of its own and goes on; when the replies are there, it runs their handlers;
-//! when what these have changed is acknowledged, it sends their answers. A handler that blocks is left to another thread.
-//!
-//! ## Glossary
-//!
-//! | word | meaning |
-//! |---|---|
-//! | rule, wildcard, filter | `/user/<id:int>` is a rule, `<id:int>` a wildcard, `int` its filter |
-//! | route | rules and methods that lead to one handler |
-//! | handler, callback | the closure of the app; the handler with what plugins wrapped around it |
-//! | plugin, keyword | provides a value to handlers that ask for it, under a keyword; wraps callbacks |
-//! | provider | a closure of the app that makes a value for a request, out of others |
-//! | state | a value that all requests share |
-//! | guard, hook, error page | a closure that runs before a handler, after it, in place of an error; it takes what handlers take |
-//! | exchange, batch | one request with its route, values and response; several of them in one stage |
-//! | stage | prepare, run or finish |
-//! | acquire, release | a plugin provides its value before the handler; takes it back after it |
-//! | operation, pending | what a stage asks of a remote service; an exchange that waits for one |
-//! | store, record | what keeps sessions; what it holds of one session |
-//! | event loop, worker | a poller with its connections; the thread that runs it |
-//! | channel | the connection of an event loop to a remote service |
-//! | hand-off, monitor | another worker takes a loop whose worker is blocked; the thread that sees to it |
-//! | breaker | fails operations at once while Redis does not answer |
-//!
-//! # The map
-//!
-//! | | |
-//! |---|---|
-//! | [`App`] | routes, plugins, providers, state, guards, hooks, error pages, groups and mounted apps; [`build`](App::build) checks it all |
-//! | [`Provided`], [`Own`] | what plugins, providers and state provide |
-//! | [`Argument`], [`IntoResponse`], [`named!`] | what handlers take and reply |
-//! | [`Filter`] | what wildcards take: `<id:int>` |
-//! | [`Request`], [`Response`], [`ResponseHead`], [`abort`], [`redirect`], [`static_file`] | what comes in and goes out |
-//! | [`Form`], [`Query`], [`FormError`], [`Upload`], [`Secret`], [`FormData`] | forms and uploads; the guide has [a page](guide::forms) |
-//! | [`Session`], [`SessionPlugin`] | sessions, and the options |
-//! | [`CsrfPlugin`] | against forged requests |
-//! | [`SessionStore`], [`MemoryStore`], [`RedisStore`], `SqliteStore` | where they are kept |
-//! | [`RedisPool`], [`RedisPlugin`], [`RedisConnection`] | Redis for sessions and for the app's own data |
-//! | [`plugin`] | how to write a plugin |
-//! | [`server`] | servers, and how they are stopped |
-//! | [`testing`] | [`TestClient`]; the contract of stores as tests |
-//! | [`Error`] | the one error type |
-//!
-//! The [guide] has a page for each subject.
+//! Begin with the [tutorial](guide::tutorial), or with the page of the [guide] for [Bottle](guide::from_bottle) or
+//! [axum](guide::from_axum) users; [how it works](guide::inside) has the flow, the words and a map of this page.
 //!
 //! # Features
 //!
@@ -89,7 +31,10 @@
 //! - `r2d2_redis`: a pool of `r2d2_redis` 0.14 that the app has already.
 //! - `sqlite`: sessions in one file.
 //! - `garde`: checks of what forms hold, beyond their types.
+//! - `gzip`, `brotli`: compressed answers, `CompressionPlugin`.
+//! - `anyhow`: what is inside of an `anyhow::Error` is seen: its status, and by [`App::on_error`].
 //! - `secure-cookies`: signed and encrypted cookies of the app's own.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod app;
@@ -100,6 +45,7 @@ mod handler;
 mod logging;
 mod message;
 mod pipeline;
+mod plugins;
 mod redis;
 mod routing;
 pub mod server;
@@ -109,26 +55,31 @@ pub mod testing;
 /// The `redis` crate that [`RedisConnection`] works with.
 pub use ::redis as redis_crate;
 #[cfg(all(unix, feature = "https"))]
-#[cfg_attr(docsrs, doc(cfg(feature = "https")))]
 pub use ::rustls;
 pub use app::{
-    App, GroupOutcome, IntoMethods, IntoRules, MountOptions, ProviderOptions, RouteOptions,
+    App, DataOptions, GroupOutcome, Installation, IntoMethods, IntoRules, LoginPlugin,
+    MountOptions, ProviderOptions, RouteOptions,
 };
 #[cfg(feature = "secure-cookies")]
 pub use cookie::Key;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "garde")]
 pub use handler::Checked;
-pub use handler::{Argument, Binder, Form, Handler, Hook, ProviderFn, Query, Signature, Wildcard};
+pub use handler::{
+    Argument, Binder, Condition, Form, Handler, Hook, ProviderFn, Query, Signature, Wildcard,
+};
 #[doc(no_inline)]
 pub use http;
+pub use logging::request_id::{RequestId, RequestIdLogger, WorkingFor};
 pub use message::address::ListenAddress;
 pub use message::body::{DEFAULT_BODY_LIMIT, RequestBody};
 pub use message::cookies::{Cookie, CookieLifetime, RequestCookies, SameSite};
+pub use message::events::{EventStream, ServerSentEvent};
+pub use message::files::Files;
 pub use message::forms::{FormData, FormError, FormLimits, Problem, Secret, Upload, UploadReader};
 pub use message::http_error::{HttpError, IntoHttpError, abort, basic_challenge};
 pub use message::into_response::{HookOutcome, Html, IntoResponse, Json, escape_html};
-pub use message::redirect::{Redirect, redirect};
+pub use message::redirect::{Redirect, redirect, redirect_back};
 pub use message::request::{Request, Scheme};
 pub use message::response::{Body, Response};
 pub use message::response_head::ResponseHead;
@@ -145,6 +96,16 @@ pub use pipeline::provider::{Asked, Own, Yields};
 pub use pipeline::route::Route;
 pub use pipeline::service::Service;
 pub use pipeline::urls::Urls;
+pub use plugins::access_log::AccessLogPlugin;
+pub use plugins::basic_auth::BasicAuthPlugin;
+#[cfg(any(feature = "brotli", feature = "gzip"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "brotli", feature = "gzip"))))]
+pub use plugins::compression::CompressionPlugin;
+pub use plugins::cors::CorsPlugin;
+pub use plugins::metrics::MetricsPlugin;
+pub use plugins::rate_limit::RateLimitPlugin;
+pub use plugins::request_id::RequestIdPlugin;
+pub use plugins::security_headers::SecurityHeadersPlugin;
 pub use redis::{
     BreakerState, CommandArguments, RedisCluster, RedisConfig, RedisConnection, RedisPlugin,
     RedisPool, RedisReply, Replies,
@@ -153,6 +114,7 @@ pub use routing::Filter;
 pub use server::{Server, ShutdownHandle};
 pub use session::SessionPlugin;
 pub use session::csrf::CsrfPlugin;
+pub use session::data::Data;
 pub use session::events::{Counters, Counts, Event, Events, LogEvents};
 pub use session::flash::Flash;
 pub use session::id::{IdFormat, SessionId};

@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+pub(crate) mod request_id;
+
+use self::request_id::RequestId;
+
 /// How often a line says that something goes on.
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -25,7 +29,8 @@ impl log::Log for StandardError {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line = format!("{:5} {}\n", record.level(), record.args());
+            let id = RequestId::current().map(|id| format!(" request_id={id}")).unwrap_or_default();
+            let line = format!("{:5} {}{id}\n", record.level(), record.args());
             // Nobody is left to be told that standard error is closed.
             let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), line.as_bytes());
         }
@@ -203,6 +208,8 @@ impl Kinds {
 impl Kind {
     fn report_continuation(&mut self, now: Instant) {
         if self.since > 0 && now >= self.told + EVERY {
+            // It tells of many requests.
+            let _none = request_id::leave();
             log::log!(
                 self.level,
                 "{} times more within a minute, such as: {}",

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down.
-const LAYERS: [&str; 11] = [
-    "testing", "app", "server", "session", "redis", "handler", "pipeline", "routing", "message",
-    "error", "logging",
+const LAYERS: [&str; 12] = [
+    "testing", "app", "server", "plugins", "session", "redis", "handler", "pipeline", "routing",
+    "message", "error", "logging",
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -61,8 +61,11 @@ fn imports_between_folders_go_one_way_downwards() {
 #[test]
 fn an_import_is_found_wherever_it_stands_in_a_line() {
     for (line, expected) in [
-        ("use crate::pipeline::plugin::Entry;", vec![6]),
-        ("    fn f(a: &crate::server::Server) -> crate::Result<crate::error::Error> {", vec![2, 9]),
+        ("use crate::pipeline::plugin::Entry;", vec![7]),
+        (
+            "    fn f(a: &crate::server::Server) -> crate::Result<crate::error::Error> {",
+            vec![2, 10],
+        ),
         ("// use crate::server::Server", vec![]),
         ("use crate::{Error, Result};", vec![]),
         ("pub(crate) mod server;", vec![]),

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use bottle_session::server::native::Native;
 use bottle_session::{
-    Action, Load, MemoryStore, Record as StoredRecord, RedisCluster, RedisConfig, RedisPool,
-    RedisStore, Result, Save, Saved, SessionPlugin, SessionStore,
+    Action, Device, EndDevices, Load, MemoryStore, Record as StoredRecord, RedisCluster,
+    RedisConfig, RedisPool, RedisStore, Result, Save, Saved, SessionId, SessionPlugin,
+    SessionStore,
 };
 
 use crate::faults::wait_until;
@@ -305,17 +306,38 @@ struct Forgetful {
     forgot_ends: Arc<AtomicU64>,
 }
 
+impl Forgetful {
+    fn forgets(&self) -> bool {
+        self.saves.fetch_add(1, Ordering::Relaxed) % self.one_in == self.one_in - 1
+    }
+}
+
 impl SessionStore for Forgetful {
+    fn keeps_logins(&self) -> bool {
+        self.store.keeps_logins()
+    }
+
+    fn devices(&self, user: &str, this: Option<&SessionId>) -> Result<Vec<Device>> {
+        self.store.devices(user, this)
+    }
+
+    fn end_devices(&self, user: &str, which: EndDevices<'_>) -> Result<usize> {
+        if self.forgets() {
+            self.forgot_ends.fetch_add(1, Ordering::SeqCst);
+            return Ok(0);
+        }
+        self.store.end_devices(user, which)
+    }
+
     fn load(&self, load: &Load<'_>) -> Result<Option<StoredRecord>> {
         self.store.load(load)
     }
 
     fn save(&self, save: &Save<'_>) -> Result<Saved> {
-        let number = self.saves.fetch_add(1, Ordering::Relaxed);
         match save.action {
             // A session that is never there is seen at once, and is no test.
             Action::Create => self.store.save(save),
-            action if number % self.one_in == self.one_in - 1 => {
+            action if self.forgets() => {
                 if matches!(action, Action::Destroy) {
                     self.forgot_ends.fetch_add(1, Ordering::SeqCst);
                 }

@@ -111,7 +111,7 @@ fn report(scenario: &str, site: &Site, recovery: Duration) {
 }
 
 /// Polls; a condition that never comes true is a failure and not a test that hangs.
-pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..30_000 {
         if condition() {
             return;

@@ -180,7 +180,7 @@ fn the_access_log_has_a_line_for_each_request_when_it_is_asked_for() {
     let lines: Vec<_> = logs_of("192.0.2.7").iter().map(took).collect();
     let expected = [
         "INFO 192.0.2.7 \"GET /logged/%22tea?hot=yes\" 200 14",
-        "INFO 192.0.2.7 \"GET /logged\" 404 113",
+        "INFO 192.0.2.7 \"GET /logged\" 404 836",
         "INFO 192.0.2.7 \"GET /endless\" 200 -",
     ];
     assert_eq!(lines, expected);

@@ -128,7 +128,7 @@ fn connections_and_streams_take_what_the_guide_says() {
     let said = String::from_utf8_lossy(&done.stdout);
     let page = include_str!("../src/guide/threads.md");
     for (what, sentence, most) in [
-        ("connection: ", "A connection that waits: less than 3 KiB", 3 * 1024),
+        ("connection: ", "A connection that waits: less than 3.5 KiB", 3584),
         ("stream: ", "A thread that waits in a stream takes less than 60 KiB", 60 * 1024),
     ] {
         assert!(page.contains(sentence), "{sentence}");

@@ -1,4 +1,4 @@
-//! Behind nginx, with the lines that the README gives for it.
+//! Behind nginx, with the shortest lines that the guide gives for it.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use bottle_session::{
     App, CsrfPlugin, Request, Response, Server, Session, SessionPlugin, ShutdownHandle,
 };
 
-use crate::support::proxies::{Proxy, folder, nginx_of_the_readme, runs_as_root};
+use crate::support::proxies::{Proxy, folder, nginx_in_short, runs_as_root};
 use crate::support::serving::Serving;
 
 fn app() -> App {
@@ -49,7 +49,7 @@ fn a_unix_socket_is_not_for_users_who_are_not_of_its_group() {
     std::thread::scope(|scope| {
         scope.spawn(|| server.serve(service, &shutdown).unwrap());
         let stop = Stop(&shutdown);
-        let lines = nginx_of_the_readme(&folder.join("app.socket"));
+        let lines = nginx_in_short(&folder.join("app.socket"));
         let nginx = Proxy::nginx_as(folder, Some("www-data"), &lines);
         assert_eq!(nginx.client().get("/who").status, 502);
         assert!(nginx.log().contains("Permission denied"), "{}", nginx.log());
@@ -70,7 +70,7 @@ fn behind_nginx_sessions_work_and_only_nginx_is_believed() {
     std::thread::scope(|scope| {
         scope.spawn(|| server.serve(service, &shutdown).unwrap());
         let stop = Stop(&shutdown);
-        let nginx = Proxy::nginx_as(folder, user, &nginx_of_the_readme(&socket));
+        let nginx = Proxy::nginx_as(folder, user, &nginx_in_short(&socket));
         let mut client = nginx.client();
 
         // What a client makes up about itself, nginx replaces.

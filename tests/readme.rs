@@ -1,4 +1,4 @@
-//! The README names all there is to choose. Its programs are doc tests; see src/lib.rs.
+//! README and guide name all there is to choose. Their programs are doc tests; see src/lib.rs and src/guide.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,18 +8,18 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn assert_named<'a>(what: &str, names: impl Iterator<Item = &'a str>) {
-    let readme = read("README.md");
+fn assert_named<'a>(page: &str, what: &str, names: impl Iterator<Item = &'a str>) {
+    let text = read(page);
     let names: BTreeSet<_> = names.collect();
     assert!(!names.is_empty(), "there are {what}s");
     let missing: Vec<_> = names
         .into_iter()
         .filter(|name| {
-            !["`", "(", "/"].iter().any(|end| readme.contains(&format!("`{name}{end}")))
-                && !readme.contains(&format!("/{name}.rs"))
+            !["`", "(", "/", "::<"].iter().any(|end| text.contains(&format!("`{name}{end}")))
+                && !text.contains(&format!("/{name}.rs"))
         })
         .collect();
-    assert!(missing.is_empty(), "the README does not name each {what}: {missing:?}");
+    assert!(missing.is_empty(), "{page} does not name each {what}: {missing:?}");
 }
 
 #[test]
@@ -29,12 +29,12 @@ fn each_option_of_the_session_plugin_is_in_the_table() {
         .split("#[must_use]\n")
         .skip(1)
         .filter_map(|rest| rest.trim_start().strip_prefix("pub fn ")?.split('(').next());
-    assert_named("option", options);
+    assert_named("src/guide/sessions.md", "option", options);
 }
 
 #[test]
 fn each_method_of_the_session_is_named() {
-    let sources = ["view", "login", "atomic", "flash", "forms", "csrf/token"]
+    let sources = ["view", "login", "devices", "atomic", "flash", "forms", "csrf/token"]
         .map(|module| read(&format!("src/session/{module}.rs")))
         .concat();
     let methods = sources
@@ -46,7 +46,7 @@ fn each_method_of_the_session_is_named() {
                 .is_some_and(|head| head.contains("&self") || head.contains("&mut self"))
         })
         .filter_map(|rest| rest.split(['(', '<']).next());
-    assert_named("method", methods);
+    assert_named("src/guide/sessions.md", "method", methods);
 }
 
 #[test]
@@ -54,7 +54,11 @@ fn each_feature_is_named() {
     let manifest = read("Cargo.toml");
     let features = manifest.split("[features]").nth(1).and_then(|rest| rest.split("\n[").next());
     let features = features.unwrap_or_default().lines().filter_map(|line| line.split_once(" = "));
-    assert_named("feature", features.map(|line| line.0).filter(|name| *name != "default"));
+    assert_named(
+        "README.md",
+        "feature",
+        features.map(|line| line.0).filter(|name| *name != "default"),
+    );
 }
 
 #[test]
@@ -67,5 +71,5 @@ fn each_example_is_named() {
     // The greeter is run, and so named, in the README's second section.
     assert!(read("README.md").contains("--example greeter"));
     let others = names.iter().map(String::as_str).filter(|name| *name != "greeter");
-    assert_named("example", others);
+    assert_named("README.md", "example", others);
 }

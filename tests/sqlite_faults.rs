@@ -17,6 +17,7 @@ use bottle_session::{
 };
 use rusqlite::Connection;
 
+use crate::sqlite_store::is_closed;
 use crate::support::http::Browser;
 use crate::support::serving::Serving;
 use crate::support::sessions::{IDLE, create, fields, fresh_id, load, owned, save, together};
@@ -343,6 +344,7 @@ fn find_it_read_only(path: &Path) {
     let store = SqliteStore::open(path).unwrap();
     create(&store, &[("a", "1")]);
     drop(store);
+    is_closed(path);
     let folder = path.parent().unwrap();
     let mounted = Command::new("mount").args(["-o", "remount,ro"]).arg(folder).status().unwrap();
     assert!(mounted.success());

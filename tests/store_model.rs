@@ -1,6 +1,6 @@
 //! Random interleavings of everything a store can do, held against a model small enough to be right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::support::sessions::fresh_id;
 
 const STEPS: usize = 30;
 
-const USERS: [&str; 2] = ["ada", "číslo.7"];
+/// What users are called, before the number of their case.
+const USERS: [&str; 2] = ["ada", "číslo.7 "];
 
 #[test]
 fn the_memory_store_does_what_the_model_does() {
@@ -244,6 +245,10 @@ struct Case<'a> {
     model: Model,
     ids: Vec<SessionId>,
     moves: Vec<(usize, usize)>,
+    /// The ids under which there was a session once.
+    ever: BTreeSet<usize>,
+    /// Of this case alone, as the store is that of all cases.
+    users: [&'static str; 2],
     /// The handles of logins, as the store has told them.
     handles: BTreeMap<usize, String>,
     /// Told when a step goes wrong.
@@ -264,6 +269,7 @@ impl<'a> Case<'a> {
             keeps_remember: can.remember,
             keeps_empty: can.empty,
         };
+        let users = USERS.map(|user| &*format!("{user}{seed}").leak());
         let history = format!("seed {seed}, idle {}, absolute {absolute:?}\n", model.idle);
         Case {
             subject,
@@ -271,6 +277,8 @@ impl<'a> Case<'a> {
             model,
             ids: Vec::new(),
             moves: Vec::new(),
+            ever: BTreeSet::new(),
+            users,
             handles: BTreeMap::new(),
             history,
         }
@@ -397,16 +405,24 @@ impl<'a> Case<'a> {
 
     fn save(&mut self, plans: &[(usize, Plan, Write)]) {
         let mut plans = plans.to_vec();
+        let mut made = BTreeSet::new();
         for (id, plan, write) in &mut plans {
             let moves = matches!(plan, Plan::Create | Plan::Rotate(_));
-            // A creation or a move onto what is there is an error, whoever logs in.
-            let is_taken = |to: &usize| self.ids.len() > *to && self.model.live.contains_key(to);
-            let onto = match plan {
-                Plan::Rotate(to) => is_taken(to),
-                _ => is_taken(id),
-            };
+            // A creation or a move onto what is there, or comes in this batch, is an error, whoever logs in.
+            let to = if let Plan::Rotate(to) = plan { *to } else { *id };
+            let (is_first, is_live) = (made.insert(to), self.model.live.contains_key(&to));
+            if moves && self.subject.store().keeps_logins() {
+                // No id is ever made twice; an index may know it yet from before.
+                let is_fresh = self.ever.insert(to);
+                if !(is_fresh || is_live && is_first) {
+                    (*id, *plan) = (to, Plan::Update);
+                    continue;
+                }
+            }
+            let onto = !is_first || is_live;
             if moves && !onto && self.subject.store().keeps_logins() {
-                write.login = self.random.one_of(&[None, None, Some(USERS[0]), Some(USERS[1])]);
+                write.login =
+                    self.random.one_of(&[None, None, Some(self.users[0]), Some(self.users[1])]);
             }
         }
         // Some of the updates of sessions with which nothing else happens in this batch leave the cookie as it is.
@@ -468,7 +484,7 @@ impl<'a> Case<'a> {
 
     /// Who is logged in where: each session finds itself in its user's list, under the handle of its login.
     fn list(&mut self) {
-        let user = self.random.one_of(&USERS);
+        let user = self.random.one_of(&self.users);
         let _ = writeln!(self.history, "list {user}");
         let sessions = self.model.devices(user);
         let listed = self.subject.store().devices(user, None).expect("the store works");
@@ -485,10 +501,12 @@ impl<'a> Case<'a> {
     }
 
     fn end(&mut self) {
-        let user = self.random.one_of(&USERS);
+        let user = self.random.one_of(&self.users);
         let (sessions, one) = (self.model.devices(user), self.any());
         let (which, ended) = match self.random.below(4) {
             0 => (EndDevices::All, Some(sessions)),
+            // Whether one that has expired is there still is up to the store.
+            1 if !self.model.live.contains_key(&one) => return,
             1 => {
                 let others = sessions.iter().copied().filter(|id| *id != one).collect();
                 let ended = sessions.contains(&one).then_some(others);

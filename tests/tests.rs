@@ -1,21 +1,35 @@
 //! All integration tests, in one binary: it links once.
 
+mod access_log;
 mod app;
 mod architecture;
+mod basic_auth;
 mod batches;
 mod bottle_ports;
 mod browser;
+#[path = "../examples/cart.rs"]
+#[allow(dead_code)]
+mod cart_example;
 mod compile_messages;
+#[cfg(any(feature = "brotli", feature = "gzip"))]
+mod compression;
+mod cors;
 mod csrf;
+mod debug_pages;
+mod errors;
+mod events;
+mod examples_in_docs;
 mod failover;
 mod failover_sentinels;
 mod faults;
+mod files;
 mod flash;
 mod forms;
 #[cfg(feature = "garde")]
 #[path = "../examples/forms.rs"]
 #[allow(dead_code)]
 mod forms_example;
+mod going_live;
 mod guide;
 mod guide_logs;
 mod guide_redis;
@@ -26,14 +40,26 @@ mod hostile;
 mod hostile_over_tls;
 #[cfg(feature = "https")]
 mod https;
+mod links;
 mod listening;
 #[cfg(unix)]
 mod logging;
+mod logins;
 mod memory;
+mod metrics;
 mod nginx;
+mod notes;
+#[path = "../examples/notes/main.rs"]
+#[allow(dead_code)]
+mod notes_example;
+mod package;
+#[path = "../examples/pages/main.rs"]
+#[allow(dead_code)]
+mod pages_example;
 mod pending;
 mod processes;
 mod production;
+mod rate_limit;
 mod readme;
 mod redis_cluster;
 #[cfg(feature = "r2d2_redis")]
@@ -47,8 +73,11 @@ mod redis_store;
 #[cfg(feature = "rustls")]
 mod redis_tls;
 mod redis_versions;
+mod request_id;
+mod security_headers;
 mod servers;
 mod session_batches;
+mod session_data;
 mod sessions;
 #[cfg(all(unix, feature = "sqlite"))]
 mod sqlite_faults;
@@ -58,5 +87,7 @@ mod static_files;
 mod store_model;
 mod stores;
 mod support;
+mod test_client;
 #[cfg(feature = "tiny_http")]
 mod tiny_http;
+mod watching;

@@ -131,8 +131,9 @@ fn threads() {
     let folder = Folder::new("shim");
     let shim = folder.0.join("slow_fsync.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/sqlite/slow_fsync.c");
-    let made = Command::new("cc").args(["-shared", "-fPIC", "-O2", "-o"]).arg(&shim).arg(source);
-    assert!(made.status().expect("cc").success());
+    let mut compile = Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-O2", "-o"]).arg(&shim).arg(source);
+    assert!(compile.status().expect("cc").success());
     let run = this("slow-threads").env("LD_PRELOAD", &shim).env("FSYNC_US", "2000").status();
     assert!(run.expect("this program again").success());
 }

@@ -15,11 +15,11 @@ pub struct Raw(Mutex<Connection>);
 impl Raw {
     /// Opens a file that is there.
     pub fn open(path: &Path) -> Raw {
-        let open = || {
+        let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open(path)?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             connection.pragma_update(None, "cache_size", -4096)?;
-            rusqlite::Result::Ok(connection)
+            Ok(connection)
         };
         Raw(Mutex::new(open().expect("the file")))
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::{Method, StatusCode};
 
-use self::hooks::guarded;
+use self::hooks::{guarded, watchers};
 use super::hooks::Placed;
 use super::inherit::Around;
 use super::plugins::compatible;
@@ -17,6 +17,8 @@ use crate::handler::{BindHook, BindPage, Function, Resolver, Wildcards, add_ask}
 use crate::logging::Recurring;
 use crate::message::body::DEFAULT_BODY_LIMIT;
 use crate::message::response::Response;
+use crate::message::trace;
+use crate::pipeline::debug::Debugging;
 use crate::pipeline::plugin::{Callback, Plugin};
 use crate::pipeline::route::Route;
 use crate::pipeline::service::{Endpoint, Inner, Scope, Service, Target};
@@ -32,6 +34,7 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) fn service(app: App) -> Result<Service> {
     let mut building = Building::default();
     let body_limit = app.body_limit.unwrap_or(DEFAULT_BODY_LIMIT);
+    let debugging = app.debug.then(Debugging::default);
     building.add_app(app, &Prefix::default(), Around::default());
     building.add_aliases();
     let prefixes = building.prefixes();
@@ -39,15 +42,23 @@ pub(crate) fn service(app: App) -> Result<Service> {
         building.plugins.iter().for_each(|plugin| plugin.close());
         return Err(Error::many(building.errors));
     }
+    // What stands in for a route of the outermost app: there is none yet when a request arrives.
+    let stand_in = building.scopes.first().and_then(|scope| scope.unrouted.first());
+    let arrivals = stand_in.map_or(Vec::new(), |(_, endpoint)| endpoint.watchers.clone());
+    if debugging.is_some() {
+        trace::watch_panics();
+    }
     Ok(Service::new(Inner {
         router: building.router,
         plugins: building.plugins,
+        arrivals,
         scopes: building.scopes,
         prefixes,
         urls: Arc::new(building.urls),
         unavailable: Recurring::default(),
         servers: Servers::of(building.shutdown),
         body_limit,
+        debugging,
     }))
 }
 
@@ -97,6 +108,7 @@ impl Building {
             parent,
             before: std::mem::take(&mut app.before),
             depth: prefix.depth(),
+            problem_json: around.problem_json.unwrap_or(false),
             unrouted: Vec::new(),
         });
         self.parts.push(Parts {
@@ -225,7 +237,8 @@ impl Building {
         self.report(&mut resolver);
         // What could not be bound has said so, and the app is never built with it.
         let handler = handler.unwrap_or_else(|| Callback::new(|_| Response::new(500)));
-        let mut callback = guarded(guards, handler);
+        let watchers = watchers(wrapping.iter().copied(), &route);
+        let mut callback = around.converters.around(guarded(guards, handler));
         for (plugin, _) in wrapping.iter().rev() {
             callback = plugin.plugin.apply(callback, &route);
         }
@@ -233,6 +246,8 @@ impl Building {
         let endpoint = Endpoint {
             route,
             callback,
+            arguments: resolver.arguments,
+            converters: around.converters.clone(),
             is_route: true,
             has_early: ends.has_early(),
             providers: resolver.providers,
@@ -240,6 +255,7 @@ impl Building {
             after: ends.after,
             slow: Slow::default(),
             shutdown: self.shutdown.clone(),
+            watchers,
         };
         self.add_endpoint(endpoint, rules, without_slash, &accepts);
     }

@@ -1,22 +1,32 @@
 //! Hooks, guards and error pages of an app.
 
 use std::panic::Location;
+use std::time::Duration;
 
 use http::StatusCode;
 
 use super::App;
+use super::login::LastLogin;
 use crate::Error;
 use crate::ErrorKind;
-use crate::handler::{self, Handler, Hook, Signature};
+use crate::handler::{self, BindHook, Condition, Handler, Hook, Signature};
 use crate::message::into_response::HookOutcome;
 use crate::message::request::Request;
 use crate::message::status::IntoStatus;
+use crate::pipeline::urls::Urls;
 
 /// A function and where it was given.
 #[derive(Clone)]
 pub(crate) struct Placed<T> {
     pub(crate) function: T,
     pub(crate) location: &'static Location<'static>,
+}
+
+/// A guard that lets recent logins pass, to be bound.
+pub(super) fn recent(login: Duration) -> BindHook {
+    handler::hook(move |last: &LastLogin, request: &Request, urls: &Urls| {
+        last.within(login, request, urls)
+    })
 }
 
 impl App {
@@ -48,7 +58,7 @@ impl App {
 
     /// Runs `guard` before the handler of each route of this app, and of those mounted in it, inside the plugins: it
     /// takes what handlers take, such as the session, and an `Err` of what it returns is the answer. The app around comes
-    /// first, then those added first, then the [guards of the route](RouteOptions::before).
+    /// first, then those added first, then the [guards of the route](crate::RouteOptions::before).
     ///
     /// ```
     /// use bottle_session::{App, Redirect, Session, SessionPlugin, TestClient, redirect};
@@ -71,6 +81,29 @@ impl App {
     #[track_caller]
     pub fn before<M, G: Signature<M> + Hook<M>>(&mut self, guard: G) -> &mut App {
         self.guards.push(Placed { function: handler::hook(guard), location: Location::caller() });
+        self
+    }
+
+    /// Lets requests go on for which `condition` holds, on all routes of this app and of those mounted in it; others get
+    /// a 403. It takes what handlers take, and runs among the [guards](App::before).
+    ///
+    /// A condition on the [user](crate::LoginPlugin) is for people who are logged in; the others are sent to the login
+    /// page.
+    #[track_caller]
+    pub fn require<M, C: Signature<M> + Condition<M>>(&mut self, condition: C) -> &mut App {
+        let (function, location) = (handler::condition(condition), Location::caller());
+        self.guards.push(Placed { function, location });
+        self
+    }
+
+    /// Lets requests go on of users who have [logged in](crate::Session::log_in) not longer ago than this: before something that
+    /// matters, the password is to be typed again (OWASP Session Management Cheat Sheet, "Reauthentication"). Others are
+    /// answered as by the [`LoginPlugin`](crate::LoginPlugin), which this needs; of several, as by the first one. Logging in again
+    /// starts the time anew.
+    #[track_caller]
+    pub fn require_recent(&mut self, login: Duration) -> &mut App {
+        let (function, location) = (recent(login), Location::caller());
+        self.guards.push(Placed { function, location });
         self
     }
 

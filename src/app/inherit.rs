@@ -7,6 +7,7 @@ use super::plugins::{InstalledPlugin, compatible};
 use super::route::Skip;
 use crate::handler::{Kind, ProviderDefinition, Resolver, Source, Wildcards};
 use crate::message::body::DEFAULT_BODY_LIMIT;
+use crate::pipeline::conversion::Converters;
 use crate::pipeline::provider::public_name;
 use crate::{Error, ErrorKind, Result};
 
@@ -23,6 +24,10 @@ pub(super) struct Around {
     providers: Vec<(Arc<ProviderDefinition>, usize)>,
     states: Vec<Source>,
     pub(super) body_limit: Option<u64>,
+    /// What errors are answered with, by the innermost app first.
+    pub(super) converters: Converters,
+    /// Whether JSON errors are of RFC 9457.
+    pub(super) problem_json: Option<bool>,
 }
 
 impl Around {
@@ -70,6 +75,8 @@ impl Around {
         self.providers.extend(providers.into_iter().map(|provider| (Arc::new(provider), scope)));
         self.states.append(&mut app.states);
         self.body_limit = app.body_limit.or(self.body_limit);
+        self.converters = self.converters.inside(std::mem::take(&mut app.converters));
+        self.problem_json = app.problem_json.or(self.problem_json);
         (self.parent, self.level) = (Some(scope), self.level + 1);
         self
     }

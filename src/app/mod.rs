@@ -1,8 +1,12 @@
 //! The app: routes, plugins, hooks, error pages, mounted apps.
 
 mod build;
+mod data;
+mod errors;
+mod files;
 mod hooks;
 mod inherit;
+mod login;
 mod parts;
 mod plugins;
 mod route;
@@ -12,14 +16,18 @@ use std::panic::Location;
 use http::{Extensions, Method, StatusCode};
 
 use crate::handler::{self, BindHook, BindPage, Handler, ProviderDefinition, Signature, Source};
+use crate::pipeline::conversion::Converter;
 use crate::pipeline::service::{BeforeHook, Service};
 use crate::pipeline::urls::Urls;
 use crate::routing::{Filter, Filters, Prefix};
 use crate::server::{self, ShutdownHandle};
 use crate::{Error, ErrorKind, Result};
 
+pub use data::DataOptions;
 use hooks::Placed;
+pub use login::LoginPlugin;
 pub use parts::{GroupOutcome, MountOptions, ProviderOptions};
+pub use plugins::Installation;
 use plugins::InstalledPlugin;
 pub use route::{IntoMethods, IntoRules, RouteOptions};
 use route::{RouteDefinition, Skip};
@@ -52,11 +60,15 @@ pub struct App {
     pub(crate) after: Vec<Placed<BindHook>>,
     /// By status; `None` is for all.
     pub(crate) pages: Vec<(Option<StatusCode>, Placed<BindPage>)>,
+    /// What errors of its own types are answered with.
+    pub(crate) converters: Vec<Converter>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) errors: Vec<Error>,
     pub(crate) body_limit: Option<u64>,
     /// What the app around has does not hold here.
     pub(crate) isolated: bool,
+    pub(crate) problem_json: Option<bool>,
+    pub(crate) debug: bool,
     log_to_stderr: bool,
 }
 
@@ -82,10 +94,13 @@ impl App {
             guards: Vec::new(),
             after: Vec::new(),
             pages: Vec::new(),
+            converters: Vec::new(),
             mounts: Vec::new(),
             errors: Vec::new(),
             body_limit: None,
             isolated: false,
+            problem_json: None,
+            debug: false,
             log_to_stderr: true,
         }
     }

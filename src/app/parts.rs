@@ -4,13 +4,17 @@ use std::any::{TypeId, type_name};
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::hooks::Placed;
+use super::hooks::{Placed, recent};
 use super::{App, Mount};
-use crate::handler::{self, Hook, Kind, ProviderDefinition, ProviderFn, Signature, Source};
+use crate::handler::{
+    self, BindHook, Condition, Hook, Kind, ProviderDefinition, ProviderFn, Signature, Source,
+};
 use crate::message::http_error::HttpError;
 use crate::message::into_response::HookOutcome;
 use crate::message::response::Response;
+use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Provided;
 use crate::pipeline::provider::{Value, keyword_of, public_name};
 use crate::{Error, ErrorKind, Result};
@@ -261,19 +265,36 @@ impl<T: Provided> ProviderOptions<'_, T> {
         mut self,
         finish: impl Fn(T, &Response) -> R + Send + Sync + 'static,
     ) -> Self {
-        self.definition().finish = Some(Arc::new(move |value: Value, answer: &Response| {
-            let Ok(value) = value.downcast::<T>() else {
-                unreachable!("made by the provider of this type")
-            };
-            finish(*value, answer)
-                .into_answer()
-                .map_or(Ok(()), |answer| Err(HttpError::from(answer)))
-        }));
+        self.definition().finish =
+            Some(Arc::new(move |value: Value, answer: &Response, _: &mut Exchange| {
+                let Ok(value) = value.downcast::<T>() else {
+                    unreachable!("made by the provider of this type")
+                };
+                finish(*value, answer)
+                    .into_answer()
+                    .map_or(Ok(()), |answer| Err(HttpError::from(answer)))
+            }));
         self
     }
 }
 
 /// What a mounted app or a group takes besides its routes; returned by [`App::mount`] and [`App::group`].
+///
+/// ```
+/// use bottle_session::{App, Session, SessionPlugin, TestClient, abort};
+///
+/// let mut admin = App::new();
+/// admin.get("/", || "welcome");
+///
+/// let mut app = App::new();
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.mount("/admin", admin).before(|session: &mut Session| match session.user_id() {
+///     Some(_) => Ok(()),
+///     None => Err(abort(403, "Log in first.")),
+/// });
+/// assert_eq!(TestClient::new(app)?.get("/admin").send().status(), 403);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub struct MountOptions<'a> {
     app: &'a mut App,
     /// How many guards were added here.
@@ -297,10 +318,25 @@ impl MountOptions<'_> {
     /// Runs `guard` before the handlers, in front of the guards that the mounted app has and after those added here before;
     /// see [`App::before`].
     #[track_caller]
-    pub fn before<M, G: Signature<M> + Hook<M>>(mut self, guard: G) -> Self {
-        let placed = Placed { function: handler::hook(guard), location: Location::caller() };
+    pub fn before<M, G: Signature<M> + Hook<M>>(self, guard: G) -> Self {
+        self.guard(handler::hook(guard), Location::caller())
+    }
+
+    /// Lets requests go on for which `condition` holds, behind the guards so far; others get a 403. See [`App::require`].
+    #[track_caller]
+    pub fn require<M, C: Signature<M> + Condition<M>>(self, condition: C) -> Self {
+        self.guard(handler::condition(condition), Location::caller())
+    }
+
+    /// Lets requests go on of users who have logged in not longer ago than this; see [`App::require_recent`].
+    #[track_caller]
+    pub fn require_recent(self, login: Duration) -> Self {
+        self.guard(recent(login), Location::caller())
+    }
+
+    fn guard(mut self, function: BindHook, location: &'static Location<'static>) -> Self {
         let at = self.guards;
-        self.mounted().guards.insert(at, placed);
+        self.mounted().guards.insert(at, Placed { function, location });
         self.guards += 1;
         self
     }

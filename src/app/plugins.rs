@@ -15,20 +15,48 @@ pub(crate) struct InstalledPlugin {
     pub(crate) location: &'static Location<'static>,
 }
 
+/// What an app can [install](App::install): every [`Plugin`], and [`LoginPlugin`](crate::LoginPlugin). There is nothing to
+/// implement.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a plugin",
+    label = "expected what implements `bottle_session::Plugin`"
+)]
+pub trait Installation {
+    /// Adds it to the app, for which this place is to blame.
+    #[doc(hidden)]
+    fn install(self, app: &mut App, location: &'static Location<'static>) -> Result<()>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<P: Plugin> Installation for P {
+    fn install(self, app: &mut App, location: &'static Location<'static>) -> Result<()> {
+        app.install_plugin(self, location)
+    }
+}
+
 impl App {
     /// Installs a plugin for all routes of this app, those registered before included.
     ///
     /// Fails where the plugin refuses, or where another one has its keyword.
     #[track_caller]
-    pub fn install(&mut self, plugin: impl Plugin) -> Result<&mut App> {
+    pub fn install(&mut self, plugin: impl Installation) -> Result<&mut App> {
         let location = Location::caller();
+        plugin.install(self, location)?;
+        Ok(self)
+    }
+
+    fn install_plugin(
+        &mut self,
+        plugin: impl Plugin,
+        location: &'static Location<'static>,
+    ) -> Result<()> {
         let unique = |name: &str, provision: Option<&Provision>| {
             self.plugins.iter().try_for_each(|other| compatible(name, provision, other))
         };
         let installed = prepared(plugin, &self.plugins, &[], unique, location);
         let installed = installed.map_err(|error| error.at(location))?;
         self.plugins.push(installed);
-        Ok(self)
+        Ok(())
     }
 
     /// The installed plugins of this type, outermost first: for what a plugin tells of itself, such as its counters.

@@ -1,13 +1,14 @@
 //! Routes before the app is built, and what can be said of them.
 
 use std::panic::Location;
+use std::time::Duration;
 
 use http::{Extensions, Method};
 
 use super::App;
-use super::hooks::Placed;
+use super::hooks::{Placed, recent};
 use super::plugins::{InstalledPlugin, compatible, prepared};
-use crate::handler::{self, BindHook, BindReply, Hook, Signature};
+use crate::handler::{self, BindHook, BindReply, Condition, Hook, Signature};
 use crate::pipeline::plugin::{Plugin, Provision};
 
 /// A route before the app is built.
@@ -58,6 +59,17 @@ impl Skip {
 }
 
 /// What a route takes besides rule and handler; returned by [`App::get`] and its like.
+///
+/// ```
+/// use bottle_session::{App, CsrfPlugin, SessionPlugin, TestClient};
+///
+/// let mut app = App::new();
+/// app.install(CsrfPlugin::new())?;
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.post("/webhook", || "heard").name("webhook").skip("csrf").body_limit(64 * 1024);
+/// assert_eq!(TestClient::new(app)?.post("/webhook").send().text(), "heard");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub struct RouteOptions<'a> {
     pub(super) app: &'a mut App,
 }
@@ -114,6 +126,31 @@ impl RouteOptions<'_> {
     pub fn before<M, G: Signature<M> + Hook<M>>(mut self, guard: G) -> Self {
         let placed = Placed { function: handler::hook(guard), location: Location::caller() };
         self.definition().guards.push(placed);
+        self
+    }
+
+    /// Lets requests go on for which `condition` holds, behind the guards so far; others get a 403. See [`App::require`].
+    ///
+    /// ```
+    /// # use bottle_session::{App, Session, SessionPlugin, TestClient};
+    /// # let mut app = App::new();
+    /// # app.install(SessionPlugin::new().in_memory())?;
+    /// app.get("/cart", || "your cart").require(|session: &Session| session.contains_key("cart"));
+    /// # assert_eq!(TestClient::new(app)?.get("/cart").send().status(), 403);
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn require<M, C: Signature<M> + Condition<M>>(mut self, condition: C) -> Self {
+        let (function, location) = (handler::condition(condition), Location::caller());
+        self.definition().guards.push(Placed { function, location });
+        self
+    }
+
+    /// Lets requests go on of users who have logged in not longer ago than this; see [`App::require_recent`].
+    #[track_caller]
+    pub fn require_recent(mut self, login: Duration) -> Self {
+        let (function, location) = (recent(login), Location::caller());
+        self.definition().guards.push(Placed { function, location });
         self
     }
 

@@ -9,6 +9,7 @@ use std::panic::Location;
 use super::argument::Argument;
 use super::resolver::{Asks, Kind, Resolver, Trouble, add_ask};
 use super::values::Shared;
+use crate::pipeline::debug::Argued;
 use crate::pipeline::plugin::Provided;
 use crate::pipeline::provider::{Asked, Place};
 use crate::{Error, ErrorKind};
@@ -98,6 +99,10 @@ impl<'a> Binder<'a> {
     }
 
     pub(crate) fn next<A: Argument>(&mut self) -> Option<A::Plan> {
+        if self.function.role == Role::Handler {
+            let argued = Argued { name: self.name(), type_name: type_name::<A>() };
+            self.resolver.arguments.push(argued);
+        }
         let plan = A::plan(self);
         self.position += 1;
         plan

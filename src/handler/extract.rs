@@ -20,6 +20,23 @@ use crate::pipeline::provider::public_name;
 /// is; `Result<Query<T>, FormError>` leaves that to the handler.
 ///
 /// `Debug` shows no value.
+///
+/// ```
+/// use bottle_session::{App, Query, TestClient};
+/// use serde::Deserialize;
+///
+/// #[derive(Deserialize)]
+/// struct Page {
+///     number: u32,
+/// }
+///
+/// let mut app = App::new();
+/// app.get("/list", |Query(page): Query<Page>| format!("page {}", page.number));
+/// let client = TestClient::new(app)?;
+/// assert_eq!(client.get("/list?number=3").send().text(), "page 3");
+/// assert_eq!(client.get("/list?number=three").send().status(), 400);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Query<T>(pub T);
 
@@ -50,6 +67,23 @@ pub struct Query<T>(pub T);
 /// a form answers 500, and the log says what to do: take the inner struct as a second argument.
 ///
 /// `Debug` shows no value.
+///
+/// ```
+/// use bottle_session::{App, Form, TestClient};
+/// use serde::Deserialize;
+///
+/// #[derive(Deserialize)]
+/// struct NewNote {
+///     title: String,
+///     pages: Option<u32>,
+/// }
+///
+/// let mut app = App::new();
+/// app.post("/notes", |Form(note): Form<NewNote>| format!("{}, {:?} pages", note.title, note.pages));
+/// let sent = TestClient::new(app)?.post("/notes").form(&[("title", "Tea"), ("pages", "")]).send();
+/// assert_eq!(sent.text(), "Tea, None pages");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Form<T>(pub T);
 
@@ -97,6 +131,18 @@ pub struct Checked<T>(pub T);
 
 /// A wildcard of any type that is [`FromStr`]: `|Wildcard(address): Wildcard<Ipv4Addr>|`. A value that
 /// cannot be read does not match the rule.
+///
+/// ```
+/// use bottle_session::{App, TestClient, Wildcard};
+/// use std::net::Ipv4Addr;
+///
+/// let mut app = App::new();
+/// app.get("/host/<address>", |Wildcard(address): Wildcard<Ipv4Addr>| address.is_private().to_string());
+/// let client = TestClient::new(app)?;
+/// assert_eq!(client.get("/host/10.0.0.7").send().text(), "true");
+/// assert_eq!(client.get("/host/seven").send().status(), 404);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Wildcard<T>(pub T);
 

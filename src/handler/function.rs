@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use super::argument::Argument;
 use super::binder::Binder;
 use crate::message::http_error::HttpError;
@@ -70,6 +72,19 @@ pub trait Hook<M>: Signature<M> + Invoke<M> {
     /// The answer, if the hook gives one.
     #[doc(hidden)]
     fn answer(reply: Self::Reply) -> Option<Response>;
+}
+
+/// A [condition](crate::RouteOptions::require): it takes what handlers take, and returns a `bool`. Implemented for every
+/// fitting function; there is nothing to implement.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a condition",
+    label = "expected a closure or function of up to eight arguments that returns a `bool`",
+    note = "give each argument of a closure its type: `|user: &User| user.is_admin`"
+)]
+pub trait Condition<M>: Signature<M> + Invoke<M> {
+    /// Whether the request may go on.
+    #[doc(hidden)]
+    fn holds(reply: Self::Reply) -> bool;
 }
 
 /// What makes a value of others: it takes what handlers take, and returns a `T` that is
@@ -174,6 +189,17 @@ macro_rules! functions {
             }
         }
 
+        impl<Func, $($argument,)*> Condition<fn($($argument),*) -> bool> for Func
+        where
+            Func: Fn($($argument),*) -> bool + Send + Sync + 'static,
+            $($argument: Argument + 'static,)*
+            Func: for<'a> Fn($($argument::Item<'a>),*) -> bool,
+        {
+            fn holds(reply: bool) -> bool {
+                reply
+            }
+        }
+
         impl<Func, $($argument,)* R> ProviderFn<fn($($argument),*) -> R> for Func
         where
             Func: Fn($($argument),*) -> R + Send + Sync + 'static,
@@ -241,6 +267,12 @@ impl<F: Hook<M>, M> Hook<ByName<M>> for Named<F> {
     }
 }
 
+impl<F: Condition<M>, M> Condition<ByName<M>> for Named<F> {
+    fn holds(reply: F::Reply) -> bool {
+        F::holds(reply)
+    }
+}
+
 impl<F: ProviderFn<M>, M> ProviderFn<ByName<M>> for Named<F> {
     type Value = F::Value;
 
@@ -284,6 +316,18 @@ pub(crate) fn hook<M, H: Hook<M>>(hook: H) -> BindHook {
     Arc::new(move |binder| {
         let (plans, hook) = (hook.plan(binder)?, hook.clone());
         Some(Arc::new(move |exchange| hook.invoke(&plans, exchange).map(H::answer)))
+    })
+}
+
+/// A condition, as a guard that answers 403 where it does not hold, to be bound.
+pub(crate) fn condition<M, C: Condition<M>>(condition: C) -> BindHook {
+    let condition = Arc::new(condition);
+    Arc::new(move |binder| {
+        let (plans, condition) = (condition.plan(binder)?, condition.clone());
+        Some(Arc::new(move |exchange| {
+            let holds = condition.invoke(&plans, exchange).map(C::holds)?;
+            Ok((!holds).then(|| HttpError::new(StatusCode::FORBIDDEN).into_response()))
+        }))
     })
 }
 

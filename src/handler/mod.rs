@@ -24,8 +24,10 @@ pub use extract::Checked;
 pub(crate) use extract::apply_form_limits;
 pub use extract::{Form, Query, Wildcard};
 
-pub(crate) use function::{BindHook, BindPage, BindReply, hook, page, provider, reply};
-pub use function::{Handler, Hook, Named, ProviderFn, Signature};
+pub(crate) use function::{
+    BindHook, BindPage, BindProvider, BindReply, condition, hook, page, provider, reply,
+};
+pub use function::{Condition, Handler, Hook, Named, ProviderFn, Signature};
 pub(crate) use resolver::{Asks, Kind, ProviderDefinition, Resolver, Source, Wildcards, add_ask};
 
 /// A handler whose arguments are found by their *names*, as in Bottle: a plugin's value by its keyword,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::binder::{Binder, Function, Role};
 use super::function::BindProvider;
+use crate::pipeline::debug::Argued;
 use crate::pipeline::provider::{BoundProvider, Finish, Place, public_name};
 use crate::pipeline::route::Ask;
 use crate::routing::Accepts;
@@ -84,6 +85,8 @@ pub(crate) struct Resolver {
     pub(crate) providers: Vec<BoundProvider>,
     pub(crate) accepts: Vec<(usize, Accepts)>,
     pub(crate) troubles: Vec<Trouble>,
+    /// What the handler takes.
+    pub(crate) arguments: Vec<Argued>,
     /// Which argument takes the body, and as what.
     pub(crate) body: Option<(String, &'static str)>,
     resolved: HashMap<usize, Option<Resolved>>,
@@ -112,6 +115,7 @@ impl Resolver {
             providers: Vec::new(),
             accepts: Vec::new(),
             troubles: Vec::new(),
+            arguments: Vec::new(),
             body: None,
             resolved: HashMap::new(),
             underway: Vec::new(),

@@ -5,6 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Where a server listens.
+///
+/// ```
+/// use bottle_session::server::native::Native;
+/// use bottle_session::{ListenAddress, Server};
+///
+/// let server = Native::bind("127.0.0.1:0")?;
+/// let ListenAddress::Tcp(address) = server.address() else { panic!("it is plain HTTP") };
+/// assert!(address.port() != 0 && server.address().is_local());
+/// assert_eq!(server.address().to_string(), format!("http://{address}"));
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
     /// An IP address and port, plain HTTP.

@@ -8,14 +8,44 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use crate::message::forms::{FormData, FormError, FormLimits};
-use crate::message::http_error::{HttpError, abort, asked_for};
+use crate::message::from_error::asked_for;
+use crate::message::http_error::{HttpError, abort};
 use crate::message::request::Request;
 use crate::{Error, ErrorKind, Result};
 
 /// How much of a body is read into memory unless the app or the route says otherwise: 1 MiB.
+///
+/// ```
+/// use bottle_session::{App, DEFAULT_BODY_LIMIT, Request, TestClient};
+///
+/// let mut app = App::new();
+/// app.post("/", |request: &Request| -> bottle_session::Result<String> {
+///     Ok(request.body()?.len().to_string())
+/// });
+/// let client = TestClient::new(app)?;
+/// let most = vec![0; DEFAULT_BODY_LIMIT as usize];
+/// assert_eq!(client.post("/").body(most.clone()).send().status(), 200);
+/// assert_eq!(client.post("/").body([most, vec![0]].concat()).send().status(), 413);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub const DEFAULT_BODY_LIMIT: u64 = 1024 * 1024;
 
 /// The body of a request as a server hands it over.
+///
+/// ```
+/// use bottle_session::http::Method;
+/// use bottle_session::{App, Request, RequestBody};
+///
+/// let mut app = App::new();
+/// app.post("/", |request: &Request| -> bottle_session::Result<String> {
+///     Ok(String::from_utf8_lossy(request.body()?).into_owned())
+/// });
+/// let request = Request::new(Method::POST, "/".parse().unwrap());
+/// let request = request.with_body(RequestBody::Bytes("hello".into()));
+/// let answer = app.build()?.handle(request);
+/// assert_eq!(&answer.into_bytes()?[..], b"hello");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[non_exhaustive]
 pub enum RequestBody {
     /// All of it.

@@ -54,6 +54,19 @@ fn in_seconds(lifetime: Duration) -> cookie::time::Duration {
 /// RFC 6265 section 5.4 has them: a percent-encoded name is another name, so `__Host-` cannot be forged.
 ///
 /// `Debug` shows the names and no values: some are secrets.
+///
+/// ```
+/// use bottle_session::{App, Request, RequestCookies, TestClient};
+///
+/// let mut app = App::new();
+/// app.get("/", |request: &Request| {
+///     let cookies: &RequestCookies = request.cookies();
+///     format!("{:?}, all of them: {:?}", cookies.get("theme"), cookies.iter().collect::<Vec<_>>())
+/// });
+/// let answer = TestClient::new(app)?.get("/").header("cookie", "theme=dark%20red; a=1").send();
+/// assert_eq!(answer.text(), r#"Some("dark red"), all of them: [("theme", "dark%20red"), ("a", "1")]"#);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct RequestCookies {
     pairs: Vec<(String, String)>,

@@ -1,31 +1,27 @@
 //! Errors that are answers, and the answers that other errors become.
 
-use std::any::Any;
-use std::fmt;
+use std::backtrace::Backtrace;
 use std::panic::Location;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use crate::error::in_users_program;
-use crate::message::forms::{self, FormError};
 use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
 use crate::message::response_head::header_pair;
 use crate::message::status::IntoStatus;
-use crate::{Error, ErrorKind};
+use crate::message::trace;
 
-/// How long a client is told to wait after a 503, in seconds: a breaker has looked again by then.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
-
-/// What can be the error of a handler's, a hook's or a provider's `Result`: [`HttpError`], [`Redirect`], [`Response`],
-/// and every type that is [`std::error::Error`], `Send` and `Sync`.
+/// What can be the error of a handler's, a hook's or a provider's `Result`: [`HttpError`], [`Redirect`](crate::Redirect), [`Response`],
+/// and whatever becomes a `Box<dyn Error + Send + Sync>`: every type that is [`std::error::Error`], `Send` and `Sync`, such
+/// a box itself, `anyhow::Error`, a text.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error of a handler's `Result`",
     label = "the error of this `Result` is `{Self}`",
-    note = "with `Result<T, HttpError>`, `Err(abort(400, text))` answers that status, `Err(redirect(address).into())` a redirection, and `?` takes any type that is `std::error::Error + Send + Sync`",
-    note = "what is no `std::error::Error`, such as `anyhow::Error` or `Box<dyn Error + Send + Sync>`, goes through `.map_err(bottle_session::Error::other)?`"
+    note = "with `Result<T, HttpError>`, `Err(abort(400, text))` answers that status, `Err(redirect(address).into())` a redirection, and `?` takes any type that is `std::error::Error + Send + Sync`, `Box<dyn Error + Send + Sync>` and `anyhow::Error`",
+    note = "a type of your own is one with `impl std::fmt::Display` and `impl std::error::Error` for it; `app.on_error(|error: &{Self}| …)` then says what it answers"
 )]
 pub trait IntoHttpError {
     /// The error as an answer.
@@ -41,9 +37,29 @@ impl<E: Into<HttpError>> IntoHttpError for E {
 
 /// An answer that ends a handler early: what [`abort`] makes, and what any other error becomes.
 ///
-/// `?` turns every [`std::error::Error`] that is `Send` and `Sync` into one: a 500 whose cause is logged, with the file
-/// and line of that `?`, and not shown, or what the error itself says where it is an [`Error`] of this crate. It
-/// therefore does not implement `std::error::Error` itself.
+/// `?` turns every [`std::error::Error`] that is `Send` and `Sync` into one, and what becomes a box of one: `Box<dyn Error +
+/// Send + Sync>`, `anyhow::Error`, a text. It is a 500 whose cause is logged, with the file and line of that `?`, and not
+/// shown. Where the error is an [`Error`](crate::Error) of this crate, or caused by one, it answers as that does: 503 where
+/// Redis is down. [`App::on_error`](crate::App::on_error) answers errors of the app's own types. It therefore does not
+/// implement `std::error::Error` itself.
+///
+/// Inside an `anyhow::Error` this crate looks with the feature `anyhow`; without it each is a 500.
+///
+/// ```
+/// use bottle_session::{App, HttpError, TestClient, abort};
+///
+/// fn item(id: &str) -> Result<String, HttpError> {
+///     let id: u32 = id.parse()?; // 500: the text is logged, and not sent
+///     Err(abort(429, format!("Slow down with {id}.")).with_header("retry-after", "5"))
+/// }
+///
+/// let mut app = App::new();
+/// app.get("/item/<id>", item);
+/// let client = TestClient::new(app)?;
+/// assert_eq!(client.get("/item/seven").send().status(), 500);
+/// assert_eq!(client.get("/item/7").send().header("retry-after"), Some("5"));
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct HttpError(pub(super) Box<Failed>);
 
@@ -56,7 +72,11 @@ pub(super) struct Failed {
     /// A whole answer that goes out as it is.
     reply: Option<Response>,
     /// Where it was made.
-    raised: Option<&'static Location<'static>>,
+    pub(super) raised: Option<&'static Location<'static>>,
+    /// How the program came there, where the app is being debugged.
+    backtrace: Option<Arc<Backtrace>>,
+    /// An answer of the app's own to another error.
+    converted: bool,
 }
 
 impl HttpError {
@@ -78,12 +98,15 @@ impl HttpError {
             source: None,
             reply: None,
             raised: None,
+            backtrace: None,
+            converted: false,
         }))
     }
 
     /// Blames this place, where it is one of the user's program and not of this crate or the standard library.
-    fn raised_at(mut self, location: &'static Location<'static>) -> HttpError {
+    pub(super) fn raised_at(mut self, location: &'static Location<'static>) -> HttpError {
         self.0.raised = self.0.raised.or_else(|| in_users_program(location));
+        self.0.backtrace = self.0.backtrace.or_else(trace::here);
         self
     }
 
@@ -145,7 +168,7 @@ impl HttpError {
     }
 
     /// The text for the client; empty where there is none. It may hold what the client sent: an HTML page
-    /// shows it through [`escape_html`].
+    /// shows it through [`escape_html`](crate::escape_html).
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -161,6 +184,33 @@ impl HttpError {
         self.0.raised
     }
 
+    /// The same error with the backtrace of a panic, where there is one.
+    pub(crate) fn with_backtrace(mut self, backtrace: Option<Arc<Backtrace>>) -> HttpError {
+        self.0.backtrace = backtrace.or(self.0.backtrace);
+        self
+    }
+
+    pub(crate) fn backtrace(&self) -> Option<&Backtrace> {
+        self.0.backtrace.as_deref()
+    }
+
+    /// Whether the app has made it of another error already.
+    pub(crate) fn is_converted(&self) -> bool {
+        self.0.converted
+    }
+
+    /// This error as the answer to another one, whose cause and place it keeps.
+    pub(crate) fn in_place_of(mut self, other: HttpError) -> HttpError {
+        let other = *other.0;
+        let own = std::mem::replace(&mut self.0.headers, other.headers);
+        self.0.headers.extend(own);
+        self.0.source = self.0.source.or(other.source);
+        self.0.raised = other.raised.or(self.0.raised);
+        self.0.backtrace = other.backtrace.or(self.0.backtrace);
+        self.0.converted = true;
+        self
+    }
+
     /// The error, for one of several who ask for it. A body that is a stream is sent once: the first who asks has it.
     pub(crate) fn hand_out(&mut self) -> HttpError {
         let kept = Failed {
@@ -170,6 +220,8 @@ impl HttpError {
             source: self.0.source.clone(),
             reply: self.0.reply.as_ref().map(Response::without_stream),
             raised: self.0.raised,
+            backtrace: self.0.backtrace.clone(),
+            converted: self.0.converted,
         };
         std::mem::replace(self, HttpError(Box::new(kept)))
     }
@@ -206,6 +258,19 @@ impl From<Response> for HttpError {
 /// Ends a handler with an error status, a number or a [`StatusCode`]: `return Err(abort(404, "no such page"))`.
 ///
 /// A number that is no status (RFC 9110 section 15: 100 to 599) is a logged 500.
+///
+/// ```
+/// use bottle_session::{App, HttpError, TestClient, abort};
+///
+/// let mut app = App::new();
+/// app.get("/item/<id:int>", |id: i64| -> Result<String, HttpError> {
+///     if id == 7 { Ok("seven".to_owned()) } else { Err(abort(404, "There is no such item.")) }
+/// });
+/// let client = TestClient::new(app)?;
+/// assert_eq!(client.get("/item/7").send().text(), "seven");
+/// assert_eq!(client.get("/item/8").send().status(), 404);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[track_caller]
 pub fn abort(status: impl IntoStatus, message: impl Into<String>) -> HttpError {
     let location = Location::caller();
@@ -246,126 +311,4 @@ pub fn basic_challenge(realm: &str) -> HttpError {
             header::WWW_AUTHENTICATE,
             format!("Basic realm=\"{quoted}\", charset=\"UTF-8\""),
         )
-}
-
-impl<E: std::error::Error + Send + Sync + 'static> From<E> for HttpError {
-    #[track_caller]
-    fn from(error: E) -> HttpError {
-        made_of(error).raised_at(Location::caller())
-    }
-}
-
-fn made_of<E: std::error::Error + Send + Sync + 'static>(error: E) -> HttpError {
-    let mut error = Some(error);
-    match (&mut error as &mut dyn Any).downcast_mut::<Option<Error>>().and_then(Option::take) {
-        Some(ours) => from_ours(ours),
-        None => {
-            let any = &mut error as &mut dyn Any;
-            if let Some(form) = any.downcast_mut::<Option<FormError>>().and_then(Option::take) {
-                return forms::answer(form);
-            }
-            let asked = (&error as &dyn Any)
-                .downcast_ref()
-                .and_then(|io: &Option<_>| asked_for(io.as_ref()?));
-            let failed = asked.unwrap_or_else(|| HttpError::of(StatusCode::INTERNAL_SERVER_ERROR));
-            error.map_or_else(|| unreachable!("taken above"), |e| failed.with_source(e))
-        }
-    }
-}
-
-fn from_ours(error: Error) -> HttpError {
-    let raised = error.raised();
-    let mut answer = answer_of(error);
-    answer.0.raised = answer.0.raised.or(raised);
-    answer
-}
-
-fn answer_of(error: Error) -> HttpError {
-    match error.kind() {
-        ErrorKind::Http => carried(error),
-        ErrorKind::Io => {
-            let io = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
-            io.and_then(asked_for)
-                .unwrap_or_else(|| HttpError::of(StatusCode::INTERNAL_SERVER_ERROR))
-                .with_source(error)
-        }
-        ErrorKind::Unavailable | ErrorKind::Desync => {
-            HttpError::of(StatusCode::SERVICE_UNAVAILABLE)
-                .with_header(header::RETRY_AFTER, RETRY_AFTER)
-                .with_source(error)
-        }
-        ErrorKind::Gone => HttpError::of(StatusCode::CONFLICT)
-            .with_message("The session ended while this request was running.")
-            .with_source(error),
-        _ => HttpError::of(StatusCode::INTERNAL_SERVER_ERROR).with_source(error),
-    }
-}
-
-/// The answer that an I/O error asks for: a server whose reader of a request body fails says so what it is
-/// to be, by an [`HttpError`] inside.
-pub(crate) fn asked_for(error: &std::io::Error) -> Option<HttpError> {
-    let inner: &Error = error.get_ref()?.downcast_ref()?;
-    let carried: &Carried = std::error::Error::source(inner)?.downcast_ref()?;
-    let carried = carried.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let asked = carried.as_ref()?;
-    Some(HttpError::of(asked.status()).with_message(asked.message()))
-}
-
-/// An [`HttpError`] on its way through a function that returns [`Error`].
-#[derive(Debug)]
-struct Carried(Mutex<Option<HttpError>>);
-
-impl fmt::Display for Carried {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an answer on its way out of a handler")
-    }
-}
-
-impl std::error::Error for Carried {}
-
-impl From<HttpError> for Error {
-    fn from(error: HttpError) -> Error {
-        let text = format!("{} {}", error.status(), error.message());
-        Error::new(ErrorKind::Http, text.trim_end()).with_source(Carried(Mutex::new(Some(error))))
-    }
-}
-
-fn carried(error: Error) -> HttpError {
-    let text = error.to_string();
-    let source = error.into_source().and_then(|source| source.downcast::<Carried>().ok());
-    let inner = source.and_then(|carried| carried.0.into_inner().ok().flatten());
-    inner.unwrap_or_else(|| HttpError::of(StatusCode::INTERNAL_SERVER_ERROR).with_source(text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::redirect::redirect;
-
-    #[test]
-    fn an_answer_survives_the_crates_own_error() {
-        let through = |error: HttpError| HttpError::from(Error::from(error)).into_response();
-        let response = through(redirect("/login").into());
-        assert_eq!(response.headers()[header::LOCATION], "/login");
-        assert!(response.error().is_none());
-        let response = through(abort(403, "no"));
-        assert_eq!(response.error().unwrap().message(), "no");
-    }
-
-    #[test]
-    fn a_redirect_is_an_error_of_its_own_status() {
-        let early = HttpError::from(redirect("/x"))
-            .with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        assert_eq!(early.status(), 303);
-        let response = HttpError::from(Error::from(early)).into_response();
-        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
-    }
-
-    #[test]
-    fn what_is_unavailable_is_a_503_that_says_when_to_come_back() {
-        let error = Error::new(ErrorKind::Unavailable, "Redis is down");
-        let response = Err::<(), _>(error).into_response();
-        assert_eq!(response.status(), 503);
-        assert!(response.headers().contains_key(header::RETRY_AFTER));
-    }
 }

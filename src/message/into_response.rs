@@ -22,11 +22,28 @@ use crate::message::response::{BYTES, Response, TEXT};
 /// | [`StatusCode`] | that status, empty |
 /// | `(StatusCode, T)`, `(u16, T)` | `T` with that status |
 /// | `Option<T>` | `T`, or a 404 |
-/// | `Result<T, E>` | `T`; an error is a logged 500, unless it is an [`HttpError`], a [`Redirect`] or a [`Response`] |
-/// | [`Response`], [`HttpError`], [`Redirect`] | itself |
+/// | `Result<T, E>` | `T`; an error is a logged 500, unless it is an [`HttpError`], a [`Redirect`](crate::Redirect) or a [`Response`] |
+/// | [`Response`], [`HttpError`], [`Redirect`](crate::Redirect) | itself |
 ///
 /// A handler has replies of one type. Where they differ, say `-> Response` and call `.into_response()` on each, or end
 /// early with `Err` in a `Result<T, HttpError>`.
+///
+/// ```
+/// use bottle_session::{App, IntoResponse, Response, TestClient};
+///
+/// struct Celsius(f64);
+///
+/// impl IntoResponse for Celsius {
+///     fn into_response(self) -> Response {
+///         Response::text(format!("{:.1} °C", self.0))
+///     }
+/// }
+///
+/// let mut app = App::new();
+/// app.get("/", || Celsius(21.5));
+/// assert_eq!(TestClient::new(app)?.get("/").send().text(), "21.5 °C");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a handler's reply",
     label = "the reply of this handler is `{Self}`",
@@ -40,15 +57,50 @@ pub trait IntoResponse {
 }
 
 /// HTML text as a reply: `Html(format!("<b>{}</b>", escape_html(name)))`.
+///
+/// ```
+/// use bottle_session::{App, Html, TestClient};
+///
+/// let mut app = App::new();
+/// app.get("/", || Html("<h1>Hello</h1>"));
+/// let answer = TestClient::new(app)?.get("/").send();
+/// assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Html<T>(pub T);
 
 /// A JSON document: as a reply, anything that serde can serialize; as a handler's argument, the request's
 /// body.
+///
+/// ```
+/// use bottle_session::{App, Json, TestClient};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Deserialize, Serialize)]
+/// struct Point {
+///     x: i32,
+///     y: i32,
+/// }
+///
+/// let mut app = App::new();
+/// app.post("/mirror", |Json(point): Json<Point>| Json(Point { x: point.y, y: point.x }));
+/// let client = TestClient::new(app)?;
+/// let answer = client.post("/mirror").json(&Point { x: 1, y: 2 }).send();
+/// assert_eq!(answer.text(), r#"{"x":2,"y":1}"#);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Json<T>(pub T);
 
 /// Text that is safe inside HTML elements and quoted attributes.
+///
+/// ```
+/// use bottle_session::escape_html;
+///
+/// assert_eq!(escape_html("<b>\"Tea\" & 'milk'</b>").contains('<'), false);
+/// assert!(escape_html("Tea & milk").starts_with("Tea &amp; milk"));
+/// ```
 pub fn escape_html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

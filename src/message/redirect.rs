@@ -1,5 +1,7 @@
 //! Redirections.
 
+use std::borrow::Cow;
+
 use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -8,6 +10,7 @@ use serde::Serialize;
 use crate::Error;
 use crate::message::http_error::HttpError;
 use crate::message::into_response::{Html, IntoResponse, Json};
+use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::message::status::IntoStatus;
 
@@ -16,23 +19,51 @@ use crate::message::status::IntoStatus;
 ///
 /// The address goes out as it is, of this site or of another. What cannot stand in one, such as a space, a
 /// line end, a backslash or `é`, is percent-encoded; what is encoded already stays so. An address that a visitor named
-/// (`/login?next=…`) may lead anywhere. This one stays on the site:
-///
-/// ```
-/// use bottle_session::{Redirect, redirect};
-///
-/// fn back_to(next: &str) -> Redirect {
-///     // With two slashes, the second begins the name of a host.
-///     redirect(if next.starts_with('/') && !next.starts_with("//") { next } else { "/" })
-/// }
-/// # let _ = back_to("//evil.example");
-/// ```
+/// (`/login?next=…`) may lead anywhere: [`redirect_back`] stays on the site.
 ///
 /// Another status is one word: [`redirect("/new").permanent()`](Redirect::permanent) is a 308.
 pub fn redirect(location: impl Into<String>) -> Redirect {
     let location = utf8_percent_encode(&location.into(), NOT_IN_ADDRESS).to_string();
     let answer = Response::new(StatusCode::SEE_OTHER).with_header(header::LOCATION, location);
     Redirect(Box::new(answer))
+}
+
+/// Sends the client back where it came from: to the `next` of the query, or of the form, where that is an address of
+/// this site; else to this default. It answers a login: [`LoginPlugin`](crate::LoginPlugin) sends people to the login page
+/// with `?next=`.
+///
+/// Followed is a path with or without a query, and nothing else (OWASP Unvalidated Redirects and Forwards Cheat Sheet): no
+/// scheme, no host, no `//` or backslash in its path, no control character.
+///
+/// ```
+/// use bottle_session::{App, Request, TestClient, redirect_back};
+///
+/// let mut app = App::new();
+/// app.post("/login", |request: &Request| redirect_back(request, "/"));
+/// let client = TestClient::new(app)?;
+/// let sent_to = |address: &str| client.post(address).send().header("location").map(str::to_owned);
+/// assert_eq!(sent_to("/login?next=%2Fnotes%3Fpage%3D2").as_deref(), Some("/notes?page=2"));
+/// assert_eq!(sent_to("/login?next=%2F%2Fevil.example").as_deref(), Some("/"));
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
+pub fn redirect_back(request: &Request, default: impl Into<String>) -> Redirect {
+    let of_query = request.query("next").ok().flatten();
+    let of_form = || request.form().ok()?.get("next").ok()?.map(str::to_owned);
+    let next = of_query.map(Cow::into_owned).or_else(of_form);
+    redirect(next.filter(|next| stays_here(next)).unwrap_or_else(|| default.into()))
+}
+
+/// Whether this is an address of the same site, to every browser. They take a backslash for a slash, drop tabs and line
+/// ends wherever they stand, and take what two slashes begin for the name of a host.
+fn stays_here(address: &str) -> bool {
+    let path = address.split(['?', '#']).next().unwrap_or_default();
+    let is_plain = |character: char| !character.is_control() && !character.is_whitespace();
+    path.starts_with('/')
+        && !path.contains("//")
+        && !path.contains('\\')
+        && address.chars().all(is_plain)
+        // `/..//evil.example` and its like are of this site, but not for all who read addresses.
+        && !path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 /// What no address holds as it is (RFC 3986 section 2). Browsers drop tabs and take a backslash for a slash:
@@ -173,6 +204,61 @@ mod tests {
         ] {
             let response = redirect(given).into_response();
             assert_eq!(response.headers()[header::LOCATION], sent, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_of_this_site_are_followed() {
+        for address in
+            ["/", "/a", "/a/b?c=d&e=//f#g", "/%2F%2Fa", "/a:b@c", "/číslo", "/?next=http://a"]
+        {
+            assert!(stays_here(address), "{address}");
+        }
+        // Known ways to another site, or to a script.
+        for address in [
+            "",
+            "a",
+            "evil.example",
+            "//evil.example",
+            "///evil.example",
+            "////evil.example",
+            "/\\evil.example",
+            "/\\/evil.example",
+            "\\\\evil.example",
+            "\\/evil.example",
+            "/\t/evil.example",
+            "/\n/evil.example",
+            "/\r\n/evil.example",
+            "\t//evil.example",
+            " //evil.example",
+            "/ /evil.example",
+            "/\0/evil.example",
+            "/\u{a0}/evil.example",
+            "/\u{2028}/evil.example",
+            "/.//evil.example",
+            "/..//evil.example",
+            "/../evil.example",
+            "/a//evil.example",
+            "http://evil.example",
+            "https:evil.example",
+            "https:/evil.example",
+            "HTTPS://evil.example",
+            "http:///evil.example",
+            "javascript:alert(1)",
+            "java\nscript:alert(1)",
+            "data:text/html,x",
+            "mailto:a@evil.example",
+            "?//evil.example",
+            "#//evil.example",
+            "@evil.example",
+            ".evil.example",
+            "http:%2F%2Fevil.example",
+            "\u{ff0f}\u{ff0f}evil.example",
+            "//evil%00.example",
+            "//user@evil.example",
+            "//[::1]/",
+        ] {
+            assert!(!stays_here(address), "{address:?}");
         }
     }
 

@@ -59,6 +59,18 @@ const NOT_IN_PATH: &AsciiSet = &CONTROLS
     .add(b'}');
 
 /// How the client reached the server.
+///
+/// ```
+/// use bottle_session::{App, Request, Scheme, TestClient};
+///
+/// let mut app = App::new();
+/// app.get("/", |request: &Request| match request.scheme() {
+///     Scheme::Https => "safe",
+///     Scheme::Http => "in clear",
+/// });
+/// assert_eq!(TestClient::new(app)?.get("/").send().text(), "in clear");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheme {
     /// In clear.
@@ -274,7 +286,7 @@ impl Request {
     }
 
     /// Whether a proxy has passed it on whose word counts.
-    pub(crate) fn is_from_trusted_proxy(&self) -> bool {
+    pub fn is_from_trusted_proxy(&self) -> bool {
         self.from_trusted_proxy
     }
 

@@ -9,6 +9,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
+use crate::logging::request_id::RequestId;
 use crate::message::cookies::set_cookie_value;
 use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
@@ -32,9 +33,22 @@ pub struct Response {
     is_error_page: bool,
     /// Whether a hook has put it in the place of an error.
     after_error: bool,
+    /// Of the request that it answers.
+    request_id: Option<RequestId>,
 }
 
 /// The body of an answer.
+///
+/// ```
+/// use bottle_session::{Body, Response};
+///
+/// let Body::Bytes(bytes) = Response::text("hello").into_parts().2 else { panic!("it is all there") };
+/// assert_eq!(&bytes[..], b"hello");
+/// let Body::Stream { length, .. } = Response::stream(std::io::empty(), Some(0)).into_parts().2 else {
+///     panic!("it is read later")
+/// };
+/// assert_eq!(length, Some(0));
+/// ```
 #[non_exhaustive]
 pub enum Body {
     /// All of it.
@@ -68,6 +82,7 @@ impl Response {
                 error: None,
                 is_error_page: false,
                 after_error: false,
+                request_id: None,
             },
             Err(error) => HttpError::from(error).into_response(),
         }
@@ -196,6 +211,21 @@ impl Response {
         &self.body
     }
 
+    /// Puts another body in the place of the one that `change` is given.
+    pub fn map_body(&mut self, change: impl FnOnce(Body) -> Body) {
+        let body = std::mem::replace(&mut self.body, Body::Bytes(Bytes::new()));
+        self.body = change(body);
+    }
+
+    /// The id of the request that it answers.
+    pub(crate) fn request_id(&self) -> Option<&RequestId> {
+        self.request_id.as_ref()
+    }
+
+    pub(crate) fn set_request_id(&mut self, id: Option<RequestId>) {
+        self.request_id = id;
+    }
+
     /// The error behind the answer, where it came from `abort`, a failed `Result`, a panic, a plugin, or from no route
     /// that fits; also once an error page shows it. [`HttpError::cause`] is what the log says of it.
     pub fn error(&self) -> Option<&HttpError> {
@@ -242,6 +272,7 @@ impl Response {
             error: None,
             is_error_page: false,
             after_error: self.after_error,
+            request_id: self.request_id.clone(),
         }
     }
 

@@ -17,6 +17,22 @@ use crate::{Error, ErrorKind, Result};
 /// pages and failed handlers.
 ///
 /// `Debug` shows the names of the cookies and no values: some are secrets.
+///
+/// ```
+/// use bottle_session::{App, Cookie, HttpError, ResponseHead, TestClient, abort};
+///
+/// let mut app = App::new();
+/// app.get("/", |head: &mut ResponseHead| -> Result<(), HttpError> {
+///     head.set_header("x-hint", "later")?;
+///     head.set_cookie(Cookie::new("theme", "dark"))?;
+///     Err(abort(409, "Not now."))
+/// });
+/// let answer = TestClient::new(app)?.get("/").send();
+/// // Both are there, whatever the answer is.
+/// assert_eq!((answer.status(), answer.header("x-hint")), (409, Some("later")));
+/// assert!(answer.set_cookies()[0].starts_with("theme=dark"));
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct ResponseHead {
     headers: HeaderMap,

@@ -241,6 +241,11 @@ impl StaticFile {
         Ok(response.with_header(header::ETAG, validators.etag))
     }
 
+    /// Whether the file is there, and may be read as far as its path says.
+    pub(crate) fn is_there(&self) -> bool {
+        self.locate().is_ok_and(|path| path.is_file())
+    }
+
     /// The file's own path, below the root.
     fn locate(&self) -> Result<PathBuf, Error> {
         let relative = Path::new(self.filename.trim_start_matches('/'));
@@ -300,7 +305,8 @@ impl StaticFile {
         })
     }
 
-    fn type_of_content(&self) -> String {
+    /// What the name's extension says, unless it was said otherwise.
+    pub(crate) fn type_of_content(&self) -> String {
         if let Some(content_type) = &self.content_type {
             return content_type.clone();
         }

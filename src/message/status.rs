@@ -5,6 +5,21 @@ use http::StatusCode;
 use crate::{Error, ErrorKind, Result};
 
 /// A status: a [`StatusCode`], or a number from 100 to 599 (RFC 9110 section 15).
+///
+/// ```
+/// use bottle_session::http::StatusCode;
+/// use bottle_session::{App, IntoStatus, TestClient, abort};
+///
+/// fn refused(status: impl IntoStatus) -> bottle_session::HttpError {
+///     abort(status, "No.")
+/// }
+///
+/// assert_eq!(refused(403).status(), refused(StatusCode::FORBIDDEN).status());
+/// let mut app = App::new();
+/// app.post("/", || (201, "made"));
+/// assert_eq!(TestClient::new(app)?.post("/").send().status(), 201);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no status",
     note = "a status is a number such as `404`, or a `StatusCode`"

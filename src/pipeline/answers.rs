@@ -8,9 +8,12 @@ use http::{Method, StatusCode};
 
 use crate::logging::OneLine;
 use crate::message::cookies::set_cookie_below;
+use crate::message::error_page;
 use crate::message::http_error::HttpError;
-use crate::message::into_response::{IntoResponse, escape_html};
+use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
+use crate::message::trace;
+use crate::pipeline::debug;
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::route::{Ask, Route};
 use crate::pipeline::service::{Endpoint, LoggedBefore, Service, panicked};
@@ -53,6 +56,7 @@ impl Endpoint {
 impl Service {
     /// Completes the answer of an exchange that plugins are done with.
     pub(crate) fn complete(&self, exchange: &mut Exchange) {
+        let _working = exchange.work();
         if exchange.response().is_none() {
             let answer = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
                 .with_source("nothing answered the request");
@@ -65,6 +69,9 @@ impl Service {
         let Some(mut answer) = exchange.take_response() else { return };
         exchange.take_head().attach(&mut answer);
         place_cookies(&mut answer, exchange.request().prefix());
+        exchange.answer(answer);
+        self.end(exchange);
+        let Some(mut answer) = exchange.take_response() else { return };
         if exchange.client_method() == Method::HEAD {
             answer.discard_body();
         }
@@ -91,22 +98,53 @@ impl Service {
         if !exchange.response().is_some_and(Response::needs_error_page) {
             return;
         }
+        self.convert(exchange);
         let Some(mut answer) = exchange.take_response() else { return };
-        let Some(error) = answer.take_error() else { return };
+        let Some(error) = answer.take_error() else { return exchange.answer(answer) };
         self.log_error(&error, exchange);
         let status = error.status();
         exchange.set_error(error);
         let endpoint = exchange.endpoint().cloned();
         let mut pages = endpoint.iter().flat_map(|endpoint| endpoint.pages_for(status));
-        let made = pages.find_map(|page| self.show(page, exchange));
+        let made = match self.is_debugged(exchange, status) {
+            true => None,
+            false => pages.find_map(|page| self.show(page, exchange)),
+        };
         let error = exchange.take_error().unwrap_or_else(|| HttpError::new(status));
-        let mut made = made.unwrap_or_else(|| plain_page(&error));
+        let mut made = made.unwrap_or_else(|| self.built_in_page(&error, exchange));
         if made.status() == StatusCode::OK {
             made = made.with_status(status);
         }
         made.headers_mut().extend(error.headers().clone());
         made.set_error_page_of(error);
         exchange.answer(made);
+    }
+
+    /// Lets the app answer an error that came from somewhere else than its handlers.
+    fn convert(&self, exchange: &mut Exchange) {
+        let Some(endpoint) = exchange.endpoint().cloned() else { return };
+        let Some(answer) = exchange.take_response() else { return };
+        let converted = catch_unwind(AssertUnwindSafe(|| endpoint.converters.convert(answer)));
+        let converted = converted.unwrap_or_else(|panic| {
+            let text = panicked("the answer to an error", panic.as_ref());
+            HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(text).into_response()
+        });
+        exchange.answer(converted);
+    }
+
+    /// Whether the app's author sees what went wrong.
+    fn is_debugged(&self, exchange: &Exchange, status: StatusCode) -> bool {
+        let debugging = self.debugging().filter(|_| status.is_server_error());
+        let request = exchange.request();
+        debugging
+            .is_some_and(|debugging| request.wanted_json().is_none() && debugging.may_show(request))
+    }
+
+    fn built_in_page(&self, error: &HttpError, exchange: &Exchange) -> Response {
+        match self.is_debugged(exchange, error.status()) {
+            true => debug::page(error, exchange, self.plugins()),
+            false => error_page::page(error, exchange.request(), self.has_problem_json(exchange)),
+        }
     }
 
     fn show(&self, page: &Page, exchange: &mut Exchange) -> Option<Response> {
@@ -168,9 +206,11 @@ impl Service {
                 Err(panic) => {
                     let text = panicked("an after-request hook", panic.as_ref());
                     log::error!("{:?}: {text}", exchange.request());
-                    let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR);
-                    let mut page = plain_page(&error);
-                    page.set_error_page_of(error.with_source(text));
+                    let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
+                        .with_source(text)
+                        .with_backtrace(trace::of_panic());
+                    let mut page = self.built_in_page(&error, exchange);
+                    page.set_error_page_of(error);
                     exchange.answer(page);
                 }
             }
@@ -262,16 +302,4 @@ pub(crate) fn not_allowed(method: &Method, allowed: &[Method]) -> Response {
         return response;
     }
     HttpError::new(StatusCode::METHOD_NOT_ALLOWED).with_header(header::ALLOW, value).into_response()
-}
-
-fn plain_page(error: &HttpError) -> Response {
-    let status = error.status();
-    let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
-    let title = escape_html(&title);
-    let message = escape_html(error.message());
-    Response::html(format!(
-        "<!DOCTYPE html>\n<html><head><title>{title}</title></head>\
-         <body><h1>{title}</h1><p>{message}</p></body></html>\n"
-    ))
-    .with_status(status)
 }

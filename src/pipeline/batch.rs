@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use crate::logging::request_id::{RequestId, WorkingFor};
 use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::message::response_head::ResponseHead;
@@ -52,6 +53,43 @@ impl Batch<'_> {
 }
 
 /// One exchange of a batch, as the plugin may touch it.
+///
+/// ```
+/// use bottle_session::{App, Batch, Entry, Plugin, Provided, Provision, Response, TestClient};
+///
+/// struct Language(String);
+///
+/// impl Provided for Language {}
+///
+/// struct Languages;
+///
+/// impl Plugin for Languages {
+///     fn name(&self) -> &str {
+///         "languages"
+///     }
+///
+///     fn provides(&self) -> Option<Provision> {
+///         Some(Provision::of::<Language>("language"))
+///     }
+///
+///     fn acquire(&self, batch: &mut Batch<'_>) {
+///         batch.iter_mut().for_each(|mut entry: Entry<'_>| {
+///             match entry.request().header("accept-language").map(str::to_owned) {
+///                 Some(language) => entry.put(Language(language)),
+///                 None => entry.refuse(Response::text("in which language?").with_status(406)),
+///             }
+///         });
+///     }
+/// }
+///
+/// let mut app = App::new();
+/// app.install(Languages)?;
+/// app.get("/", |language: &Language| language.0.clone());
+/// let client = TestClient::new(app)?;
+/// assert_eq!(client.get("/").header("accept-language", "fr").send().text(), "fr");
+/// assert_eq!(client.get("/").send().status(), 406);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub struct Entry<'a> {
     pub(crate) exchange: &'a mut Exchange,
     pub(crate) slot: usize,
@@ -68,6 +106,17 @@ impl Entry<'_> {
         self.exchange.route()
     }
 
+    /// The id of the request, where a plugin has given it one.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.exchange.request_id()
+    }
+
+    /// Has this thread work for the request until the guard is dropped, so that what is logged carries its id. For
+    /// stages that do something for one request of a batch after the other; what [waits](Entry::wait) has it by itself.
+    pub fn work(&self) -> Option<WorkingFor> {
+        self.exchange.work()
+    }
+
     /// Whether the handler can do without: it asks for `Option<&mut T>` only.
     pub fn is_optional(&self) -> bool {
         !self.exchange.requires(self.slot)
@@ -75,7 +124,7 @@ impl Entry<'_> {
 
     /// Provides the value.
     ///
-    /// It must be of the type that [`Plugin::provides`] names.
+    /// It must be of the type that [`Plugin::provides`](crate::plugin::Plugin::provides) names.
     pub fn put<T: Provided>(&mut self, value: T) {
         if let Some(slot) = self.exchange.slot(self.slot) {
             *slot = Some(Box::new(value));
@@ -118,7 +167,8 @@ impl Entry<'_> {
         operation: O,
         then: impl FnOnce(O, &mut Entry<'_>) + Send + 'static,
     ) {
-        let waiting = Box::new(Then { operation, then });
+        let id = self.exchange.request_id().cloned();
+        let waiting = Box::new(Then { operation, then, id });
         self.exchange.wait_for(Pending { slot: self.slot, remote: remote.clone(), waiting });
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::Method;
 
+use crate::logging::request_id::{self, RequestId, WorkingFor};
 use crate::message::http_error::HttpError;
 use crate::message::request::Request;
 use crate::message::response::Response;
@@ -23,12 +24,42 @@ use crate::routing::Captures;
 /// One request on its way through a [`Service`](crate::Service), with all that belongs to it.
 ///
 /// It is one pointer wide: stages hand exchanges on by the slice, and each has a lot to carry.
+///
+/// ```
+/// use bottle_session::{App, Callback, Plugin, Route, TestClient};
+///
+/// /// Says in a header which route has answered.
+/// struct Names;
+///
+/// impl Plugin for Names {
+///     fn name(&self) -> &str {
+///         "names"
+///     }
+///
+///     fn apply(&self, callback: Callback, route: &Route) -> Callback {
+///         let rule = route.rules().join(" ");
+///         Callback::new(move |exchange| {
+///             let method = exchange.request().method().clone();
+///             callback.call(exchange).with_header("x-route", format!("{method} {rule}"))
+///         })
+///     }
+/// }
+///
+/// let mut app = App::new();
+/// app.install(Names)?;
+/// app.get("/item/<id:int>", |id: i64| id.to_string());
+/// assert_eq!(TestClient::new(app)?.get("/item/7").send().header("x-route"), Some("GET /item/<id:int>"));
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub struct Exchange(Box<Inner>);
 
 struct Inner {
     request: Request,
     method: Method,
     endpoint: Option<Arc<Endpoint>>,
+    /// The route that an OPTIONS request asks for which no route takes.
+    watched_as: Option<Arc<Endpoint>>,
+    id: Option<RequestId>,
     captures: Captures,
     /// Which of the route's rules matched.
     rule: usize,
@@ -92,6 +123,8 @@ impl Exchange {
             method: request.method().clone(),
             request,
             endpoint: None,
+            watched_as: None,
+            id: None,
             captures: Captures::default(),
             rule: 0,
             slots: Vec::new(),
@@ -127,6 +160,27 @@ impl Exchange {
     /// The route, or what stands in for one where the router found none.
     fn around(&self) -> Option<&Route> {
         self.0.endpoint.as_deref().map(|endpoint| &endpoint.route)
+    }
+
+    /// The rule that the path fits, of those of the route, once one was found: `/user/<id:int>`. With the prefix of a
+    /// mounted app.
+    pub fn rule(&self) -> Option<&str> {
+        self.route()?.rules().get(self.0.rule).map(String::as_str)
+    }
+
+    /// The id of the request, where a plugin has given it one: [`RequestIdPlugin`](crate::RequestIdPlugin) does.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.0.id.as_ref()
+    }
+
+    /// Gives the request an id, which its log lines carry from then on; see [`RequestId::current`].
+    pub fn set_request_id(&mut self, id: RequestId) {
+        self.0.id = Some(id);
+    }
+
+    /// Has this thread work for the request until the guard is dropped.
+    pub(crate) fn work(&self) -> Option<WorkingFor> {
+        request_id::enter(self.0.id.as_ref())
     }
 
     /// The value of the wildcard of this name.
@@ -337,6 +391,15 @@ impl Exchange {
         self.0.captures = captures;
     }
 
+    /// Whose plugins watch it.
+    pub(crate) fn watched(&self) -> Option<&Arc<Endpoint>> {
+        self.0.watched_as.as_ref().or(self.0.endpoint.as_ref())
+    }
+
+    pub(crate) fn watch_as(&mut self, endpoint: Arc<Endpoint>) {
+        self.0.watched_as = Some(endpoint);
+    }
+
     pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
         self.0.endpoint.as_ref()
     }
@@ -387,6 +450,11 @@ impl Exchange {
         }
     }
 
+    /// The values of this type that plugins provide, as long as no function borrows them.
+    pub(crate) fn held<T: Provided>(&self) -> impl Iterator<Item = &T> {
+        self.0.slots.iter().filter_map(|slot| slot.value.as_ref()?.downcast_ref())
+    }
+
     pub(crate) fn holds(&self, slot: usize) -> bool {
         self.0.slots.get(slot).is_some_and(|slot| slot.value.is_some())
     }
@@ -410,7 +478,9 @@ impl Exchange {
     /// An exchange that was not finished answers 500.
     pub fn into_response(self) -> Response {
         let unfinished = || Response::new(http::StatusCode::INTERNAL_SERVER_ERROR);
-        self.0.response.unwrap_or_else(unfinished)
+        let mut response = self.0.response.unwrap_or_else(unfinished);
+        response.set_request_id(self.0.id);
+        response
     }
 }
 

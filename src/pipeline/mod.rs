@@ -2,7 +2,10 @@
 
 pub(crate) mod answers;
 pub(crate) mod batch;
+pub(crate) mod conversion;
+pub(crate) mod debug;
 pub(crate) mod exchange;
+pub(crate) mod histogram;
 pub(crate) mod operation;
 pub mod plugin;
 pub(crate) mod provider;
@@ -14,3 +17,4 @@ pub(crate) mod shutdown;
 #[cfg_attr(not(unix), allow(dead_code))]
 pub(crate) mod slow;
 pub(crate) mod urls;
+mod watch;

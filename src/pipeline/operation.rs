@@ -11,9 +11,43 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::batch::Entry;
 use crate::Error;
+use crate::logging::request_id::{self, RequestId};
 
 /// One operation at a remote service that answers requests in their order, such as Redis. It may take several round
 /// trips.
+///
+/// ```
+/// use bottle_session::{Answer, Error, Operation, Progress, RedisPool, Round};
+///
+/// /// Asks the server whether it is there.
+/// #[derive(Default)]
+/// struct Ping {
+///     failed: Option<Error>,
+/// }
+///
+/// impl Operation for Ping {
+///     fn request(&mut self, round: &mut Round<'_>) {
+///         round.repeatable();
+///         round.read_only();
+///         round.command(&[b"PING"]);
+///     }
+///
+///     fn answer(&mut self, answer: Answer<'_>) -> Progress {
+///         let _ = answer.replies();
+///         Progress::Done
+///     }
+///
+///     fn fail(&mut self, error: Error) {
+///         self.failed = Some(error);
+///     }
+/// }
+///
+/// let pool = RedisPool::open("redis://localhost:1/0")?; // nobody listens there
+/// let mut ping = Ping::default();
+/// pool.remote().run(&mut [&mut ping]);
+/// assert!(ping.failed.is_some());
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub trait Operation: Send + 'static {
     /// Writes the request of the next round trip. Called again, with nothing changed in between, where a request has
     /// to be sent once more over another connection.
@@ -195,25 +229,30 @@ pub(crate) struct Pending {
 pub(crate) struct Then<O, F> {
     pub(crate) operation: O,
     pub(crate) then: F,
+    /// Of the request that waits.
+    pub(crate) id: Option<RequestId>,
 }
 
 impl<O: Operation, F: Send + 'static> Operation for Then<O, F> {
     fn request(&mut self, round: &mut Round<'_>) {
+        let _working = request_id::enter(self.id.as_ref());
         self.operation.request(round);
     }
 
     fn answer(&mut self, answer: Answer<'_>) -> Progress {
+        let _working = request_id::enter(self.id.as_ref());
         self.operation.answer(answer)
     }
 
     fn fail(&mut self, error: Error) {
+        let _working = request_id::enter(self.id.as_ref());
         self.operation.fail(error);
     }
 }
 
 impl<O: Operation, F: FnOnce(O, &mut Entry<'_>) + Send + 'static> Waiting for Then<O, F> {
     fn finish(self: Box<Self>, entry: &mut Entry<'_>) {
-        let Then { operation, then } = *self;
+        let Then { operation, then, .. } = *self;
         then(operation, entry);
     }
 }

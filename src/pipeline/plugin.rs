@@ -48,6 +48,20 @@ pub use crate::pipeline::route::Route;
 /// `Option` of these; or the [state](crate::App::state) of an app, which is `&T`.
 ///
 /// A type of another crate goes into [`Own`](crate::Own).
+///
+/// ```
+/// use bottle_session::{App, Provided, TestClient};
+///
+/// struct Motto(&'static str);
+///
+/// impl Provided for Motto {}
+///
+/// let mut app = App::new();
+/// app.state(Motto("less is more"));
+/// app.get("/", |motto: &Motto| motto.0);
+/// assert_eq!(TestClient::new(app)?.get("/").send().text(), "less is more");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "nothing provides `{Self}`: a reference to it cannot be a handler argument",
     label = "`{Self}` does not implement `Provided`",
@@ -172,6 +186,38 @@ pub trait Plugin: Any + Send + Sync {
         let _ = batch;
     }
 
+    /// Whether the plugin watches this route: it sees requests [begin](Plugin::begin) and answers [end](Plugin::end).
+    /// Asked once per route, when the app is built, and once for what [stands in](Route::is_stand_in) for a route where
+    /// the app has none, a 404 for one. A route that a plugin does not watch costs it nothing.
+    fn watches(&self, route: &Route) -> bool {
+        let _ = route;
+        false
+    }
+
+    /// Sees a request that has just come, before hooks and before its route is known. An answer keeps all else from
+    /// running. For plugins of the outermost app that watch what stands in for a route, whichever route it will be.
+    ///
+    /// Called on an event loop, as are `begin` and `end`: it must not block.
+    fn arrive(&self, exchange: &mut Exchange) {
+        let _ = exchange;
+    }
+
+    /// Sees a request whose route is known, or is known not to be there, before values are acquired and before the hooks
+    /// of a mounted app. An [answer](Exchange::answer) keeps the handler from running.
+    ///
+    /// A CORS preflight that no route takes has no [route](Exchange::route), and is seen by the plugins that watch the
+    /// route it asks for.
+    fn begin(&self, exchange: &mut Exchange) {
+        let _ = exchange;
+    }
+
+    /// Sees the answer as it leaves, whatever it is: of a handler, a hook, another plugin or the router, with its error
+    /// page, headers and cookies. The plugin installed first sees it last. A server's own refusals, of what is no request
+    /// or when it is overloaded, are no answers of the app.
+    fn end(&self, exchange: &mut Exchange, answer: &mut Response) {
+        let _ = (exchange, answer);
+    }
+
     /// Hears where the app is served, once a server listens there.
     fn serving(&self, address: &crate::message::address::ListenAddress) {
         let _ = address;
@@ -190,6 +236,27 @@ pub(crate) fn as_type<P: Plugin>(plugin: &dyn Plugin) -> Option<&P> {
 }
 
 /// The plugins that an app has already, as [`Plugin::setup`] sees them: names and keywords.
+///
+/// ```
+/// use bottle_session::{App, Error, ErrorKind, Installed, Plugin, Result};
+///
+/// struct Last;
+///
+/// impl Plugin for Last {
+///     fn name(&self) -> &str {
+///         "last"
+///     }
+///
+///     fn setup(&mut self, installed: &Installed<'_>) -> Result<()> {
+///         match installed.iter().find(|(name, _)| *name == "session") {
+///             Some(_) => Ok(()),
+///             None => Err(Error::new(ErrorKind::Plugin, "install the session plugin first")),
+///         }
+///     }
+/// }
+///
+/// assert!(App::new().install(Last).is_err());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Installed<'a> {
     pub(crate) plugins: &'a [(String, Option<Provision>)],

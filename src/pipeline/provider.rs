@@ -120,7 +120,9 @@ impl<T> fmt::Debug for Asked<T> {
 
 pub(crate) type Value = Box<dyn Any + Send>;
 pub(crate) type Create = Arc<dyn Fn(&mut Exchange) -> Result<Value, HttpError> + Send + Sync>;
-pub(crate) type Finish = Arc<dyn Fn(Value, &Response) -> Result<(), HttpError> + Send + Sync>;
+/// Ends a value. What the exchange holds otherwise is there still.
+pub(crate) type Finish =
+    Arc<dyn Fn(Value, &Response, &mut Exchange) -> Result<(), HttpError> + Send + Sync>;
 
 /// A provider as a route knows it.
 pub(crate) struct BoundProvider {
@@ -304,7 +306,7 @@ impl Exchange {
             }
             let provider = &endpoint.providers[number];
             let finished = catch_unwind(AssertUnwindSafe(|| match &provider.finish {
-                Some(finish) => finish(value, &answer),
+                Some(finish) => finish(value, &answer, self),
                 None => {
                     drop(value);
                     Ok(())

@@ -63,6 +63,11 @@ impl Route {
         }
     }
 
+    /// Whether this stands in for a route where the app has none: it has no rules and no methods.
+    pub fn is_stand_in(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// Where the route was registered.
     pub fn location(&self) -> &'static Location<'static> {
         self.location

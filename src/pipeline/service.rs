@@ -17,8 +17,11 @@ use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
 use crate::message::request::Request;
 use crate::message::response::Response;
+use crate::message::trace;
 use crate::pipeline::answers::{AfterHook, Page};
 use crate::pipeline::batch::{Batch, Entry, Stage};
+use crate::pipeline::conversion::Converters;
+use crate::pipeline::debug::{Argued, Debugging};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::operation::{Operation, Pending, Waiting};
 use crate::pipeline::plugin::{self, Callback, Plugin};
@@ -37,6 +40,18 @@ use crate::routing::Router;
 /// [`finish`](Service::finish). The first and the last take slices: a server that has 32 requests ready
 /// hands over all 32, and the session plugin loads 32 sessions in one round trip.
 /// [`handle`](Service::handle) is all three for one request.
+///
+/// ```
+/// use bottle_session::http::Method;
+/// use bottle_session::{App, Request, Service};
+///
+/// let mut app = App::new();
+/// app.get("/hello", || "hello");
+/// let service: Service = app.build()?;
+/// let answer = service.handle(Request::new(Method::GET, "/hello".parse().unwrap()));
+/// assert_eq!(&answer.into_bytes()?[..], b"hello");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
 
@@ -44,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) router: Router<Target>,
     /// All plugins, outermost first. The index is the slot of what each provides.
     pub(crate) plugins: Vec<Arc<dyn Plugin>>,
+    /// The slots of those that see each request arrive.
+    pub(crate) arrivals: Vec<usize>,
     /// The app itself, then the apps mounted in it.
     pub(crate) scopes: Vec<Scope>,
     /// Which mounted app a path belongs to that no route has.
@@ -53,6 +70,8 @@ pub(crate) struct Inner {
     /// What is answered 503, by its cause.
     pub(crate) unavailable: Recurring,
     pub(crate) servers: Servers,
+    /// Whether the app's author is to see what goes wrong.
+    pub(crate) debugging: Option<Debugging>,
 }
 
 /// What a rule leads to.
@@ -67,6 +86,10 @@ pub(crate) struct Target {
 pub(crate) struct Endpoint {
     pub(crate) route: Route,
     pub(crate) callback: Callback,
+    /// What its handler takes.
+    pub(crate) arguments: Vec<Argued>,
+    /// What errors are answered with that did not come from the callback.
+    pub(crate) converters: Converters,
     /// False for what stands in for a route.
     pub(crate) is_route: bool,
     /// What makes the values that its functions ask for, each behind those that it needs itself.
@@ -81,6 +104,8 @@ pub(crate) struct Endpoint {
     pub(crate) slow: Slow,
     /// Who stops the server; unset until there is one.
     pub(crate) shutdown: Arc<OnceLock<ShutdownHandle>>,
+    /// The slots of the plugins that watch it, outermost first.
+    pub(crate) watchers: Vec<usize>,
 }
 
 pub(crate) type BeforeHook = Box<dyn Fn(&mut Request) -> Option<Response> + Send + Sync>;
@@ -92,6 +117,8 @@ pub(crate) struct Scope {
     pub(crate) before: Vec<BeforeHook>,
     /// How many segments its prefix has, where each is one.
     pub(crate) depth: Option<usize>,
+    /// JSON errors are of RFC 9457.
+    pub(crate) problem_json: bool,
     /// What stands in for a route where the router finds none, by the status of that.
     pub(crate) unrouted: Vec<(Option<StatusCode>, Arc<Endpoint>)>,
 }
@@ -213,6 +240,7 @@ impl Service {
 
     /// Goes on with an exchange whose operation is over.
     pub(crate) fn conclude(&self, exchange: &mut Exchange, slot: usize, waiting: Box<dyn Waiting>) {
+        let _working = exchange.work();
         let finish = || waiting.finish(&mut Entry { exchange: &mut *exchange, slot });
         if let Err(panic) = catch_unwind(AssertUnwindSafe(finish)) {
             self.fail_after_panic(exchange, slot, panic.as_ref());
@@ -222,15 +250,18 @@ impl Service {
     /// The second stage: the route's callback runs, unless there is an answer already. A panic is a 500. What providers
     /// have made is finished.
     pub fn run(&self, exchange: &mut Exchange) {
-        catching_panics(exchange, |exchange| {
-            if exchange.response().is_none()
-                && let Some(endpoint) = exchange.endpoint().cloned()
-            {
-                let response = endpoint.callback.call(exchange);
-                exchange.answer(response);
-            }
+        let _working = exchange.work();
+        trace::traced(self.0.debugging.is_some(), || {
+            catching_panics(exchange, |exchange| {
+                if exchange.response().is_none()
+                    && let Some(endpoint) = exchange.endpoint().cloned()
+                {
+                    let response = endpoint.callback.call(exchange);
+                    exchange.answer(response);
+                }
+            });
+            self.finish_early(exchange);
         });
-        self.finish_early(exchange);
     }
 
     /// The last stage, before any byte of an answer leaves: the plugins release, the error pages render
@@ -299,6 +330,16 @@ impl Service {
         &self.0.servers
     }
 
+    pub(crate) fn debugging(&self) -> Option<&Debugging> {
+        self.0.debugging.as_ref()
+    }
+
+    /// Whether JSON errors are of RFC 9457 in the app that the request belongs to.
+    pub(crate) fn has_problem_json(&self, exchange: &Exchange) -> bool {
+        let scope = exchange.endpoint().map_or(ROOT, |endpoint| endpoint.route.scope);
+        self.0.scopes[scope].problem_json
+    }
+
     pub(crate) fn unavailable(&self) -> &Recurring {
         &self.0.unavailable
     }
@@ -316,6 +357,9 @@ impl Service {
     /// Tells the plugins where the app is served, and handlers who stops the server. Servers call this once they listen,
     /// and drop what they get when they have ended: then the plugins are [closed](crate::Plugin::close).
     pub fn serving(&self, address: &ListenAddress, shutdown: &ShutdownHandle) -> Serving {
+        if let Some(debugging) = &self.0.debugging {
+            debugging.serving(address);
+        }
         Serving::begin(self, address, shutdown)
     }
 
@@ -329,6 +373,10 @@ impl Service {
         // Known before it runs: after a panic nobody can tell whom it had touched.
         let concerned: SmallVec<[bool; 32]> =
             exchanges.iter().map(|exchange| stage.concerns(exchange, slot)).collect();
+        // One request alone need not be told from others: all that is logged is its own.
+        let mut alone = exchanges.iter().zip(&concerned).filter(|(_, concerned)| **concerned);
+        let alone = alone.next().filter(|_| alone.next().is_none());
+        let _working = alone.and_then(|(exchange, _)| exchange.work());
         let mut batch = Batch { exchanges: &mut *exchanges, slot, stage };
         let done = catch_unwind(AssertUnwindSafe(|| run(&mut batch)));
         for (exchange, _) in exchanges.iter_mut().zip(concerned).filter(|(_, concerned)| *concerned)
@@ -348,6 +396,7 @@ impl Service {
 
     /// A plugin has panicked. Which of its exchanges it had done with is unknown: none of them is to be trusted.
     fn fail_after_panic(&self, exchange: &mut Exchange, slot: usize, panic: &(dyn Any + Send)) {
+        let _working = exchange.work();
         let error = panicked(&format!("plugin {:?}", self.0.plugins[slot].name()), panic);
         exchange.drop_provided();
         let answer = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(error);
@@ -373,7 +422,8 @@ fn catching_panics(exchange: &mut Exchange, run: impl FnOnce(&mut Exchange)) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(exchange))) {
         exchange.drop_provided();
         let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
-            .with_source(panicked("its handler, a hook or a filter", panic.as_ref()));
+            .with_source(panicked("its handler, a hook or a filter", panic.as_ref()))
+            .with_backtrace(trace::of_panic());
         exchange.answer(error.into_response());
     }
 }

@@ -7,6 +7,16 @@ use crate::routing::Rule;
 use crate::{Error, ErrorKind, Result};
 
 /// Addresses of named routes: a handler's `&Urls` argument.
+///
+/// ```
+/// use bottle_session::{App, Result, TestClient, Urls};
+///
+/// let mut app = App::new();
+/// app.get("/item/<id:int>", |id: i64| id.to_string()).name("item");
+/// app.get("/", |urls: &Urls| -> Result<String> { urls.build("item", &[("id", "7")]) });
+/// assert_eq!(TestClient::new(app)?.get("/").send().text(), "/item/7");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Urls {
     rules: Arc<HashMap<String, Vec<Rule>>>,
@@ -31,7 +41,7 @@ impl Urls {
 
     /// The address of the route of this name: its first rule that takes the given wildcards, each value
     /// percent-encoded. Arguments that are no wildcards become the query, as in Bottle's `get_url`. Where a trusted
-    /// proxy said below which path the app is ([`Request::prefix`]), it begins with that.
+    /// proxy said below which path the app is ([`Request::prefix`](crate::Request::prefix)), it begins with that.
     pub fn build(&self, name: &str, arguments: &[(&str, &str)]) -> Result<String> {
         let rules = self.rules.get(name).ok_or_else(|| {
             let mut known: Vec<_> = self.rules.keys().map(String::as_str).collect();

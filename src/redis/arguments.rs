@@ -6,6 +6,20 @@ use ::redis::{Cmd, ToRedisArgs};
 
 /// The arguments of a [`command`](crate::RedisConnection::command): one, a tuple, array or list of several, or `()` for
 /// none. Anything that is [`ToRedisArgs`] goes by reference.
+///
+/// ```
+/// use bottle_session::{App, RedisConnection, RedisPlugin, Result};
+///
+/// let mut app = App::new();
+/// app.install(RedisPlugin::new())?;
+/// app.post("/<name>", |rdb: &mut RedisConnection, name: &str| -> Result<()> {
+///     let _: () = rdb.command("BGSAVE", ())?;
+///     let _: u64 = rdb.command("SADD", ("names", name))?;
+///     rdb.command("EXPIRE", ("names", 60))
+/// });
+/// # app.build()?;
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the arguments of a command",
     note = "arguments are text, numbers, tuples, lists and `()`; what is `ToRedisArgs` goes by reference"

@@ -55,6 +55,8 @@ pub(super) struct Batch {
     replicas: Result<u32, Error>,
     /// The most bytes that the replies may have.
     limit: usize,
+    /// When it was ended.
+    sealed: Option<Instant>,
     // How far the received bytes are understood.
     at: usize,
     part: usize,
@@ -108,6 +110,7 @@ impl Batch {
             wait: manner.replicas,
             replicas: Ok(0),
             limit: OVERHEAD,
+            sealed: None,
             at: 0,
             part: 0,
             seen: 0,
@@ -139,9 +142,15 @@ impl Batch {
         true
     }
 
+    /// How long ago it was ended.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        self.sealed.map_or(Duration::ZERO, |sealed| now.saturating_duration_since(sealed))
+    }
+
     /// Ends the pipeline. Nothing is pushed behind this. The time is asked for unless `clock` was told it a moment ago. The
     /// replies are to be there within `patience`.
     pub(super) fn seal(&mut self, clock: Option<RemoteClock>, now: Instant, patience: Duration) {
+        self.sealed = Some(now);
         self.asks_time = clock.is_none_or(|clock| clock.age(now) >= CLOCK_IS_GOOD);
         if !self.parts.iter().any(|part| part.writes) {
             self.wait = 0;

@@ -12,6 +12,19 @@ use crate::{Error, ErrorKind, Result};
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Whether operations reach Redis.
+///
+/// ```
+/// use bottle_session::{App, BreakerState, RedisPool};
+///
+/// let pool = RedisPool::open("redis://localhost:6379/0")?;
+/// let mut app = App::new();
+/// app.get("/ready", move || match pool.breaker() {
+///     BreakerState::Closed => (200, "ready"),
+///     BreakerState::Open | BreakerState::HalfOpen => (503, "Redis does not answer"),
+/// });
+/// # app.build()?;
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
     /// They do.

@@ -19,6 +19,19 @@ use crate::{Error, ErrorKind, Result};
 ///
 /// A handler that never sends a command costs nothing. A node of a cluster is refused when the plugin is installed, or, if it
 /// does not answer then, by the errors of commands on keys of other nodes.
+///
+/// ```
+/// use bottle_session::{App, RedisConnection, RedisPlugin, Result};
+///
+/// let mut app = App::new();
+/// app.install(RedisPlugin::new())?; // the Redis on localhost
+/// app.get("/visits", |rdb: &mut RedisConnection| -> Result<String> {
+///     let visitor: u64 = rdb.incr("visitors", 1)?;
+///     Ok(format!("You are visitor {visitor}."))
+/// });
+/// # app.build()?;
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub struct RedisPlugin {
     keyword: String,
     pool: Option<RedisPool>,

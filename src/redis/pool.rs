@@ -19,7 +19,7 @@ use super::connection::Reply;
 use super::failover::Change;
 use super::sentinel::{Registration, Watch};
 use super::transport::Trust;
-use super::upstream::{FOR_EVER, Source, Upstream};
+use super::upstream::{FOR_EVER, RoundTrips, Source, Upstream};
 use crate::logging::Recurring;
 use crate::pipeline::operation::Remote;
 use crate::{Error, ErrorKind, Result};
@@ -99,6 +99,7 @@ impl RedisPool {
             drops: AtomicU32::new(0),
             warned: Once::new(),
             observers: RwLock::default(),
+            round_trips: RoundTrips::default(),
         });
         let own = RwLock::new(OwnedPool::new(&upstream));
         let on_switch = upstream.watch.clone();
@@ -159,6 +160,11 @@ impl RedisPool {
     /// Whether operations reach Redis right now.
     pub fn breaker(&self) -> BreakerState {
         self.0.upstream.breaker.state()
+    }
+
+    /// What its round trips were like, those of event loops included.
+    pub(crate) fn round_trips(&self) -> &RoundTrips {
+        &self.0.upstream.round_trips
     }
 
     /// How many connections there are, and how many of them are idle.

@@ -16,6 +16,7 @@ use super::errors::{TooLarge, connecting, is_distrust, said};
 use super::sentinel::Watch;
 use super::transport::Trust;
 use crate::logging::Recurring;
+use crate::pipeline::histogram::{Histogram, SECONDS, SIZES};
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
@@ -55,6 +56,28 @@ pub(super) struct Upstream {
     /// Saves that too few replicas have.
     pub(super) short_of_replicas: Recurring,
     pub(super) observers: RwLock<Vec<Observer>>,
+    pub(super) round_trips: RoundTrips,
+}
+
+/// The round trips that were answered.
+pub(crate) struct RoundTrips {
+    /// How many operations went in each.
+    pub(crate) sizes: Histogram,
+    /// How long each took.
+    pub(crate) seconds: Histogram,
+}
+
+impl Default for RoundTrips {
+    fn default() -> RoundTrips {
+        RoundTrips { sizes: Histogram::new(SIZES), seconds: Histogram::new(SECONDS) }
+    }
+}
+
+impl RoundTrips {
+    fn count(&self, operations: usize, took: Duration) {
+        self.sizes.observe(operations as f64);
+        self.seconds.observe(took.as_secs_f64());
+    }
 }
 
 /// How connections come about.
@@ -114,7 +137,7 @@ impl Upstream {
     pub(super) fn failure(&self, error: &RedisError, reused: bool) -> Failure {
         let failure = self.lost(error);
         if TooLarge::of(error).is_some() {
-            self.answered();
+            self.is_there();
             return Failure::Other(failure);
         }
         self.generation.fetch_add(1, Ordering::AcqRel);
@@ -133,8 +156,14 @@ impl Upstream {
         Failure::Other(failure)
     }
 
-    /// Redis answered.
-    pub(super) fn answered(&self) {
+    /// Redis answered so many operations in one round trip, which took so long.
+    pub(super) fn answered(&self, operations: usize, took: Duration) {
+        self.round_trips.count(operations, took);
+        self.is_there();
+    }
+
+    /// Redis is there.
+    fn is_there(&self) {
         if self.drops.load(Ordering::Relaxed) != 0 {
             self.drops.store(0, Ordering::Release);
         }

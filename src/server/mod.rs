@@ -19,6 +19,23 @@ pub use crate::pipeline::shutdown::{ShutdownHandle, ShutdownStage};
 use crate::{Error, ErrorKind, Result};
 
 /// A server: it listens from the moment it exists, and serves until it is told to stop.
+///
+/// ```
+/// use bottle_session::server::native::Native;
+/// use bottle_session::{App, Result, Server, ShutdownHandle};
+///
+/// /// Serves on whatever server there is until it is told to stop.
+/// fn serve<S: Server>(server: S, app: App) -> Result<()> {
+///     println!("listening on {}", server.address());
+///     let shutdown = ShutdownHandle::new();
+///     shutdown.on_signals()?;
+///     server.serve(app.build()?, &shutdown)
+/// }
+///
+/// let server = Native::bind("127.0.0.1:0")?.access_log(true);
+/// # let _ = (serve::<Native>, server);
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 pub trait Server {
     /// Where it listens, with the real port where it was bound to port 0.
     fn address(&self) -> ListenAddress;

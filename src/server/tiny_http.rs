@@ -32,7 +32,7 @@ use super::http1::{Framing, Head, HeadLimits, Parsed, Refused, parse_head};
 use super::{
     ListenAddress, Server, ShutdownHandle, ShutdownStage, cannot_listen, canonical, elsewhere,
 };
-use crate::logging::Recurring;
+use crate::logging::{Recurring, request_id};
 use crate::message::body::RequestBody;
 use crate::message::request::Request;
 use crate::message::response::{Body, Response};
@@ -216,6 +216,7 @@ impl Workers<'_> {
         let reader = Box::new(shared.clone());
         let response =
             self.service.handle(request.with_body(RequestBody::Stream { reader, length }));
+        let _working = request_id::enter(response.request_id());
         let Some(incoming) = shared.reclaim() else { return };
         // Where a chunked body ends is known only to who has read it: to tiny_http the rest would be a request.
         let unread = head.framing == Framing::Chunked && !shared.has_ended();

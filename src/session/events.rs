@@ -44,6 +44,18 @@ pub enum Event<'a> {
 }
 
 /// Hears of [`Event`]s. The default logs the ones that somebody should look at.
+///
+/// ```
+/// use bottle_session::{Event, SessionPlugin};
+///
+/// // A closure will do.
+/// let plugin = SessionPlugin::new().events(|event: Event<'_>| {
+///     if let Event::Desync = event {
+///         eprintln!("look what stands between the app and Redis");
+///     }
+/// });
+/// # let _ = plugin;
+/// ```
 pub trait Events: Send + Sync + 'static {
     /// Called on the thread of the request, which waits: be quick. A panic is logged and does no more.
     fn event(&self, event: Event<'_>);
@@ -51,6 +63,25 @@ pub trait Events: Send + Sync + 'static {
 
 /// Writes lost changes and damaged records at `warn`, replies that are not to their requests at `error`, the rest at
 /// `debug` and below. What happens often has one line when it begins, one a minute, and one when it is over.
+///
+/// ```
+/// use bottle_session::{Event, Events, LogEvents, SessionPlugin};
+///
+/// /// Writes to the log as ever, and tells somebody.
+/// struct Pager;
+///
+/// impl Events for Pager {
+///     fn event(&self, event: Event<'_>) {
+///         if let Event::BreakerOpened(error) = &event {
+///             eprintln!("the session store is gone: {error}");
+///         }
+///         LogEvents.event(event);
+///     }
+/// }
+///
+/// let plugin = SessionPlugin::new().events(Pager);
+/// # let _ = plugin;
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogEvents;
 
@@ -156,6 +187,22 @@ counters! {
 }
 
 /// The counters of one session plugin. Clones count together.
+///
+/// ```
+/// use bottle_session::{App, Counters, Counts, Session, SessionPlugin, TestClient};
+///
+/// let plugin = SessionPlugin::new().in_memory();
+/// let counters: Counters = plugin.counters();
+/// let mut app = App::new();
+/// app.install(plugin)?;
+/// app.get("/", |session: &mut Session| session.set("seen", true));
+/// TestClient::new(app)?.get("/").send();
+///
+/// let counts: Counts = counters.snapshot();
+/// assert_eq!((counts.created, counts.destroyed), (1, 0));
+/// assert!(counts.iter().any(|(name, count)| name == "created" && count == 1));
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Counters(Arc<Tally>);
 

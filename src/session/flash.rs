@@ -10,6 +10,23 @@ use crate::Result;
 const PREFIX: &str = "_flash.";
 
 /// A message that a request left for a later one: see [`Session::flash`].
+///
+/// ```
+/// use bottle_session::{App, Flash, Session, SessionPlugin, TestClient};
+///
+/// let mut app = App::new();
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.get("/save", |session: &mut Session| session.flash("info", "Saved."));
+/// app.get("/", |session: &mut Session| -> bottle_session::Result<String> {
+///     let flashes: Vec<Flash> = session.take_flashes()?;
+///     Ok(flashes.iter().map(|flash| format!("{}: {}", flash.category, flash.text)).collect())
+/// });
+/// let browser = TestClient::new(app)?;
+/// browser.get("/save").send();
+/// assert_eq!(browser.get("/").send().text(), "info: Saved.");
+/// assert_eq!(browser.get("/").send().text(), "");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Flash {
     /// What sort of message it is, in the app's own words: `"error"`, `"info"`.
@@ -105,6 +122,12 @@ impl Session {
         Ok(taken.into_iter().map(|(_, value)| Flash::read(value)).collect())
     }
 
+    /// The messages that are there, in their order; nobody has asked for the session by looking at them.
+    pub(crate) fn waiting_flashes(&self) -> Vec<Flash> {
+        let waiting = self.fields.iter().filter(|(key, _)| is_flash(key));
+        waiting.map(|(_, value)| Flash::read(value.to_owned())).collect()
+    }
+
     fn flash_keys(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.fields.iter().map(|(key, _)| key).filter(|key| is_flash(key))
     }
@@ -117,6 +140,11 @@ impl Session {
 }
 
 impl Flash {
+    /// A message as [`Session::flash`] leaves it.
+    pub fn new(category: impl Into<String>, text: impl ToString) -> Flash {
+        Flash { category: category.into(), text: text.to_string() }
+    }
+
     fn read(value: String) -> Flash {
         let (category, text) = serde_json::from_str(&value)
             // Not ours: another program that shares the session left plain text.

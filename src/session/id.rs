@@ -15,6 +15,16 @@ const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 /// The id of a session: what the browser's cookie holds, and the only secret there is.
 ///
 /// `Debug` shows a short digest and never the id; there is no `Display`. Two ids compare by their bits.
+///
+/// ```
+/// use bottle_session::{IdFormat, SessionId};
+///
+/// let id = SessionId::parse(&"A".repeat(43), IdFormat::default()).expect("43 characters of base64url");
+/// // Neither its text nor what it opens is shown; a store's key is its digest.
+/// assert!(!format!("{id:?}").contains("AAAA"));
+/// assert_eq!(id.key().len(), 64);
+/// assert!(SessionId::parse("../../etc/passwd", IdFormat::default()).is_none());
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionId {
     bits: [u8; 32],

@@ -4,6 +4,7 @@ mod atomic;
 mod context;
 pub(crate) mod cookie;
 pub(crate) mod csrf;
+pub(crate) mod data;
 mod devices;
 mod env;
 pub(crate) mod events;

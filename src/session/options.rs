@@ -15,7 +15,7 @@ use crate::Error;
 use crate::message::cookies::SameSite;
 use crate::redis::{RedisConfig, RedisPool};
 
-/// Provides a [`Session`] to the handlers that ask for one.
+/// Provides a [`Session`](crate::Session) to the handlers that ask for one.
 ///
 /// Names and defaults of the first options are those of Python's bottle-session 1.0:
 ///
@@ -38,7 +38,7 @@ use crate::redis::{RedisConfig, RedisPool};
 /// | [`max_sessions_per_user`](Self::max_sessions_per_user), [`keep_addresses`](Self::keep_addresses) | none, true | of users who [log in](crate::Session::log_in) |
 /// | [`connect_timeout`](Self::connect_timeout), [`operation_timeout`](Self::operation_timeout), [`pool_size`](Self::pool_size) | 1 s, 500 ms, 16 | deadlines of Redis |
 /// | [`replicas`](Self::replicas), [`max_connection_age`](Self::max_connection_age) | 0, none | for a Redis that fails over |
-/// | [`events`](Self::events) | [`LogEvents`] | who hears what happens |
+/// | [`events`](Self::events) | [`LogEvents`](crate::LogEvents) | who hears what happens |
 pub struct SessionPlugin {
     pub(super) keyword: String,
     pub(super) backend: Backend,
@@ -238,7 +238,7 @@ impl SessionPlugin {
     }
 
     /// Takes over the live sessions of another layout, for an app that leaves Python's bottle-session; see
-    /// [`RedisStore::migrate_from`]. The former cookie is found as long as the name is the same, which
+    /// [`RedisStore::migrate_from`](crate::RedisStore::migrate_from). The former cookie is found as long as the name is the same, which
     /// [`hardened`](Self::hardened) changes: these two do not go together.
     #[must_use]
     pub fn migrate_from(mut self, former: Layout) -> SessionPlugin {
@@ -380,7 +380,7 @@ impl SessionPlugin {
         self
     }
 
-    /// Who hears what happens to sessions; [`LogEvents`] unless set.
+    /// Who hears what happens to sessions; [`LogEvents`](crate::LogEvents) unless set.
     #[must_use]
     pub fn events(mut self, events: impl Events) -> SessionPlugin {
         self.events = Some(Box::new(events));

@@ -24,7 +24,7 @@ use super::view::Session;
 use crate::logging::{OneLine, Recurring};
 use crate::message::address::{ListenAddress, is_public};
 use crate::message::request::Scheme;
-use crate::pipeline::batch::Batch;
+use crate::pipeline::batch::{Batch, Entry};
 use crate::pipeline::plugin::{Callback, Installed, Plugin, Provision};
 use crate::pipeline::route::Route;
 use crate::redis::RedisPool;
@@ -310,11 +310,16 @@ impl Plugin for SessionPlugin {
 
 /// Loads all sessions of the batch in one call of the store.
 fn acquire(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
-    let ids: Vec<_> = batch.iter_mut().map(|entry| context.sent_ids(entry.request())).collect();
+    let sent = |entry: Entry<'_>| {
+        let _working = entry.work();
+        context.sent_ids(entry.request())
+    };
+    let ids: Vec<_> = batch.iter_mut().map(sent).collect();
     let loads: Vec<_> = context.loads(ids.iter().flatten()).collect();
     let answers = if loads.is_empty() { Vec::new() } else { context.store.load_many(&loads) };
     let mut answers = answers.into_iter();
     for (mut entry, ids) in batch.iter_mut().zip(ids) {
+        let _working = entry.work();
         let own: SmallVec<[_; 1]> = answers.by_ref().take(ids.len()).collect();
         context.provide(&mut entry, ids, own);
     }
@@ -327,6 +332,7 @@ fn acquire_pipelined(
     batch: &mut Batch<'_>,
 ) {
     for mut entry in batch.iter_mut() {
+        let _working = entry.work();
         let ids = context.sent_ids(entry.request());
         if ids.is_empty() {
             context.provide(&mut entry, ids, []);
@@ -343,11 +349,16 @@ fn acquire_pipelined(
 
 /// Saves all sessions of the batch in one call of the store.
 fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
-    let plans: Vec<_> = batch.iter_mut().map(|mut entry| context.plan(&mut entry)).collect();
+    let plan = |mut entry: Entry<'_>| {
+        let _working = entry.work();
+        context.plan(&mut entry)
+    };
+    let plans: Vec<_> = batch.iter_mut().map(plan).collect();
     let saves: Vec<_> = plans.iter().flatten().flatten().map(Pending::save).collect();
     let answers = if saves.is_empty() { Vec::new() } else { context.store.save_many(&saves) };
     let mut answers = answers.into_iter();
     for (mut entry, plan) in batch.iter_mut().zip(plans) {
+        let _working = entry.work();
         match plan {
             Ok(pending) => {
                 let own: SmallVec<[_; 1]> = answers.by_ref().take(pending.len()).collect();
@@ -365,6 +376,7 @@ fn release_pipelined(
     batch: &mut Batch<'_>,
 ) {
     for mut entry in batch.iter_mut() {
+        let _working = entry.work();
         match context.plan(&mut entry) {
             Ok(pending) if pending.is_empty() => context.finish(&mut entry, Ok(())),
             Ok(pending) => {
@@ -377,5 +389,16 @@ fn release_pipelined(
             }
             Err(error) => context.finish(&mut entry, Err(error)),
         }
+    }
+}
+
+#[cfg(not(feature = "sqlite"))]
+#[test]
+fn a_file_without_the_feature_is_an_error_that_names_it() {
+    let mut app = crate::App::new();
+    let error = app.install(SessionPlugin::new().file("/srv/sessions.db")).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    for part in ["/srv/sessions.db", "the feature `sqlite` of bottle-session"] {
+        assert!(error.to_string().contains(part), "{error}");
     }
 }

@@ -9,15 +9,20 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use url::Url;
 
+use super::multipart::{self, Part};
+use super::response::TestResponse;
+use crate::Result;
 use crate::app::App;
 use crate::message::base64;
 use crate::message::body::RequestBody;
 use crate::message::request::Request;
 use crate::message::response::{Body, Response};
+use crate::pipeline::exchange::Exchange;
 use crate::pipeline::service::Service;
-use crate::{Error, ErrorKind, Result};
+use crate::session::flash::Flash;
+use crate::session::view::Session;
 
 /// A client that talks to an app in this process, and keeps its cookies from one request to the next.
 ///
@@ -70,11 +75,34 @@ impl TestClient {
         self.request(Method::POST, target)
     }
 
+    /// A PUT request.
+    pub fn put(&self, target: &str) -> TestRequest<'_> {
+        self.request(Method::PUT, target)
+    }
+
+    /// A PATCH request.
+    pub fn patch(&self, target: &str) -> TestRequest<'_> {
+        self.request(Method::PATCH, target)
+    }
+
+    /// A DELETE request.
+    pub fn delete(&self, target: &str) -> TestRequest<'_> {
+        self.request(Method::DELETE, target)
+    }
+
     /// Any request. The target is a path, with a query or without.
     pub fn request(&self, method: Method, target: &str) -> TestRequest<'_> {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("localhost"));
-        TestRequest { client: self, method, target: target.to_owned(), headers, body: Bytes::new() }
+        TestRequest {
+            client: self,
+            method,
+            target: target.to_owned(),
+            headers,
+            body: Bytes::new(),
+            parts: Vec::new(),
+            follows: false,
+        }
     }
 
     /// The value of a cookie in the jar, as it was set.
@@ -94,6 +122,17 @@ impl TestClient {
 
     fn jar(&self) -> std::sync::MutexGuard<'_, CookieJar> {
         self.jar.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Has the app answer, and looks at the sessions before they go.
+    fn handle(&self, request: Request) -> (Response, Vec<Flash>) {
+        let mut exchange = Exchange::new(request);
+        self.service.prepare(std::slice::from_mut(&mut exchange));
+        self.service.run(&mut exchange);
+        let sessions = exchange.held::<Session>();
+        let flashes = sessions.flat_map(Session::waiting_flashes).collect();
+        self.service.finish(std::slice::from_mut(&mut exchange));
+        (exchange.into_response(), flashes)
     }
 
     fn keep(&self, headers: &HeaderMap) {
@@ -128,7 +167,13 @@ pub struct TestRequest<'a> {
     target: String,
     headers: HeaderMap,
     body: Bytes,
+    /// Of a multipart form.
+    parts: Vec<Part>,
+    follows: bool,
 }
+
+/// How many redirections are followed before they count as endless: as many as browsers follow.
+const MOST_REDIRECTS: usize = 20;
 
 impl TestRequest<'_> {
     /// Adds a header. One that a request has once (`Host`, `Content-Type`, `Content-Length`, `Authorization`) takes the
@@ -192,32 +237,148 @@ impl TestRequest<'_> {
         self.header("content-type", "application/json").body(json)
     }
 
+    /// Sends a form as `multipart/form-data`, as browsers do where it has files, with this field in it.
+    ///
+    /// ```
+    /// use bottle_session::{App, Form, TestClient, Upload};
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Note {
+    ///     title: String,
+    ///     picture: Upload,
+    /// }
+    ///
+    /// let mut app = App::new();
+    /// app.post("/notes", |Form(note): Form<Note>| {
+    ///     format!("{}: {}, {} bytes", note.title, note.picture.filename(), note.picture.len())
+    /// });
+    /// let client = TestClient::new(app)?;
+    /// let request = client.post("/notes").field("title", "Tea").file("picture", "cup.png", "image/png", "PNG");
+    /// assert_eq!(request.send().text(), "Tea: cup.png, 3 bytes");
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    #[must_use]
+    pub fn field(mut self, name: &str, text: impl Into<Bytes>) -> Self {
+        self.parts.push(Part { name: name.to_owned(), file: None, content: text.into() });
+        self
+    }
+
+    /// Sends a form as `multipart/form-data` with this file in it; see [`field`](TestRequest::field).
+    #[must_use]
+    pub fn file(
+        mut self,
+        name: &str,
+        file_name: &str,
+        content_type: &str,
+        content: impl Into<Bytes>,
+    ) -> Self {
+        let file = Some((file_name.to_owned(), content_type.to_owned()));
+        self.parts.push(Part { name: name.to_owned(), file, content: content.into() });
+        self
+    }
+
+    /// Follows redirections as a browser does: after a 303, and after the 301 or 302 of a POST, with a GET; after any
+    /// other with the same method and body. One that leads to another host is not followed: it is the answer.
+    ///
+    /// ```
+    /// use bottle_session::{App, Flash, Session, SessionPlugin, TestClient, redirect};
+    ///
+    /// let mut app = App::new();
+    /// app.install(SessionPlugin::new().in_memory())?;
+    /// app.post("/save", |session: &mut Session| {
+    ///     session.flash("info", "Saved.");
+    ///     redirect("/notes")
+    /// });
+    /// app.get("/notes", |session: &mut Session| -> bottle_session::Result<String> {
+    ///     Ok(session.take_flashes()?.into_iter().map(|flash| flash.text).collect())
+    /// });
+    ///
+    /// let client = TestClient::new(app)?;
+    /// assert_eq!(client.post("/save").send().flashes(), [Flash::new("info", "Saved.")]);
+    /// let page = client.post("/save").follow_redirects().send();
+    /// assert_eq!((page.target(), &*page.text()), ("/notes", "Saved.Saved."));
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    #[must_use]
+    pub fn follow_redirects(mut self) -> Self {
+        self.follows = true;
+        self
+    }
+
     /// Sends the request and waits for the answer.
     ///
     /// # Panics
     ///
-    /// If the target is not one, a cookie in the jar holds a control character, or the answer's body breaks
-    /// off.
+    /// If the target is not one, a cookie in the jar holds a control character, the answer's body breaks
+    /// off, or more than twenty redirections are to be followed.
     pub fn send(mut self) -> TestResponse {
+        if !self.parts.is_empty() {
+            let (content_type, body) = multipart::encode(&self.parts);
+            self = self.header("content-type", &content_type).body(body);
+        }
+        let mut answer = self.send_once();
+        let mut followed = 0;
+        while self.follows && self.go_on(&answer) {
+            followed += 1;
+            assert!(followed <= MOST_REDIRECTS, "endless redirections, to {}", self.target);
+            answer = self.send_once();
+        }
+        answer
+    }
+
+    /// Becomes the request that a browser sends after this answer, if it is a redirection that is followed.
+    fn go_on(&mut self, answer: &TestResponse) -> bool {
+        let status = answer.status();
+        let is_redirect = matches!(status, 301 | 302 | 303 | 307 | 308);
+        let Some(location) = answer.header("location").filter(|_| is_redirect) else {
+            return false;
+        };
+        let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let here = Url::parse(&format!("http://{}{}", host.unwrap_or("localhost"), self.target));
+        let Some(next) = here.as_ref().ok().and_then(|here| here.join(location).ok()) else {
+            return false;
+        };
+        // Whether over TLS or not, it is this app.
+        if here.is_ok_and(|here| (here.host(), here.port()) != (next.host(), next.port())) {
+            return false;
+        }
+        let of_post = self.method == Method::POST && matches!(status, 301 | 302);
+        if of_post || (status == 303 && self.method != Method::HEAD) {
+            self.method = Method::GET;
+            self.body = Bytes::new();
+            self.headers.remove(header::CONTENT_TYPE);
+            self.headers.remove(header::CONTENT_LENGTH);
+        }
+        self.target = match next.query() {
+            Some(query) => format!("{}?{query}", next.path()),
+            None => next.path().to_owned(),
+        };
+        true
+    }
+
+    fn send_once(&self) -> TestResponse {
+        let mut headers = self.headers.clone();
         // Without their attributes, which are for the client alone.
         let cookies: Vec<_> =
             self.client.jar().iter().map(|cookie| cookie.stripped().to_string()).collect();
         if !cookies.is_empty() {
             let value = HeaderValue::from_bytes(cookies.join("; ").as_bytes());
             let value = value.expect("cookies without control characters");
-            self.headers.append(header::COOKIE, value);
+            headers.append(header::COOKIE, value);
         }
-        let target = PathAndQuery::try_from(self.target).expect("a path, with a query or without");
-        let request = Request::new(self.method, target)
-            .with_headers(self.headers)
-            .with_body(RequestBody::Bytes(self.body));
-        let response = self.client.service.handle(request);
+        let target = PathAndQuery::try_from(&self.target[..]);
+        let request =
+            Request::new(self.method.clone(), target.expect("a path, with a query or without"))
+                .with_headers(headers)
+                .with_body(RequestBody::Bytes(self.body.clone()));
+        let (response, flashes) = self.client.handle(request);
         self.client.keep(response.headers());
         let (status, headers) = (response.status(), response.headers().clone());
         // No server would send the body of one of these.
         let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
         let body = if bodiless { Bytes::new() } else { whole(response) };
-        TestResponse { status, headers, body }
+        TestResponse { target: self.target.clone(), status, headers, body, flashes }
     }
 }
 
@@ -233,51 +394,4 @@ fn whole(response: Response) -> Bytes {
         body.truncate(usize::try_from(promised).unwrap_or(usize::MAX));
     }
     body
-}
-
-/// What an app answered a [`TestClient`].
-#[derive(Clone, Debug)]
-pub struct TestResponse {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl TestResponse {
-    /// The status as a number.
-    pub fn status(&self) -> u16 {
-        self.status.as_u16()
-    }
-
-    /// The headers.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    /// The first header of this name, where it is text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    /// The cookies that the answer sets, as it sets them.
-    pub fn set_cookies(&self) -> Vec<&str> {
-        self.headers.get_all(header::SET_COOKIE).iter().filter_map(|v| v.to_str().ok()).collect()
-    }
-
-    /// The body.
-    pub fn bytes(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// The body as text, what is not UTF-8 replaced.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    /// The body as JSON of this type.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.body).map_err(|error| {
-            Error::new(ErrorKind::Input, "the answer is not the expected JSON").with_source(error)
-        })
-    }
 }

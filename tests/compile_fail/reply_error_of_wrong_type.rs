@@ -1,6 +1,8 @@
 use bottle_session::App;
 
-fn page() -> Result<&'static str, String> {
+struct ShopError;
+
+fn page() -> Result<&'static str, ShopError> {
     Ok("hello")
 }
 

@@ -120,19 +120,15 @@ fn requests_that_are_cut_at_the_end_are_in_the_log() {
 fn a_stream_hears_that_the_server_stops() {
     let mut app = app();
     app.get("/clock", |shutdown: &ShutdownHandle| {
-        let (shutdown, mut is_first) = (shutdown.clone(), true);
+        let shutdown = shutdown.clone();
+        let mut chunks = ["begin ", "end"].into_iter();
         Response::chunks(std::iter::from_fn(move || {
-            if std::mem::take(&mut is_first) {
-                return Some("begin ");
+            let chunk = chunks.next()?;
+            if chunk == "end" {
+                let stage = shutdown.wait_timeout(Duration::from_secs(3600));
+                assert_eq!(stage, ShutdownStage::Graceful);
             }
-            let hour = Duration::from_secs(3600);
-            match shutdown.stage() {
-                ShutdownStage::Running => {
-                    assert_eq!(shutdown.wait_timeout(hour), ShutdownStage::Graceful);
-                    Some("end")
-                }
-                _ => None,
-            }
+            Some(chunk)
         }))
     });
     let server = Serving::start(bind().drain_deadline(Duration::from_secs(3600)), app);

@@ -43,7 +43,7 @@ fn said(output: Output) -> String {
 }
 
 #[test]
-fn the_third_command_of_the_readme_greets_over_https() {
+fn the_command_of_the_readme_greets_over_https() {
     let readme = include_str!("../../README.md");
     assert!(readme.contains("--example greeter -- --listen https://127.0.0.1:8443\n"));
     assert!(readme.contains("$ curl -k https://localhost:8443/set/Chris\nI recognize you now.\n"));

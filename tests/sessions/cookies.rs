@@ -229,7 +229,8 @@ fn a_page_whose_session_holds_only_a_token_or_flashes_is_kept_by_back() {
         let answer = TestClient::of(service.clone()).get(path).send();
         assert_eq!(answer.set_cookies().len(), 1, "{path}");
         assert_eq!(answer.header("cache-control"), Some(caching), "{path}");
-        assert_eq!(answer.header("vary"), Some("Cookie"), "{path}");
+        // Its page of an error depends on `Accept`, too.
+        assert!(answer.headers().get_all("vary").iter().any(|vary| vary == "Cookie"), "{path}");
     }
 }
 
@@ -313,6 +314,7 @@ fn what_could_not_be_saved_is_for_no_cache_to_keep_whatever_the_handler_said() {
         let answer = client.get(path).send();
         assert_eq!(answer.status(), status, "{path}");
         assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
-        assert_eq!(answer.header("vary"), Some("Cookie"), "{path}");
+        // Its page of an error depends on `Accept`, too.
+        assert!(answer.headers().get_all("vary").iter().any(|vary| vary == "Cookie"), "{path}");
     }
 }

@@ -173,7 +173,16 @@ fn events_and_counters_tell_what_happened() {
     }
     client.set_cookie(COOKIE, "nonsense");
     client.get("/get/a").send();
-    let expected = ["Created", "Loaded", "Loaded", "Renewed", "Loaded", "Destroyed", "MalformedId"];
+    let expected = [
+        "Created",
+        "Anonymous",
+        "Loaded",
+        "Loaded",
+        "Renewed",
+        "Loaded",
+        "Destroyed",
+        "MalformedId",
+    ];
     assert_eq!(*heard.lock().unwrap(), expected);
     let counts = counters.snapshot();
     assert_eq!((counts.created, counts.loaded, counts.renewed, counts.destroyed), (1, 3, 1, 1));

@@ -73,9 +73,7 @@ struct Session {
 }
 
 /// Keys as WebDriver has them.
-#[cfg(feature = "garde")]
 pub const TAB: char = '\u{e004}';
-#[cfg(feature = "garde")]
 pub const ENTER: char = '\u{e007}';
 
 /// A cookie as the browser keeps it.
@@ -152,8 +150,14 @@ impl Browser {
     fn forget_everything(&mut self) {
         self.open("about:blank");
         for forget in ["Network.clearBrowserCookies", "Network.clearBrowserCache"] {
-            self.command("POST", "/goog/cdp/execute", json!({ "cmd": forget, "params": {} }));
+            self.devtools(forget, json!({}));
         }
+    }
+
+    /// Sends Chromium a command of the DevTools protocol, for what WebDriver has no word.
+    pub fn devtools(&mut self, command: &str, parameters: Value) -> Value {
+        let body = json!({ "cmd": command, "params": parameters });
+        self.command("POST", "/goog/cdp/execute", body)
     }
 
     /// Opens a new tab and closes all others.
@@ -273,8 +277,7 @@ impl Browser {
     }
 }
 
-/// What the tests of the example with forms need besides.
-#[cfg(feature = "garde")]
+/// What the tests of the examples with pages need besides.
 impl Browser {
     /// Presses keys, the last of which leads to another page, and returns what that one shows.
     pub fn follow_keys(&mut self, keys: &str) -> String {
@@ -293,6 +296,7 @@ impl Browser {
         self.command("POST", "/actions", json!({ "actions": [keyboard] }));
     }
 
+    #[cfg(feature = "garde")]
     /// Chooses a file in the control that has the focus, which opens the system's own dialog otherwise.
     pub fn choose_file(&mut self, path: &Path) {
         let element = self.command("GET", "/element/active", json!({}));
@@ -300,6 +304,38 @@ impl Browser {
         let element = references.next().and_then(Value::as_str).expect("a reference").to_owned();
         let path = path.to_str().expect("text");
         self.command("POST", &format!("/element/{element}/value"), json!({ "text": path }));
+    }
+
+    /// Types into a control, in place of what it holds.
+    pub fn fill(&mut self, selector: &str, text: &str) {
+        let element = self.element(selector);
+        self.command("POST", &format!("/element/{element}/clear"), json!({}));
+        self.command("POST", &format!("/element/{element}/value"), json!({ "text": text }));
+    }
+
+    /// Chooses a file in this control.
+    pub fn choose(&mut self, selector: &str, path: &Path) {
+        let element = self.element(selector);
+        let path = path.to_str().expect("text");
+        self.command("POST", &format!("/element/{element}/value"), json!({ "text": path }));
+    }
+
+    /// Clicks on what leads to no other page.
+    pub fn click(&mut self, selector: &str) {
+        let element = self.element(selector);
+        self.command("POST", &format!("/element/{element}/click"), json!({}));
+    }
+
+    /// Plants a cookie.
+    pub fn set_cookie(&mut self, name: &str, value: &str) {
+        let cookie = json!({ "name": name, "value": value, "path": "/", "httpOnly": true });
+        self.command("POST", "/cookie", json!({ "cookie": cookie }));
+    }
+
+    /// What the window shows, as a PNG in base64.
+    pub fn picture(&mut self) -> String {
+        let picture = self.command("GET", "/screenshot", json!({}));
+        picture.as_str().expect("text").to_owned()
     }
 
     /// Opens one more tab and goes there; returns the one before, to go back to.

@@ -151,8 +151,7 @@ impl Program {
         Program::start(command.arg(script).arg(redis_port.to_string()).arg(database.to_string()))
     }
 
-    /// A command that ends up as a greeter.
-    #[cfg(feature = "https")]
+    /// A command that ends up as a program which says where it listens.
     pub fn start_silently(command: &mut Command) -> Program {
         Program::start(command.env("RUST_LOG", "off"))
     }

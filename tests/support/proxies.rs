@@ -21,12 +21,12 @@ pub fn folder(name: &str) -> PathBuf {
     folder
 }
 
-/// The lines that the README gives for nginx, with this socket in place of `/run/app.socket`.
-pub fn nginx_of_the_readme(socket: &Path) -> String {
-    let lines = include_str!("../../README.md")
-        .split_once("```nginx\n")
+/// The shortest lines that the guide gives for nginx, with this socket in place of `/run/app.socket`.
+pub fn nginx_in_short(socket: &Path) -> String {
+    let lines = include_str!("../../src/guide/proxies.md")
+        .split_once("```nginx-short\n")
         .and_then(|(_, rest)| rest.split_once("```"))
-        .expect("the README has lines for nginx")
+        .expect("the guide has short lines for nginx")
         .0;
     lines
         .replace("/run/app.socket", socket.to_str().expect("UTF-8"))

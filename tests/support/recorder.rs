@@ -79,6 +79,25 @@ pub fn app(sessions: SessionPlugin) -> App {
         session.regenerate();
         Ok("renewed".to_owned())
     });
+    app.get("/login/<user>", |session: &mut Session, user: &str| -> Answer {
+        if !session.contains_key("register") {
+            return Ok("none".to_owned());
+        }
+        session.log_in(user)?;
+        Ok("in".to_owned())
+    });
+    app.get("/device/<user>", |session: &mut Session, user: &str| -> Answer {
+        session.set("register", 0);
+        session.log_in(user)?;
+        Ok("in".to_owned())
+    });
+    app.get("/end_everywhere", |session: &mut Session| -> Answer {
+        if session.user_id().is_none() {
+            return Ok("none".to_owned());
+        }
+        session.end_all_devices()?;
+        Ok("ended".to_owned())
+    });
     app.get("/end", |session: &mut Session| -> Answer {
         if !session.contains_key("register") {
             return Ok("none".to_owned());
@@ -104,7 +123,11 @@ pub enum Asked {
     /// Each of the processes is asked to set its value, if there is none.
     Once(i64, i64),
     Renew,
+    LogIn,
+    /// The same user logs in on another device.
+    OtherDevice,
     End,
+    EndEverywhere,
     /// The session that was ended or renewed away so many steps ago is asked for.
     Ask(usize),
 }
@@ -208,9 +231,12 @@ pub fn record(addresses: &Mutex<[SocketAddr; 2]>, meanwhile: impl FnOnce()) -> R
 }
 
 struct Visitor<'a> {
+    number: usize,
     addresses: &'a Mutex<[SocketAddr; 2]>,
     connections: [Option<(SocketAddr, Client)>; 2],
     cookie: Option<String>,
+    /// Cookies of the same user's other devices.
+    devices: Vec<String>,
     /// Cookies of sessions that are over, and the steps that ended them.
     over: Vec<(usize, String)>,
     next: i64,
@@ -221,9 +247,11 @@ struct Visitor<'a> {
 impl<'a> Visitor<'a> {
     fn new(number: usize, addresses: &'a Mutex<[SocketAddr; 2]>) -> Visitor<'a> {
         Visitor {
+            number,
             addresses,
             connections: [None, None],
             cookie: None,
+            devices: Vec::new(),
             over: Vec::new(),
             next: 1,
             random: 0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1),
@@ -249,6 +277,17 @@ impl<'a> Visitor<'a> {
         if self.one(Asked::Begin(value), &format!("/begin/{value}")) == Came::Open {
             return;
         }
+        let before = self.cookie.clone();
+        match self.one(Asked::LogIn, &format!("/login/{}", self.number)) {
+            Came::Back(text) if text == "in" => self.bury(before),
+            Came::Back(_) => {}
+            Came::Open => return,
+        }
+        let own = self.cookie.take();
+        if self.one(Asked::OtherDevice, &format!("/device/{}", self.number)) != Came::Open {
+            self.devices.extend(self.cookie.take());
+        }
+        self.cookie = own;
         for _ in 0..STEPS {
             if ended.load(Ordering::SeqCst) {
                 break;
@@ -284,8 +323,17 @@ impl<'a> Visitor<'a> {
             }
         }
         let before = self.cookie.clone();
-        if self.one(Asked::End, "/end") == Came::Back("ended".to_owned()) {
+        let (asked, path) = match self.below(2) {
+            0 => (Asked::End, "/end"),
+            _ => (Asked::EndEverywhere, "/end_everywhere"),
+        };
+        if self.one(asked.clone(), path) == Came::Back("ended".to_owned()) {
             self.bury(before);
+            if asked == Asked::EndEverywhere {
+                for device in std::mem::take(&mut self.devices) {
+                    self.bury(Some(device));
+                }
+            }
         }
     }
 
@@ -441,6 +489,7 @@ pub fn judge(history: &[Step]) -> Vec<String> {
                 }
                 continue;
             }
+            Asked::OtherDevice => continue,
             Asked::Begin(_) => {}
             // It may have ended, if nobody was told.
             _ if is_over => continue,
@@ -541,8 +590,10 @@ pub fn judge(history: &[Step]) -> Vec<String> {
                     }
                 }
             }
-            Asked::Renew | Asked::End => is_over |= step.came[0] == Came::Open,
-            Asked::Ask(_) => {}
+            Asked::Renew | Asked::LogIn | Asked::End | Asked::EndEverywhere => {
+                is_over |= step.came[0] == Came::Open
+            }
+            Asked::OtherDevice | Asked::Ask(_) => {}
         }
     }
     faults

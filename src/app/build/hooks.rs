@@ -7,6 +7,7 @@ use http::StatusCode;
 use super::Building;
 use crate::app::hooks::Placed;
 use crate::app::inherit::Around;
+use crate::app::plugins::InstalledPlugin;
 use crate::handler::{Asks, BindHook, Function, Resolver, Role, Wildcards, add_ask};
 use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
@@ -122,12 +123,16 @@ impl Building {
                 keywords: resolver.keywords(),
             };
             let has_early = ends.has_early();
+            let plugins = around.plugins.iter().map(|(plugin, slot)| (plugin, *slot));
+            let watchers = watchers(plugins, &route);
             let callback = Callback::new(|exchange| {
                 exchange.take_later().unwrap_or_else(|| Response::new(StatusCode::NOT_FOUND))
             });
             let endpoint = Endpoint {
                 route,
                 callback,
+                arguments: Vec::new(),
+                converters: around.converters.clone(),
                 is_route: false,
                 has_early,
                 providers: resolver.providers,
@@ -135,6 +140,7 @@ impl Building {
                 after: ends.after,
                 slow: Slow::default(),
                 shutdown: self.shutdown.clone(),
+                watchers,
             };
             self.scopes[scope].unrouted.push((status, Arc::new(endpoint)));
             if !has_early {
@@ -143,6 +149,14 @@ impl Building {
             }
         }
     }
+}
+
+/// The slots of the plugins that watch this route.
+pub(super) fn watchers<'a>(
+    plugins: impl Iterator<Item = (&'a InstalledPlugin, usize)>,
+    route: &Route,
+) -> Vec<usize> {
+    plugins.filter(|(own, _)| own.plugin.watches(route)).map(|(_, slot)| slot).collect()
 }
 
 /// The handler behind its guards.

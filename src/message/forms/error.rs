@@ -300,8 +300,8 @@ impl From<FormError> for Error {
 }
 
 /// The answer that says it all in one text.
-pub(crate) fn answer(error: FormError) -> HttpError {
-    HttpError::new(error.status()).with_message(error.text()).with_source(error)
+pub(crate) fn answer(error: &FormError) -> HttpError {
+    HttpError::new(error.status()).with_message(error.text())
 }
 
 /// What a template sees, and what a session keeps.

@@ -180,6 +180,27 @@ impl fmt::Debug for Upload {
 }
 
 /// Reads an [`Upload`]; see [`Upload::reader`].
+///
+/// ```
+/// use bottle_session::{App, Form, Result, TestClient, Upload};
+/// use serde::Deserialize;
+/// use std::io::Read;
+///
+/// #[derive(Deserialize)]
+/// struct Sent {
+///     file: Upload,
+/// }
+///
+/// let mut app = App::new();
+/// app.post("/", |Form(sent): Form<Sent>| -> Result<String> {
+///     let mut reader = sent.file.reader();
+///     let mut start = [0; 4];
+///     reader.read_exact(&mut start)?;
+///     Ok(if &start == b"%PDF" { "a PDF" } else { "something else" }.to_owned())
+/// });
+/// # app.build()?;
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct UploadReader {
     content: Content,

@@ -10,15 +10,39 @@ use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
 use crate::pipeline::answers::not_allowed;
 use crate::pipeline::exchange::Exchange;
+use crate::pipeline::plugin::Plugin;
 use crate::routing::Found;
 
 impl Service {
+    pub(crate) fn arrivals(&self) -> &[usize] {
+        &self.0.arrivals
+    }
+
+    pub(crate) fn plugins_at<'a>(
+        &'a self,
+        slots: &'a [usize],
+    ) -> impl DoubleEndedIterator<Item = &'a dyn Plugin> {
+        slots.iter().map(|slot| &*self.0.plugins[*slot])
+    }
+
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_, Target> {
+        let accepts = |target: &Target, captures: &crate::routing::Captures| {
+            target.accepts.iter().all(|(index, accepts)| captures.get(*index).is_none_or(accepts))
+        };
+        self.0.router.find(method, path, accepts)
+    }
+
     pub(super) fn find_route(&self, exchange: &mut Exchange) {
         exchange.set_urls(match exchange.request().prefix() {
             "" => self.0.urls.clone(),
             prefix => Arc::new(self.0.urls.below(prefix)),
         });
         exchange.request_mut().set_body_limit(self.0.body_limit);
+        self.arrive(exchange);
+        let _working = exchange.work();
+        if exchange.response().is_some() {
+            return;
+        }
         if let Some(response) = self.before(ROOT, exchange) {
             return exchange.answer(response);
         }
@@ -28,10 +52,7 @@ impl Service {
             let response = not_allowed(request.method(), &self.0.router.methods());
             return exchange.answer(response);
         }
-        let accepts = |target: &Target, captures: &crate::routing::Captures| {
-            target.accepts.iter().all(|(index, accepts)| captures.get(*index).is_none_or(accepts))
-        };
-        let answer = match self.0.router.find(request.method(), request.path(), accepts) {
+        let answer = match self.find(request.method(), request.path()) {
             Found::Match { value, captures } => {
                 let (endpoint, rule) = (value.endpoint.clone(), value.rule);
                 if let Some(limit) = endpoint.route.body_limit {
@@ -39,7 +60,9 @@ impl Service {
                 }
                 let scope = endpoint.route.scope;
                 exchange.enter(endpoint, rule, captures, self.0.plugins.len());
-                if scope != ROOT {
+                self.begin(exchange);
+                let _working = exchange.work();
+                if scope != ROOT && exchange.response().is_none() {
                     self.enter_mounted(scope, exchange);
                 }
                 return;
@@ -56,6 +79,13 @@ impl Service {
             _ => ROOT,
         };
         self.enter_none(exchange, scope, Some(answer.status()));
+        if let Some(asked) = self.asked_by_preflight(exchange) {
+            exchange.watch_as(asked);
+        }
+        self.begin(exchange);
+        if exchange.response().is_some() {
+            return;
+        }
         match exchange.endpoint().is_some_and(|endpoint| endpoint.has_early) {
             // Its page or a hook asks for more, which plugins acquire for many together.
             true => exchange.answer_later(answer),

@@ -62,7 +62,7 @@ impl RedisChannel {
             let Some(Flight { batch, operations, .. }) = self.in_flight.pop_front() else { break };
             self.operations -= operations.len();
             self.bytes -= batch.bytes.len();
-            self.upstream.answered();
+            self.upstream.answered(operations.len(), batch.age(now));
             if batch.is_replica() {
                 self.upstream.retire(connected.generation);
             }

@@ -148,7 +148,7 @@ impl RedisPool {
                     continue;
                 }
             };
-            upstream.answered();
+            upstream.answered(operations.len(), batch.age(Instant::now()));
             if batch.is_replica() {
                 upstream.discard(&mut connection);
             }
@@ -203,10 +203,10 @@ impl RedisPool {
         limit: usize,
     ) -> std::result::Result<Vec<Reply>, Failure> {
         let upstream = &self.0.upstream;
-        let reused = connection.used;
+        let (reused, begin) = (connection.used, Instant::now());
         match connection.exchange(packed, count, timings.reply_by(&upstream.config), limit) {
             Ok(replies) => {
-                upstream.answered();
+                upstream.answered(1, begin.elapsed());
                 if demoted(&replies) {
                     upstream.discard(connection);
                 }
@@ -241,8 +241,8 @@ impl RedisPool {
         is_read: bool,
     ) -> RedisResult<Vec<Reply>> {
         let upstream = &self.0.upstream;
-        let reused = connection.used;
-        let deadline = Instant::now() + upstream.config.operation_timeout;
+        let (reused, begin) = (connection.used, Instant::now());
+        let deadline = begin + upstream.config.operation_timeout;
         let reply = connection.exchange(packed, count, deadline, upstream.config.max_reply);
         upstream.read_announcements();
         let error = match reply {
@@ -253,7 +253,7 @@ impl RedisPool {
                 return Err(as_redis_error(upstream.overtaken(), false));
             }
             Ok(replies) => {
-                upstream.answered();
+                upstream.answered(1, begin.elapsed());
                 if demoted(&replies) {
                     upstream.discard(connection);
                 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{StatusCode, Version};
 
 use super::transport::{Flushed, Transport};
+use crate::logging::request_id::{self, RequestId};
 use crate::logging::{OneLine, Recurring};
 use crate::message::response::{Body, Response};
 use crate::server::http1::{ChunkEnd, Delivery, push_chunk, refusal, write_head};
@@ -31,6 +32,8 @@ pub(super) struct Outgoing {
 /// A body that is read while it is sent.
 struct Source {
     reader: Box<dyn Read + Send>,
+    /// Of the request that it answers.
+    request_id: Option<RequestId>,
     /// How much must still come, where that was promised.
     left: Option<u64>,
     chunked: bool,
@@ -39,6 +42,7 @@ struct Source {
 impl Drop for Source {
     /// A panic in the body's own `drop` must not reach the worker of an event loop.
     fn drop(&mut self) {
+        let _working = request_id::enter(self.request_id.as_ref());
         let reader = std::mem::replace(&mut self.reader, Box::new(io::empty()));
         if catch_unwind(AssertUnwindSafe(|| drop(reader))).is_err() {
             log::error!("the body of an answer panicked when it was dropped");
@@ -68,6 +72,7 @@ pub(super) struct Audience {
 
 impl Outgoing {
     pub(super) fn new(response: Response, audience: Audience) -> Outgoing {
+        let request_id = response.request_id().cloned();
         let (status, headers, body) = response.into_parts();
         if status.is_informational() {
             log::error!("{status} cannot be an answer; sent is a 500");
@@ -98,7 +103,7 @@ impl Outgoing {
             Body::Bytes(bytes) => outgoing.body = bytes,
             Body::Stream { reader, length } => {
                 let chunked = delivery == Delivery::Chunked;
-                outgoing.source = Some(Source { reader, left: length, chunked });
+                outgoing.source = Some(Source { reader, request_id, left: length, chunked });
             }
         }
         outgoing
@@ -178,6 +183,7 @@ impl Outgoing {
     /// Reads the next piece of the body.
     fn refill(&mut self) -> io::Result<()> {
         let Some(source) = &mut self.source else { return Ok(()) };
+        let _working = request_id::enter(source.request_id.as_ref());
         let mut piece = vec![0; PIECE];
         let room = source.left.map_or(PIECE, |left| left.min(PIECE as u64) as usize);
         let count = match room {

@@ -3,6 +3,12 @@
 use crate::{Error, ErrorKind, Result};
 
 /// How much one session may hold.
+///
+/// ```
+/// use bottle_session::Caps;
+///
+/// assert_eq!(Caps::default(), Caps { fields: 256, bytes: 64 * 1024 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// How many fields.

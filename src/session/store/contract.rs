@@ -37,6 +37,16 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 ///   ever loaded again.
 /// - The methods on slices answer in the order of the slice, one answer for each; one session's error
 ///   concerns no other.
+///
+/// ```
+/// use bottle_session::{MemoryStore, SessionPlugin, SessionStore};
+/// use std::sync::Arc;
+///
+/// // One store for two plugins, or for a plugin and the app's own code.
+/// let store: Arc<dyn SessionStore> = Arc::new(MemoryStore::new().capacity(10_000));
+/// let plugin = SessionPlugin::new().store(store.clone());
+/// # let _ = (plugin, store);
+/// ```
 pub trait SessionStore: Send + Sync + 'static {
     /// Loads one session.
     fn load(&self, load: &Load<'_>) -> Result<Option<Record>>;
@@ -99,7 +109,7 @@ pub trait SessionStore: Send + Sync + 'static {
         None
     }
 
-    /// Whether a session can [move](Action::Rotate) from one of these ids to the other; where not, another
+    /// Whether a session can [move](crate::Action::Rotate) from one of these ids to the other; where not, another
     /// fresh id is tried. In a cluster, both must be in one place for that to be one atomic step.
     fn can_move(&self, from: &SessionId, to: &SessionId) -> bool {
         let _ = (from, to);

@@ -45,6 +45,22 @@ impl fmt::Debug for LogIn<'_> {
 /// A live session of a user who is logged in: a browser, or a program that keeps its cookie.
 ///
 /// As JSON it is an object of these fields; times are whole seconds since 1970.
+///
+/// ```
+/// use bottle_session::{App, Device, Result, Session, SessionPlugin, TestClient};
+///
+/// let mut app = App::new();
+/// app.install(SessionPlugin::new().in_memory())?;
+/// app.post("/login", |session: &mut Session| session.log_in("ada"));
+/// app.get("/devices", |session: &mut Session| -> Result<String> {
+///     let devices: Vec<Device> = session.devices()?;
+///     Ok(devices.iter().map(|device| format!("{}, this one: {}", device.agent, device.is_this)).collect())
+/// });
+/// let browser = TestClient::new(app)?;
+/// browser.post("/login").header("user-agent", "Netscape").send();
+/// assert_eq!(browser.get("/devices").send().text(), "Netscape, this one: true");
+/// # Ok::<(), bottle_session::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// What it is [ended](crate::Session::end_device) by. It stays the same when the session gets a new id, opens no session,
@@ -83,7 +99,7 @@ pub enum EndDevices<'a> {
     /// All of them.
     All,
     /// All but the one with this id. Where that is none of them, nothing ends: an error of kind
-    /// [`Gone`](ErrorKind::Gone).
+    /// [`Gone`](ErrorKind::Gone). One that has expired may count as there.
     AllBut(&'a SessionId),
     /// The one with this [handle](Device::handle).
     One(&'a str),

@@ -7,6 +7,17 @@ use super::fields::Fields;
 use crate::session::id::SessionId;
 
 /// How long a session lives. The store's clock decides, never the cookie's.
+///
+/// ```
+/// use bottle_session::Lifetimes;
+/// use std::time::{Duration, SystemTime};
+///
+/// let lifetimes = Lifetimes { idle: Duration::from_secs(600), absolute: Some(Duration::from_secs(3600)) };
+/// // A tenth longer than promised.
+/// assert_eq!(lifetimes.kept_for(None), Duration::from_secs(660));
+/// let created = SystemTime::now();
+/// assert_eq!(lifetimes.absolute_end(created), Some(created + Duration::from_secs(3600)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
     /// The idle limit: every save starts it anew. A session that is [remembered](crate::Session::remember) has its
@@ -59,7 +70,7 @@ pub struct Record {
     /// When the session was created, by the store's clock; `None` where the layout does not say.
     pub created: Option<SystemTime>,
     /// How long ago the idle limit last began anew together with the cookie, by the store's clock: that is when the
-    /// session was created or moved, or last saved without a [`Save::renewed_ago`]. Once it is a tenth of the limit, the
+    /// session was created or moved, or last saved without a [`Save::renewed_ago`](crate::Save::renewed_ago). Once it is a tenth of the limit, the
     /// end of the request saves the session so and sends the cookie. `None` where the layout does not say; then each load
     /// starts the idle limit anew, and each answer sends the cookie.
     pub renewed_ago: Option<Duration>,

@@ -92,6 +92,16 @@ enum Backend {
 }
 
 /// How a session is written in Redis.
+///
+/// ```
+/// use bottle_session::{Layout, SessionPlugin};
+///
+/// // Live sessions are shared with Python's bottle-session.
+/// let shared = SessionPlugin::new().layout(Layout::BottleSession);
+/// // Those that Python left behind are taken over.
+/// let taken_over = SessionPlugin::new().migrate_from(Layout::BottleSession);
+/// # let _ = (shared, taken_over);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Layout {

@@ -21,7 +21,7 @@ pub struct Save<'a> {
     pub lifetimes: Lifetimes,
     /// The session's own idle limit.
     pub remember: Remember,
-    /// Where the answer does not send the cookie: how long ago [that was](Record::renewed_ago), which the record is to
+    /// Where the answer does not send the cookie: how long ago [that was](crate::Record::renewed_ago), which the record is to
     /// say from now on as well. A save starts the record's life anew all the same.
     pub renewed_ago: Option<Duration>,
     /// The user who logs in, with a creation or a move. Where the session that is to move is not there any more, one is
@@ -30,7 +30,7 @@ pub struct Save<'a> {
     /// Who is logged in already, as the caller has it from a [`Record`](crate::Record). A store whose index of users is
     /// elsewhere than its records goes by it.
     pub user: Option<&'a str>,
-    /// When the session was created, if the caller has it from a [`Record`]: for stores that would have to look.
+    /// When the session was created, if the caller has it from a [`Record`](crate::Record): for stores that would have to look.
     pub created: Option<SystemTime>,
 }
 
@@ -115,6 +115,17 @@ pub enum Action<'a> {
 }
 
 /// The fields that changed since the load.
+///
+/// ```
+/// use bottle_session::Changes;
+///
+/// let mut changes = Changes::default();
+/// assert!(changes.is_empty());
+/// changes.fields.insert("name".to_owned(), Some("Ada".to_owned())); // set
+/// changes.fields.insert("visits".to_owned(), None); // removed
+/// // No `Debug` shows a value.
+/// assert!(!format!("{changes:?}").contains("Ada"));
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// All fields that the store holds go first.

@@ -244,16 +244,16 @@ impl SessionStore for SqliteStore {
         let database = &self.database;
         database.sweep_if_due();
         let keys: Vec<_> = batch.iter().map(|load| Key::of(load.id, &self.prefix)).collect();
-        let now = database.now();
         let found = database.read(|connection| {
+            let now = database.now();
             // One is a transaction by itself.
             let open = (keys.len() > 1).then(|| Open::begin(connection, "BEGIN")).transpose()?;
             let found = keys.iter().map(|key| find(connection, key));
             let found = found.collect::<rusqlite::Result<Vec<_>>>()?;
             open.map_or(Ok(()), Open::commit)?;
-            Ok(found)
+            Ok((now, found))
         });
-        let found = match found {
+        let (now, found) = match found {
             Ok(found) => found,
             Err(error) => return batch.iter().map(|_| Err(copy(&error))).collect(),
         };

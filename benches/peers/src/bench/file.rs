@@ -17,13 +17,11 @@ use crate::servers::LIFETIME;
 const DATABASE: usize = 40;
 
 pub fn run(bench: &Bench) -> Result<Table, Failure> {
-    let title = "Requests per second (p99 in ms) with sessions in a file, on the disk before the answer:";
+    let title =
+        "Requests per second (p99 in ms) with sessions in a file, on the disk before the answer:";
     let head = ["request, connections", "ours", "axum, tower-sessions-sqlx-store", "ratio"];
-    let mut table = Table {
-        title: title.to_owned(),
-        head: head.map(str::to_owned).to_vec(),
-        rows: Vec::new(),
-    };
+    let mut table =
+        Table { title: title.to_owned(), head: head.map(str::to_owned).to_vec(), rows: Vec::new() };
     let mut running = [start(Server::Ours)?, start(Server::Axum)?];
     for running in &mut running {
         running.log_in()?;

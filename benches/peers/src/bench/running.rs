@@ -42,7 +42,7 @@ impl Running {
         let address = format!("127.0.0.1:{port}");
         let url = format!("redis://127.0.0.1:{redis}/{database}");
         let lifetime = LIFETIME.as_secs().to_string();
-        let mut command = match server {
+        let command = match server {
             Server::Express => {
                 let mut command = Command::new("node");
                 command.arg(format!("{FOLDER}/express/server.js"));

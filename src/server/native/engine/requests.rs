@@ -8,6 +8,7 @@ use std::time::Instant;
 use http::StatusCode;
 
 use super::{Engine, contained};
+use crate::logging::request_id;
 use crate::message::response::{Body, Response};
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::service::Service;
@@ -146,6 +147,7 @@ impl Engine {
     }
 
     pub(super) fn send(&self, response: Response, mut recipient: Recipient) -> Returned {
+        let _working = request_id::enter(response.request_id());
         let whole = recipient.connection.reclaim(recipient.stream);
         recipient.audience.keep_alive &= whole && self.stage() == ShutdownStage::Running;
         let mut status = response.status();
@@ -266,6 +268,7 @@ impl Engine {
         (exchange, recipient): InFlight,
         why: &str,
     ) {
+        let _working = exchange.work();
         let status = StatusCode::SERVICE_UNAVAILABLE;
         self.note_refusal(why);
         contained(|| drop(exchange));

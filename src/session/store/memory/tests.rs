@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::session::id::{IdFormat, IdGenerator};
-use crate::session::store::Lifetimes;
+use crate::session::store::{Lifetimes, LogIn};
 
 const LIFETIMES: Lifetimes =
     Lifetimes { idle: Duration::from_secs(60), absolute: Some(Duration::from_secs(3600)) };
@@ -50,7 +50,8 @@ impl Fixture {
 
     fn log_in(&self, id: &SessionId, action: Action<'_>) {
         let changes = Changes::default();
-        let save = Save { login: Some("Ada"), ..Save::new(id, action, &changes, LIFETIMES) };
+        let save =
+            Save { login: Some(LogIn::new("Ada")), ..Save::new(id, action, &changes, LIFETIMES) };
         assert_eq!(self.store.save(&save).unwrap(), Saved::Stored);
     }
 

@@ -99,12 +99,9 @@ impl Index {
         script(round, REGISTER, &[&self.0], &arguments, &[]);
     }
 
-    pub(super) fn confirm(
-        &self,
-        round: &mut Round<'_>,
-        Registration { name, from, .. }: &Registration,
-    ) {
-        script(round, CONFIRM, &[&self.0], &[name, from], &[]);
+    pub(super) fn confirm(&self, round: &mut Round<'_>, registration: &Registration) {
+        let Registration { name, from, lifetime, .. } = registration;
+        script(round, CONFIRM, &[&self.0], &[name, from, lifetime.as_bytes()], &[]);
     }
 
     pub(super) fn touch(&self, round: &mut Round<'_>, lifetime: &str) {

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::devices::EndStep;
 use super::index::{Entry, Index, LONGEST_INDEX, Registration, Survey, entries, key_of, name_of};
@@ -15,7 +15,7 @@ use crate::pipeline::operation::Round;
 use crate::redis::{RedisReply as Reply, Replies};
 use crate::session::id::SessionId;
 use crate::session::store::devices::{EndDevices, LogIn, beyond, handle_of};
-use crate::session::store::{Action, Save, Saved};
+use crate::session::store::{Action, Remember, Save, Saved};
 use crate::{Error, ErrorKind, Result};
 
 pub(super) struct IndexedSave {
@@ -94,6 +94,10 @@ impl IndexedSave {
     fn take_outcome(&mut self) {
         let is_over = self.save.as_ref().is_some_and(Step::is_over);
         let Some(save) = self.save.take_if(|_| is_over) else { return };
+        let lifetime = lifetime(&self.settings, save.idle());
+        if let Some(arrival) = self.arrival() {
+            arrival.registration.lifetime = lifetime;
+        }
         let outcome = save.into_outcome();
         self.state = match (&self.part, &outcome) {
             (Some(Part::Arrival(_)), Ok(Saved::Stored)) => State::Confirming,
@@ -143,15 +147,18 @@ impl Part {
         let name = |id: &SessionId| name_of(settings, &Key::new(settings, settings.layout, id));
         let user = save.login.map(|login| login.user).or(save.user)?;
         let index = Index::of(settings, user);
-        // Twice as long as the session, which may be saved for another tenth of its life before the next renewal.
-        let lifetime = settings.kept_for(save.idle()).saturating_mul(2);
-        let lifetime = record::milliseconds(lifetime).to_string();
+        let lifetime = lifetime(settings, save.idle());
         let (to, from) = match save.action {
             Action::Create => (save.id, Vec::new()),
+            Action::Rotate { to } if to == save.id => (to, Vec::new()),
             Action::Rotate { to } => (to, name(save.id)),
             Action::Destroy => return Some(Part::Logout(index, name(save.id))),
-            // A request that has run for as long as this may have kept the session since it was renewed.
-            Action::Update if save.renewed_ago.is_none_or(|ago| ago >= save.idle() / 2) => {
+            // One that is to live longer, or whose request has run for so long that it may have kept the session since it
+            // was renewed.
+            Action::Update
+                if matches!(save.remember, Remember::To(_))
+                    || save.renewed_ago.is_none_or(|ago| ago >= save.idle() / 2) =>
+            {
                 return Some(Part::Renewal(index, lifetime));
             }
             Action::Update => return None,
@@ -174,6 +181,12 @@ impl Part {
         let user = save.login.map(|login| (login.user.to_owned(), login.most));
         Some(Part::Arrival(Box::new(Arrival { index, registration, user, others: Vec::new() })))
     }
+}
+
+/// For how many milliseconds the index of a session with this idle limit is kept: twice as long as the session, which may be
+/// saved for another tenth of its life before the next renewal.
+fn lifetime(settings: &Settings, idle: Duration) -> String {
+    record::milliseconds(settings.kept_for(idle).saturating_mul(2)).to_string()
 }
 
 /// The error of a login while all of its user's sessions were being ended.

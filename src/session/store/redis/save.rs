@@ -177,6 +177,11 @@ impl SaveStep {
             && matches!(self.remember, Remember::Same(_))
     }
 
+    /// The idle limit that the record turned out to have.
+    pub(super) fn idle(&self) -> Duration {
+        self.idle
+    }
+
     fn has_proof(&self) -> bool {
         self.settings.layout == Layout::Default
     }

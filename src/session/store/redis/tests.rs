@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::operate::OperateStep;
 use super::record::{PROOF, REMEMBER, SAVED};
+use super::save::SaveStep;
 use super::*;
 use crate::pipeline::operation::{Answer, Progress, Round};
 use crate::redis::{RedisReply as Reply, Replies};

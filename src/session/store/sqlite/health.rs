@@ -50,7 +50,7 @@ impl Health {
     pub(super) fn is_loud(&self, error: &Error) {
         if error.kind() == ErrorKind::Config {
             self.loud.happened(log::Level::Error, "file", || {
-                format!("sessions cannot be kept: {}", OneLine(error))
+                format!("sessions in a file: {}", OneLine(error))
             });
         }
     }

@@ -2,9 +2,14 @@
 
 use super::*;
 
-/// Says whether the store keeps logins; one that does not has these clauses by refusing.
+/// Says whether the store keeps logins; one that does not has these clauses by refusing. What other clauses have left of
+/// these users goes first.
 fn keeps(context: &Context<'_>) -> bool {
-    context.store().keeps_logins()
+    let keeps = context.store().keeps_logins();
+    for user in ["ada", "ada 1.b", "bob"].into_iter().filter(|_| keeps) {
+        end(context, user, EndDevices::All);
+    }
+    keeps
 }
 
 /// Logs the user in, in a new session.

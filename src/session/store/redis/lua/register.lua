@@ -15,6 +15,9 @@ if kept == '' then
     kept = rest
   end
 end
+-- What may not set its end is found out before there is an index without one.
+local left = redis.call('PTTL', index)
+if left < tonumber(ARGV[6]) then redis.call('PEXPIRE', index, ARGV[6]) end
 redis.call('HSET', index, ARGV[1], epoch .. ' ' .. ARGV[5] .. ' ' .. kept)
-if redis.call('PTTL', index) < tonumber(ARGV[6]) then redis.call('PEXPIRE', index, ARGV[6]) end
+if left < 0 then redis.call('PEXPIRE', index, ARGV[6]) end
 return ARGV[3] ~= '' and redis.call('HGETALL', index) or {}

@@ -1,0 +1,82 @@
+//! Answers that an app gives to errors of its own types.
+
+use std::any::TypeId;
+use std::error::Error;
+use std::sync::Arc;
+
+use crate::error::{causes, find};
+use crate::message::http_error::HttpError;
+use crate::message::into_response::IntoResponse;
+use crate::message::response::Response;
+use crate::pipeline::plugin::Callback;
+
+type Convert = Box<dyn Fn(&(dyn Error + 'static)) -> Option<Response> + Send + Sync>;
+
+/// What an app answers to errors of one type.
+pub(crate) struct Converter {
+    type_id: TypeId,
+    convert: Convert,
+}
+
+impl Converter {
+    pub(crate) fn of<E, R>(convert: impl Fn(&E) -> R + Send + Sync + 'static) -> Converter
+    where
+        E: Error + Send + Sync + 'static,
+        R: IntoResponse,
+    {
+        Converter {
+            type_id: TypeId::of::<E>(),
+            convert: Box::new(move |error| Some(convert(find(error)?).into_response())),
+        }
+    }
+
+    /// Whether both are for errors of the same type.
+    pub(crate) fn is_for_same(&self, other: &Converter) -> bool {
+        self.type_id == other.type_id
+    }
+}
+
+/// Those that hold on a route, of the innermost app first.
+#[derive(Clone, Default)]
+pub(crate) struct Converters(Vec<Arc<Converter>>);
+
+impl Converters {
+    /// Those of an app inside the app that has these.
+    pub(crate) fn inside(&self, own: Vec<Converter>) -> Converters {
+        Converters(own.into_iter().map(Arc::new).chain(self.0.iter().cloned()).collect())
+    }
+
+    /// The same callback, with the answers to the errors that it gives.
+    pub(crate) fn around(&self, callback: Callback) -> Callback {
+        if self.0.is_empty() {
+            return callback;
+        }
+        let converters = self.clone();
+        Callback::new(move |exchange| converters.convert(callback.call(exchange)))
+    }
+
+    /// The answer in the place of this one, where it is an error that somebody answers; each is answered once.
+    pub(crate) fn convert(&self, mut answer: Response) -> Response {
+        let error =
+            answer.error().filter(|error| answer.needs_error_page() && !error.is_converted());
+        let Some(mut made) = error.and_then(|error| self.answer_to(error)) else { return answer };
+        let Some(error) = answer.take_error() else { return answer };
+        match made.take_error() {
+            Some(in_place) => in_place.in_place_of(error).into_response(),
+            None => {
+                let own = std::mem::replace(made.headers_mut(), error.headers().clone());
+                made.headers_mut().extend(own);
+                let status = made.status();
+                // It is no error any more that a page is to show.
+                made.set_error_page_of(error.with_status(status));
+                made
+            }
+        }
+    }
+
+    /// What the outermost cause is answered with that somebody answers.
+    fn answer_to(&self, error: &HttpError) -> Option<Response> {
+        let mut chain = causes(error.cause()?);
+        chain.find_map(|cause| self.0.iter().find_map(|converter| (converter.convert)(cause)))
+    }
+}
