@@ -84,6 +84,20 @@ fn nobody_else_sees_it() {
     }
     usual("Host: evil.example\r\n");
     usual("Host: localhost.evil.example\r\n");
+    // Scripts of other sites, which CORS may let read it; a form or a link of theirs shows it to who sits here.
+    usual("Host: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: cors\r\n");
+    usual("Host: localhost\r\nOrigin: https://evil.example\r\n");
+    let shown = ask(
+        &serving,
+        "/panics",
+        "Host: localhost\r\nSec-Fetch-Site: same-origin\r\nOrigin: http://localhost\r\n",
+    );
+    assert_ne!(shown.text(), "the usual page");
+    // nginx unless told otherwise: its own name for the app, and not a word of who asks.
+    let mut nginx = serving.client();
+    let page = nginx.send("GET /panics HTTP/1.0\r\nHost: 127.0.0.1:8888\r\n\r\n").reply();
+    assert_eq!(page.text(), "the usual page");
+    drop(nginx);
     drop(serving);
     let warnings =
         logs_of("debug(true) shows nothing of an error: the request came through a proxy");

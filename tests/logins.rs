@@ -283,7 +283,8 @@ fn an_index_holds_no_more_than_live_sessions_and_lives_no_longer() {
         assert_eq!(store.save(&save).unwrap(), Saved::Stored);
     };
     for round in 0..5 {
-        for _ in 0..10 {
+        // More than one look, and one reply of Redis, holds.
+        for _ in 0..if round == 0 { 600 } else { 10 } {
             log_in();
         }
         // The first login after they have expired takes them out.
@@ -294,6 +295,25 @@ fn an_index_holds_no_more_than_live_sessions_and_lives_no_longer() {
     }
     subject.advance(Duration::from_secs(3 * 3600));
     assert_eq!(subject.index_length(), None, "it expires");
+}
+
+#[test]
+fn a_user_with_many_sessions_logs_in_and_keeps_only_the_most_there_may_be() {
+    let subject = Redis::new(Layout::Default);
+    let (store, none) = (subject.store(), Changes::default());
+    let user = "a".repeat(200);
+    let log_in = |most| {
+        let id = fresh_id(store.id_format());
+        let save = Save::new(&id, Action::Create, &none, IDLE);
+        let save = Save { login: Some(LogIn { most, ..LogIn::new(&user) }), ..save };
+        assert_eq!(store.save(&save).unwrap(), Saved::Stored);
+    };
+    (0..600).for_each(|_| log_in(None));
+    subject.advance(Duration::from_secs(120));
+    log_in(None);
+    assert_eq!(store.devices(&user, None).unwrap().len(), 601);
+    log_in(Some(3));
+    assert_eq!(store.devices(&user, None).unwrap().len(), 3);
 }
 
 /// Sixteen threads log in while another one ends all, a thousand times: no login from before a call outlives it.

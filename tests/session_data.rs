@@ -49,6 +49,28 @@ fn a_value_is_the_default_until_it_is_changed_and_saved_when_it_is() {
 }
 
 #[test]
+fn what_the_handler_removes_with_the_session_or_from_it_does_not_come_back() {
+    let client = client(|app| {
+        app.before(|cart: &mut Data<Cart>| add(cart, "visit".to_owned()));
+        app.get("/", || "counted");
+        app.get("/logout", |session: &mut Session| session.log_out());
+        app.get("/remove", |session: &mut Session| drop(session.remove("cart")));
+        app.get("/clear", |session: &mut Session| session.clear());
+    });
+    for path in ["/logout", "/remove", "/clear"] {
+        client.get("/").send();
+        let stored = client.get("/raw").send().text();
+        assert!(stored.contains("visit"), "{path}: {stored}");
+        client.get(path).send();
+        // The guard of this request has counted it, and nothing before.
+        let left = client.get("/show").send().text();
+        assert_eq!(left, r#"{"visit": 1}"#, "{path}");
+        client.get("/logout").send();
+        assert_eq!(client.cookie("bottle.session"), None, "{path}");
+    }
+}
+
+#[test]
 fn it_is_there_beside_the_session_in_any_order_and_once_for_all() {
     let client = client(|app| {
         app.post("/first/<item>", |cart: &mut Data<Cart>, session: &mut Session, item: String| {

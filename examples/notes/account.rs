@@ -102,7 +102,7 @@ fn sign_up(
         rest.iter().for_each(|(field, text)| wrong.add(field, *text));
         return form("signup.html", pages, session, &wrong);
     }
-    session.log_in(&new.name)?;
+    session.log_in(data.id(&new.name)?)?;
     session.flash("info", format!("Welcome, {}. This is your notebook.", new.name));
     Ok(redirect("/").into_response())
 }
@@ -122,7 +122,7 @@ fn log_in(
         let wrong = request.form()?.refuse("name", "Name or password is wrong.");
         return form("login.html", pages, session, &wrong);
     }
-    session.log_in(&given.name)?;
+    session.log_in(data.id(&given.name)?)?;
     session.remember(given.remember.then_some(MONTH));
     session.flash("info", format!("Welcome back, {}.", given.name));
     let next = given.next.filter(|next| is_on_this_site(next)).unwrap_or("/".to_owned());

@@ -54,8 +54,8 @@ pub fn app(sessions: SessionPlugin, data: Data) -> Result<App> {
 /// Who is logged in, for whoever asks for `&User`; others are sent to the login page. Somebody who is not there any
 /// more is logged out.
 fn user(session: &mut Session, request: &Request, data: &Data) -> Result<User, HttpError> {
-    let name = session.user_id().ok_or_else(|| account::to_login(request))?;
-    match data.user(name)? {
+    let id = session.user_id().ok_or_else(|| account::to_login(request))?;
+    match data.user(id)? {
         Some(user) => Ok(user),
         None => {
             session.log_out();

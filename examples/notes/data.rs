@@ -11,6 +11,8 @@ const SCHEMA: &str = "
     PRAGMA foreign_keys = ON;
     CREATE TABLE IF NOT EXISTS user (
         name TEXT PRIMARY KEY,
+        -- Whom sessions are of: whoever takes the name of somebody who is gone is somebody else.
+        id TEXT NOT NULL UNIQUE DEFAULT (lower(hex(randomblob(16)))),
         password TEXT NOT NULL,
         is_admin INTEGER NOT NULL,
         picture BLOB
@@ -90,9 +92,14 @@ impl Data {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn user(&self, name: &str) -> rusqlite::Result<Option<User>> {
-        let sql = "SELECT name, is_admin, picture IS NOT NULL FROM user WHERE name = ?";
-        self.db().query_row(sql, [name], User::of).optional()
+    pub fn user(&self, id: &str) -> rusqlite::Result<Option<User>> {
+        let sql = "SELECT name, is_admin, picture IS NOT NULL FROM user WHERE id = ?";
+        self.db().query_row(sql, [id], User::of).optional()
+    }
+
+    /// Whom a session of this user is of.
+    pub fn id(&self, name: &str) -> rusqlite::Result<String> {
+        self.db().query_row("SELECT id FROM user WHERE name = ?", [name], |row| row.get(0))
     }
 
     /// What is kept of this user's password.

@@ -96,7 +96,9 @@ impl App {
     /// The page is shown only to whom it is for: where the server listens on a loopback address and on no other, the
     /// client is on this machine, the `Host` is `localhost`, `127.0.0.1` or `[::1]` (another site could make its own
     /// name mean this machine: DNS rebinding), and no proxy has passed the request on: no `Forwarded`, `X-Forwarded-…`, `Via`
-    /// or `X-Real-IP`. Elsewhere visitors see the usual page, and the log has one warning. Everybody who can log in to the
+    /// or `X-Real-IP`, and no HTTP/1.0, which nginx speaks to apps unless told otherwise. A script of another site does not get it
+    /// either (`Sec-Fetch-Site`, `Origin`). A proxy that speaks HTTP/1.1 and says nothing of itself is not seen: never put
+    /// `debug(true)` behind one. Elsewhere visitors see the usual page, and the log has one warning. Everybody who can log in to the
     /// machine can see it. Values of cookies and of `Authorization` are not on it.
     ///
     /// A backtrace takes milliseconds; names and lines in it need the debug information of a debug build. While

@@ -20,7 +20,8 @@ use crate::message::static_file::static_file;
 const CODINGS: [(&str, &str); 2] = [("br", ".br"), ("gzip", ".gz")];
 
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
-const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+// Not `public`: what a request with `Authorization` gets is for no shared cache to keep (RFC 9111 section 3.5).
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
 
 /// A folder whose files [`App::files`](crate::App::files) serves. A path is one with the defaults:
 ///
@@ -94,7 +95,7 @@ impl Files {
             IMMUTABLE
         } else {
             self.max_age.map_or(NO_CACHE, |age| {
-                let value = format!("public, max-age={}", age.as_secs());
+                let value = format!("max-age={}", age.as_secs());
                 HeaderValue::from_str(&value).unwrap_or(NO_CACHE)
             })
         };

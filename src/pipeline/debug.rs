@@ -76,6 +76,10 @@ impl Debugging {
         if request.is_from_trusted_proxy() || request.headers().keys().any(forwarded) {
             return Some("the request came through a proxy");
         }
+        // What nginx sends unless told otherwise, with a Host of its own and no word of a proxy.
+        if request.version() == http::Version::HTTP_10 {
+            return Some("the request is HTTP/1.0, which proxies send and browsers do not");
+        }
         if !request.remote_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
             return Some("the client is on another machine");
         }
@@ -84,6 +88,18 @@ impl Debugging {
             || request.headers().get_all(header::HOST).iter().count() > 1
         {
             return Some("the Host is not localhost, 127.0.0.1 or [::1]");
+        }
+        // A script of another site, which the answer may let read itself (CORS).
+        if let Some(site) = request.header("sec-fetch-site")
+            && !["same-origin", "none"].contains(&site)
+            && request.header("sec-fetch-mode") != Some("navigate")
+        {
+            return Some("a script of another site asks");
+        }
+        if let Some(origin) = request.header("origin")
+            && origin.split_once("://").map(|(_, host)| host) != request.host()
+        {
+            return Some("a script of another site asks");
         }
         None
     }

@@ -100,6 +100,9 @@ impl RateLimitPlugin {
     /// Counts the requests of each session of the plugin of this keyword, `session` for one, and not those of each
     /// address, which many may share. Whoever has no session is counted by address: a new one for each request would
     /// be a way around. The routes then load the session.
+    ///
+    /// A session in which nobody is logged in counts as well, and whoever finds a route without a limit that gives out sessions
+    /// gets a new count with each: let that route have a limit, too, and count attempts to log in by address.
     #[must_use]
     pub fn per_session(mut self, keyword: impl Into<String>) -> RateLimitPlugin {
         self.session = Some(keyword.into());
@@ -263,7 +266,7 @@ impl Plugin for RateLimitPlugin {
         let text = format!("\"{keyword}\";q={limit};w={}", length.as_secs());
         self.policy = HeaderValue::try_from(text).ok();
         if let Counts::Redis { prefix, .. } = &mut self.counts {
-            *prefix = format!("{keyword}:");
+            *prefix = format!("{keyword}:{limit}:{}:", length.as_secs());
         }
         Ok(())
     }

@@ -79,6 +79,11 @@ impl<T: Serialize + DeserializeOwned + Default> Data<T> {
         let there = exchange.value_at(self.session.place);
         let session = there.and_then(|value| value.downcast_mut::<Session>());
         let Some(session) = session.filter(|_| self.touched) else { return Ok(()) };
+        // What the handler has done to the session itself stands: a value that it removed, or ended with the session, is
+        // not to come back in the next one.
+        if !session.ended.is_empty() || session.get(&self.key) != self.stored.as_deref() {
+            return Ok(());
+        }
         let text = json(&self.value, &self.key)?;
         let same = match &self.stored {
             Some(stored) => *stored == text,

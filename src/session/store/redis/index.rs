@@ -69,6 +69,9 @@ const DIGEST: usize = 28;
 /// For how many milliseconds a registration whose record is not there may yet be written.
 const UNDERWAY: u64 = 60_000;
 
+/// How many sessions are looked at in one round trip, so that nobody else waits long behind them.
+const SURVEYED: usize = 100;
+
 /// How many bytes an index has at most: some 50,000 sessions.
 pub(super) const LONGEST_INDEX: usize = 16 << 20;
 
@@ -227,7 +230,7 @@ impl Survey {
     /// How many are looked at in one round trip: in a cluster each may be elsewhere.
     fn next(&self, settings: &Settings) -> &[Entry] {
         let rest = &self.entries[self.seen..];
-        if settings.in_cluster { &rest[..rest.len().min(1)] } else { rest }
+        &rest[..rest.len().min(if settings.in_cluster { 1 } else { SURVEYED })]
     }
 
     pub(super) fn request(&self, settings: &Settings, round: &mut Round<'_>) {

@@ -221,7 +221,10 @@ impl Step for IndexedSave {
                 }
                 request.longest_reply = request.longest_reply.saturating_add(SHORT_REPLY);
             }
-            (State::Looking(survey), _) => survey.request(&self.settings, round),
+            (State::Looking(survey), _) => {
+                survey.request(&self.settings, round);
+                request.longest_reply = LONGEST_INDEX;
+            }
             (State::Trimming(ends), _) => {
                 if let Some(end) = ends.front_mut() {
                     request = end.request(round);
