@@ -108,6 +108,13 @@ fn addresses(markdown: &str) -> Vec<String> {
     link.captures_iter(&prose.join("\n")).map(|found| found[1].to_owned()).collect()
 }
 
+/// Links that the `cookie` crate's documentation of what is exported here again has, to what is not.
+const IN_OTHER_CRATES: [(&str, &str); 3] = [
+    ("bottle_session/struct.Cookie.html", "Expiration::Session"),
+    ("bottle_session/struct.Key.html", "crate::PrivateJar"),
+    ("bottle_session/struct.Key.html", "crate::SignedJar"),
+];
+
 #[test]
 fn every_link_in_the_documentation_leads_to_a_page_and_a_place_on_it() {
     let documentation = Documentation::make();
@@ -123,6 +130,8 @@ fn every_link_in_the_documentation_leads_to_a_page_and_a_place_on_it() {
             } else if let Some(rest) = address.strip_prefix(DOCS) {
                 documentation.broken(Path::new("bottle_session/index.html"), &page_of(rest))
             } else if address.contains("://") || address.starts_with("mailto:") {
+                None
+            } else if IN_OTHER_CRATES.contains(&(page.to_str().unwrap(), &address)) {
                 None
             } else {
                 documentation.broken(page, &address)
@@ -176,7 +185,9 @@ fn the_pages_of_the_repository_name_files_that_are_there() {
 #[test]
 fn the_front_page_of_the_guide_lists_each_of_its_pages_once() {
     let front = read("src/guide/mod.rs");
-    let listed: Vec<_> = addresses(&front);
+    // `file` is a macro as well.
+    let listed = addresses(&front).into_iter().map(|address| address.replace("mod@", ""));
+    let listed: Vec<_> = listed.collect();
     for entry in std::fs::read_dir(Path::new(ROOT).join("src/guide")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "md") {

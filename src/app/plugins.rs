@@ -22,8 +22,7 @@ pub(crate) struct InstalledPlugin {
     label = "expected what implements `bottle_session::Plugin`"
 )]
 pub trait Installation {
-    /// Adds it to the app, for which this place is to blame.
-    #[doc(hidden)]
+    /// Adds it to the app; errors name this place. [`App::install`] calls it.
     fn install(self, app: &mut App, location: &'static Location<'static>) -> Result<()>;
 }
 

@@ -39,7 +39,7 @@ use crate::pipeline::plugin::Provided;
 /// # Ok::<(), bottle_session::Error>(())
 /// ```
 ///
-/// [`redis`]: crate::redis_crate
+/// [`redis`]: https://docs.rs/redis
 pub struct RedisConnection {
     pool: RedisPool,
     connection: Option<r2d2::PooledConnection<Manager>>,
