@@ -129,9 +129,10 @@ fn every_link_in_the_documentation_leads_to_a_page_and_a_place_on_it() {
                 broken_source(&files, file)
             } else if let Some(rest) = address.strip_prefix(DOCS) {
                 documentation.broken(Path::new("bottle_session/index.html"), &page_of(rest))
-            } else if address.contains("://") || address.starts_with("mailto:") {
-                None
-            } else if IN_OTHER_CRATES.contains(&(page.to_str().unwrap(), &address)) {
+            } else if address.contains("://")
+                || address.starts_with("mailto:")
+                || IN_OTHER_CRATES.contains(&(page.to_str().unwrap(), &address))
+            {
                 None
             } else {
                 documentation.broken(page, &address)
