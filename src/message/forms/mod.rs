@@ -339,7 +339,7 @@ impl Request {
                 FormData::urlencoded(body, limits)?
             }
             "multipart/form-data" => {
-                let boundary = multipart::boundary(content_type).map_err(malformed)?;
+                let boundary = multipart::headers::boundary(content_type).map_err(malformed)?;
                 check_charset(content_type)?;
                 receive::receive(self.form_body().map_err(FormError::body)?, &boundary, limits)?
             }
@@ -358,7 +358,7 @@ impl Request {
 }
 
 fn check_charset(content_type: &str) -> Result<(), FormError> {
-    match multipart::charset(content_type).map_err(malformed)? {
+    match multipart::headers::charset(content_type).map_err(malformed)? {
         Some(charset) if !is_utf8(charset.as_bytes()) => {
             Err(not_utf8(StatusCode::UNSUPPORTED_MEDIA_TYPE, charset.as_bytes()))
         }

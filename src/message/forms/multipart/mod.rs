@@ -4,7 +4,7 @@
 //! Strict where leniency would let two readers of one body see two forms: every delimiter line, header and
 //! parameter is well-formed, or the form is refused. A preamble and an epilogue are passed over.
 
-mod headers;
+pub(super) mod headers;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +13,8 @@ use std::ops::Range;
 
 use memchr::memmem;
 
+pub(super) use self::headers::Part;
 use self::headers::{HEADERS, headers};
-pub(super) use self::headers::{Part, boundary, charset};
 
 /// Why a form is refused, to be put behind "the form is malformed: ".
 pub(super) type Malformed = Cow<'static, str>;

@@ -1,3 +1,4 @@
+use super::headers::boundary;
 use super::*;
 
 const PARTS: usize = 1000;
