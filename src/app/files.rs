@@ -37,7 +37,7 @@ impl App {
     /// assert_eq!(style.header("content-type"), Some("text/css; charset=utf-8"));
     /// assert_eq!(style.header("cache-control"), Some("no-cache"));
     /// let script = client.get("/assets/app.3f2a9c1b.js").send();
-    /// assert_eq!(script.header("cache-control"), Some("public, max-age=31536000, immutable"));
+    /// assert_eq!(script.header("cache-control"), Some("max-age=31536000, immutable"));
     /// # std::fs::remove_dir_all(&folder).map_err(bottle_session::Error::other)?;
     /// # Ok::<(), bottle_session::Error>(())
     /// ```
