@@ -43,9 +43,11 @@ impl Redis {
         let mut process = Process::start(&mut command, &log)?;
         let client = Client::open(format!("redis://127.0.0.1:{primary}"))?;
         process.wait_until(&format!("the replica, see {log},"), || {
-            let asked = client
-                .get_connection()
-                .and_then(|mut connection| cmd("WAIT").arg(1).arg(1).query::<u32>(&mut connection));
+            // A replica that is being sent the data already counts for what nobody has written yet.
+            let asked = client.get_connection().and_then(|mut connection| {
+                cmd("SET").arg("replicated").arg(1).exec(&mut connection)?;
+                cmd("WAIT").arg(1).arg(100).query::<u32>(&mut connection)
+            });
             asked.is_ok_and(|replicas| replicas == 1)
         })?;
         Ok(process)
