@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use super::App;
 use super::plugins::Installation;
 use crate::handler::{Named, ProviderDefinition, ProviderFn, Signature, provider};
+use crate::message::accept::weighted;
 use crate::message::http_error::{HttpError, IntoHttpError};
 use crate::message::into_response::{IntoResponse, Json};
 use crate::message::redirect::redirect;
@@ -229,15 +230,8 @@ impl LoginPage {
 /// Whether the request names this media type among those that it accepts (RFC 9110 section 12.5.1). What accepts anything is no
 /// browser that shows a page.
 fn accepts(request: &Request, media_type: &str) -> bool {
-    let is_refused = |parameter: &str| {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        name.trim().eq_ignore_ascii_case("q") && value.trim().parse().is_ok_and(|q: f32| q <= 0.0)
-    };
-    request.header(header::ACCEPT).into_iter().flat_map(|accept| accept.split(',')).any(|range| {
-        let mut parts = range.split(';');
-        let named = parts.next().unwrap_or_default().trim();
-        named.eq_ignore_ascii_case(media_type) && !parts.any(is_refused)
-    })
+    weighted(request.headers(), header::ACCEPT)
+        .any(|(named, weight)| named.eq_ignore_ascii_case(media_type) && weight > 0)
 }
 
 /// An error of the loader never passes for nobody, whatever status it has.

@@ -15,7 +15,10 @@ pub(crate) fn weighted(headers: &HeaderMap, name: HeaderName) -> impl Iterator<I
     lines.flat_map(|line| line.split(',')).filter_map(|item| {
         let mut parts = item.split(';').map(str::trim);
         let name = parts.next().filter(|name| !name.is_empty())?;
-        let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+        let weight = parts.find_map(|part| {
+            let (parameter, value) = part.split_once('=')?;
+            parameter.trim().eq_ignore_ascii_case("q").then(|| value.trim())
+        });
         Some((name, weight.map_or(WHOLE, thousandths)))
     })
 }

@@ -4,16 +4,12 @@ use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
 
 use super::encoder::Encoding;
+use crate::message::accept::weighted;
 
 /// The encoding of ours that the client accepts most gladly; `None` where it wants none of them, or would rather have
 /// none (RFC 9110 section 12.5.3).
 pub(super) fn accepted(headers: &HeaderMap) -> Option<Encoding> {
-    let values = headers.get_all(ACCEPT_ENCODING).into_iter();
-    let items: Vec<_> = values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(item)
-        .collect();
+    let items: Vec<_> = weighted(headers, ACCEPT_ENCODING).collect();
     let weight = |names: &[&str]| {
         let named = |(name, _): &&(&str, u16)| names.iter().any(|n| name.eq_ignore_ascii_case(n));
         let own = items.iter().filter(named).map(|(_, weight)| *weight).max();
@@ -30,19 +26,6 @@ pub(super) fn accepted(headers: &HeaderMap) -> Option<Encoding> {
         }
     }
     best.filter(|(_, weight)| *weight >= identity).map(|(encoding, _)| encoding)
-}
-
-/// A coding and its weight in thousandths; `None` for what is neither.
-fn item(text: &str) -> Option<(&str, u16)> {
-    let mut parts = text.split(';').map(str::trim);
-    let name = parts.next().filter(|name| !name.is_empty())?;
-    let weight = parts.find_map(|part| {
-        let (parameter, value) = part.split_once('=')?;
-        parameter.trim().eq_ignore_ascii_case("q").then(|| value.trim())
-    });
-    let Some(weight) = weight else { return Some((name, 1000)) };
-    let weight: f32 = weight.parse().ok().filter(|weight| (0.0..=1.0).contains(weight))?;
-    Some((name, (weight * 1000.0).round() as u16))
 }
 
 #[cfg(all(test, feature = "brotli", feature = "gzip"))]
