@@ -13,6 +13,7 @@ use http::header::{self, AsHeaderName, Entry};
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Method, Version};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use url::Url;
 
 use crate::message::base64;
 use crate::message::body::{DEFAULT_BODY_LIMIT, RequestBody, Unreadable};
@@ -261,6 +262,18 @@ impl Request {
     /// The scheme: `https` where the server itself speaks TLS, unless a trusted proxy said otherwise.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// Whether this is the origin that the request was sent to. Its scheme is taken for granted unless a trusted proxy told
+    /// ours.
+    pub(crate) fn is_own_origin(&self, origin: &Url) -> bool {
+        let scheme = match self.scheme {
+            Scheme::Https => "https",
+            Scheme::Http => origin.scheme(),
+        };
+        let own = self.host().and_then(|host| Url::parse(&format!("{scheme}://{host}")).ok());
+        // Two opaque origins (`null`) are never equal.
+        own.is_some_and(|own| own.origin() == origin.origin())
     }
 
     /// The address as the client has it: scheme, host, prefix, path and query, such as `https://example.org/shop/item?id=7`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use http::header::{self, HeaderName, HeaderValue};
+use url::Url;
 
 use crate::error::causes;
 use crate::message::address::ListenAddress;
@@ -90,15 +91,12 @@ impl Debugging {
             return Some("the Host is not localhost, 127.0.0.1 or [::1]");
         }
         // A script of another site, which the answer may let read itself (CORS).
-        if let Some(site) = request.header("sec-fetch-site")
-            && !["same-origin", "none"].contains(&site)
-            && request.header("sec-fetch-mode") != Some("navigate")
-        {
-            return Some("a script of another site asks");
-        }
-        if let Some(origin) = request.header("origin")
-            && origin.split_once("://").map(|(_, host)| host) != request.host()
-        {
+        let is_fetched = request
+            .header("sec-fetch-site")
+            .is_some_and(|site| !["same-origin", "none"].contains(&site))
+            && request.header("sec-fetch-mode") != Some("navigate");
+        let is_own = |origin| Url::parse(origin).is_ok_and(|url| request.is_own_origin(&url));
+        if is_fetched || request.header("origin").is_some_and(|origin| !is_own(origin)) {
             return Some("a script of another site asks");
         }
         None

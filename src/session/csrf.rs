@@ -168,7 +168,9 @@ impl CsrfPlugin {
             (Some("none"), _) | (None, None) => Source::Unknown,
             (Some(_), _) => Source::Foreign("Sec-Fetch-Site"),
             (None, Some("null")) if request.scheme() == Scheme::Http => Source::Unknown,
-            (None, Some(_)) if parsed.is_some_and(|url| is_own(&url, request)) => Source::Unknown,
+            (None, Some(_)) if parsed.is_some_and(|url| request.is_own_origin(&url)) => {
+                Source::Unknown
+            }
             (None, Some(_)) => Source::Foreign("Origin"),
         }
     }
@@ -222,18 +224,6 @@ impl Refused {
             }
         }
     }
-}
-
-/// Whether this is the origin that the request was sent to. Its scheme is taken for granted unless a trusted
-/// proxy told ours.
-fn is_own(origin: &Url, request: &Request) -> bool {
-    let scheme = match request.scheme() {
-        Scheme::Https => "https",
-        Scheme::Http => origin.scheme(),
-    };
-    let own = request.host().and_then(|host| Url::parse(&format!("{scheme}://{host}")).ok());
-    // Two opaque origins (`null`) are never equal.
-    own.is_some_and(|own| own.origin() == origin.origin())
 }
 
 fn token(request: &Request) -> Result<Option<String>> {
