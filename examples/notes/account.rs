@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bottle_session::{
     App, Form, FormError, HttpError, IntoResponse, Redirect, Request, Response, Secret, Session,
-    Upload, abort, redirect,
+    Upload, abort, redirect, redirect_back,
 };
 use minijinja::context;
 use serde::Deserialize;
@@ -31,7 +31,6 @@ struct Credentials {
     password: Secret,
     #[serde(default)]
     remember: bool,
-    next: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -125,16 +124,7 @@ fn log_in(
     session.log_in(data.id(&given.name)?)?;
     session.remember(given.remember.then_some(MONTH));
     session.flash("info", format!("Welcome back, {}.", given.name));
-    let next = given.next.filter(|next| is_on_this_site(next)).unwrap_or("/".to_owned());
-    Ok(redirect(next).into_response())
-}
-
-/// Whether a browser that is sent there stays on this site: `//` and `/\` begin the name of another one.
-fn is_on_this_site(path: &str) -> bool {
-    path.starts_with('/')
-        && !path.starts_with("//")
-        && !path.starts_with("/\\")
-        && !path.contains(char::is_control)
+    Ok(redirect_back(request, "/").into_response())
 }
 
 fn account(

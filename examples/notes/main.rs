@@ -16,7 +16,7 @@
 //! | `notebook.rs` | forms that come back with what is wrong, search, uploads and downloads |
 //! | `live.rs` | server-sent events from a blocking handler |
 //! | `admin.rs` | an app that is mounted and guarded |
-//! | `data.rs`, `passwords.rs` | SQLite; argon2 |
+//! | `data.rs`, `../bottle_ports/passwords.rs` | SQLite; argon2 |
 //! | `view.rs`, `pages/` | templates with the user, flashes and the CSRF token |
 
 mod account;
@@ -25,6 +25,7 @@ mod app;
 mod data;
 mod live;
 mod notebook;
+#[path = "../bottle_ports/passwords.rs"]
 mod passwords;
 mod view;
 
