@@ -6,10 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::http::Client;
-use super::load::{Figures, Load};
+use super::load::{Figures, Load, Typical};
 use super::options::{Extra, Server};
 use super::redis::Proxy;
-use super::report::{Table, digits, median, thousands};
+use super::report::{Table, digits};
 use super::running::Running;
 use super::{Bench, FOLDER};
 use crate::Failure;
@@ -83,17 +83,12 @@ fn beside(
         }
     }
     let rows = running.iter().zip(&measured).map(|(running, measured)| {
-        let of = |figures: &[Figures], value: fn(&Figures) -> f64| {
-            median(figures.iter().map(value).collect())
-        };
-        let [alone, beside] = measured
-            .each_ref()
-            .map(|figures| (of(figures, |each| each.per_second), of(figures, |each| each.p99_ms)));
+        let [alone, beside] = measured.each_ref().map(|figures| Typical::of(figures));
         vec![
             running.server.to_string(),
-            format!("{} ({:.3})", thousands(alone.0), alone.1),
-            format!("{} ({:.3})", thousands(beside.0), beside.1),
-            format!("{:.2}", beside.1 / alone.1),
+            alone.to_string(),
+            beside.to_string(),
+            format!("{:.2}", beside.p99_ms / alone.p99_ms),
         ]
     });
     let head = ["server", "alone", "beside them", "p99 as a multiple"];
@@ -267,15 +262,12 @@ fn replicas(bench: &mut Bench) -> Result<Table, Failure> {
                     measured[n].push(Load { port, path, connections, seconds, script }.run()?);
                 }
             }
-            let [without, with] = measured.each_ref().map(|figures| {
-                let of = |value: fn(&Figures) -> f64| median(figures.iter().map(value).collect());
-                (of(|each| each.per_second), of(|each| each.p99_ms))
-            });
+            let [without, with] = measured.each_ref().map(|figures| Typical::of(figures));
             table.rows.push(vec![
                 format!("{path}, {connections}"),
-                format!("{} ({:.3})", thousands(without.0), without.1),
-                format!("{} ({:.3})", thousands(with.0), with.1),
-                format!("{:.2}", with.0 / without.0),
+                without.to_string(),
+                with.to_string(),
+                format!("{:.2}", with.per_second / without.per_second),
             ]);
         }
     }

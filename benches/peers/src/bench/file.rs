@@ -4,10 +4,10 @@
 use std::fs;
 use std::process::Command;
 
-use super::load::{Figures, Load};
+use super::load::{Figures, Load, Typical};
 use super::options::Server;
 use super::process::free_port;
-use super::report::{Table, median, thousands};
+use super::report::Table;
 use super::running::Running;
 use super::{Bench, FOLDER, check};
 use crate::Failure;
@@ -46,16 +46,17 @@ pub fn run(bench: &Bench) -> Result<Table, Failure> {
                     measured[n].push(figures);
                 }
             }
-            let [ours, theirs] = measured.each_ref().map(|figures| {
-                let of = |value: fn(&Figures) -> f64| median(figures.iter().map(value).collect());
-                (of(|each| each.per_second), of(|each| each.p99_ms))
-            });
-            eprintln!("file, {path}, {connections} connections: {:.0} {:.0}", ours.0, theirs.0);
+            let [ours, theirs] = measured.each_ref().map(|figures| Typical::of(figures));
+            let per_second = (ours.per_second, theirs.per_second);
+            eprintln!(
+                "file, {path}, {connections} connections: {:.0} {:.0}",
+                per_second.0, per_second.1
+            );
             table.rows.push(vec![
                 format!("{path}, {connections}"),
-                format!("{} ({:.3})", thousands(ours.0), ours.1),
-                format!("{} ({:.3})", thousands(theirs.0), theirs.1),
-                format!("{:.2}", ours.0 / theirs.0),
+                ours.to_string(),
+                theirs.to_string(),
+                format!("{:.2}", per_second.0 / per_second.1),
             ]);
         }
     }

@@ -1,8 +1,10 @@
 //! wrk: many requests at once.
 
+use std::fmt;
 use std::process::Command;
 
 use super::FOLDER;
+use super::report::{median, thousands};
 use crate::Failure;
 
 /// What a script for wrk ends with, so that figures need not be read from a table for people.
@@ -19,6 +21,25 @@ pub struct Figures {
     pub per_second: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
+}
+
+/// The medians of several rounds; shown as requests per second, p99 in brackets.
+pub struct Typical {
+    pub per_second: f64,
+    pub p99_ms: f64,
+}
+
+impl Typical {
+    pub fn of(rounds: &[Figures]) -> Typical {
+        let of = |value: fn(&Figures) -> f64| median(rounds.iter().map(value).collect());
+        Typical { per_second: of(|each| each.per_second), p99_ms: of(|each| each.p99_ms) }
+    }
+}
+
+impl fmt::Display for Typical {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({:.3})", thousands(self.per_second), self.p99_ms)
+    }
 }
 
 pub struct Load {
