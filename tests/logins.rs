@@ -272,16 +272,18 @@ fn only_sessions_with_a_user_cost_a_command_more() {
     assert!((nobody + 1..=nobody + 3).contains(&renewal), "{nobody}, {renewal}");
 }
 
+/// Makes a session of who logs in.
+fn logged_in(store: &dyn SessionStore, login: LogIn<'_>) {
+    let (id, none) = (fresh_id(store.id_format()), Changes::default());
+    let save = Save { login: Some(login), ..Save::new(&id, Action::Create, &none, IDLE) };
+    assert_eq!(store.save(&save).unwrap(), Saved::Stored);
+}
+
 #[test]
 fn an_index_holds_no_more_than_live_sessions_and_lives_no_longer() {
     let subject = Redis::new(Layout::Default);
-    let (store, none) = (subject.store(), Changes::default());
-    let log_in = || {
-        let id = fresh_id(store.id_format());
-        let save = Save::new(&id, Action::Create, &none, IDLE);
-        let save = Save { login: Some(LogIn::new("ada")), ..save };
-        assert_eq!(store.save(&save).unwrap(), Saved::Stored);
-    };
+    let store = subject.store();
+    let log_in = || logged_in(store, LogIn::new("ada"));
     for round in 0..5 {
         // More than one look, and one reply of Redis, holds.
         for _ in 0..if round == 0 { 600 } else { 10 } {
@@ -300,14 +302,8 @@ fn an_index_holds_no_more_than_live_sessions_and_lives_no_longer() {
 #[test]
 fn a_user_with_many_sessions_logs_in_and_keeps_only_the_most_there_may_be() {
     let subject = Redis::new(Layout::Default);
-    let (store, none) = (subject.store(), Changes::default());
-    let user = "a".repeat(200);
-    let log_in = |most| {
-        let id = fresh_id(store.id_format());
-        let save = Save::new(&id, Action::Create, &none, IDLE);
-        let save = Save { login: Some(LogIn { most, ..LogIn::new(&user) }), ..save };
-        assert_eq!(store.save(&save).unwrap(), Saved::Stored);
-    };
+    let (store, user) = (subject.store(), "a".repeat(200));
+    let log_in = |most| logged_in(store, LogIn { most, ..LogIn::new(&user) });
     (0..600).for_each(|_| log_in(None));
     subject.advance(Duration::from_secs(120));
     log_in(None);
