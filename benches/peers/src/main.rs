@@ -20,9 +20,10 @@ fn main() -> Result<(), Failure> {
         ["bench", ref options @ ..] => bench::run(options),
         ["tls", ref options @ ..] => tls::run(options),
         ["shake-hands", port, seconds] => tls::load::shake_hands(port.parse()?, seconds.parse()?),
-        ["storm", port, seconds, clients] => {
-            tls::load::storm(port.parse()?, seconds.parse()?, clients.parse()?)
+        ["visit", port, seconds, clients] => {
+            tls::load::visit_in_a_storm(port.parse()?, seconds.parse()?, clients.parse()?)
         }
+        ["storm", port, clients] => tls::load::storm(port.parse()?, clients.parse()?),
         ["serve-tls", "ours", address, redis, folder] => {
             servers::ours::serve_tls(address, redis, folder)
         }
@@ -44,7 +45,7 @@ fn main() -> Result<(), Failure> {
         _ => {
             Err("usage: peers bench [OPTIONS] | tls [OPTIONS] | serve SERVER ADDRESS REDIS_URL | \
                   serve-tls SERVER ADDRESS REDIS_URL FOLDER | shake-hands PORT SECONDS | \
-                  storm PORT SECONDS CLIENTS | delay LISTEN TARGET MICROSECONDS"
+                  visit PORT SECONDS CLIENTS | storm PORT CLIENTS | delay LISTEN TARGET MICROSECONDS"
                 .into())
         }
     }

@@ -210,6 +210,8 @@ impl Connection {
         let received = self.transport.receive(scratch, &mut self.input)?;
         if was_idle && !self.input.is_empty() {
             self.deadline = now + self.options.head_deadline;
+            #[cfg(feature = "https")]
+            self.transport.visited();
         }
         // A read that does not fill the buffer has emptied the socket: asking again would cost a call.
         match received {

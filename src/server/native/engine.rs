@@ -24,7 +24,7 @@ pub(super) struct Engine {
     options: Arc<Options>,
     pub(super) event_loops: EventLoops,
     threads: Threads,
-    /// Of their own: a storm of handshakes must take no thread that handlers wait for, nor a core.
+    /// Of their own: a storm of handshakes must take no thread that handlers wait for.
     #[cfg(feature = "https")]
     handshakes: Threads,
     stage: AtomicU8,
@@ -54,7 +54,7 @@ impl Engine {
             service,
             threads: Threads::new(options.max_threads),
             #[cfg(feature = "https")]
-            handshakes: Threads::of_low_priority(cores),
+            handshakes: Threads::new(cores),
             options,
             stage: AtomicU8::new(0),
             receiving: AtomicUsize::new(0),

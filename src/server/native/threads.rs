@@ -6,9 +6,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::Builder;
 use std::time::Duration;
 
-#[cfg(all(feature = "https", target_os = "linux"))]
-use rustix::process::{getpriority_process, setpriority_process};
-
 use super::engine::contained;
 use crate::logging::Recurring;
 
@@ -17,21 +14,6 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// One thread of so many, and at least one where there are two, is for tasks that do not wait for the outside.
 const RESERVED: usize = 8;
-
-/// The nice value of threads of low priority: about a tenth of the time of a core that others would use, too.
-#[cfg(all(feature = "https", target_os = "linux"))]
-const NICE: i32 = 10;
-
-/// Lowers the priority of the current thread. POSIX knows priorities of processes only; Linux, of threads.
-#[cfg(feature = "https")]
-fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) =
-        getpriority_process(None).and_then(|nice| setpriority_process(None, nice.max(NICE)))
-    {
-        log::debug!("handshakes have the priority of requests: {error}");
-    }
-}
 
 pub(super) type Task = Box<dyn FnOnce() + Send>;
 
@@ -44,8 +26,6 @@ struct Inner {
     changed: Condvar,
     /// What makes the thread of this number.
     thread: fn(usize) -> Builder,
-    /// What each of them does first.
-    begin: fn(),
     max_threads: usize,
     /// How many of these are not for what waits for the outside.
     reserve: usize,
@@ -78,20 +58,12 @@ struct Patient {
 
 impl Threads {
     pub(super) fn new(max_threads: usize) -> Threads {
-        Threads::of(max_threads, |number| Builder::new().name(format!("worker-{number}")), || {})
+        Threads::of(max_threads, |number| Builder::new().name(format!("worker-{number}")))
     }
 
-    /// Threads that get a core only after those of [`new`](Threads::new), where the system can tell threads apart.
-    #[cfg(feature = "https")]
-    pub(super) fn of_low_priority(max_threads: usize) -> Threads {
-        let thread = |number| Builder::new().name(format!("handshake-{number}"));
-        Threads::of(max_threads, thread, lower_priority)
-    }
-
-    fn of(max_threads: usize, thread: fn(usize) -> Builder, begin: fn()) -> Threads {
+    fn of(max_threads: usize, thread: fn(usize) -> Builder) -> Threads {
         Threads(Arc::new(Inner {
             thread,
-            begin,
             state: Mutex::default(),
             changed: Condvar::new(),
             max_threads,
@@ -218,10 +190,7 @@ impl Threads {
 
     fn spawn(&self, number: usize) {
         let inner = self.0.clone();
-        if let Err(error) = (self.0.thread)(number).spawn(move || {
-            (inner.begin)();
-            inner.work();
-        }) {
+        if let Err(error) = (self.0.thread)(number).spawn(move || inner.work()) {
             self.0.failed.happened(log::Level::Error, "", || {
                 format!("no thread for another request: {error}")
             });
@@ -411,28 +380,9 @@ mod tests {
         threads.stop();
     }
 
-    #[cfg(all(feature = "https", target_os = "linux"))]
-    #[test]
-    fn threads_of_low_priority_get_a_core_after_others() {
-        let nice = |threads: Threads| -> i32 {
-            let (done, result) = mpsc::channel();
-            threads.run(Box::new(move || {
-                let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-                let fields = stat.rsplit(") ").next().unwrap();
-                done.send(fields.split(' ').nth(16).unwrap().parse().unwrap()).unwrap();
-            }));
-            let nice = result.recv().unwrap();
-            threads.stop();
-            nice
-        };
-        let normal = nice(Threads::new(1));
-        assert_eq!(nice(Threads::of_low_priority(1)), NICE.max(normal));
-        assert_eq!(nice(Threads::new(1)), normal, "one thread's priority is not another's");
-    }
-
     #[test]
     fn where_the_system_gives_no_thread_and_there_is_none_tasks_run_on_that_of_who_brings_them() {
-        let threads = Threads::of(2, |_| Builder::new().stack_size(1 << 60), || {});
+        let threads = Threads::of(2, |_| Builder::new().stack_size(1 << 60));
         let (done, results) = mpsc::channel();
         for number in 0..3 {
             let done = done.clone();

@@ -179,6 +179,7 @@ impl Transport {
     /// long, and waits for nobody.
     pub(super) fn compute(&self, plain: &mut Vec<u8>) -> Result<(), Trouble> {
         let Transport::Tls(tls) = self else { return Ok(()) };
+        tls.acceptor.give_way();
         let mut session = tls.session();
         let computed = session.compute(&tls.acceptor, plain);
         tls.flush(&mut session)?;
@@ -193,6 +194,13 @@ impl Transport {
         if session.wants_write() {
             let _ = tls.socket.set_nonblocking(true);
             let _ = tls.flush(&mut session);
+        }
+    }
+
+    /// Takes note of a request on a connection that has had one before.
+    pub(super) fn visited(&self) {
+        if let Transport::Tls(tls) = self {
+            tls.acceptor.visited();
         }
     }
 

@@ -336,7 +336,7 @@ fn case_of(
             let running = start()?;
             for (clients, name) in [(0, "calm"), (STORM, "in the storm")] {
                 let mut command = own(&[
-                    "storm".into(),
+                    "visit".into(),
                     running.port.to_string(),
                     seconds.to_string(),
                     clients.to_string(),
