@@ -222,7 +222,7 @@ impl FileStore {
 }
 
 impl SessionStore for FileStore {
-    fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
+    fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         let path = self.path(load.id);
         let _lock = self.lock(&[&path]);
         let Some(kept) = self.live(&path, &load.lifetimes)? else { return Ok(None) };

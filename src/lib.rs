@@ -125,7 +125,7 @@ pub use session::store::redis::{Layout, RedisStore};
 pub use session::store::sqlite::{Durability, SqliteStore};
 pub use session::store::{
     Action, BreakerObserver, Caps, Changes, DamageObserver, Device, EndDevices, Fields, Lifetimes,
-    Load, LogIn, Login, PipelinedStore, Record, Remember, Save, Saved, SessionStore,
+    Load, Loaded, LogIn, Login, OldId, PipelinedStore, Record, Remember, Save, Saved, SessionStore,
     StoreOperation,
 };
 pub use session::view::Session;

@@ -160,7 +160,7 @@ fn behind_a_proxy_the_warning_of_an_open_cookie_comes_when_somebody_comes_from_e
 struct Failing;
 
 impl SessionStore for Failing {
-    fn load(&self, _: &Load<'_>) -> Result<Option<Record>> {
+    fn load(&self, _: &Load<'_>) -> Result<Loaded> {
         Err(Error::new(ErrorKind::Unavailable, FORGED))
     }
 

@@ -44,7 +44,7 @@ store_contract!(memory, Memory::new());
 struct Lenient(Memory);
 
 impl SessionStore for Lenient {
-    fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
+    fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         self.0.store.load(load)
     }
     fn save(&self, save: &Save<'_>) -> Result<Saved> {

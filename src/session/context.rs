@@ -126,7 +126,7 @@ impl SessionContext {
         self: &Arc<SessionContext>,
         entry: &mut Entry<'_>,
         ids: SentIds,
-        answers: impl IntoIterator<Item = Result<Option<Record>>>,
+        answers: impl IntoIterator<Item = Result<Loaded>>,
     ) {
         let sent = !ids.is_empty();
         match first_found(ids, answers) {
@@ -273,7 +273,7 @@ fn visitor(request: &Request) -> Visitor {
 /// out: to go on with another session, or with none, would not be what the visitor has.
 fn first_found(
     ids: SentIds,
-    answers: impl IntoIterator<Item = Result<Option<Record>>>,
+    answers: impl IntoIterator<Item = Result<Loaded>>,
 ) -> Result<Option<(SessionId, Record)>> {
     let mut answers = answers.into_iter();
     for id in ids {

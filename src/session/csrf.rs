@@ -1,6 +1,6 @@
 //! Protection against forged requests: another site must not make a visitor's browser act in their name.
 
-mod token;
+pub(super) mod token;
 
 use http::{Method, StatusCode};
 use url::{Origin, Url};

@@ -96,6 +96,34 @@ impl SessionId {
         Sha256::new().chain_update(purpose).chain_update(self.secret()).finalize().into()
     }
 
+    /// 256 bits, encrypted under this id for this purpose, or decrypted: whoever has not the id learns nothing of them. One
+    /// secret only for each purpose: of two, their difference would be known.
+    pub(super) fn encrypt(&self, purpose: &[u8], secret: &[u8; 32]) -> [u8; 32] {
+        let key = self.derived(purpose);
+        std::array::from_fn(|at| key[at] ^ secret[at])
+    }
+
+    /// Another id, encrypted under this one.
+    pub(super) fn encrypt_id(&self, purpose: &[u8], other: &SessionId) -> String {
+        let format = match other.format {
+            IdFormat::Base64Url => 'b',
+            IdFormat::Uuid => 'u',
+        };
+        format!("{format}{}", encode_base64url(&self.encrypt(purpose, &other.bits)))
+    }
+
+    /// What [`encrypt_id`](SessionId::encrypt_id) has encrypted.
+    pub(super) fn decrypt_id(&self, purpose: &[u8], text: &str) -> Option<SessionId> {
+        let (format, text) = match text.split_at_checked(1)? {
+            ("b", text) => (IdFormat::Base64Url, text),
+            ("u", text) => (IdFormat::Uuid, text),
+            _ => return None,
+        };
+        let mut bits = [0; 32];
+        decode_base64url(text.as_bytes(), &mut bits)?;
+        Some(SessionId { bits: self.encrypt(purpose, &bits), format })
+    }
+
     /// How a cookie writes it.
     pub fn format(&self) -> IdFormat {
         self.format

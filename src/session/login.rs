@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::own::OwnFields;
 use super::state::{LoginState, Next, Stage};
 use super::store::{Changes, Login};
 use super::view::Session;
@@ -56,6 +57,7 @@ impl Session {
         if self.user_id().is_some_and(|other| other != user) {
             self.destroy();
         }
+        let again = self.user_id() == Some(user.as_str());
         match &mut self.stage {
             Stage::New { next } => *next = None,
             Stage::Stored { next, .. } => *next = Next::New(None),
@@ -64,9 +66,10 @@ impl Session {
                 self.fields.clear();
                 self.changes = Changes::default();
                 self.created = None;
+                self.own = OwnFields::default();
             }
         }
-        self.login = LoginState::In(Login { user, at: SystemTime::now() });
+        self.login = LoginState::In { login: Login { user, at: SystemTime::now() }, again };
         Ok(())
     }
 
@@ -91,7 +94,7 @@ impl Session {
     pub(super) fn logged_in(&self) -> Option<&Login> {
         match &self.login {
             LoginState::Same(login) => login.as_ref(),
-            LoginState::In(login) => Some(login),
+            LoginState::In { login, .. } => Some(login),
         }
     }
 }

@@ -43,12 +43,27 @@ impl Stage {
     }
 }
 
+/// What a request came with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CameWith {
+    Session,
+    /// An id that the store does not know.
+    UnknownId,
+    /// The id of a session that was ended or renewed a moment ago.
+    EndedId,
+    Nothing,
+}
+
 /// Who is logged in.
 pub(super) enum LoginState {
     /// As the store has it.
     Same(Option<Login>),
     /// This one is from the next save on.
-    In(Login),
+    In {
+        login: Login,
+        /// The same user was logged in before.
+        again: bool,
+    },
 }
 
 /// When the idle limit last began anew, and the cookie with it.

@@ -14,8 +14,9 @@ use serde::de::DeserializeOwned;
 
 use super::context::SessionContext;
 use super::id::SessionId;
+use super::own::{OwnFields, is_own};
 use super::saving::{CookieDue, PendingCookie};
-use super::state::{Failure, LoginState, Next, Renewal, Stage};
+use super::state::{CameWith, Failure, LoginState, Next, Renewal, Stage};
 use super::store::{Changes, Fields, Lifetimes, Record, Remember};
 use crate::pipeline::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
@@ -62,7 +63,10 @@ pub struct Session {
     /// afterwards goes into a new one: to save it under this id would bring back what is gone.
     pub(super) emptied: Option<SessionId>,
     pub(super) created: Option<SystemTime>,
-    is_new: bool,
+    pub(super) own: OwnFields,
+    /// The id that the request came with, where that is one in its grace period.
+    pub(super) via: Option<SessionId>,
+    pub(super) came_with: CameWith,
     pub(super) pending_cookie: PendingCookie,
     pub(super) cookie: CookieDue,
     pub(super) failure: Option<Failure>,
@@ -97,7 +101,9 @@ impl Session {
             ended: Vec::new(),
             emptied: None,
             created: None,
-            is_new: true,
+            own: OwnFields::default(),
+            via: None,
+            came_with: CameWith::Nothing,
             pending_cookie: PendingCookie::default(),
             cookie: CookieDue::Nothing,
             failure: None,
@@ -107,13 +113,34 @@ impl Session {
         }
     }
 
+    /// A new session, for a request that came with an id that the store does not know.
+    pub(crate) fn of_unknown_id(context: Arc<SessionContext>) -> Session {
+        Session { came_with: CameWith::UnknownId, ..Session::new(context) }
+    }
+
+    /// What is left of a session for a request that came with its id a moment after it was ended or renewed.
+    pub(crate) fn ended(context: Arc<SessionContext>, id: SessionId) -> Session {
+        Session {
+            stage: Stage::Gone(id),
+            came_with: CameWith::EndedId,
+            ..Session::new(context)
+        }
+    }
+
     /// The session as that of this visitor's request.
     pub(crate) fn of(mut self, visitor: Visitor) -> Session {
         self.visitor = visitor;
         self
     }
 
-    pub(crate) fn loaded(context: Arc<SessionContext>, id: SessionId, record: Record) -> Session {
+    /// The session of this record. `via` is the id in its grace period that led to it, if one did.
+    pub(crate) fn loaded(
+        context: Arc<SessionContext>,
+        id: SessionId,
+        via: Option<SessionId>,
+        mut record: Record,
+    ) -> Session {
+        let own = OwnFields::out_of(&mut record.fields);
         let idle = record.remember.unwrap_or(context.lifetimes.idle);
         let renewal = match record.renewed_ago {
             None => Renewal::EachLoad,
@@ -122,6 +149,7 @@ impl Session {
         };
         let cookie = match renewal {
             Renewal::EachLoad if context.cookie_has_max_age(record.remember) => CookieDue::Send,
+            _ if via.is_some() => CookieDue::Send,
             _ => CookieDue::Nothing,
         };
         Session {
@@ -131,7 +159,9 @@ impl Session {
             login: LoginState::Same(record.login),
             renewal,
             created: record.created,
-            is_new: false,
+            own,
+            via,
+            came_with: CameWith::Session,
             cookie,
             ..Session::new(context)
         }
@@ -190,7 +220,7 @@ impl Session {
     /// Whether the request came without a session: none was stored when it arrived.
     pub fn is_new(&self) -> bool {
         self.used.set(true);
-        self.is_new
+        self.came_with != CameWith::Session
     }
 
     /// When the session was created, by the store's clock; `None` while it is new, and in a layout that
@@ -281,6 +311,9 @@ impl Session {
         {
             self.ended.push((id, user));
         }
+        // Whoever has this one has the session.
+        self.ended.extend(self.via.take().map(|id| (id, None)));
+        self.own = OwnFields::default();
         self.fields.clear();
         self.changes = Changes::default();
         self.remember = Remember::Same(None);
@@ -288,7 +321,11 @@ impl Session {
         self.renewal = Renewal::Due;
         self.created = None;
         self.pending_cookie.set(None);
-        self.cookie = if self.is_new { CookieDue::Nothing } else { CookieDue::Remove };
+        // Of one that is known the store says whether it ended.
+        self.cookie = match self.came_with {
+            CameWith::UnknownId => CookieDue::Remove,
+            _ => CookieDue::Nothing,
+        };
     }
 
     /// Gives this session an idle limit of its own, and its cookie the same lifetime ("remember me"). `None` takes that
@@ -318,6 +355,11 @@ impl Session {
         if key.starts_with('\0') {
             return refused(
                 "keys that start with NUL are the store's own; take another".to_owned(),
+            );
+        }
+        if is_own(key) {
+            return refused(
+                "keys that start with U+0001 are the plugin's own; take another".to_owned(),
             );
         }
         let known = self.fields.get(key);
@@ -379,12 +421,14 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("fields", &self.fields)
-            .field("new", &self.is_new)
+            .field("new", &(self.came_with != CameWith::Session))
             .finish_non_exhaustive()
     }
 }
 
 /// Whether these say no more than that their session has a token, or are flashes.
 pub(super) fn hold_nothing_private(fields: &Fields) -> bool {
-    fields.iter().all(|(key, _)| key == super::csrf::MARKER || super::flash::is_flash(key))
+    let is_incidental =
+        |key| key == super::csrf::MARKER || super::flash::is_flash(key) || is_own(key);
+    fields.iter().all(|(key, _)| is_incidental(key))
 }

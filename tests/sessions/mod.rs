@@ -136,7 +136,7 @@ impl Counted {
 }
 
 impl SessionStore for Counted {
-    fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
+    fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.check()?;
         if self.failing_load.lock().unwrap().as_ref() == Some(load.id) {

@@ -5,6 +5,7 @@ use subtle::ConstantTimeEq;
 use super::MARKER;
 use crate::Result;
 use crate::session::id::{decode_base64url, encode_base64url};
+use crate::session::state::{Next, Stage};
 use crate::session::view::Session;
 
 /// Tokens against forged requests.
@@ -53,7 +54,10 @@ impl Session {
         if self.id().is_none() {
             self.try_set(MARKER, "")?;
         }
-        let token = self.coming_id()?.derived(PURPOSE);
+        let token = match &self.stage {
+            Stage::Stored { id, next: Next::Same } => self.token_secret_of(id),
+            _ => self.coming_id()?.derived(PURPOSE),
+        };
         let mask = self.context.generator.random()?;
         Ok(encode_base64url(&mask) + &encode_base64url(&xor(&mask, &token)))
     }
@@ -68,14 +72,14 @@ impl Session {
             .and_then(|()| decode_base64url(masked, &mut masked_bits));
         match (read, self.id()) {
             (Some(()), Some(id)) => {
-                xor(&mask_bits, &masked_bits).ct_eq(&id.derived(PURPOSE)).into()
+                xor(&mask_bits, &masked_bits).ct_eq(&self.token_secret_of(id)).into()
             }
             _ => false,
         }
     }
 }
 
-const PURPOSE: &[u8] = b"bottle-session csrf\0";
+pub(in crate::session) const PURPOSE: &[u8] = b"bottle-session csrf\0";
 
 fn xor(one: &[u8; 32], other: &[u8; 32]) -> [u8; 32] {
     std::array::from_fn(|at| one[at] ^ other[at])

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::caps::Caps;
 use super::devices::{Device, EndDevices, no_index};
-use super::record::{Lifetimes, Load, Record};
+use super::record::{Lifetimes, Load, Loaded};
 use super::save::{Save, Saved};
 use crate::pipeline::operation::{Answer, Operation, Progress, Remote, Round};
 use crate::session::id::{IdFormat, SessionId};
@@ -21,7 +21,7 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 ///
 /// # Contract
 ///
-/// - An unknown, expired or damaged session is no session: `load` answers `Ok(None)`. An error means that
+/// - An unknown, expired or damaged session is no session: `load` answers [`Loaded::Unknown`]. An error means that
 ///   the store itself failed: [`Unavailable`](crate::ErrorKind::Unavailable) where another try later can
 ///   help (the client gets a 503), any other kind where it cannot (a 500).
 /// - A save starts the idle limit anew; a load and the three operations leave it as it is, and a record lives a tenth
@@ -33,6 +33,10 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 /// - A save, and each of the three operations, is one atomic step. A save never brings back what is gone, nor does a load
 ///   or a save that ended with an error.
 /// - `Ok` means stored.
+/// - A store that keeps tombstones answers [`Loaded::Ended`] for the id of a session that was ended, or moved away, less than a
+///   minute ago, by its own clock. A [`Destroy`](crate::Action::Destroy) of an id that a session has moved away from less than a
+///   minute ago ends the session where it is now, over any number of moves, unless one of them was to
+///   [leave no trace](crate::OldId::Severed); where it cannot know, that is an error.
 /// - A store that keeps logins lists a user's live sessions, and once it has ended them, none that was logged in before is
 ///   ever loaded again.
 /// - The methods on slices answer in the order of the slice, one answer for each; one session's error
@@ -49,7 +53,7 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 /// ```
 pub trait SessionStore: Send + Sync + 'static {
     /// Loads one session.
-    fn load(&self, load: &Load<'_>) -> Result<Option<Record>>;
+    fn load(&self, load: &Load<'_>) -> Result<Loaded>;
 
     /// Saves one session.
     fn save(&self, save: &Save<'_>) -> Result<Saved>;
@@ -69,7 +73,7 @@ pub trait SessionStore: Send + Sync + 'static {
     fn set_if_absent(&self, load: &Load<'_>, key: &str, value: &str) -> Result<bool>;
 
     /// Loads many sessions, in one round trip where the store can.
-    fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Option<Record>>> {
+    fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Loaded>> {
         batch.iter().map(|load| self.load(load)).collect()
     }
 
@@ -141,6 +145,13 @@ pub trait SessionStore: Send + Sync + 'static {
         false
     }
 
+    /// Whether the store keeps [tombstones](Loaded::Ended) and ids in their [grace period](crate::OldId::InGrace). Where it does
+    /// not, which is so unless a store says otherwise, a request that comes with the id of a session that has just ended gets a new
+    /// session, and [`renew_every`](crate::SessionPlugin::renew_every) is refused at install.
+    fn keeps_tombstones(&self) -> bool {
+        false
+    }
+
     /// The live sessions in which this user is logged in, the latest login first, and which of them is the one with this
     /// id. Nothing of it is kept: what ends meanwhile may be in it.
     ///
@@ -179,7 +190,7 @@ pub trait SessionStore: Send + Sync + 'static {
 
 /// A store that several plugins, or a plugin and the app's own code, share.
 impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
-    fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
+    fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         (**self).load(load)
     }
 
@@ -199,7 +210,7 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
         (**self).set_if_absent(load, key, value)
     }
 
-    fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Option<Record>>> {
+    fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Loaded>> {
         (**self).load_many(batch)
     }
 
@@ -247,6 +258,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
         (**self).keeps_logins()
     }
 
+    fn keeps_tombstones(&self) -> bool {
+        (**self).keeps_tombstones()
+    }
+
     fn devices(&self, user: &str, this: Option<&SessionId>) -> Result<Vec<Device>> {
         (**self).devices(user, this)
     }
@@ -275,7 +290,7 @@ pub trait PipelinedStore {
 
     /// Loads these sessions, which are the cookies of one request. It ends with one answer for each, in this order.
     fn load_operation(&self, batch: &[Load<'_>])
-    -> Box<dyn StoreOperation<Result<Option<Record>>>>;
+    -> Box<dyn StoreOperation<Result<Loaded>>>;
 
     /// Saves these sessions, which are those of one request, in this order. It ends with one answer for each.
     fn save_operation(&self, batch: &[Save<'_>]) -> Box<dyn StoreOperation<Result<Saved>>>;

@@ -6,6 +6,7 @@ mod record;
 mod shard;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -16,10 +17,12 @@ use std::time::{Instant, SystemTime};
 
 use self::record::{Kept, Moment, Worth};
 use self::shard::Shard;
+use self::traces::Traces;
 use super::devices::{Device, EndDevices};
 use super::fields::Fields;
 use super::{
-    Action, Caps, Changes, Load, Record, Save, Saved, SessionStore, gone, id_taken, not_a_number,
+    Action, Caps, Changes, Load, Loaded, Record, Save, Saved, SessionStore, gone, id_taken,
+    not_a_number,
 };
 use crate::logging::Recurring;
 use crate::session::id::SessionId;
@@ -27,6 +30,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// Threads that want different sessions seldom wait for each other.
 const SHARDS: usize = 16;
+
+/// How many ended sessions a shard knows of in any case.
+const FEWEST_TRACES: usize = 1024;
 
 /// Keeps sessions in this process's memory: they end with it, and no other process sees them.
 ///
@@ -132,6 +138,9 @@ impl MemoryStore {
         let now = self.now();
         let taken = pair.target().live(to, &save.lifetimes, now).is_some();
         let Some(slot) = pair.source().live(save.id, &save.lifetimes, now) else {
+            if !taken && pair.source().traces.is_in_grace(save.id, now) {
+                return Ok(Saved::Gone);
+            }
             // Nobody but this move knows the new id, so a record under it is what the move wrote.
             return match (taken, save.login) {
                 (true, _) => Ok(Saved::Stored),
@@ -150,7 +159,9 @@ impl MemoryStore {
         match changed {
             Ok(_) => {
                 kept.id = to.clone();
+                let expires = kept.expires;
                 pair.target().insert(kept);
+                pair.source().traces.moved(save.id.clone(), to, save.old_id, expires, now);
                 drop(pair);
                 self.end_oldest(save.login, to);
             }
@@ -169,8 +180,26 @@ impl MemoryStore {
     }
 
     fn destroy(&self, save: &Save<'_>) -> Saved {
-        self.shard(save.id).0.destroy(save.id);
-        Saved::Stored
+        let mut id = Some(save.id.clone());
+        // Each step is one that a session has moved on meanwhile.
+        while let Some(at) = id {
+            let (mut shard, now) = self.shard(&at);
+            if shard.destroy(&at, now) {
+                return Saved::Stored;
+            }
+            id = shard.traces.leads_to(&at, now);
+        }
+        Saved::Gone
+    }
+
+    /// Lets the traces of an id's shard be changed, and says whether there was something to change.
+    fn change_trace(
+        &self,
+        id: &SessionId,
+        change: impl FnOnce(&mut Traces, Moment) -> bool,
+    ) -> Saved {
+        let (mut shard, now) = self.shard(id);
+        if change(&mut shard.traces, now) { Saved::Stored } else { Saved::Gone }
     }
 
     /// Lets `act` work on the fields of one live session.
@@ -249,6 +278,7 @@ impl MemoryStore {
         let mut shard = lock(&self.shards[self.place(id)]);
         let now = self.now();
         shard.sweep(now);
+        shard.traces.sweep(now, self.capacity / SHARDS + FEWEST_TRACES);
         (shard, now)
     }
 
@@ -281,10 +311,10 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl SessionStore for MemoryStore {
-    fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
+    fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         let (mut shard, now) = self.shard(load.id);
         let Some(slot) = shard.live(load.id, &load.lifetimes, now) else {
-            return Ok(None);
+            return Ok(shard.traces.loaded(load.id, now));
         };
         let kept = shard.kept(slot);
         let mut ago = now.since(kept.renewed);
@@ -293,7 +323,7 @@ impl SessionStore for MemoryStore {
             // Saved by a request that did not know of this limit: its cookie may end too early or too late.
             ago = ago.max(idle / 10);
         }
-        Ok(Some(Record {
+        Ok(Loaded::Session(Record {
             fields: kept.fields.unpack(),
             created: Some(kept.created.time()),
             renewed_ago: Some(ago),
@@ -303,6 +333,10 @@ impl SessionStore for MemoryStore {
     }
 
     fn keeps_logins(&self) -> bool {
+        true
+    }
+
+    fn keeps_tombstones(&self) -> bool {
         true
     }
 
@@ -320,6 +354,17 @@ impl SessionStore for MemoryStore {
             Action::Update => self.update(save),
             Action::Rotate { to } => self.rotate(save, to),
             Action::Destroy => Ok(self.destroy(save)),
+            Action::ExtendGrace => {
+                let end = |now: Moment| {
+                    let created = save.created.unwrap_or(now.time());
+                    save.lifetimes.end(save.remember.limit(), created, now.time())
+                };
+                Ok(self.change_trace(save.id, |traces, now| {
+                    traces.extend(save.id, end(now).map_or(Moment::NEVER, Moment::of), now)
+                }))
+            }
+            Action::EndGrace(after) => Ok(self
+                .change_trace(save.id, |traces, now| traces.end_grace(save.id, after, now))),
         }
     }
 

@@ -16,5 +16,5 @@ pub use contract::{BreakerObserver, DamageObserver, PipelinedStore, SessionStore
 pub(crate) use contract::{gone, id_taken, not_a_number};
 pub use devices::{Device, EndDevices, LogIn};
 pub use fields::Fields;
-pub use record::{Lifetimes, Load, Login, Record};
-pub use save::{Action, Changes, Remember, Save, Saved};
+pub use record::{Lifetimes, Load, Loaded, Login, Record};
+pub use save::{Action, Changes, OldId, Remember, Save, Saved};

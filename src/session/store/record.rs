@@ -62,6 +62,41 @@ pub struct Load<'a> {
     pub lifetimes: Lifetimes,
 }
 
+/// What a store finds under an id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Loaded {
+    /// A session.
+    Session(Record),
+    /// Nothing: there never was a session, or it ended more than a minute ago, or expired.
+    #[default]
+    Unknown,
+    /// A session was ended, or moved away from this id, less than a minute ago. Only a store that
+    /// [keeps tombstones](crate::SessionStore::keeps_tombstones) tells that from `Unknown`.
+    Ended,
+    /// A session has moved away from this id [with a grace period](crate::OldId::InGrace), and this is the text that was left for
+    /// whoever holds the id. The session may have ended since.
+    Replaced(String),
+    /// The id's grace period [has ended](crate::Action::EndGrace): whoever comes with it has, perhaps, a copied cookie.
+    Retired,
+}
+
+impl Loaded {
+    /// The session, if there is one.
+    pub fn session(self) -> Option<Record> {
+        match self {
+            Loaded::Session(record) => Some(record),
+            _ => None,
+        }
+    }
+}
+
+/// For stores that keep no tombstones.
+impl From<Option<Record>> for Loaded {
+    fn from(record: Option<Record>) -> Loaded {
+        record.map_or(Loaded::Unknown, Loaded::Session)
+    }
+}
+
 /// What a store holds of one session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {

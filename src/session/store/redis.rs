@@ -218,7 +218,7 @@ impl RedisStore {
 }
 
 impl SessionStore for RedisStore {
-    fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
+    fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         only(self.load_many(std::slice::from_ref(load)))
     }
 
@@ -248,7 +248,7 @@ impl SessionStore for RedisStore {
         }
     }
 
-    fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Option<Record>>> {
+    fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Loaded>> {
         Self::run(&self.remote, batch.iter().map(|load| LoadStep::new(&self.settings, load)))
     }
 
@@ -363,7 +363,7 @@ impl PipelinedStore for RedisStore {
     fn load_operation(
         &self,
         batch: &[Load<'_>],
-    ) -> Box<dyn StoreOperation<Result<Option<Record>>>> {
+    ) -> Box<dyn StoreOperation<Result<Loaded>>> {
         Box::new(Steps::new(batch.iter().map(|load| LoadStep::new(&self.settings, load))))
     }
 

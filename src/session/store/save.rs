@@ -30,6 +30,8 @@ pub struct Save<'a> {
     /// Who is logged in already, as the caller has it from a [`Record`](crate::Record). A store whose index of users is
     /// elsewhere than its records goes by it.
     pub user: Option<&'a str>,
+    /// What becomes of the id that a [move](Action::Rotate) is from.
+    pub old_id: OldId<'a>,
     /// When the session was created, if the caller has it from a [`Record`](crate::Record): for stores that would have to look.
     pub created: Option<SystemTime>,
 }
@@ -44,7 +46,8 @@ impl<'a> Save<'a> {
     ) -> Save<'a> {
         let remember = Remember::Same(None);
         let (renewed_ago, login, user, created) = (None, None, None, None);
-        Save { id, action, changes, lifetimes, remember, renewed_ago, login, user, created }
+        let old_id = OldId::default();
+        Save { id, action, changes, lifetimes, remember, renewed_ago, login, user, old_id, created }
     }
 
     /// The idle limit that the request takes the session to have, once this is saved.
@@ -64,6 +67,7 @@ impl fmt::Debug for Save<'_> {
             .field("remember", &self.remember)
             .field("renewed_ago", &self.renewed_ago)
             .field("logs_in", &self.login.is_some())
+            .field("old_id", &self.old_id)
             .field("created", &self.created)
             .finish()
     }
@@ -110,8 +114,52 @@ pub enum Action<'a> {
         /// The new id: a fresh one, so that a record under it proves that the move happened.
         to: &'a SessionId,
     },
-    /// The session ends, whether or not it is still there; `changes` are empty.
+    /// The session ends; `changes` are empty. [`Saved::Gone`] says that there was none to end, neither under this id nor where it
+    /// [leads](OldId::Leads).
     Destroy,
+    /// The id, which a session has moved away from [with a grace period](OldId::InGrace), goes on being one of its ids for as long
+    /// as [`lifetimes`](Save::lifetimes) and [`remember`](Save::remember) say that the session lives; `changes` are empty.
+    ExtendGrace,
+    /// The id's [grace period](OldId::InGrace) is over so long from now, unless it is so earlier; `changes` are empty. From then
+    /// on, and for an hour at least, a load of it answers [`Loaded::Retired`](crate::Loaded::Retired).
+    EndGrace(Duration),
+}
+
+/// For how long a store knows that a session has ended, or moved away from an id.
+pub(crate) const TOMBSTONE_FOR: Duration = Duration::from_secs(60);
+
+/// For how long a store knows that an id had a grace period that is over.
+pub(crate) const RETIRED_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// What becomes of the id that a session moves away from, in a store that [keeps tombstones](crate::SessionStore::keeps_tombstones);
+/// in another one it is unknown from then on.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum OldId<'a> {
+    /// It is dead at once. For a minute a load of it answers [`Loaded::Ended`](crate::Loaded::Ended), and a
+    /// [`Destroy`](Action::Destroy) of it ends the session under its new id.
+    #[default]
+    Leads,
+    /// It is dead at once. For a minute a load of it answers [`Loaded::Ended`](crate::Loaded::Ended); a
+    /// [`Destroy`](Action::Destroy) of it ends nothing.
+    Severed,
+    /// It has a grace period: until [that ends](Action::EndGrace) a load of it answers this text as
+    /// [`Loaded::Replaced`](crate::Loaded::Replaced), and a [`Destroy`](Action::Destroy) of it ends the session under its new id. It
+    /// lives as long as the session would that is saved now and never again, unless that is [extended](Action::ExtendGrace).
+    ///
+    /// The text is the new id, encrypted under a key that is derived from the old one: whoever holds the old id, and nobody
+    /// else, can read it.
+    InGrace(&'a str),
+}
+
+/// Does not show the text.
+impl fmt::Debug for OldId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OldId::Leads => "Leads",
+            OldId::Severed => "Severed",
+            OldId::InGrace(_) => "InGrace",
+        })
+    }
 }
 
 /// The fields that changed since the load.
@@ -161,7 +209,8 @@ impl fmt::Debug for Changes {
 pub enum Saved {
     /// Written, and as durable as the store makes it.
     Stored,
-    /// The session was destroyed, moved or expired since it was loaded: nothing was written.
+    /// The session was destroyed, moved or expired since it was loaded: nothing was written. Of a
+    /// [`Destroy`](Action::Destroy): there was none.
     Gone,
 }
 

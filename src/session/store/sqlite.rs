@@ -190,7 +190,7 @@ impl fmt::Debug for SqliteStore {
 }
 
 impl SessionStore for SqliteStore {
-    fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
+    fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         let mut records = self.load_many(std::slice::from_ref(load));
         records.pop().unwrap_or(Ok(None))
     }
@@ -240,7 +240,7 @@ impl SessionStore for SqliteStore {
         }
     }
 
-    fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Option<Record>>> {
+    fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Loaded>> {
         let database = &self.database;
         database.sweep_if_due();
         let keys: Vec<_> = batch.iter().map(|load| Key::of(load.id, &self.prefix)).collect();

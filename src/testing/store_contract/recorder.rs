@@ -89,7 +89,7 @@ impl Seen {
 
 /// The methods of the store.
 impl Recorder<'_> {
-    pub(super) fn load(&self, load: &Load<'_>) -> Result<Option<Record>> {
+    pub(super) fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         let call = |seen: &mut Seen| format!("load {}", seen.name(load.id));
         let answer = self.store.load(load);
         let shown = answer.as_ref().map(|record| record.as_ref().map(Shown));
@@ -117,7 +117,7 @@ impl Recorder<'_> {
         self.keep(call, self.store.set_if_absent(load, key, value))
     }
 
-    pub(super) fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Option<Record>>> {
+    pub(super) fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Loaded>> {
         let answers = self.store.load_many(batch);
         let _ = self.keep(|_| format!("load_many of {}", batch.len()), Ok(answers.len()));
         answers

@@ -24,6 +24,10 @@ impl Moment {
         UNIX_EPOCH + Duration::from_nanos(self.0)
     }
 
+    pub(super) fn after(self, time: Duration) -> Moment {
+        Moment(self.0.saturating_add(nanos(time)))
+    }
+
     pub(super) fn since(self, earlier: Moment) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -113,7 +117,7 @@ impl Kept {
         let new_id = match save.action {
             Action::Create => Some(save.id),
             Action::Rotate { to } => Some(to),
-            Action::Update | Action::Destroy => None,
+            _ => None,
         };
         if let (Some(login), Some(id)) = (save.login, new_id) {
             self.login = Some(Box::new(LoggedIn {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::queue::{Due, Queue};
 use super::record::{Kept, Moment, Worth};
+use super::traces::Traces;
 use crate::session::id::SessionId;
 use crate::session::store::Lifetimes;
 
@@ -23,6 +24,7 @@ pub(super) struct Shard {
     queues: [Queue; Worth::ALL.len()],
     /// The sessions of this shard in which each user is logged in.
     users: HashMap<Box<str>, Vec<SessionId>>,
+    pub(super) traces: Traces,
     /// How many sessions all shards hold.
     held: Arc<AtomicUsize>,
 }
@@ -30,7 +32,8 @@ pub(super) struct Shard {
 impl Shard {
     pub(super) fn new(held: Arc<AtomicUsize>) -> Shard {
         let (slots, records, queues) = (HashMap::new(), Vec::new(), Default::default());
-        Shard { slots, records, queues, users: HashMap::new(), held }
+        let (users, traces) = (HashMap::new(), Traces::default());
+        Shard { slots, records, queues, users, traces, held }
     }
 
     /// The slot of this id's record, unless that has expired; one that has is removed.
@@ -69,6 +72,7 @@ impl Shard {
     }
 
     pub(super) fn insert(&mut self, kept: Kept) {
+        self.traces.remove(&kept.id);
         // As many as a store holds at most.
         let slot = self.records.len() as u32;
         self.slots.insert(kept.id.clone(), slot);
@@ -104,11 +108,17 @@ impl Shard {
         kept
     }
 
-    /// Removes the record of this id, expired or not.
-    pub(super) fn destroy(&mut self, id: &SessionId) {
-        if let Some(slot) = self.slots.get(id) {
-            self.end(*slot);
+    /// Removes the record of this id, expired or not, and says whether it was live; then it is known for a while that it
+    /// has ended.
+    pub(super) fn destroy(&mut self, id: &SessionId, now: Moment) -> bool {
+        let Some(slot) = self.slots.get(id) else { return false };
+        let slot = *slot;
+        let was_live = !self.kept(slot).has_ended(now);
+        self.end(slot);
+        if was_live {
+            self.traces.ended(id.clone(), now);
         }
+        was_live
     }
 
     /// The sessions here in which this user is logged in, those that have expired left out.

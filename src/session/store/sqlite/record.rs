@@ -208,7 +208,7 @@ impl Wish {
         let new_id = match save.action {
             Action::Create => Some(save.id),
             Action::Rotate { to } => Some(to),
-            Action::Update | Action::Destroy => None,
+            _ => None,
         };
         let login = save.login.zip(new_id).map(|(login, id)| Entering {
             user: login.user.to_owned(),
