@@ -23,8 +23,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use bottle_session::{
-    Action, App, Changes, Error, ErrorKind, Lifetimes, Load, Record, Remember, Result, Save, Saved,
-    Session, SessionId, SessionPlugin, SessionStore,
+    Action, App, Changes, Error, ErrorKind, Lifetimes, Load, Loaded, Record, Remember, Result,
+    Save, Saved, Session, SessionId, SessionPlugin, SessionStore,
 };
 use serde::{Deserialize, Serialize};
 
@@ -225,8 +225,8 @@ impl SessionStore for FileStore {
     fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         let path = self.path(load.id);
         let _lock = self.lock(&[&path]);
-        let Some(kept) = self.live(&path, &load.lifetimes)? else { return Ok(None) };
-        Ok(Some(Record {
+        let Some(kept) = self.live(&path, &load.lifetimes)? else { return Ok(Loaded::Unknown) };
+        Ok(Loaded::Session(Record {
             created: Some(kept.created),
             renewed_ago: Some((self.clock)().duration_since(kept.renewed).unwrap_or_default()),
             remember: kept.remember,
@@ -241,6 +241,8 @@ impl SessionStore for FileStore {
             Action::Update => self.update(save),
             Action::Rotate { to } => self.rotate(save, to),
             Action::Destroy => self.destroy(save),
+            // Asked only of stores that keep tombstones.
+            Action::ExtendGrace | Action::EndGrace(_) => Ok(Saved::Gone),
         }
     }
 

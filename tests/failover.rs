@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use bottle_session::server::native::Native;
 use bottle_session::{
-    Action, Device, EndDevices, Load, MemoryStore, Record as StoredRecord, RedisCluster,
-    RedisConfig, RedisPool, RedisStore, Result, Save, Saved, SessionId, SessionPlugin,
-    SessionStore,
+    Action, Device, EndDevices, Load, Loaded, MemoryStore, RedisCluster, RedisConfig, RedisPool,
+    RedisStore, Result, Save, Saved, SessionId, SessionPlugin, SessionStore,
 };
 
 use crate::faults::wait_until;
@@ -329,7 +328,7 @@ impl SessionStore for Forgetful {
         self.store.end_devices(user, which)
     }
 
-    fn load(&self, load: &Load<'_>) -> Result<Option<StoredRecord>> {
+    fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         self.store.load(load)
     }
 

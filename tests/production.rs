@@ -8,8 +8,8 @@ use std::time::Duration;
 use bottle_session::http::StatusCode;
 use bottle_session::server::native::Native;
 use bottle_session::{
-    App, Cookie, CsrfPlugin, Error, ErrorKind, Event, Events, HttpError, Load, LogEvents,
-    MemoryStore, Record, Redirect, Request, Response, ResponseHead, Result, Save, Saved, Session,
+    App, Cookie, CsrfPlugin, Error, ErrorKind, Event, Events, HttpError, Load, Loaded, LogEvents,
+    MemoryStore, Redirect, Request, Response, ResponseHead, Result, Save, Saved, Session,
     SessionPlugin, SessionStore, TestClient, Urls, redirect,
 };
 

@@ -72,7 +72,7 @@ fn sessions_are_kept_in_it() {
     changes.fields.insert("name".to_owned(), Some("Ada".to_owned()));
     let save = Save::new(&id, Action::Create, &changes, lifetimes);
     assert!(matches!(store.save(&save).unwrap(), Saved::Stored));
-    let record = store.load(&Load { id: &id, lifetimes }).unwrap().unwrap();
+    let record = store.load(&Load { id: &id, lifetimes }).unwrap().session().unwrap();
     assert!(record.fields.iter().eq([("name", "Ada")]));
 }
 

@@ -93,7 +93,7 @@ fn what_the_documentation_lists_is_enough() {
     redis::cmd("HSET").arg(key).arg(&["a", "1"]).exec(&mut server.connect(0)).unwrap();
     let id = "0123456789abcdef0123456789abcdef";
     let id = bottle_session::SessionId::parse(id, bottle_session::IdFormat::Uuid).unwrap();
-    assert!(store.load(&Load { id: &id, lifetimes: IDLE }).unwrap().is_some());
+    assert!(store.load(&Load { id: &id, lifetimes: IDLE }).unwrap().session().is_some());
 }
 
 /// All that a store does, and what became of it.
@@ -203,7 +203,7 @@ fn an_update_without_its_pexpire_changes_nothing() {
         ] {
             assert_eq!(save(action, &changes).unwrap_err().kind(), ErrorKind::Config);
         }
-        let record = store.load(&Load { id: &id, lifetimes: IDLE }).unwrap().unwrap();
+        let record = store.load(&Load { id: &id, lifetimes: IDLE }).unwrap().session().unwrap();
         assert!(record.fields.iter().eq([("a", "1")]), "{layout:?}");
     }
 }

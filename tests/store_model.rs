@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bottle_session::testing::store_contract::StoreUnderTest;
 use bottle_session::{
-    Action, Changes, EndDevices, ErrorKind, Layout, Lifetimes, Load, LogIn, Record, Remember,
-    Result, Save, Saved, SessionId,
+    Action, Changes, EndDevices, ErrorKind, Layout, Lifetimes, Load, LogIn, OldId, Record,
+    Remember, Result, Save, Saved, SessionId,
 };
 
 use crate::stores::{Memory, Redis};
@@ -349,7 +349,7 @@ impl<'a> Case<'a> {
         let loaded = self.subject.store().load_many(&loads);
         assert_eq!(loaded.len(), expected.len());
         for (loaded, expected) in loaded.into_iter().zip(expected) {
-            self.compare(loaded.expect("the store works"), expected);
+            self.compare(loaded.expect("the store works").session(), expected);
         }
     }
 
@@ -474,6 +474,7 @@ impl<'a> Case<'a> {
                 renewed_ago: write.renewed_ago.map(minutes),
                 login: write.login.map(LogIn::new),
                 user: *user,
+                old_id: OldId::default(),
                 created: None,
             })
             .collect();

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bottle_session::testing::store_contract::{Capabilities, StoreUnderTest, check_clause};
 use bottle_session::{
-    Layout, Load, MemoryStore, Record, RedisPool, RedisStore, Result, Save, Saved, SessionStore,
+    Layout, Load, Loaded, MemoryStore, RedisPool, RedisStore, Result, Save, Saved, SessionStore,
     store_contract,
 };
 
@@ -51,7 +51,12 @@ impl SessionStore for Lenient {
         self.0.store.save(save)
     }
     fn increment(&self, load: &Load<'_>, key: &str, by: i64) -> Result<i64> {
-        let held = self.0.store.load(load)?.and_then(|record| record.fields.get(key)?.parse().ok());
+        let held = self
+            .0
+            .store
+            .load(load)?
+            .session()
+            .and_then(|record| record.fields.get(key)?.parse().ok());
         match held {
             Some(held) => Ok(by + i64::saturating_sub(held, 1)),
             None => self.0.store.increment(load, key, by),

@@ -1,6 +1,6 @@
 //! What a session does in the store at once.
 
-use super::saving::{At, unsaved};
+use super::saving::{At, Pending, unsaved};
 use super::state::{Failure, Stage};
 use super::store::memory::integer;
 use super::store::{Load, gone, not_a_number};
@@ -33,10 +33,8 @@ impl Session {
             }
             None => {}
         }
-        let context = self.context.clone();
         for pending in self.pending(At::Commit)? {
-            let saved = context.store.save(&pending.save());
-            if let Err(error) = self.settle(pending, saved) {
+            if let Err(error) = self.save_at_once(pending) {
                 self.failure = Some(Failure::Unsaved(copy(&error)));
                 return Err(error);
             }
@@ -45,6 +43,23 @@ impl Session {
             Stage::Gone(_) => Err(gone()),
             _ => Ok(()),
         }
+    }
+
+    /// Saves it under the id that the session turns out to have.
+    fn save_at_once(&mut self, pending: Pending) -> Result<()> {
+        let context = self.context.clone();
+        let mut next = Some(pending);
+        while let Some(pending) = next {
+            let saved = context.store.save(&pending.save());
+            next = match self.settle(pending, saved)? {
+                Some(lost) => {
+                    let found = context.load(lost.id());
+                    self.resume(lost, found)?
+                }
+                None => None,
+            };
+        }
+        Ok(())
     }
 
     /// Adds to a number in the store and returns the sum; a missing key counts as 0. Changes made so far
@@ -110,10 +125,19 @@ impl Session {
         Ok(self.id().is_some())
     }
 
-    pub(super) fn at_once<T>(&mut self, act: impl FnOnce(&Load<'_>) -> Result<T>) -> Result<T> {
+    pub(super) fn at_once<T>(&mut self, act: impl Fn(&Load<'_>) -> Result<T>) -> Result<T> {
         self.commit()?;
         let id = self.id().ok_or_else(gone)?;
-        let done = act(&Load { id, lifetimes: self.lifetimes() });
+        let lifetimes = self.lifetimes();
+        let mut done = act(&Load { id, lifetimes });
+        let is_gone = matches!(&done, Err(error) if error.kind() == ErrorKind::Gone);
+        // Or another request has rotated it.
+        if is_gone && self.via.is_none() && self.context.renew_every.is_some() {
+            let found = self.context.load(id);
+            if let Some(id) = found.ok().and_then(|found| self.follow(&found)) {
+                done = act(&Load { id: &id, lifetimes });
+            }
+        }
         if let Err(error) = &done {
             match error.kind() {
                 ErrorKind::Gone => self.lost(),

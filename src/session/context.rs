@@ -10,8 +10,9 @@ use smallvec::SmallVec;
 use super::cookie::CookieSettings;
 use super::events::{Counters, Event, Events};
 use super::id::{IdFormat, IdGenerator, SessionId};
+use super::rotation::{MOST_STEPS, next_id};
 use super::saving::{At, CookieDue, Pending, PendingCookie};
-use super::store::{Caps, Lifetimes, Load, Record, Saved, SessionStore};
+use super::store::{Caps, Lifetimes, Load, Loaded, Record, Saved, SessionStore};
 use super::view::{Session, Visitor};
 use crate::logging::{OneLine, Recurring};
 use crate::message::cookies::Cookie;
@@ -46,6 +47,8 @@ pub(crate) struct SessionContext {
     pub(crate) anonymous: Option<Duration>,
     /// In how many sessions a user may be logged in.
     pub(crate) most_sessions: Option<usize>,
+    /// How long a session has an id at most before it is rotated.
+    pub(crate) renew_every: Option<Duration>,
     /// Whether logins keep where they came from.
     pub(crate) keeps_addresses: bool,
     /// Failures of which only a handler has heard, that went on.
@@ -121,36 +124,91 @@ impl SessionContext {
         ids.into_iter().map(move |id| Load { id, lifetimes })
     }
 
-    /// Gives a request its session: the first of these ids that the store answered is one, or a new one.
+    /// What the store has under this id; waits for it.
+    pub(crate) fn load(&self, id: &SessionId) -> Result<Loaded> {
+        self.store.load(&Load { id, lifetimes: self.lifetimes })
+    }
+
+    /// Gives a request its session: the first of these ids that the store answered is one, or a new one. Where that is an id
+    /// in its grace period, it comes back instead: what the store has under the [next](Following::id) one is for
+    /// [`follow`](SessionContext::follow).
     pub(crate) fn provide(
         self: &Arc<SessionContext>,
         entry: &mut Entry<'_>,
         ids: SentIds,
         answers: impl IntoIterator<Item = Result<Loaded>>,
-    ) {
-        let sent = !ids.is_empty();
+    ) -> Option<Following> {
+        let was_sent = !ids.is_empty();
         match first_found(ids, answers) {
-            Ok(Some((id, record))) => {
-                self.emit(Event::Loaded);
+            Ok(Found::Session(id, record)) => self.provide_loaded(entry, id, None, record),
+            Ok(Found::InGrace(via, id)) => return Some(Following { via, id, steps: 1 }),
+            Ok(Found::Ended(id, is_retired)) => {
+                self.emit(if is_retired { Event::RetiredId } else { Event::UnknownId });
                 let visitor = visitor(entry.request());
-                entry.put(Session::loaded(self.clone(), id, record).of(visitor));
+                entry.put(Session::ended(self.clone(), id).of(visitor));
             }
-            Ok(None) => {
+            Ok(Found::Nothing) => {
+                let visitor = visitor(entry.request());
                 // Never adopted: a session made now gets an id of its own.
-                if sent {
-                    self.emit(Event::UnknownId);
-                }
-                let visitor = visitor(entry.request());
-                entry.put(Session::new(self.clone()).of(visitor));
+                entry.put(match was_sent {
+                    true => {
+                        self.emit(Event::UnknownId);
+                        Session::of_unknown_id(self.clone()).of(visitor)
+                    }
+                    false => Session::new(self.clone()).of(visitor),
+                });
             }
-            // Not an empty session: that would log the visitor out.
-            Err(error) => {
-                self.emit_error(&error);
-                // What is answered without it is for nobody to keep: it is only so while this lasts.
-                keep_from_caches(entry.head_mut());
-                entry.refuse(HttpError::from(error).into_response());
-            }
+            Err(error) => self.refuse(entry, error),
         }
+        None
+    }
+
+    /// Gives a request the session that has this id, by what the store has under it. Comes back where that has been rotated, too.
+    pub(crate) fn follow(
+        self: &Arc<SessionContext>,
+        entry: &mut Entry<'_>,
+        following: Following,
+        found: Result<Loaded>,
+    ) -> Option<Following> {
+        let Following { via, id, steps } = following;
+        match found {
+            Ok(Loaded::Session(record)) => self.provide_loaded(entry, id, Some(via), record),
+            Ok(Loaded::Replaced(text)) if steps < MOST_STEPS => {
+                if let Some(next) = next_id(&id, &text) {
+                    return Some(Following { via, id: next, steps: steps + 1 });
+                }
+                self.provide_ended(entry, via);
+            }
+            Ok(_) => self.provide_ended(entry, via),
+            Err(error) => self.refuse(entry, error),
+        }
+        None
+    }
+
+    fn provide_loaded(
+        self: &Arc<SessionContext>,
+        entry: &mut Entry<'_>,
+        id: SessionId,
+        via: Option<SessionId>,
+        record: Record,
+    ) {
+        self.emit(Event::Loaded);
+        let visitor = visitor(entry.request());
+        entry.put(Session::loaded(self.clone(), id, via, record).of(visitor));
+    }
+
+    fn provide_ended(self: &Arc<SessionContext>, entry: &mut Entry<'_>, id: SessionId) {
+        self.emit(Event::UnknownId);
+        let visitor = visitor(entry.request());
+        entry.put(Session::ended(self.clone(), id).of(visitor));
+    }
+
+    /// Answers a request whose session the store cannot give. Not with an empty session: that would log the visitor out.
+    fn refuse(&self, entry: &mut Entry<'_>, error: Error) {
+        self.emit_error(&error);
+        // What is answered without it is for nobody to keep: it is only so while this lasts.
+        keep_from_caches(entry.head_mut());
+        entry.refuse(HttpError::from(error).into_response());
     }
 
     /// What has to be saved before the answer may leave.
@@ -165,22 +223,51 @@ impl SessionContext {
         }
     }
 
-    /// Takes note of how the saves ended, and completes the answer.
+    /// Takes note of how the saves ended, and completes the answer, unless one of the saves
+    /// [comes back](Session::settle).
     pub(crate) fn settle(
         &self,
         entry: &mut Entry<'_>,
         pending: Vec<Pending>,
         answers: impl IntoIterator<Item = Result<Saved>>,
-    ) {
+    ) -> Option<Resuming> {
         let mut answers = answers.into_iter();
-        let mut outcome = Ok(());
+        let (mut outcome, mut lost) = (Ok(()), None);
         if let Some(session) = entry.get_mut::<Session>() {
             for pending in pending {
                 let saved = answers.next().unwrap_or_else(|| Err(unanswered()));
-                outcome = outcome.and(session.settle(pending, saved));
+                match session.settle(pending, saved) {
+                    Ok(None) => {}
+                    Ok(again) => lost = again,
+                    Err(error) => outcome = outcome.and(Err(error)),
+                }
             }
         }
-        self.finish(entry, outcome);
+        match lost {
+            Some(pending) if outcome.is_ok() => return Some(Resuming(pending)),
+            _ => self.finish(entry, outcome),
+        }
+        None
+    }
+
+    /// What is to be saved instead, by what the store has under the id that a save came back for. The answer is completed where
+    /// that is nothing.
+    pub(crate) fn resume(
+        &self,
+        entry: &mut Entry<'_>,
+        Resuming(pending): Resuming,
+        found: Result<Loaded>,
+    ) -> Vec<Pending> {
+        let resumed = match entry.get_mut::<Session>() {
+            Some(session) => session.resume(pending, found),
+            None => Ok(None),
+        };
+        match resumed {
+            Ok(Some(pending)) => return vec![pending],
+            Ok(None) => self.finish(entry, Ok(())),
+            Err(error) => self.finish(entry, Err(error)),
+        }
+        Vec::new()
     }
 
     /// Says on the answer what became of the session.
@@ -269,19 +356,52 @@ fn visitor(request: &Request) -> Visitor {
     Visitor { agent, address: request.remote_addr().map(|address| address.ip()) }
 }
 
+/// A request that came with an id in its grace period.
+pub(crate) struct Following {
+    via: SessionId,
+    /// The one that the session has now, as far as is known.
+    pub(crate) id: SessionId,
+    steps: usize,
+}
+
+/// A save that found no session.
+pub(crate) struct Resuming(Pending);
+
+impl Resuming {
+    /// What the store has under this id decides what becomes of it.
+    pub(crate) fn id(&self) -> &SessionId {
+        self.0.id()
+    }
+}
+
+/// What a request's ids turned out to be.
+enum Found {
+    Session(SessionId, Record),
+    /// The first one leads to the second one.
+    InGrace(SessionId, SessionId),
+    /// It was a session's a moment ago. Whether it had a grace period that is over.
+    Ended(SessionId, bool),
+    Nothing,
+}
+
 /// The first of these ids that is a session. One of which the store cannot tell whether it is keeps the later ones
 /// out: to go on with another session, or with none, would not be what the visitor has.
-fn first_found(
-    ids: SentIds,
-    answers: impl IntoIterator<Item = Result<Loaded>>,
-) -> Result<Option<(SessionId, Record)>> {
-    let mut answers = answers.into_iter();
+fn first_found(ids: SentIds, answers: impl IntoIterator<Item = Result<Loaded>>) -> Result<Found> {
+    let (mut answers, mut found) = (answers.into_iter(), Found::Nothing);
     for id in ids {
-        if let Some(record) = answers.next().unwrap_or_else(|| Err(unanswered()))? {
-            return Ok(Some((id, record)));
+        match answers.next().unwrap_or_else(|| Err(unanswered()))? {
+            Loaded::Session(record) => return Ok(Found::Session(id, record)),
+            Loaded::Replaced(text) => {
+                if let Some(next) = next_id(&id, &text) {
+                    return Ok(Found::InGrace(id, next));
+                }
+            }
+            Loaded::Ended => found = Found::Ended(id, false),
+            Loaded::Retired => found = Found::Ended(id, true),
+            Loaded::Unknown => {}
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// Whether the handler's answer is this error, which is then logged with it.

@@ -54,6 +54,7 @@ const OTHERS: &[(&str, Set)] = &[
     ("MAX_AGE", |plugin, value| Ok(plugin.max_age(value.seconds_or_none()?))),
     ("MAX_BYTES", |plugin, value| Ok(plugin.max_bytes(value.number("a number of bytes")?))),
     ("MAX_FIELDS", |plugin, value| Ok(plugin.max_fields(value.number("a number")?))),
+    ("RENEW_EVERY", |plugin, value| Ok(plugin.renew_every(value.seconds_or_none()?))),
     ("ANONYMOUS_LIFETIME", |plugin, value| Ok(plugin.anonymous_lifetime(value.seconds_or_none()?))),
     ("MAX_SESSIONS_PER_USER", |plugin, value| {
         Ok(plugin.max_sessions_per_user(value.number("a number")?))

@@ -25,8 +25,11 @@ pub enum Event<'a> {
     /// A session was destroyed, renewed or expired while a request that changed it was running: the
     /// changes were not written.
     WriteLost,
-    /// A cookie named a session that the store does not have: expired, destroyed or made up.
+    /// A cookie named a session that the store does not have: expired, destroyed, renewed or made up.
     UnknownId,
+    /// A cookie named an id that a [rotation](crate::SessionPlugin::renew_every) had replaced more than ten seconds after the new
+    /// id was first used: perhaps a copied cookie. The request was answered without the session.
+    RetiredId,
     /// A cookie held what cannot be an id.
     MalformedId,
     /// A cookie named a session whose record is damaged, or larger than the caps of the store, for this reason:
@@ -61,7 +64,7 @@ pub trait Events: Send + Sync + 'static {
     fn event(&self, event: Event<'_>);
 }
 
-/// Writes lost changes and damaged records at `warn`, replies that are not to their requests at `error`, the rest at
+/// Writes lost changes, ids that were replaced and damaged records at `warn`, replies that are not to their requests at `error`, the rest at
 /// `debug` and below. What happens often has one line when it begins, one a minute, and one when it is over.
 ///
 /// ```
@@ -95,6 +98,10 @@ impl Events for LogEvents {
             }),
             Event::Damaged(error) => REPEATED.happened(Level::Warn, "damaged", || {
                 format!("damaged session data: {}", OneLine(error))
+            }),
+            Event::RetiredId => REPEATED.happened(Level::Warn, "retired_id", || {
+                "a cookie held a session id that had been replaced by a new one, which somebody uses: perhaps a copied cookie"
+                    .to_owned()
             }),
             Event::Desync => REPEATED.happened(Level::Error, "desync", || {
                 "a reply belonged to another session: its connection was closed".to_owned()
@@ -172,6 +179,8 @@ counters! {
     write_lost: Event::WriteLost,
     /// Cookies of sessions that are not there.
     unknown_id: Event::UnknownId,
+    /// Cookies whose ids had been replaced.
+    retired_id: Event::RetiredId,
     /// Cookies that hold no id.
     malformed_id: Event::MalformedId,
     /// Cookies of sessions whose records are damaged or too large.

@@ -35,6 +35,7 @@ use crate::redis::{RedisConfig, RedisPool};
 /// | [`key_prefix`](Self::key_prefix), [`layout`](Self::layout), [`migrate_from`](Self::migrate_from) | the cookie's name and `:`, [`Layout::Default`], none | the records in Redis |
 /// | [`max_bytes`](Self::max_bytes), [`max_fields`](Self::max_fields) | 64 KiB, 256 | the largest session |
 /// | [`anonymous_lifetime`](Self::anonymous_lifetime) | none | of sessions in which nobody is logged in |
+/// | [`renew_every`](Self::renew_every) | none | for how long a session keeps its id |
 /// | [`max_sessions_per_user`](Self::max_sessions_per_user), [`keep_addresses`](Self::keep_addresses) | none, true | of users who [log in](crate::Session::log_in) |
 /// | [`connect_timeout`](Self::connect_timeout), [`operation_timeout`](Self::operation_timeout), [`pool_size`](Self::pool_size) | 1 s, 500 ms, 16 | deadlines of Redis |
 /// | [`replicas`](Self::replicas), [`max_connection_age`](Self::max_connection_age) | 0, none | for a Redis that fails over |
@@ -54,6 +55,7 @@ pub struct SessionPlugin {
     pub(super) caps: Caps,
     pub(super) anonymous: Option<Duration>,
     pub(super) most_sessions: Option<usize>,
+    pub(super) renew_every: Option<Duration>,
     pub(super) keeps_addresses: bool,
     pub(super) events: Option<Box<dyn Events>>,
     pub(super) counters: Counters,
@@ -89,6 +91,7 @@ impl SessionPlugin {
             hardened: false,
             caps: Caps::default(),
             anonymous: None,
+            renew_every: None,
             most_sessions: None,
             keeps_addresses: true,
             events: None,
@@ -368,6 +371,36 @@ impl SessionPlugin {
     #[must_use]
     pub fn max_sessions_per_user(mut self, sessions: usize) -> SessionPlugin {
         self.most_sessions = Some(sessions.max(1));
+        self
+    }
+
+    /// Gives each session a new id once it has had its present one for so long (OWASP Session Management Cheat Sheet, "Renewal
+    /// Timeout"): an id that leaked is worth something for that time only. None unless set; each session keeps its id then until
+    /// somebody [logs in](crate::Session::log_in).
+    ///
+    /// Nobody is logged out by an answer that gets lost on its way: until the new id has been presented once, the old one is good
+    /// as well, and each answer to it carries the new one. Ten seconds after that first use the old id is dead, and whoever
+    /// presents it within the next hour is an [`Event::RetiredId`](crate::Event::RetiredId). Tokens in open forms stay valid.
+    /// [`regenerate`](crate::Session::regenerate), [`log_in`](crate::Session::log_in) and
+    /// [`destroy`](crate::Session::destroy) have no such grace.
+    ///
+    /// The end of a request whose session is due does it: one more script in the store for it, one more command for the first
+    /// request with the new id, and for each request with the old one a second round trip. The session has up to four fields of the
+    /// plugin's own, which count towards the caps. An error at install in a store that
+    /// [keeps no tombstones](SessionStore::keeps_tombstones), such as [`Layout::BottleSession`].
+    ///
+    /// ```
+    /// use bottle_session::SessionPlugin;
+    /// use std::time::Duration;
+    ///
+    /// let plugin = SessionPlugin::new()
+    ///     .cookie_lifetime(Duration::from_secs(30 * 24 * 3600))
+    ///     .renew_every(Duration::from_secs(3600));
+    /// # let _ = plugin;
+    /// ```
+    #[must_use]
+    pub fn renew_every(mut self, time: impl Into<Option<Duration>>) -> SessionPlugin {
+        self.renew_every = time.into();
         self
     }
 

@@ -1,6 +1,5 @@
 //! Fields of a session that are the plugin's own, and how it keeps secrets in them.
 
-use super::id::SessionId;
 use super::store::{Changes, Fields};
 
 /// What the keys of such fields begin with. No key of a user does.

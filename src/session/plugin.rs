@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::context::SessionContext;
+use super::context::{Following, Resuming, SessionContext, unanswered};
 use super::cookie::CookieSettings;
 use super::events::{Event, LogEvents};
 use super::id::IdGenerator;
 use super::options::{Backend, SessionPlugin};
+use super::own;
 use super::saving::Pending;
 use super::store::devices::no_index;
 use super::store::memory::MemoryStore;
@@ -208,10 +209,27 @@ impl Plugin for SessionPlugin {
         if let Some((option, _)) = of_logins.iter().find(|(_, set)| *set && !store.keeps_logins()) {
             return Err(self.config_error(&format!("{option} cannot be kept: {}", no_index())));
         }
+        if self.renew_every.is_some() && !store.keeps_tombstones() {
+            return Err(self.config_error(
+                "renew_every needs a store that keeps ids in their grace period; take MemoryStore, SqliteStore, or \
+                 RedisStore in its default layout",
+            ));
+        }
+        if self.renew_every.is_some_and(|every| every.is_zero()) {
+            return Err(
+                self.config_error("renew_every(0) would rotate every session with each request")
+            );
+        }
+        // The plugin's own fields count for the store, too.
+        let mut caps = self.caps.and(store.caps());
+        if self.renew_every.is_some() {
+            caps.fields = caps.fields.saturating_sub(own::MOST);
+            caps.bytes = caps.bytes.saturating_sub(own::LONGEST);
+        }
         let context = SessionContext {
             format: store.id_format(),
             former_format: store.former_id_format(),
-            caps: self.caps.and(store.caps()),
+            caps,
             store,
             cookie: self.cookie.clone(),
             lifetimes,
@@ -221,6 +239,7 @@ impl Plugin for SessionPlugin {
             counters: self.counters.clone(),
             anonymous: self.anonymous,
             most_sessions: self.most_sessions,
+            renew_every: self.renew_every,
             keeps_addresses: self.keeps_addresses,
             unheard: Recurring::default(),
         };
@@ -302,7 +321,7 @@ impl Plugin for SessionPlugin {
     fn release(&self, batch: &mut Batch<'_>) {
         let context = self.context();
         match context.store.pipelined() {
-            Some(store) => release_pipelined(context, store, batch),
+            Some(_) => release_pipelined(context, batch),
             None => release(context, batch),
         }
     }
@@ -321,7 +340,11 @@ fn acquire(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     for (mut entry, ids) in batch.iter_mut().zip(ids) {
         let _working = entry.work();
         let own: SmallVec<[_; 1]> = answers.by_ref().take(ids.len()).collect();
-        context.provide(&mut entry, ids, own);
+        let mut following = context.provide(&mut entry, ids, own);
+        while let Some(step) = following {
+            let found = context.load(&step.id);
+            following = context.follow(&mut entry, step, found);
+        }
     }
 }
 
@@ -342,9 +365,27 @@ fn acquire_pipelined(
         let (operation, context) = (store.load_operation(&loads), context.clone());
         drop(loads);
         entry.wait(store.remote(), operation, move |operation, entry| {
-            context.provide(entry, ids, operation.into_answers());
+            let following = context.provide(entry, ids, operation.into_answers());
+            follow_pipelined(&context, entry, following);
         });
     }
+}
+
+/// Leaves a request that came with an id in its grace period pending on the load of the next one.
+fn follow_pipelined(
+    context: &Arc<SessionContext>,
+    entry: &mut Entry<'_>,
+    following: Option<Following>,
+) {
+    let (Some(step), Some(store)) = (following, context.store.pipelined()) else { return };
+    let load: SmallVec<[_; 1]> = context.loads([&step.id]).collect();
+    let (operation, context) = (store.load_operation(&load), context.clone());
+    drop(load);
+    entry.wait(store.remote(), operation, move |operation, entry| {
+        let found = operation.into_answers().pop().unwrap_or_else(|| Err(unanswered()));
+        let following = context.follow(entry, step, found);
+        follow_pipelined(&context, entry, following);
+    });
 }
 
 /// Saves all sessions of the batch in one call of the store.
@@ -362,7 +403,18 @@ fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
         match plan {
             Ok(pending) => {
                 let own: SmallVec<[_; 1]> = answers.by_ref().take(pending.len()).collect();
-                context.settle(&mut entry, pending, own);
+                let mut resuming = context.settle(&mut entry, pending, own);
+                while let Some(lost) = resuming {
+                    let found = context.load(lost.id());
+                    let pending = context.resume(&mut entry, lost, found);
+                    let saves: SmallVec<[_; 1]> = pending.iter().map(Pending::save).collect();
+                    let saved = context.store.save_many(&saves);
+                    drop(saves);
+                    resuming = match pending.is_empty() {
+                        true => None,
+                        false => context.settle(&mut entry, pending, saved),
+                    };
+                }
             }
             Err(error) => context.finish(&mut entry, Err(error)),
         }
@@ -370,26 +422,43 @@ fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
 }
 
 /// Leaves each request that has something to save pending on its own saves.
-fn release_pipelined(
-    context: &Arc<SessionContext>,
-    store: &dyn PipelinedStore,
-    batch: &mut Batch<'_>,
-) {
+fn release_pipelined(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     for mut entry in batch.iter_mut() {
         let _working = entry.work();
         match context.plan(&mut entry) {
             Ok(pending) if pending.is_empty() => context.finish(&mut entry, Ok(())),
-            Ok(pending) => {
-                let saves: SmallVec<[_; 1]> = pending.iter().map(Pending::save).collect();
-                let (operation, context) = (store.save_operation(&saves), context.clone());
-                drop(saves);
-                entry.wait(store.write_remote(), operation, move |operation, entry| {
-                    context.settle(entry, pending, operation.into_answers());
-                });
-            }
+            Ok(pending) => save_pipelined(context, &mut entry, pending),
             Err(error) => context.finish(&mut entry, Err(error)),
         }
     }
+}
+
+fn save_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, pending: Vec<Pending>) {
+    let Some(store) = context.store.pipelined() else { return };
+    let saves: SmallVec<[_; 1]> = pending.iter().map(Pending::save).collect();
+    let (operation, context) = (store.save_operation(&saves), context.clone());
+    drop(saves);
+    entry.wait(store.write_remote(), operation, move |operation, entry| {
+        if let Some(lost) = context.settle(entry, pending, operation.into_answers()) {
+            resume_pipelined(&context, entry, lost);
+        }
+    });
+}
+
+/// Leaves a request whose save found no session pending on what there is instead.
+fn resume_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, lost: Resuming) {
+    let Some(store) = context.store.pipelined() else { return };
+    let load: SmallVec<[_; 1]> = context.loads([lost.id()]).collect();
+    let (operation, context) = (store.load_operation(&load), context.clone());
+    drop(load);
+    // Where saves are carried out: a replica may not have seen the rotation yet.
+    entry.wait(store.write_remote(), operation, move |operation, entry| {
+        let found = operation.into_answers().pop().unwrap_or_else(|| Err(unanswered()));
+        let pending = context.resume(entry, lost, found);
+        if !pending.is_empty() {
+            save_pipelined(&context, entry, pending);
+        }
+    });
 }
 
 #[cfg(not(feature = "sqlite"))]

@@ -83,11 +83,13 @@ impl Session {
         }
     }
 
+    /// Whether this request came with an id whose predecessor is still in its grace period.
+    pub(super) fn confirms(&self) -> bool {
+        self.via.is_none() && self.own.get(FORMER).is_some()
+    }
+
     /// The id whose grace period this request ends, as it came with the one that follows it.
     pub(super) fn confirmed(&mut self, changes: &mut Changes) -> Option<SessionId> {
-        if self.via.is_some() {
-            return None;
-        }
         let former = self.own.get(FORMER)?.to_owned();
         let former = self.id()?.decrypt_id(FORMER_ID, &former);
         self.own.remove(FORMER, changes);

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use super::events::Event;
 use super::id::SessionId;
-use super::state::{Failure, LoginState, Next, Renewal, Stage};
+use super::rotation::{GRACE, without_own};
+use super::state::{CameWith, Failure, LoginState, Next, Renewal, Stage};
 use super::store::devices::{agent_of, network_of};
-use super::store::{Action, Changes, Lifetimes, LogIn, Remember, Save, Saved};
+use super::store::{Action, Changes, Lifetimes, Loaded, LogIn, OldId, Remember, Save, Saved};
 use super::view::Session;
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, Result};
@@ -54,6 +55,8 @@ pub(crate) enum At {
 pub(crate) struct Pending {
     id: SessionId,
     kind: Kind,
+    /// Nothing of what the handler did is in it: where it fails, nobody has lost anything.
+    is_aside: bool,
     changes: Changes,
     lifetimes: Lifetimes,
     remember: Remember,
@@ -78,25 +81,38 @@ enum Kind {
         /// The idle limit starts anew, and the cookie with it.
         renews: bool,
     },
-    /// Nothing changed but that.
-    Refresh,
-    Rotate(SessionId),
+    Rotate(SessionId, Old),
     Destroy,
+    ExtendGrace,
+    EndGrace,
+}
+
+/// What is to become of the id that a session moves away from.
+enum Old {
+    Leads,
+    Severed,
+    InGrace(String),
 }
 
 impl Pending {
-    fn destruction((id, user): (SessionId, Option<String>), lifetimes: Lifetimes) -> Pending {
+    fn new(id: SessionId, kind: Kind, lifetimes: Lifetimes) -> Pending {
         Pending {
             id,
-            kind: Kind::Destroy,
+            kind,
+            is_aside: false,
             changes: Changes::default(),
             lifetimes,
             remember: Remember::default(),
             renewed_ago: None,
             login: None,
-            user,
+            user: None,
             created: None,
         }
+    }
+
+    /// Whose session it is to be saved to.
+    pub(crate) fn id(&self) -> &SessionId {
+        &self.id
     }
 
     pub(crate) fn save(&self) -> Save<'_> {
@@ -104,9 +120,11 @@ impl Pending {
             id: &self.id,
             action: match &self.kind {
                 Kind::Create => Action::Create,
-                Kind::Update { .. } | Kind::Refresh => Action::Update,
-                Kind::Rotate(to) => Action::Rotate { to },
+                Kind::Update { .. } => Action::Update,
+                Kind::Rotate(to, _) => Action::Rotate { to },
                 Kind::Destroy => Action::Destroy,
+                Kind::ExtendGrace => Action::ExtendGrace,
+                Kind::EndGrace => Action::EndGrace(GRACE),
             },
             changes: &self.changes,
             lifetimes: self.lifetimes,
@@ -119,7 +137,23 @@ impl Pending {
                 most: login.most,
             }),
             user: self.user.as_deref(),
+            old_id: match &self.kind {
+                Kind::Rotate(_, Old::Severed) => OldId::Severed,
+                Kind::Rotate(_, Old::InGrace(left)) => OldId::InGrace(left),
+                _ => OldId::Leads,
+            },
             created: self.created,
+        }
+    }
+
+    /// Makes it one for the id that another request has rotated the session to.
+    fn follow(&mut self, id: SessionId) {
+        self.id = id;
+        if matches!(self.kind, Kind::Rotate(_, Old::InGrace(_))) {
+            self.kind = Kind::Update { renews: false };
+        }
+        if matches!(self.kind, Kind::Update { .. }) {
+            without_own(&mut self.changes);
         }
     }
 }
@@ -129,13 +163,22 @@ impl Session {
     pub(crate) fn pending(&mut self, at: At) -> Result<Vec<Pending>> {
         let lifetimes = self.context.lifetimes;
         let ended = std::mem::take(&mut self.ended).into_iter();
-        let mut pending: Vec<_> =
-            ended.map(|ended| Pending::destruction(ended, lifetimes)).collect();
+        let mut pending: Vec<_> = ended
+            .map(|(id, user)| Pending { user, ..Pending::new(id, Kind::Destroy, lifetimes) })
+            .collect();
         let is_changed = !self.changes.is_empty() || matches!(self.remember, Remember::To(_));
-        let logs_in = matches!(self.login, LoginState::In(_));
+        let logs_in = matches!(self.login, LoginState::In { .. });
         let is_due = matches!(self.renewal, Renewal::Due);
+        let rotation = if at == At::End { self.rotation()? } else { None };
+        let confirms = at == At::End && self.confirms();
         let (id, kind) = match &mut self.stage {
-            Stage::Gone(_) => return Ok(pending),
+            Stage::Gone(_) => {
+                if self.came_with == CameWith::EndedId && !self.changes.is_empty() {
+                    self.changes = Changes::default();
+                    self.context.emit(Event::WriteLost);
+                }
+                return Ok(pending);
+            }
             // "Remember nothing" is not worth a record.
             Stage::New { .. } if self.changes.is_empty() && !logs_in => return Ok(pending),
             Stage::New { next } => match next.take() {
@@ -144,21 +187,51 @@ impl Session {
             },
             Stage::Stored { id, next: Next::New(to) } => {
                 let to = to.take().map_or_else(|| self.context.id_to_move_to(id), Ok)?;
-                (id.clone(), Kind::Rotate(to))
+                // Who knew the id of an anonymous session, and had perhaps planted it, has no part in a login.
+                let old = match self.login {
+                    LoginState::In { again: false, .. } => Old::Severed,
+                    _ => Old::Leads,
+                };
+                (id.clone(), Kind::Rotate(to, old))
             }
-            Stage::Stored { id, next: Next::Same } if is_changed => {
-                let renews = is_due || matches!(self.remember, Remember::To(_));
-                (id.clone(), Kind::Update { renews })
-            }
-            Stage::Stored { id, next: Next::Same } if is_due && at == At::End => {
-                (id.clone(), Kind::Refresh)
-            }
-            Stage::Stored { .. } => return Ok(pending),
+            Stage::Stored { id, next: Next::Same } => match rotation {
+                Some((to, left)) => (id.clone(), Kind::Rotate(to, Old::InGrace(left))),
+                None if is_changed => {
+                    let renews = is_due || matches!(self.remember, Remember::To(_));
+                    (id.clone(), Kind::Update { renews })
+                }
+                None if at == At::End && (is_due || confirms) => {
+                    (id.clone(), Kind::Update { renews: is_due })
+                }
+                None => return Ok(pending),
+            },
         };
         let mut changes = std::mem::take(&mut self.changes);
-        if matches!(kind, Kind::Create) {
-            changes.cleared = false;
+        if changes.cleared {
+            self.own.survive(&mut changes);
         }
+        match &kind {
+            Kind::Create => {
+                changes.cleared = false;
+                self.note_new_id(&mut changes);
+            }
+            Kind::Rotate(to, Old::InGrace(_)) => self.note_rotation(to, &mut changes),
+            Kind::Rotate(..) => {
+                self.forget_rotation(&mut changes);
+                self.note_new_id(&mut changes);
+            }
+            _ => {
+                if confirms && let Some(former) = self.confirmed(&mut changes) {
+                    pending.push(Pending::new(former, Kind::EndGrace, lifetimes));
+                }
+            }
+        }
+        let is_aside = !is_changed
+            && match &kind {
+                Kind::Update { .. } => true,
+                Kind::Rotate(_, old) => matches!(old, Old::InGrace(_)),
+                _ => false,
+            };
         if let Stage::Stored { next, .. } = &mut self.stage {
             *next = Next::Same;
         }
@@ -168,7 +241,7 @@ impl Session {
         };
         let user = self.logged_in().map(|login| login.user.clone());
         let login = match std::mem::replace(&mut self.login, LoginState::Same(None)) {
-            LoginState::In(login) => {
+            LoginState::In { login, .. } => {
                 let new = self.new_login(&login.user);
                 self.login = LoginState::Same(Some(login));
                 Some(new)
@@ -187,14 +260,19 @@ impl Session {
             }
             // In a record that is made anew it is not yet.
             (Kind::Create, _, Remember::Same(Some(limit)))
-            | (Kind::Rotate(_), Some(_), Remember::Same(Some(limit))) => Remember::To(Some(limit)),
+            | (Kind::Rotate(..), Some(_), Remember::Same(Some(limit))) => Remember::To(Some(limit)),
             (.., remember) => remember,
         };
         let created = self.created;
         self.remember = Remember::Same(remember.limit());
+        if let (Some(via), Kind::Update { renews: true }) = (&self.via, &kind) {
+            let extended = Pending::new(via.clone(), Kind::ExtendGrace, lifetimes);
+            pending.push(Pending { remember: self.remember, created, ..extended });
+        }
         pending.push(Pending {
             id,
             kind,
+            is_aside,
             changes,
             lifetimes,
             remember,
@@ -237,23 +315,50 @@ impl Session {
 
     /// Takes note of how a save ended. The cookie is decided here, after the store has answered: an id
     /// that was never stored is never handed out.
-    pub(crate) fn settle(&mut self, pending: Pending, saved: Result<Saved>) -> Result<()> {
-        let saved = match (saved, &pending.kind) {
-            (Ok(saved), _) => saved,
-            (Err(error), kind) => {
-                // What the browser holds then is not known to be right or wrong: leave it alone.
-                self.cookie = CookieDue::Nothing;
+    ///
+    /// A save that comes back found no session. Perhaps another request has rotated it meanwhile: what the store has under
+    /// [its id](Pending::id) is for [`resume`](Session::resume).
+    pub(crate) fn settle(
+        &mut self,
+        pending: Pending,
+        saved: Result<Saved>,
+    ) -> Result<Option<Pending>> {
+        let saved = match saved {
+            Ok(saved) => saved,
+            Err(error) => {
                 self.context.emit_error(&error);
-                // Who only read has lost nothing: a store that refuses to write must not keep them out.
-                return if matches!(kind, Kind::Refresh) { Ok(()) } else { Err(error) };
+                return match pending.kind {
+                    Kind::ExtendGrace | Kind::EndGrace => Ok(None),
+                    // What the browser holds then is not known to be right or wrong: leave it alone.
+                    _ => {
+                        self.cookie = CookieDue::Nothing;
+                        // Who only read has lost nothing: a store that refuses to write must not keep them out.
+                        if pending.is_aside { Ok(None) } else { Err(error) }
+                    }
+                };
             }
         };
         match (saved, pending.kind) {
-            (_, Kind::Destroy) => self.context.emit(Event::Destroyed),
-            (Saved::Gone, Kind::Refresh) => self.cookie = CookieDue::Nothing,
-            (Saved::Gone, _) => {
-                self.lost();
-                self.context.emit(Event::WriteLost);
+            (_, Kind::ExtendGrace | Kind::EndGrace) => {}
+            (saved, Kind::Destroy) => {
+                // One that cannot say it: that the id is known to be dead is what the browser needs to know.
+                let has_ended = saved == Saved::Stored || !self.context.store.keeps_tombstones();
+                if has_ended {
+                    self.context.emit(Event::Destroyed);
+                }
+                if has_ended && self.came_with != CameWith::Nothing {
+                    self.cookie = CookieDue::Remove;
+                }
+            }
+            (Saved::Gone, kind) if pending.is_aside => {
+                drop(kind);
+                self.cookie = CookieDue::Nothing;
+            }
+            (Saved::Gone, kind) => {
+                if self.via.is_none() && self.context.renew_every.is_some() {
+                    return Ok(Some(Pending { kind, ..pending }));
+                }
+                self.write_lost();
             }
             (Saved::Stored, Kind::Create) => {
                 self.stage = Stage::stored(pending.id);
@@ -264,16 +369,20 @@ impl Session {
                     self.context.emit(Event::Anonymous);
                 }
             }
-            (Saved::Stored, Kind::Rotate(to)) => {
-                self.pending_cookie.set(Some((to.clone(), self.own_lifetime())));
+            (Saved::Stored, Kind::Rotate(to, old)) => {
+                // The id that is in its grace period will do.
+                if !matches!(old, Old::InGrace(_)) {
+                    self.pending_cookie.set(Some((to.clone(), self.own_lifetime())));
+                }
                 self.stage = Stage::stored(to);
+                self.via = None;
                 self.cookie = CookieDue::Send;
                 self.renewal = Renewal::now();
                 self.context.emit(Event::Renewed);
                 self.detach_if_emptied();
             }
             (Saved::Stored, Kind::Update { renews: false }) => self.detach_if_emptied(),
-            (Saved::Stored, Kind::Update { renews: true } | Kind::Refresh) => {
+            (Saved::Stored, Kind::Update { renews: true }) => {
                 let is_other = matches!(pending.remember, Remember::To(_));
                 if is_other || self.context.cookie_has_max_age(self.own_lifetime()) {
                     self.cookie = CookieDue::Send;
@@ -284,7 +393,30 @@ impl Session {
                 self.detach_if_emptied();
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// What is to be saved instead of what found no session, by what the store has under its id; nothing where the session is
+    /// gone.
+    pub(crate) fn resume(
+        &mut self,
+        mut pending: Pending,
+        found: Result<Loaded>,
+    ) -> Result<Option<Pending>> {
+        let next = match found {
+            Ok(found) => self.follow(&found),
+            Err(error) => return self.settle(pending, Err(error)),
+        };
+        match next {
+            Some(id) => {
+                pending.follow(id);
+                Ok(Some(pending))
+            }
+            None => {
+                self.write_lost();
+                Ok(None)
+            }
+        }
     }
 
     /// The store has the session no more. The browser may have been told so already, or given a new id by

@@ -120,11 +120,7 @@ impl Session {
 
     /// What is left of a session for a request that came with its id a moment after it was ended or renewed.
     pub(crate) fn ended(context: Arc<SessionContext>, id: SessionId) -> Session {
-        Session {
-            stage: Stage::Gone(id),
-            came_with: CameWith::EndedId,
-            ..Session::new(context)
-        }
+        Session { stage: Stage::Gone(id), came_with: CameWith::EndedId, ..Session::new(context) }
     }
 
     /// The session as that of this visitor's request.

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bottle_session::{
-    Action, Changes, ErrorKind, IdFormat, Layout, Lifetimes, Load, RedisPool, RedisStore, Remember,
-    Save, Saved, SessionId, SessionStore,
+    Action, Changes, ErrorKind, IdFormat, Layout, Lifetimes, Load, Loaded, RedisPool, RedisStore,
+    Remember, Save, Saved, SessionId, SessionStore,
 };
 use redis::{Commands, Connection};
 

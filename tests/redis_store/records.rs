@@ -27,7 +27,7 @@ fn the_ttl_is_a_tenth_longer_than_the_lifetimes_say_and_never_past_the_absolute_
         is_about(fixture.ttl(), seconds);
         let key = fixture.key();
         let load = Load { id: &id, lifetimes };
-        let created = fixture.store.load(&load).unwrap().unwrap().created;
+        let created = fixture.store.load(&load).unwrap().session().unwrap().created;
         let refreshes: [&dyn Fn(&RedisStore); 2] =
             [&|store| assert_eq!(store.save(&update).unwrap(), Saved::Stored), &|store| {
                 let known = Save { created, ..update.clone() };
@@ -40,7 +40,7 @@ fn the_ttl_is_a_tenth_longer_than_the_lifetimes_say_and_never_past_the_absolute_
         }
         let _: bool = fixture.redis.pexpire(&key, 60_000).unwrap();
         let before = fixture.ttl();
-        assert!(fixture.store.load(&load).unwrap().is_some());
+        assert!(fixture.store.load(&load).unwrap().session().is_some());
         assert_eq!(fixture.store.increment(&load, "n", 1).unwrap(), 1);
         assert_eq!(fixture.store.take(&load, &["none"]).unwrap(), [None]);
         assert!(!fixture.store.set_if_absent(&load, "a", "9").unwrap());
@@ -103,7 +103,10 @@ fn another_owners_record_is_never_given_out_and_the_connection_is_closed() {
 
     let batch = [&carol, &bob, &alice].map(|id| Load { id, lifetimes: IDLE });
     let answers = fixture.store.load_many(&batch);
-    assert!(matches!(&answers[..], [Ok(Some(_)), Err(_), Ok(None)]), "{answers:?}");
+    assert!(
+        matches!(&answers[..], [Ok(Loaded::Session(_)), Err(_), Ok(Loaded::Unknown)]),
+        "{answers:?}"
+    );
 
     let bobs_load = Load { id: &bob, lifetimes: IDLE };
     let to = fresh_id(IdFormat::Base64Url);
@@ -218,7 +221,9 @@ fn a_record_of_another_type_is_an_error_of_its_own_session() {
             (create(&fixture.store, &[("a", "1")]), create(&fixture.store, &[("b", "2")]));
         let batch = [&first, &id, &last].map(|id| Load { id, lifetimes: IDLE });
         let answers = fixture.store.load_many(&batch);
-        let [Ok(Some(_)), Err(error), Ok(Some(_))] = &answers[..] else { panic!("{answers:?}") };
+        let [Ok(Loaded::Session(_)), Err(error), Ok(Loaded::Session(_))] = &answers[..] else {
+            panic!("{answers:?}")
+        };
         // Not Unavailable: another try would not help.
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         assert!(error.to_string().contains("WRONGTYPE"), "{error}");

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use bottle_session::http::{self, HeaderMap, Method};
 use bottle_session::{
     App, Callback, Cookie, Error, ErrorKind, Event, Exchange, HttpError, IdFormat, Layout,
-    ListenAddress, Load, MemoryStore, Plugin, Record, RedisPool, Request, ResponseHead, Result,
+    ListenAddress, Load, Loaded, MemoryStore, Plugin, RedisPool, Request, ResponseHead, Result,
     Route, SameSite, Save, Saved, Session, SessionId, SessionPlugin, SessionStore, ShutdownHandle,
     TestClient, abort, named, redirect,
 };

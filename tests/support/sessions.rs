@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bottle_session::{
-    Action, Changes, IdFormat, Lifetimes, Load, Record, Result, Save, Saved, SessionId,
+    Action, Changes, IdFormat, Lifetimes, Load, Loaded, Record, Result, Save, Saved, SessionId,
     SessionStore,
 };
 
@@ -47,7 +47,7 @@ pub fn create(store: &dyn SessionStore, pairs: &[(&str, &str)]) -> SessionId {
 }
 
 pub fn load(store: &dyn SessionStore, id: &SessionId) -> Result<Option<Record>> {
-    store.load(&Load { id, lifetimes: IDLE })
+    store.load(&Load { id, lifetimes: IDLE }).map(Loaded::session)
 }
 
 /// The fields that a session holds, sorted; `None` where there is no session.

@@ -289,8 +289,7 @@ pub trait PipelinedStore {
     }
 
     /// Loads these sessions, which are the cookies of one request. It ends with one answer for each, in this order.
-    fn load_operation(&self, batch: &[Load<'_>])
-    -> Box<dyn StoreOperation<Result<Loaded>>>;
+    fn load_operation(&self, batch: &[Load<'_>]) -> Box<dyn StoreOperation<Result<Loaded>>>;
 
     /// Saves these sessions, which are those of one request, in this order. It ends with one answer for each.
     fn save_operation(&self, batch: &[Save<'_>]) -> Box<dyn StoreOperation<Result<Saved>>>;

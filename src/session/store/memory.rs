@@ -363,8 +363,9 @@ impl SessionStore for MemoryStore {
                     traces.extend(save.id, end(now).map_or(Moment::NEVER, Moment::of), now)
                 }))
             }
-            Action::EndGrace(after) => Ok(self
-                .change_trace(save.id, |traces, now| traces.end_grace(save.id, after, now))),
+            Action::EndGrace(after) => {
+                Ok(self.change_trace(save.id, |traces, now| traces.end_grace(save.id, after, now)))
+            }
         }
     }
 

@@ -27,7 +27,7 @@ use self::settings::{Damaged, Settings};
 use self::steps::{Step, Steps};
 use super::devices::{Device, EndDevices, no_index};
 use super::{
-    Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, PipelinedStore, Record, Save,
+    Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, Loaded, PipelinedStore, Save,
     Saved, SessionStore, StoreOperation,
 };
 use crate::pipeline::operation::{Operation, Remote};
@@ -360,10 +360,7 @@ impl PipelinedStore for RedisStore {
         &self.write_remote
     }
 
-    fn load_operation(
-        &self,
-        batch: &[Load<'_>],
-    ) -> Box<dyn StoreOperation<Result<Loaded>>> {
+    fn load_operation(&self, batch: &[Load<'_>]) -> Box<dyn StoreOperation<Result<Loaded>>> {
         Box::new(Steps::new(batch.iter().map(|load| LoadStep::new(&self.settings, load))))
     }
 

@@ -28,7 +28,7 @@ use self::group::Group;
 use self::record::Key;
 use self::write::{Answer, Found, Operation, Transaction, Write, damaged, find};
 use super::devices::{Device, EndDevices};
-use super::{BreakerObserver, Caps, Load, Record, Save, Saved, SessionStore};
+use super::{BreakerObserver, Caps, Load, Loaded, Save, Saved, SessionStore};
 use crate::redis::copy;
 use crate::session::id::SessionId;
 use crate::{Error, ErrorKind, Result};
@@ -192,7 +192,7 @@ impl fmt::Debug for SqliteStore {
 impl SessionStore for SqliteStore {
     fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         let mut records = self.load_many(std::slice::from_ref(load));
-        records.pop().unwrap_or(Ok(None))
+        records.pop().unwrap_or(Ok(Loaded::Unknown))
     }
 
     fn keeps_logins(&self) -> bool {
@@ -261,16 +261,18 @@ impl SessionStore for SqliteStore {
         let mut records = Vec::with_capacity(batch.len());
         for ((load, key), found) in batch.iter().zip(keys).zip(found) {
             records.push(match found {
-                None => Ok(None),
+                None => Ok(Loaded::Unknown),
                 Some(Found::Damaged) => Err(damaged()),
                 Some(Found::Kept(kept)) if database.is_buried(&key.digest, kept.expires) => {
-                    Ok(None)
+                    Ok(Loaded::Unknown)
                 }
                 Some(Found::Kept(kept)) if !kept.is_live(&load.lifetimes, now) => {
                     dead.push((key.digest, kept.expires));
-                    Ok(None)
+                    Ok(Loaded::Unknown)
                 }
-                Some(Found::Kept(kept)) => kept.record(load, now).map(Some).map_err(|_| damaged()),
+                Some(Found::Kept(kept)) => {
+                    kept.record(load, now).map(Loaded::Session).map_err(|_| damaged())
+                }
             });
         }
         for error in records.iter().filter_map(|record| record.as_ref().err()) {

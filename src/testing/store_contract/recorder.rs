@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use crate::session::id::IdFormat;
 use crate::{
-    Action, Device, EndDevices, Lifetimes, Load, Record, Result, Save, Saved, SessionId,
+    Action, Device, EndDevices, Lifetimes, Load, Loaded, Record, Result, Save, Saved, SessionId,
     SessionStore,
 };
 
@@ -74,8 +74,10 @@ impl Seen {
         let _ = match save.action {
             Action::Create => write!(text, "create"),
             Action::Update => write!(text, "update"),
-            Action::Rotate { to } => write!(text, "move to {}", self.name(to)),
+            Action::Rotate { to } => write!(text, "move to {}, {:?}", self.name(to), save.old_id),
             Action::Destroy => write!(text, "destroy"),
+            Action::ExtendGrace => write!(text, "extend the grace period"),
+            Action::EndGrace(after) => write!(text, "end the grace period after {after:?}"),
         };
         let cleared = if save.changes.cleared { ", cleared" } else { "" };
         let (changes, remember) = (&save.changes.fields, save.remember);
@@ -92,7 +94,10 @@ impl Recorder<'_> {
     pub(super) fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         let call = |seen: &mut Seen| format!("load {}", seen.name(load.id));
         let answer = self.store.load(load);
-        let shown = answer.as_ref().map(|record| record.as_ref().map(Shown));
+        let shown = answer.as_ref().map(|loaded| match loaded {
+            Loaded::Session(record) => Ok(Shown(record)),
+            other => Err(other),
+        });
         let _ = self.keep(call, shown.map_err(crate::redis::copy));
         answer
     }
@@ -143,6 +148,10 @@ impl Recorder<'_> {
 
     pub(super) fn keeps_logins(&self) -> bool {
         self.store.keeps_logins()
+    }
+
+    pub(super) fn keeps_tombstones(&self) -> bool {
+        self.store.keeps_tombstones()
     }
 
     pub(super) fn devices(&self, user: &str, this: Option<&SessionId>) -> Result<Vec<Device>> {

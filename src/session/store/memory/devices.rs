@@ -40,7 +40,9 @@ impl MemoryStore {
             let kept = shard.of_user(user, now).filter(|kept| ends(&kept.id, kept.handle()));
             let ids: Vec<_> = kept.map(|kept| kept.id.clone()).collect();
             count += ids.len();
-            ids.iter().for_each(|id| drop(shard.destroy(id, now)));
+            for id in &ids {
+                shard.destroy(id, now);
+            }
         }
         Ok(count)
     }

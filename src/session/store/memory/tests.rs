@@ -61,7 +61,7 @@ impl Fixture {
     }
 
     fn load(&self, id: &SessionId) -> Option<Record> {
-        self.store.load(&Load { id, lifetimes: LIFETIMES }).unwrap()
+        self.store.load(&Load { id, lifetimes: LIFETIMES }).unwrap().session()
     }
 
     fn queued(&self) -> usize {
@@ -291,7 +291,7 @@ fn a_session_without_a_reachable_end_lives_on() {
     let save = Save::new(&id, Action::Create, &changes, lifetimes);
     fixture.store.save(&save).unwrap();
     fixture.pass(u64::from(u32::MAX));
-    assert!(fixture.store.load(&Load { id: &id, lifetimes }).unwrap().is_some());
+    assert!(fixture.store.load(&Load { id: &id, lifetimes }).unwrap().session().is_some());
     assert!(fixture.load(&id).is_none(), "the limit of this call has passed");
     assert!(fixture.store.is_empty());
 }

@@ -14,7 +14,11 @@ enum Trace {
     /// The session has moved there.
     Leads(SessionId),
     /// The id goes on being one of the session's until then.
-    Grace { to: SessionId, text: Box<str>, ends: Option<Moment> },
+    Grace {
+        to: SessionId,
+        text: Box<str>,
+        ends: Option<Moment>,
+    },
 }
 
 struct Left {

@@ -161,7 +161,7 @@ impl Part {
             {
                 return Some(Part::Renewal(index, lifetime));
             }
-            Action::Update => return None,
+            Action::Update | Action::ExtendGrace | Action::EndGrace(_) => return None,
         };
         // A session that nobody logs in to, made by who says that somebody is, has no user.
         if save.login.is_none() && from.is_empty() {

@@ -13,7 +13,7 @@ use super::{Layout, MOVE, Settings, desync, foreign, newer, refused};
 use crate::pipeline::operation::Round;
 use crate::redis::{RedisReply as Reply, Replies};
 use crate::session::id::SessionId;
-use crate::session::store::{Lifetimes, Load, Record};
+use crate::session::store::{Lifetimes, Load, Loaded, Record};
 use crate::{Error, ErrorKind, Result};
 
 pub(super) struct LoadStep {
@@ -104,7 +104,7 @@ impl LoadStep {
 }
 
 impl Step for LoadStep {
-    type Outcome = Result<Option<Record>>;
+    type Outcome = Result<Loaded>;
 
     fn is_over(&self) -> bool {
         matches!(self.state, State::Over(_))
@@ -194,12 +194,12 @@ impl Step for LoadStep {
         };
     }
 
-    fn into_outcome(self) -> Result<Option<Record>> {
+    fn into_outcome(self) -> Result<Loaded> {
         if let Some(damage) = &self.damage {
             self.settings.tell_of_damage(damage);
         }
         match self.state {
-            State::Over(outcome) => outcome,
+            State::Over(outcome) => outcome.map(Loaded::from),
             _ => Err(desync()),
         }
     }

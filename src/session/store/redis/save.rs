@@ -114,7 +114,9 @@ impl SaveStep {
                 to: Key::new(settings, settings.layout, to),
                 former: settings.former_key(save.id),
             },
-            Action::Destroy => What::Destroy { former: settings.former_key(save.id) },
+            Action::Destroy | Action::ExtendGrace | Action::EndGrace(_) => {
+                What::Destroy { former: settings.former_key(save.id) }
+            }
         };
         let mut step = SaveStep {
             settings: settings.clone(),
@@ -130,7 +132,7 @@ impl SaveStep {
             is_written: false,
             former: match save.action {
                 Action::Update | Action::Rotate { .. } => settings.former_key(save.id),
-                Action::Create | Action::Destroy => None,
+                _ => None,
             },
             is_unknown: false,
             state: State::Writing,

@@ -176,7 +176,7 @@ fn what_is_read_of_a_record() {
         let mut load = load(&id);
         Sent::by(&mut load, NOW, false);
         assert_eq!(answer(&mut load, array(fields).as_bytes(), 1, NOW), Progress::Done);
-        load.into_outcomes().next().unwrap().unwrap()
+        load.into_outcomes().next().unwrap().unwrap().session()
     };
     let record = read(&["name", "Ada", "\0", &proof, "", "é", "\0s", &saved]).unwrap();
     assert!(record.fields.iter().eq([("", "é"), ("name", "Ada")]));

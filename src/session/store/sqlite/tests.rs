@@ -12,7 +12,7 @@ use super::open::use_log;
 use super::sweep::Sweep;
 use super::*;
 use crate::session::id::{IdFormat, IdGenerator};
-use crate::session::store::{Action, Changes, Lifetimes};
+use crate::session::store::{Action, Changes, Lifetimes, Record};
 
 const LIFETIMES: Lifetimes =
     Lifetimes { idle: Duration::from_secs(600), absolute: Some(Duration::from_secs(36_000)) };
@@ -74,7 +74,7 @@ impl Fixture {
     }
 
     fn load(&self, id: &SessionId) -> Result<Option<Record>> {
-        self.store.load(&Load { id, lifetimes: LIFETIMES })
+        self.store.load(&Load { id, lifetimes: LIFETIMES }).map(Loaded::session)
     }
 
     fn holds(&self, id: &SessionId, pairs: &[(&str, &str)]) {
@@ -142,7 +142,10 @@ fn whoever_comes_starts_a_sweep() {
         move || SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.load(Ordering::SeqCst))
     });
     let again = again.unwrap();
-    assert_eq!(again.load(&Load { id: &fixture.id(), lifetimes: LIFETIMES }).unwrap(), None);
+    assert_eq!(
+        again.load(&Load { id: &fixture.id(), lifetimes: LIFETIMES }).unwrap(),
+        Loaded::Unknown
+    );
     while fixture.count() > 0 {
         std::thread::yield_now();
     }
@@ -276,7 +279,7 @@ fn a_row_that_is_none_of_ours_concerns_its_own_session_alone() {
         fails(fixture.save(&id, Action::Update, &[("a", "2")]), ErrorKind::Config, text);
         let loads = [&id, &fine].map(|id| Load { id, lifetimes: LIFETIMES });
         let [damaged, loaded] = &fixture.store.load_many(&loads)[..] else { panic!("two answers") };
-        assert!(damaged.is_err() && loaded.as_ref().is_ok_and(|record| record.is_some()));
+        assert!(damaged.is_err() && loaded.as_ref().is_ok_and(|loaded| *loaded != Loaded::Unknown));
         // Whoever has it can leave it behind.
         assert_eq!(fixture.save(&id, Action::Destroy, &[]).unwrap(), Saved::Stored);
         assert_eq!(fixture.load(&id).unwrap(), None);

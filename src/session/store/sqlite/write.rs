@@ -54,7 +54,7 @@ impl Write {
                 let (changes, wish) = said();
                 Write::Rotate(key, Key::of(to, prefix), changes, wish)
             }
-            Action::Destroy => Write::Destroy(key),
+            Action::Destroy | Action::ExtendGrace | Action::EndGrace(_) => Write::Destroy(key),
         }
     }
 }

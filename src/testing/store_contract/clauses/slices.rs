@@ -18,7 +18,7 @@ pub(in crate::testing::store_contract) fn slices_are_answered_in_order(context: 
     }
     let all: Vec<_> = ids.iter().map(|id| Load { id, lifetimes: IDLE }).collect();
     for (turn, loaded) in store.load_many(&all).into_iter().enumerate() {
-        let fields = loaded.expect("the store works").as_ref().map(sorted);
+        let fields = loaded.expect("the store works").session().as_ref().map(sorted);
         let expected = (turn % 2 == 0).then(|| owned(&[("turn", &turn.to_string())]));
         assert_eq!(fields, expected, "turn {turn}");
     }

@@ -119,7 +119,7 @@ impl Case<'_> {
     fn lives(&mut self, id: &SessionId) -> bool {
         let load = Load { id, lifetimes: IDLE };
         let steps = Steps::new([LoadStep::new(&self.settings, &load)]);
-        finish(steps, self.server).unwrap().is_some()
+        finish(steps, self.server).unwrap().session().is_some()
     }
 
     fn listed(&mut self) -> usize {

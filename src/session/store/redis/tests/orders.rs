@@ -367,7 +367,7 @@ impl World {
             let sent = Sent::by(&mut load, self.server.now, false);
             let replies = self.server.run(&sent);
             answer(&mut load, &replies, sent.replies, self.server.now);
-            let record = load.into_outcomes().next().unwrap().unwrap();
+            let record = load.into_outcomes().next().unwrap().unwrap().session();
             let key = Key::new(&settings(), Layout::Default, &id(letter)).name;
             let truth = self.truth.as_ref().filter(|truth| truth.key == key);
             let hash = self.server.keys.get(&key);
