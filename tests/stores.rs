@@ -144,6 +144,11 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
       local since, user = string.match(login, '^(%w+)(%..*)$')
       redis.call('HSET', key, '\0u', older(since) .. user)
     end
+  elseif redis.call('HEXISTS', key, '\0x') == 1 then
+    local trace = redis.call('HGET', key, '\0x')
+    local kind, till, ends, rest = string.match(trace, '^(%l)(%w+)%.(%w+)(%..*)$')
+    if ends ~= '0' then ends = older(ends) end
+    redis.call('HSET', key, '\0x', kind .. older(till) .. '.' .. ends .. rest)
   elseif string.find(key, ':u:', 1, true) then
     local entries = redis.call('HGETALL', key)
     for at = 1, #entries, 2 do

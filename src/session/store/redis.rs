@@ -12,6 +12,7 @@ mod settings;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod transaction;
 
 use std::collections::HashSet;
@@ -44,8 +45,14 @@ const EMPTY: &str =
 const ROTATE: &str = concat!(
     include_str!("redis/lua/run.lua"),
     include_str!("redis/lua/clear.lua"),
+    include_str!("redis/lua/trace.lua"),
     include_str!("redis/lua/rotate.lua")
 );
+const DESTROY: &str =
+    concat!(include_str!("redis/lua/trace.lua"), include_str!("redis/lua/destroy.lua"));
+const END: &str = concat!(include_str!("redis/lua/trace.lua"), include_str!("redis/lua/end.lua"));
+const GRACE: &str =
+    concat!(include_str!("redis/lua/trace.lua"), include_str!("redis/lua/grace.lua"));
 const MOVE: &str = include_str!("redis/lua/move.lua");
 
 /// Keeps sessions in Redis: they outlive the process, and all processes share them.
@@ -108,7 +115,8 @@ pub enum Layout {
     /// The key is `bottle.session:` and 168 bits of the id's SHA-256 in base64url, so that whoever reads Redis or a dump of
     /// it can open no session. A hash holds the user's fields and the store's own, whose names begin with NUL: `"\0"`, the
     /// proof that this is a session (version, owner's mark, time of creation), `"\0s"`, when and with which idle limit it was last
-    /// saved, `"\0r"`, its own idle limit where it has one, and `"\0u"`, who is logged in and since when. A session with one short value takes 152 bytes (`MEMORY USAGE`).
+    /// saved, `"\0r"`, its own idle limit where it has one, and `"\0u"`, who is logged in and since when. A dead id's key holds `"\0x"`, for a
+    /// minute after the end, or for as long as an old id has to be known. A session with one short value takes 152 bytes (`MEMORY USAGE`).
     #[default]
     Default,
     /// What Python's bottle-session 1.0 writes, so that both share live sessions: the key is `session:` and
@@ -289,6 +297,10 @@ impl SessionStore for RedisStore {
     }
 
     fn keeps_logins(&self) -> bool {
+        self.settings.layout == Layout::Default
+    }
+
+    fn keeps_tombstones(&self) -> bool {
         self.settings.layout == Layout::Default
     }
 

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::index::{Index, LONGEST_INDEX, Survey, entries, key_of, name_of};
-use super::record::{Key, SHORT_REPLY, Unfit};
+use super::record::{self, Key, SHORT_REPLY, Unfit};
+use super::save::TOMBSTONE;
 use super::steps::{Request, Step};
-use super::{Settings, desync, refused};
+use super::trace::Trace;
+use super::transaction::script;
+use super::{END, Settings, desync, refused};
 use crate::pipeline::operation::Round;
 use crate::redis::{RedisReply as Reply, Replies};
 use crate::session::id::SessionId;
@@ -149,6 +152,13 @@ impl EndStep {
     }
 }
 
+/// Removes the sessions with these keys, in one step.
+pub(super) fn end(round: &mut Round<'_>, keys: &[&[u8]]) {
+    let now = record::milliseconds_since_1970(round.now());
+    let trace = Trace::Ended.written(now.saturating_add(TOMBSTONE), b"");
+    script(round, END, keys, &[&trace, TOMBSTONE.to_string().as_bytes()], &[]);
+}
+
 impl Step for EndStep {
     type Outcome = Result<usize>;
 
@@ -162,14 +172,12 @@ impl Step for EndStep {
             Ending::Removing(Removal { names, done, .. }) if self.settings.in_cluster => {
                 let key = key_of(&self.settings, &names[done % names.len()]);
                 round.for_key(&key);
-                round.command(&[b"UNLINK", &key]);
+                end(round, &[&key]);
             }
-            // One command: not one of them is left to move when another is removed.
+            // One script: not one of them is left to move when another is removed.
             Ending::Removing(Removal { names, .. }) => {
-                round.command_of(1 + names.len(), |command| {
-                    command.word(b"UNLINK");
-                    names.iter().for_each(|name| command.word(&key_of(&self.settings, name)));
-                });
+                let keys: Vec<_> = names.iter().map(|name| key_of(&self.settings, name)).collect();
+                end(round, &keys.iter().map(Vec::as_slice).collect::<Vec<_>>());
             }
             Ending::Forgetting(names, _) => {
                 self.index.is_asked(round);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::devices::EndStep;
+use super::devices::{EndStep, end};
 use super::index::{Entry, Index, LONGEST_INDEX, Registration, Survey, entries, key_of, name_of};
 use super::record::{self, Key, SHORT_REPLY, Unfit};
 use super::save::SaveStep;
@@ -31,7 +31,7 @@ enum Part {
     /// It is to live on with the session, for so many milliseconds.
     Renewal(Index, String),
     /// The session leaves it.
-    Logout(Index, Vec<u8>),
+    Logout(Index),
     /// A login, or a move of a session with a user.
     Arrival(Box<Arrival>),
 }
@@ -50,8 +50,8 @@ enum State {
     Telling,
     Registering,
     Saving,
-    /// An index on another node is to be told after the save.
-    Leaving,
+    /// An index on another node is to be told after the save that the session with this name leaves it.
+    Leaving(Vec<u8>),
     Confirming,
     /// All sessions of the user have been ended meanwhile: the record that was written is to be removed.
     Withdrawing,
@@ -98,10 +98,13 @@ impl IndexedSave {
         if let Some(arrival) = self.arrival() {
             arrival.registration.lifetime = lifetime;
         }
+        let name = save.name();
         let outcome = save.into_outcome();
         self.state = match (&self.part, &outcome) {
             (Some(Part::Arrival(_)), Ok(Saved::Stored)) => State::Confirming,
-            (Some(Part::Logout(..)), Ok(_)) if self.settings.in_cluster => State::Leaving,
+            (Some(Part::Logout(_)), Ok(Saved::Stored)) if self.settings.in_cluster => {
+                State::Leaving(name)
+            }
             _ => State::Over(outcome),
         };
     }
@@ -152,7 +155,7 @@ impl Part {
             Action::Create => (save.id, Vec::new()),
             Action::Rotate { to } if to == save.id => (to, Vec::new()),
             Action::Rotate { to } => (to, name(save.id)),
-            Action::Destroy => return Some(Part::Logout(index, name(save.id))),
+            Action::Destroy => return Some(Part::Logout(index)),
             // One that is to live longer, or whose request has run for so long that it may have kept the session since it
             // was renewed.
             Action::Update
@@ -216,8 +219,8 @@ impl Step for IndexedSave {
                     index.touch(round, lifetime);
                 }
                 request = save.request(round);
-                if let (Some(Part::Logout(index, name)), false) = (part, self.settings.in_cluster) {
-                    index.remove(round, name);
+                if let (Some(Part::Logout(index)), false) = (part, self.settings.in_cluster) {
+                    index.remove(round, &save.name());
                 }
                 request.longest_reply = request.longest_reply.saturating_add(SHORT_REPLY);
             }
@@ -234,7 +237,7 @@ impl Step for IndexedSave {
                 index.is_asked(round);
                 index.touch(round, lifetime);
             }
-            (State::Leaving, Some(Part::Logout(index, name))) => {
+            (State::Leaving(name), Some(Part::Logout(index))) => {
                 index.is_asked(round);
                 index.remove(round, name);
             }
@@ -250,7 +253,7 @@ impl Step for IndexedSave {
             (State::Withdrawing, Some(Part::Arrival(arrival))) => {
                 let key = key_of(&self.settings, &arrival.registration.name);
                 round.for_key(&key);
-                round.command(&[b"UNLINK", &key]);
+                end(round, &[&key]);
             }
             _ => {}
         }
@@ -266,7 +269,7 @@ impl Step for IndexedSave {
                 replies.next().ok_or(Unfit::OutOfStep)?;
             }
             save.answer(replies, now)?;
-            if matches!(aside, Some(Part::Logout(..))) {
+            if matches!(aside, Some(Part::Logout(_))) {
                 replies.next().ok_or(Unfit::OutOfStep)?;
             }
             self.take_outcome();
@@ -277,7 +280,7 @@ impl Step for IndexedSave {
                 Some(_) => State::Saving,
                 None => return Err(Unfit::OutOfStep),
             },
-            State::Leaving => match replies.next() {
+            State::Leaving(_) => match replies.next() {
                 Some(_) => State::Over(Ok(Saved::Stored)),
                 None => return Err(Unfit::OutOfStep),
             },
@@ -342,7 +345,7 @@ impl Step for IndexedSave {
             // The login stands.
             State::Looking(_) | State::Trimming(_) => State::Over(Ok(Saved::Stored)),
             // The record is gone; its entry is found dead by who looks next.
-            State::Leaving => State::Over(Ok(Saved::Stored)),
+            State::Leaving(_) => State::Over(Ok(Saved::Stored)),
             // A move stands without it: whoever ends all sessions knows the new one.
             State::Confirming if self.arrival().is_some_and(|arrival| arrival.user.is_none()) => {
                 State::Over(Ok(Saved::Stored))

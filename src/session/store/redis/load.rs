@@ -38,7 +38,7 @@ enum State {
     Removing,
     /// There is one, which holds this; it is to be taken over, in a transaction of so many commands.
     Moving(Box<Record>, usize),
-    Over(Result<Option<Record>>),
+    Over(Result<Loaded>),
 }
 
 impl LoadStep {
@@ -60,24 +60,24 @@ impl LoadStep {
         hash: Option<Reply<'_>>,
         layout: Layout,
         now: SystemTime,
-    ) -> Result<Result<Option<Record>>, Unfit> {
+    ) -> Result<Result<Loaded>, Unfit> {
         let hash = match hash {
             Some(Reply::Array(hash)) => hash,
             Some(Reply::Error(line)) => return Ok(Err(refused(line))),
             _ => return Err(Unfit::OutOfStep),
         };
         match record::read(&self.settings, layout, &self.key, hash, &self.lifetimes, now) {
-            Ok(Found { record, left_out }) => {
+            Ok(Found { loaded, left_out }) => {
                 if left_out && layout == self.settings.layout {
                     self.damaged("has fields that are not text; these are left out");
                 } else if left_out {
                     self.damaged("has fields that are not text; it is not taken over");
                 }
-                Ok(Ok(record))
+                Ok(Ok(loaded))
             }
             Err(Unfit::Damaged(how)) => {
                 self.damaged(&format!("{how}: it is no session"));
-                Ok(Ok(None))
+                Ok(Ok(Loaded::Unknown))
             }
             Err(Unfit::TooLarge) => {
                 self.too_large = layout == self.settings.layout;
@@ -86,7 +86,7 @@ impl LoadStep {
                     "is far larger than {} fields or {} bytes: it is no session",
                     caps.fields, caps.bytes
                 ));
-                Ok(Ok(None))
+                Ok(Ok(Loaded::Unknown))
             }
             Err(Unfit::Newer) => Ok(Err(newer())),
             Err(Unfit::Foreign) => {
@@ -156,19 +156,21 @@ impl Step for LoadStep {
                     }
                 }
                 match read {
-                    Ok(None) if self.too_large => State::Removing,
-                    Ok(None) if self.former.is_some() && self.damage.is_none() => State::Looking,
+                    Ok(Loaded::Unknown) if self.too_large => State::Removing,
+                    Ok(Loaded::Unknown) if self.former.is_some() && self.damage.is_none() => {
+                        State::Looking
+                    }
                     read => State::Over(read),
                 }
             }
             State::Removing => match replies.next() {
-                Some(_) => State::Over(Ok(None)),
+                Some(_) => State::Over(Ok(Loaded::Unknown)),
                 None => return Err(Unfit::OutOfStep),
             },
             State::Looking => match self.read(replies.next(), Layout::BottleSession, now)? {
                 // What cannot be taken over stays where it is, for those that can read it.
-                _ if self.damage.is_some() => State::Over(Ok(None)),
-                Ok(Some(record)) => State::Moving(Box::new(record), 0),
+                _ if self.damage.is_some() => State::Over(Ok(Loaded::Unknown)),
+                Ok(Loaded::Session(record)) => State::Moving(Box::new(record), 0),
                 read => State::Over(read),
             },
             State::Moving(seen, queued) => match transaction::read(replies, queued)? {
@@ -189,7 +191,7 @@ impl Step for LoadStep {
     fn fail(&mut self, error: Error) {
         self.state = match std::mem::replace(&mut self.state, State::Reading) {
             over @ State::Over(_) => over,
-            State::Removing => State::Over(Ok(None)),
+            State::Removing => State::Over(Ok(Loaded::Unknown)),
             _ => State::Over(Err(error)),
         };
     }
@@ -199,16 +201,16 @@ impl Step for LoadStep {
             self.settings.tell_of_damage(damage);
         }
         match self.state {
-            State::Over(outcome) => outcome.map(Loaded::from),
+            State::Over(outcome) => outcome,
             _ => Err(desync()),
         }
     }
 }
 
 /// A record of the former layout that could not be moved. Where Redis does not write now it is read where it is.
-fn unmoved(seen: Record, refusal: &[u8]) -> Result<Option<Record>> {
+fn unmoved(seen: Record, refusal: &[u8]) -> Result<Loaded> {
     match refused(refusal) {
-        error if error.kind() == ErrorKind::Unavailable => Ok(Some(seen)),
+        error if error.kind() == ErrorKind::Unavailable => Ok(Loaded::Session(seen)),
         error => Err(error),
     }
 }

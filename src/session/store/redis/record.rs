@@ -4,11 +4,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use smallvec::SmallVec;
 
+use super::trace::{self, TRACE};
 use super::{Layout, Settings};
 use crate::redis::{RedisReply as Reply, Replies};
 use crate::session::id::SessionId;
 use crate::session::store::fields::FieldsIn;
-use crate::session::store::{Fields, Lifetimes, Login, Record};
+use crate::session::store::{Fields, Lifetimes, Loaded, Login, Record};
 
 // The store's own fields, in the default layout. No key of a user begins with NUL.
 
@@ -114,7 +115,7 @@ pub(super) enum Unfit {
 /// What a reply to HGETALL holds.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    pub(super) record: Option<Record>,
+    pub(super) loaded: Loaded,
     /// Fields of it were left out that are not text.
     pub(super) left_out: bool,
 }
@@ -128,7 +129,7 @@ pub(super) fn read(
     lifetimes: &Lifetimes,
     now: SystemTime,
 ) -> Result<Found, Unfit> {
-    let (mut proof, mut saved, mut remember, mut login) = (None, None, None, None);
+    let (mut proof, mut saved, mut remember, mut login, mut left) = (None, None, None, None, None);
     let (mut count, mut bytes) = (0, 0);
     let mut fields = FieldsIn::copy(hash.as_bytes(), hash.len() / 2);
     let mut pairs = hash;
@@ -142,6 +143,7 @@ pub(super) fn read(
                 SAVED => saved = Some(value),
                 REMEMBER => remember = Some(value),
                 LOGIN => login = Some(value),
+                TRACE => left = Some(value),
                 _ => {}
             },
             _ => {
@@ -156,8 +158,12 @@ pub(super) fn read(
     let present = match layout {
         Layout::BottleSession => count > 0,
         Layout::Default => match proof {
-            // Nothing, or what a late save has left.
-            None => false,
+            // Nothing, or what a session or a late save has left.
+            None => {
+                let now = milliseconds_since_1970(now);
+                let loaded = left.map(|left| trace::loaded(left, now)).unwrap_or_default();
+                return Ok(Found { loaded, left_out: false });
+            }
             Some(proof) => {
                 let created = key.created(proof)?;
                 record.created = UNIX_EPOCH.checked_add(Duration::from_millis(created));
@@ -182,7 +188,7 @@ pub(super) fn read(
         None if layout == Layout::BottleSession => text_only(hash),
         None => return Err(Unfit::Damaged("is not text")),
     };
-    Ok(Found { record: Some(record), left_out })
+    Ok(Found { loaded: Loaded::Session(record), left_out })
 }
 
 /// Whether a session that was created then has reached its absolute limit.

@@ -31,17 +31,26 @@ use std::time::{Duration, SystemTime};
 use smallvec::SmallVec;
 
 use self::answered::{stored, unmoved};
+use super::index::name_of;
 use super::record::{self, Key, PROOF, REMEMBER, SHORT_REPLY, Unfit};
 use super::steps::{Request, Step};
+use super::trace::Trace;
 use super::transaction::{self, Call, Outcome, Transaction};
 use super::{Layout, Settings, desync, refused};
 use crate::pipeline::operation::Round;
 use crate::redis::{RedisReply as Reply, Replies, Words};
+use crate::session::store::save::TOMBSTONE_FOR;
 use crate::session::store::{Action, Changes, Lifetimes, Remember, Save, Saved};
 use crate::{Error, Result};
 
 /// Words in one HSET or HDEL. A script can pass on some thousands, and no more.
 const CHUNK: usize = 2000;
+
+/// How many milliseconds a tombstone is known.
+pub(super) const TOMBSTONE: u64 = TOMBSTONE_FOR.as_millis() as u64;
+
+/// How many moves a session is followed over at most, to be ended.
+const MOST_MOVES: usize = 16;
 
 pub(super) struct SaveStep {
     settings: Arc<Settings>,
@@ -63,6 +72,8 @@ pub(super) struct SaveStep {
     is_written: bool,
     /// The key in a layout that this one takes over from, where the session may still be.
     former: Option<Key>,
+    /// What an end has sent to be left: a repetition finds itself by it.
+    tombstone: Option<Vec<u8>>,
     /// Redis does not know the script.
     is_unknown: bool,
     state: State,
@@ -77,10 +88,17 @@ enum What {
         to: Key,
         /// The key in a layout that this one takes over from.
         former: Option<Key>,
+        /// What is left under the old key.
+        trace: Trace,
     },
     Destroy {
         former: Option<Key>,
+        /// Where the session has moved since, how often so far.
+        moves: usize,
     },
+    ExtendGrace,
+    /// So many milliseconds from now.
+    EndGrace(u64),
 }
 
 /// What is written to the record.
@@ -113,10 +131,11 @@ impl SaveStep {
             Action::Rotate { to } => What::Rotate {
                 to: Key::new(settings, settings.layout, to),
                 former: settings.former_key(save.id),
+                trace: Trace::of(save.old_id),
             },
-            Action::Destroy | Action::ExtendGrace | Action::EndGrace(_) => {
-                What::Destroy { former: settings.former_key(save.id) }
-            }
+            Action::Destroy => What::Destroy { former: settings.former_key(save.id), moves: 0 },
+            Action::ExtendGrace => What::ExtendGrace,
+            Action::EndGrace(after) => What::EndGrace(record::milliseconds(after)),
         };
         let mut step = SaveStep {
             settings: settings.clone(),
@@ -134,6 +153,7 @@ impl SaveStep {
                 Action::Update | Action::Rotate { .. } => settings.former_key(save.id),
                 _ => None,
             },
+            tombstone: None,
             is_unknown: false,
             state: State::Writing,
             queued: 0,
@@ -179,6 +199,11 @@ impl SaveStep {
             && matches!(self.remember, Remember::Same(_))
     }
 
+    /// What the index calls the session that is written to.
+    pub(super) fn name(&self) -> Vec<u8> {
+        name_of(&self.settings, &self.key)
+    }
+
     /// The idle limit that the record turned out to have.
     pub(super) fn idle(&self) -> Duration {
         self.idle
@@ -211,7 +236,7 @@ impl Step for SaveStep {
         let mut longest_reply = SHORT_REPLY;
         match (&self.state, &self.what) {
             (State::Comparing, _) => {
-                self.clean_up(round);
+                self.clean_up(round, now);
                 round.command(&[b"HGETALL", &self.key.name]);
                 longest_reply = record::longest_reply(&self.settings);
             }
@@ -229,7 +254,7 @@ impl Step for SaveStep {
                 round.command(&[b"PEXPIRE", &self.key.name, ends.as_bytes()]);
             }
             (State::CleaningUp, _) => {
-                self.clean_up(round);
+                self.clean_up(round, now);
                 if let Some(former) = &self.former {
                     round.command(&[b"EXISTS", &former.name]);
                 }
@@ -239,15 +264,14 @@ impl Step for SaveStep {
             (_, What::Update) => {
                 self.queued = self.update(round, now);
             }
-            (_, What::Rotate { to, former }) => {
-                self.queued = self.rotate(round, to, former.as_ref(), now);
+            (_, What::Rotate { to, former, trace }) => {
+                self.queued = self.rotate(round, to, former.as_ref(), trace, now);
             }
-            (_, What::Destroy { former: None }) => {
-                round.command(&[b"UNLINK", &self.key.name]);
+            (_, What::Destroy { former, .. }) => {
+                self.tombstone = Some(self.destroy(round, former.as_ref(), now));
             }
-            (_, What::Destroy { former: Some(former) }) => {
-                round.command(&[b"UNLINK", &self.key.name, &former.name]);
-            }
+            (_, What::ExtendGrace) => self.change_grace(round, now, None),
+            (_, What::EndGrace(after)) => self.change_grace(round, now, Some(*after)),
         }
         let updates = matches!((&self.state, &self.what), (State::Writing, What::Update));
         Request { repeatable: !updates, read_only: false, longest_reply }
@@ -292,11 +316,9 @@ impl Step for SaveStep {
                 Some(_) => self.gone(),
                 None => return Err(Unfit::OutOfStep),
             },
-            (_, What::Destroy { .. }) => match replies.next() {
-                Some(Reply::Integer(_)) => stored(),
-                Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(Unfit::OutOfStep),
-            },
+            (_, What::Destroy { .. } | What::ExtendGrace | What::EndGrace(_)) => {
+                self.ended(replies.next())?
+            }
             (_, What::Create) => self.created(replies.next())?,
             (_, what) => match (transaction::read(replies, self.queued)?, what) {
                 // A Redis without memory still sets when a key ends: who only reads must not be logged out by it.

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{SaveStep, State, What};
+use super::{MOST_MOVES, SaveStep, State, What};
 use crate::redis::{RedisReply as Reply, Replies};
 use crate::session::store::id_taken;
+use crate::session::store::redis::index::key_of;
 use crate::session::store::redis::record::{self, Unfit};
 use crate::session::store::redis::{foreign, newer, refused};
-use crate::session::store::{Fields, Saved};
+use crate::session::store::{Fields, Loaded, Saved};
 use crate::{Error, Result};
 
 impl SaveStep {
@@ -49,12 +50,12 @@ impl SaveStep {
                 wanted.insert(&name, &value);
             }
         }
-        let is_wanted = match found.map(|found| found.record) {
-            Ok(Some(record)) => record.fields == wanted,
-            Ok(None) if hash.is_empty() && wanted.is_empty() => true,
-            Ok(None) if hash.is_empty() => return Ok(State::Writing),
-            // It has reached its absolute limit, and no update has found that yet.
-            Ok(None) => return Ok(State::Removing),
+        let is_wanted = match found.map(|found| found.loaded) {
+            Ok(Loaded::Session(record)) => record.fields == wanted,
+            Ok(_) if hash.is_empty() && wanted.is_empty() => true,
+            Ok(_) if hash.is_empty() => return Ok(State::Writing),
+            // It has reached its absolute limit, and no update has found that yet; or it has left something.
+            Ok(_) => return Ok(State::Removing),
             Err(_) => false,
         };
         Ok(if is_wanted { stored() } else { State::Over(Err(id_taken())) })
@@ -135,6 +136,25 @@ impl SaveStep {
         }
     }
 
+    /// Reads what became of an end, or of a change to a grace period.
+    pub(super) fn ended(&mut self, reply: Option<Reply<'_>>) -> Result<State, Unfit> {
+        match (reply, &mut self.what) {
+            (Some(Reply::Integer(0)), _) => Ok(self.gone()),
+            (Some(Reply::Integer(_)), _) => Ok(stored()),
+            (Some(Reply::Error(line)), _) => Ok(State::Over(Err(refused(line)))),
+            (Some(Reply::Bulk(_)), What::Destroy { moves, .. }) if *moves == MOST_MOVES => {
+                Ok(State::Over(Err(moved_too_often())))
+            }
+            (Some(Reply::Bulk(name)), What::Destroy { moves, former, .. }) => {
+                (*moves, *former) = (*moves + 1, None);
+                self.key.name = key_of(&self.settings, name);
+                self.tombstone = None;
+                Ok(State::Writing)
+            }
+            _ => Err(Unfit::OutOfStep),
+        }
+    }
+
     /// Reads what an update asks for at its end: whether there is a session, and how long it is to live.
     pub(super) fn settled(
         &mut self,
@@ -191,6 +211,13 @@ pub(super) fn unmoved() -> Error {
         crate::ErrorKind::Unavailable,
         "redis did not let the session move from its former layout when it was loaded, nothing was written; \
          another try moves it",
+    )
+}
+
+fn moved_too_often() -> Error {
+    Error::new(
+        crate::ErrorKind::Unavailable,
+        "the session moves to new ids faster than it can be ended; another try ends it",
     )
 }
 

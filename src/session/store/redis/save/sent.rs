@@ -4,12 +4,15 @@ use std::sync::LazyLock;
 
 use smallvec::SmallVec;
 
-use super::SaveStep;
+use super::{SaveStep, TOMBSTONE};
 use crate::pipeline::operation::Round;
 use crate::session::store::Remember;
+use crate::session::store::redis::index::name_of;
 use crate::session::store::redis::record::{self, Key, LOGIN, PROOF, REMEMBER, SAVED};
-use crate::session::store::redis::transaction::{Call, Transaction};
-use crate::session::store::redis::{CREATE, EMPTY, GUARD, ROTATE};
+use crate::session::store::redis::trace::Trace;
+use crate::session::store::redis::transaction::{Call, Transaction, script};
+use crate::session::store::redis::{CREATE, DESTROY, EMPTY, GRACE, GUARD, ROTATE};
+use crate::session::store::save::RETIRED_FOR;
 
 impl SaveStep {
     /// The commands that write the values.
@@ -97,6 +100,7 @@ impl SaveStep {
         round: &mut Round<'_>,
         to: &Key,
         former: Option<&Key>,
+        trace: &Trace,
         now: u64,
     ) -> usize {
         let mut calls = self.calls(now, None);
@@ -113,8 +117,24 @@ impl SaveStep {
         let proof = self.login.as_ref().filter(|_| self.has_proof()).map(|_| to.proof(now));
         let proof = proof.unwrap_or_default();
         let ends = self.kept_for(Some(now), now).to_string();
-        let arguments =
-            [owners[0], owners[1], oldest.as_bytes(), cleared.as_bytes(), &proof, ends.as_bytes()];
+        // An id in its grace period lives as long as the session.
+        let known_for = match trace {
+            Trace::Grace(_) => self.kept_for(self.created, now),
+            Trace::Leads | Trace::Ended => TOMBSTONE,
+        };
+        let trace = trace.written(now.saturating_add(known_for), &name_of(&self.settings, to));
+        let (now, known_for) = (now.to_string(), known_for.to_string());
+        let arguments: [&[u8]; 9] = [
+            owners[0],
+            owners[1],
+            oldest.as_bytes(),
+            cleared.as_bytes(),
+            &proof,
+            ends.as_bytes(),
+            now.as_bytes(),
+            &trace,
+            known_for.as_bytes(),
+        ];
         let is_alone = round.is_for_one_key();
         let mut transaction = Transaction::begin(round);
         transaction.script(ROTATE, &keys, &arguments, &calls);
@@ -139,10 +159,42 @@ impl SaveStep {
         }
     }
 
+    /// Ends the session, or finds out where it has moved. Returns what it leaves.
+    pub(super) fn destroy(&self, round: &mut Round<'_>, former: Option<&Key>, now: u64) -> Vec<u8> {
+        let written = || Trace::Ended.written(now.saturating_add(TOMBSTONE), b"");
+        let tombstone = self.tombstone.clone().unwrap_or_else(written);
+        if !self.has_proof() {
+            round.command(&[b"UNLINK", &self.key.name]);
+            return tombstone;
+        }
+        let mut keys = vec![&self.key.name[..]];
+        keys.extend(former.map(|former| &former.name[..]));
+        let (now, known_for) = (now.to_string(), TOMBSTONE.to_string());
+        let sent = self.tombstone.as_deref().unwrap_or_default();
+        let arguments = [now.as_bytes(), &tombstone, known_for.as_bytes(), sent];
+        script(round, DESTROY, &keys, &arguments, &[]);
+        tombstone
+    }
+
+    /// Has an id that is in its grace period known for as long as the session, or ends that period so long from now.
+    pub(super) fn change_grace(&self, round: &mut Round<'_>, now: u64, after: Option<u64>) {
+        let end = after.map_or(0, |after| now.saturating_add(after));
+        let known_for = match after {
+            Some(after) => after.saturating_add(record::milliseconds(RETIRED_FOR)),
+            None => self.kept_for(self.created, now),
+        };
+        let until = record::base36(now.saturating_add(known_for));
+        let (now, known_for) = (now.to_string(), known_for.to_string());
+        let arguments: [&[u8]; 4] =
+            [now.as_bytes(), &until, known_for.as_bytes(), &record::base36(end)];
+        script(round, GRACE, &[&self.key.name], &arguments, &[]);
+    }
+
     /// Removes what a late save has left, if there is no session.
-    pub(super) fn clean_up(&self, round: &mut Round<'_>) {
-        let dead: &[u8] = if self.has_proof() { b"0" } else { b"-1" };
-        round.command(&[b"EVAL", EMPTY.as_bytes(), b"1", &self.key.name, dead]);
+    pub(super) fn clean_up(&self, round: &mut Round<'_>, now: u64) {
+        let (dead, now): (&[u8], _) =
+            (if self.has_proof() { b"0" } else { b"-1" }, now.to_string());
+        script(round, EMPTY, &[&self.key.name], &[dead, now.as_bytes()], &[]);
     }
 
     /// How long the record is kept from now on, in milliseconds.
