@@ -1,3 +1,5 @@
+mod traces;
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
