@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use bottle_session::{
-    Action, App, Changes, Durability, EndDevices, ErrorKind, LogIn, Save, Saved, Session,
+    Action, App, Changes, Durability, EndDevices, ErrorKind, IdFormat, LogIn, Save, Saved, Session,
     SessionPlugin, SessionStore, SqliteStore, TestClient,
 };
 use rusqlite::Connection;
@@ -40,7 +40,7 @@ fn refusal(path: impl AsRef<Path>) -> String {
 #[test]
 fn what_is_no_session_file_is_refused_and_stays_as_it_is() {
     let (_folder, path) = folder();
-    let make: [(&str, &dyn Fn()); 6] = [
+    let make: [(&str, &dyn Fn()); 7] = [
         ("is no database of SQLite", &|| fs::write(&path, "a text\n").unwrap()),
         ("is no database of SQLite", &|| fs::write(&path, [0xff; 10_000]).unwrap()),
         ("is the database of another program", &|| {
@@ -52,11 +52,19 @@ fn what_is_no_session_file_is_refused_and_stays_as_it_is() {
             other.pragma_update(None, "journal_mode", "WAL").unwrap();
             other.execute_batch("CREATE TABLE sessions (key BLOB)").unwrap();
         }),
-        ("was written by a newer version of bottle-session (schema 2, this one knows 1)", &|| {
+        ("was written by a newer version of bottle-session (schema 3, this one knows 2)", &|| {
             drop(SqliteStore::open(&path).unwrap());
             let newer = Connection::open(&path).unwrap();
-            newer.pragma_update(None, "user_version", 2).unwrap();
+            newer.pragma_update(None, "user_version", 3).unwrap();
         }),
+        (
+            "was written by a version of bottle-session from before the first release (schema 1",
+            &|| {
+                drop(SqliteStore::open(&path).unwrap());
+                let older = Connection::open(&path).unwrap();
+                older.pragma_update(None, "user_version", 1).unwrap();
+            },
+        ),
         ("is no file but something else", &|| fs::create_dir(&path).unwrap()),
     ];
     for (text, make) in make {
@@ -89,7 +97,7 @@ fn a_newer_schema_that_only_the_log_has_is_refused_and_stays_there() {
     copy("sessions.db-wal").unwrap();
     let copied = path.with_file_name("xsessions.db");
     let before = (fs::read(&copied).unwrap(), fs::read(&log).unwrap());
-    assert!(refusal(&copied).contains("schema 7, this one knows 1"));
+    assert!(refusal(&copied).contains("schema 7, this one knows 2"));
     let after = fs::read(path.with_file_name("xsessions.db-wal")).unwrap();
     assert_eq!((fs::read(&copied).unwrap(), after), before);
 }
@@ -126,7 +134,10 @@ fn a_file_is_for_its_owner_alone_and_holds_no_id() {
     fs::write(&path, "").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
     let store = SqliteStore::open(&path).unwrap();
-    let id = create(&store, &[("name", "Ada")]);
+    let (moved, ended) = (create(&store, &[("name", "Ada")]), create(&store, &[]));
+    let id = fresh_id(IdFormat::default());
+    assert_eq!(save(&store, &moved, Action::Rotate { to: &id }, &[]).unwrap(), Saved::Stored);
+    assert_eq!(save(&store, &ended, Action::Destroy, &[]).unwrap(), Saved::Stored);
     let files = ["sessions.db", "sessions.db-wal", "sessions.db-shm"];
     let files = files.map(|name| path.with_file_name(name));
     for file in &files {
@@ -140,15 +151,13 @@ fn a_file_is_for_its_owner_alone_and_holds_no_id() {
         })
     };
     assert!(contains(b"{\"name\":\"Ada\"}"), "the sqlite3 shell shows the fields");
-    assert!(!contains(id.expose().as_bytes()));
-    let bits: Vec<u8> = (0..32)
-        .map(|at| {
-            u8::from_str_radix(&id.expose_uuid().replace('-', "")[(2 * at) % 32..][..2], 16)
-                .unwrap()
-        })
-        .take(16)
-        .collect();
-    assert!(!contains(&bits), "nor the bits of it");
+    for id in [&id, &moved, &ended] {
+        assert!(!contains(id.expose().as_bytes()));
+        let hex = id.expose_uuid().replace('-', "");
+        let bits: Vec<_> =
+            (0..16).map(|at| u8::from_str_radix(&hex[2 * at..][..2], 16).unwrap()).collect();
+        assert!(!contains(&bits), "nor the bits of it");
+    }
 }
 
 #[test]
@@ -219,15 +228,30 @@ fn a_backup_is_whole_while_the_store_goes_on() {
 fn the_guides_queries_show_sessions() {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).unwrap();
+    let ended = create(&store, &[("name", "Eve")]);
     create(&store, &[("name", "Ada")]);
+    assert_eq!(save(&store, &ended, Action::Destroy, &[]).unwrap(), Saved::Stored);
     let shell = Connection::open(&path).unwrap();
     let page = include_str!("../src/guide/file.md");
     let queries: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("sqlite> ")).collect();
-    assert_eq!(queries.len(), 2);
+    assert_eq!(queries.len(), 3);
     let count: i64 = shell.query_row(queries[0], [], |row| row.get(0)).unwrap();
     assert_eq!(count, 1);
     let shown: String = shell.query_row(queries[1], [], |row| row.get(3)).unwrap();
     assert_eq!(shown, "{\"name\":\"Ada\"}");
+    let store = SqliteStore::open(&path).unwrap().key_prefix("bottle.session:");
+    for user in ["ada", "eve"] {
+        let (id, none) = (fresh_id(IdFormat::default()), Changes::default());
+        let login = Some(LogIn { agent: user, ..LogIn::new(user) });
+        let save = Save { login, ..Save::new(&id, Action::Create, &none, IDLE) };
+        assert_eq!(store.save(&save).unwrap(), Saved::Stored);
+    }
+    let mut devices = shell.prepare(queries[2]).unwrap();
+    let agents = devices.query_map([], |row| row.get(1)).unwrap();
+    assert_eq!(agents.collect::<rusqlite::Result<Vec<String>>>().unwrap(), ["ada"]);
+    let plan = format!("EXPLAIN QUERY PLAN {}", queries[2]);
+    let plan: String = shell.query_row(&plan, [], |row| row.get(3)).unwrap();
+    assert!(plan.contains("sessions_by_user (user=? AND prefix=?)"), "{plan}");
 }
 
 fn app(plugin: SessionPlugin) -> App {

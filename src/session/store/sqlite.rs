@@ -13,6 +13,7 @@ mod record;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod write;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use rusqlite::Connection;
 
 use self::database::{Database, Open};
 use self::devices::{Ending, list};
+use self::graves::Dead;
 use self::group::Group;
 use self::record::Key;
 use self::write::{Answer, Found, Operation, Transaction, Write, damaged, find};
@@ -225,6 +227,10 @@ impl SessionStore for SqliteStore {
         true
     }
 
+    fn keeps_tombstones(&self) -> bool {
+        true
+    }
+
     fn devices(&self, user: &str, this: Option<&SessionId>) -> Result<Vec<Device>> {
         let this = this.map(|id| Key::of(id, &self.prefix));
         let now = self.database.now();
@@ -286,19 +292,23 @@ impl SessionStore for SqliteStore {
         let mut dead = Vec::new();
         let mut records = Vec::with_capacity(batch.len());
         for ((load, key), found) in batch.iter().zip(keys).zip(found) {
-            records.push(match found {
+            let at_this_time = |found: Found| {
+                let Some(expires) = found.expires() else { return Some(found) };
+                let buried = database.buried(&key.digest, expires);
+                let death = buried.or_else(|| {
+                    let death = found.death(&load.lifetimes, now)?;
+                    dead.push(Dead { digest: key.digest, expires, death });
+                    Some(death)
+                });
+                found.after(death)
+            };
+            records.push(match found.and_then(at_this_time) {
                 None => Ok(Loaded::Unknown),
                 Some(Found::Damaged) => Err(damaged()),
-                Some(Found::Kept(kept)) if database.is_buried(&key.digest, kept.expires) => {
-                    Ok(Loaded::Unknown)
-                }
-                Some(Found::Kept(kept)) if !kept.is_live(&load.lifetimes, now) => {
-                    dead.push((key.digest, kept.expires));
-                    Ok(Loaded::Unknown)
-                }
-                Some(Found::Kept(kept)) => {
+                Some(Found::Session(kept)) => {
                     kept.record(load, now).map(Loaded::Session).map_err(|_| damaged())
                 }
+                Some(Found::Trace(trace)) => Ok(trace.loaded()),
             });
         }
         for error in records.iter().filter_map(|record| record.as_ref().err()) {

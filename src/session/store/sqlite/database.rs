@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::Durability;
 use super::errors::{failed, refused};
 use super::files::Files;
-use super::graves::Graves;
+use super::graves::{Dead, Death, Graves};
 use super::group::lock;
 use super::health::Health;
 use super::open::{Opened, open};
@@ -110,8 +110,8 @@ impl Database {
     ) -> Result<T> {
         let graves = self.graves.all();
         let done = writer.transaction(durability, patience, |connection| {
-            for (digest, expires) in &graves {
-                bury(connection, digest, *expires)?;
+            for dead in &graves {
+                bury(connection, dead)?;
             }
             act(connection, self.now())
         });
@@ -137,14 +137,14 @@ impl Database {
         }
     }
 
-    /// Whether this session was found dead before, with this end, also if by the clock it lives again.
-    pub(super) fn is_buried(&self, digest: &[u8; 32], expires: Moment) -> bool {
-        self.graves.has(digest, expires)
+    /// As which this row was found dead before, with this end, also if by the clock it lives again.
+    pub(super) fn buried(&self, digest: &[u8; 32], expires: Moment) -> Option<Death> {
+        self.graves.get(digest, expires)
     }
 
     /// Sees that what was found dead stays so when the clock goes back, or the absolute limit grows. Waits for nobody:
-    /// what is not removed now is removed by the next transaction, and is dead for this process until then.
-    pub(super) fn bury(&self, dead: Vec<([u8; 32], Moment)>) {
+    /// what is not written now is written by the next transaction, and is dead for this process until then.
+    pub(super) fn bury(&self, dead: Vec<Dead>) {
         self.graves.add(dead);
         let writer = match self.writer.try_lock() {
             Ok(writer) => writer,
@@ -154,7 +154,7 @@ impl Database {
         let nothing_else = |_: &Connection, _| Ok(());
         let buried = self.transaction(writer, Durability::Relaxed, Duration::ZERO, nothing_else);
         if let Err(error) = buried {
-            log::debug!("an expired session stays in the file for now: {}", OneLine(error));
+            log::debug!("what has expired stays in the file for now: {}", OneLine(error));
         }
     }
 

@@ -4,10 +4,12 @@ use rusqlite::types::FromSqlResult;
 use rusqlite::{Connection, params};
 
 use super::record::{Key, Moment};
+use super::traces::EMPTIED;
 use super::write::{Failure, Transaction, damaged};
 use crate::Result;
 use crate::session::id::SessionId;
 use crate::session::store::devices::{Device, EndDevices, beyond, newest_first, no_such_device};
+use crate::session::store::save::TOMBSTONE_FOR;
 
 /// Which of a user's sessions are to end, for the thread that ends them.
 pub(super) enum Ending {
@@ -76,19 +78,17 @@ impl Transaction<'_> {
         {
             return Err(no_such_device().into());
         }
-        let mut count = self.connection.prepare_cached(
-            "SELECT count(*) FROM sessions WHERE user = ?1 AND prefix = ?2 AND expires > ?3 \
-             AND key IS NOT ?4 AND (?5 IS NULL OR handle = ?5)",
-        )?;
-        let live: i64 = count
-            .query_row(params![user, self.prefix, self.now.0, stays, handle], |row| row.get(0))?;
-        // Those that have expired as well: the clock may go back.
-        let mut end = self.connection.prepare_cached(
-            "DELETE FROM sessions WHERE user = ?1 AND prefix = ?2 \
-             AND key IS NOT ?3 AND (?4 IS NULL OR handle = ?4)",
-        )?;
-        end.execute(params![user, self.prefix, stays, handle])?;
-        Ok(usize::try_from(live).unwrap_or_default())
+        // Those that have expired as well, as the clock may go back; they are no more than they were.
+        let mut end = self.connection.prepare_cached(&format!(
+            "UPDATE sessions SET {EMPTIED}, expires = iif(expires > ?3, ?4, expires) \
+             WHERE user = ?1 AND prefix = ?2 AND key IS NOT ?5 AND (?6 IS NULL OR handle = ?6) \
+             RETURNING expires > ?3"
+        ))?;
+        let (now, until) = (self.now.0, self.now.after(TOMBSTONE_FOR).0);
+        let ended = params![user, self.prefix, now, until, stays, handle];
+        let ended = end.query_map(ended, |row| row.get::<_, bool>(0))?;
+        let were_live = ended.collect::<rusqlite::Result<Vec<_>>>()?;
+        Ok(were_live.into_iter().filter(|was_live| *was_live).count())
     }
 
     fn is_logged_in(&self, user: &str, digest: &[u8]) -> Result<bool, Failure> {

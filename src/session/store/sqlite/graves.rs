@@ -1,4 +1,4 @@
-//! Sessions that were found dead and whose rows are still there: they stay dead when the clock goes back.
+//! Rows that were found dead and do not say so yet: they stay dead when the clock goes back.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -10,42 +10,66 @@ use super::record::Moment;
 /// How many there are at most.
 const MOST: usize = 4096;
 
-/// Their ends, by their keys.
+/// A row that was found dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dead {
+    pub(super) digest: [u8; 32],
+    /// As the row has it, which has been saved anew where it has another one.
+    pub(super) expires: Moment,
+    pub(super) death: Death,
+}
+
+/// What a row is dead as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Death {
+    /// There is nothing any more.
+    Expired,
+    /// The grace period is over.
+    Retired,
+}
+
+/// By their digests.
 #[derive(Default)]
 pub(super) struct Graves {
-    ends: Mutex<HashMap<[u8; 32], Moment>>,
+    dead: Mutex<HashMap<[u8; 32], Dead>>,
     count: AtomicUsize,
 }
 
 impl Graves {
-    pub(super) fn all(&self) -> Vec<([u8; 32], Moment)> {
+    pub(super) fn all(&self) -> Vec<Dead> {
         match self.count.load(Ordering::SeqCst) {
             0 => Vec::new(),
-            _ => lock(&self.ends).iter().map(|(digest, expires)| (*digest, *expires)).collect(),
+            _ => lock(&self.dead).values().copied().collect(),
         }
     }
 
-    pub(super) fn has(&self, digest: &[u8; 32], expires: Moment) -> bool {
-        self.count.load(Ordering::SeqCst) > 0 && lock(&self.ends).get(digest) == Some(&expires)
+    pub(super) fn get(&self, digest: &[u8; 32], expires: Moment) -> Option<Death> {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        lock(&self.dead).get(digest).filter(|dead| dead.expires == expires).map(|dead| dead.death)
     }
 
-    pub(super) fn add(&self, dead: Vec<([u8; 32], Moment)>) {
-        let mut ends = lock(&self.ends);
-        let room = MOST.saturating_sub(ends.len());
-        ends.extend(dead.into_iter().take(room));
-        self.count.store(ends.len(), Ordering::SeqCst);
+    pub(super) fn add(&self, dead: Vec<Dead>) {
+        let mut graves = lock(&self.dead);
+        for dead in dead {
+            if graves.len() < MOST || graves.contains_key(&dead.digest) {
+                graves.insert(dead.digest, dead);
+            }
+        }
+        self.count.store(graves.len(), Ordering::SeqCst);
     }
 
-    pub(super) fn forget(&self, buried: &[([u8; 32], Moment)]) {
+    pub(super) fn forget(&self, buried: &[Dead]) {
         if buried.is_empty() {
             return;
         }
-        let mut ends = lock(&self.ends);
-        for (digest, expires) in buried {
-            if ends.get(digest) == Some(expires) {
-                ends.remove(digest);
+        let mut graves = lock(&self.dead);
+        for dead in buried {
+            if graves.get(&dead.digest) == Some(dead) {
+                graves.remove(&dead.digest);
             }
         }
-        self.count.store(ends.len(), Ordering::SeqCst);
+        self.count.store(graves.len(), Ordering::SeqCst);
     }
 }

@@ -20,7 +20,7 @@ use crate::{Error, ErrorKind, Result};
 pub(super) const APPLICATION: i32 = 0x4274_5373;
 
 /// The newest schema that this version knows (`PRAGMA user_version`).
-pub(super) const SCHEMA: i32 = 1;
+pub(super) const SCHEMA: i32 = 2;
 
 /// The index of ends is by the minute: an exact one would change with each save.
 const TABLES: &str = "
@@ -38,7 +38,10 @@ CREATE TABLE sessions (
     handle TEXT,                 -- what its user ends it by
     agent TEXT,
     address TEXT,
-    fields TEXT NOT NULL         -- a JSON object of texts
+    next BLOB,                   -- of a session that has moved away: key and mark of where it is now
+    grace TEXT,                  -- while the key is in its grace period: the new id, encrypted
+    grace_ends INTEGER,          -- when that is over, or was
+    fields TEXT                  -- a JSON object of texts; NULL once this is no session any more
 ) STRICT;
 CREATE INDEX sessions_by_end ON sessions (expires / 60000);
 CREATE INDEX sessions_by_user ON sessions (user, prefix) WHERE user IS NOT NULL;
@@ -178,6 +181,15 @@ fn accept(path: &Path, application: i32, version: i32) -> Result<()> {
         return Err(refused(
             path,
             "is the database of another program; name one that is not there yet",
+        ));
+    }
+    if (1..SCHEMA).contains(&version) {
+        return Err(refused(
+            path,
+            &format!(
+                "was written by a version of bottle-session from before the first release (schema {version}, this one \
+                 knows {SCHEMA}); remove it, which logs everybody out, or name another file"
+            ),
         ));
     }
     if version > SCHEMA {

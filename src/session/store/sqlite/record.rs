@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
+use rusqlite::types::{FromSqlResult, ValueRef};
 
 use super::json;
+use super::traces::Leaves;
 use crate::Result;
 use crate::session::id::SessionId;
 use crate::session::store::devices::handle_of;
@@ -23,6 +24,10 @@ impl Moment {
 
     pub(super) fn time(self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(self.0.max(0) as u64)
+    }
+
+    pub(super) fn after(self, time: Duration) -> Moment {
+        Moment(self.0.saturating_add(millis(time)))
     }
 
     pub(super) fn since(self, earlier: Moment) -> Duration {
@@ -93,12 +98,9 @@ impl Kept {
         kept
     }
 
-    /// The columns of a row, from `mark` on.
-    pub(super) fn read(row: &rusqlite::Row<'_>, mark: &[u8; 8]) -> FromSqlResult<Kept> {
+    /// The columns of a session's row, from `mark` on.
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> FromSqlResult<Kept> {
         let column = |at: usize| row.get_ref(at).unwrap_or(ValueRef::Null);
-        if column(0).as_blob()? != mark {
-            return Err(FromSqlError::InvalidType);
-        }
         let text = |at: usize| column(at).as_str().map(str::to_owned);
         let login = match column(6) {
             ValueRef::Null => None,
@@ -139,8 +141,7 @@ impl Kept {
             self.renewed = now;
         }
         self.saved_for = millis(save.idle);
-        let end = save.lifetimes.end(self.remember(), self.created.time(), now.time());
-        self.expires = end.map_or(Moment::NEVER, Moment::of);
+        self.expires = end(&save.lifetimes, self.remember(), self.created.time(), now);
     }
 
     fn set_remember(&mut self, limit: Option<Duration>) {
@@ -183,6 +184,16 @@ impl Kept {
     }
 }
 
+/// When a row expires that is saved now and never again.
+fn end(
+    lifetimes: &Lifetimes,
+    remember: Option<Duration>,
+    created: SystemTime,
+    now: Moment,
+) -> Moment {
+    lifetimes.end(remember, created, now.time()).map_or(Moment::NEVER, Moment::of)
+}
+
 /// What a [`Save`] says, but for its action and its changes, for the thread that carries it out.
 pub(super) struct Wish {
     pub(super) lifetimes: Lifetimes,
@@ -192,6 +203,9 @@ pub(super) struct Wish {
     /// Whether the answer leaves the cookie as it is.
     keeps_cookie: bool,
     pub(super) login: Option<Entering>,
+    /// What becomes of the id that the session moves away from.
+    pub(super) leaves: Leaves,
+    created: Option<SystemTime>,
 }
 
 /// What a [`LogIn`](crate::LogIn) says, and the handle of the session that it makes.
@@ -223,6 +237,14 @@ impl Wish {
             idle: save.idle(),
             keeps_cookie: save.renewed_ago.is_some(),
             login,
+            leaves: Leaves::of(save.old_id),
+            created: save.created,
         }
+    }
+
+    /// When a session expires that is saved now and never again, by what the save says of it.
+    pub(super) fn end(&self, now: Moment) -> Moment {
+        let created = self.created.unwrap_or(now.time());
+        end(&self.lifetimes, self.remember.limit(), created, now)
     }
 }

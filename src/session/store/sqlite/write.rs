@@ -1,10 +1,15 @@
 //! What is to happen to sessions, and how it happens in a transaction.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use std::time::Duration;
+
+use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::devices::Ending;
+use super::graves::{Dead, Death};
 use super::json;
 use super::record::{Kept, Key, Moment, Wish};
+use super::traces::Trace;
 use crate::session::store::memory::{applied, integer, put};
 use crate::session::store::{
     Action, Caps, Changes, Fields, Lifetimes, Save, Saved, gone, id_taken, not_a_number,
@@ -16,7 +21,9 @@ pub(super) enum Write {
     Create(Key, Changes, Wish),
     Update(Key, Changes, Wish),
     Rotate(Key, Key, Changes, Wish),
-    Destroy(Key),
+    Destroy(Key, Lifetimes),
+    ExtendGrace(Key, Wish),
+    EndGrace(Key, Duration, Wish),
     Operate(Key, Lifetimes, Operation),
     /// Of this user's sessions.
     End(String, Ending),
@@ -54,7 +61,9 @@ impl Write {
                 let (changes, wish) = said();
                 Write::Rotate(key, Key::of(to, prefix), changes, wish)
             }
-            Action::Destroy | Action::ExtendGrace | Action::EndGrace(_) => Write::Destroy(key),
+            Action::Destroy => Write::Destroy(key, save.lifetimes),
+            Action::ExtendGrace => Write::ExtendGrace(key, Wish::of(save)),
+            Action::EndGrace(after) => Write::EndGrace(key, after, Wish::of(save)),
         }
     }
 }
@@ -81,33 +90,81 @@ impl From<Error> for Failure {
 
 /// A row that is there.
 pub(super) enum Found {
-    Kept(Kept),
+    Session(Kept),
+    /// What a session has left.
+    Trace(Trace),
     /// It holds what none of ours does.
     Damaged,
+}
+
+impl Found {
+    /// A row that carries this mark.
+    fn read(row: &Row<'_>, mark: &[u8; 8]) -> FromSqlResult<Found> {
+        let column = |at: usize| row.get_ref(at).unwrap_or(ValueRef::Null);
+        if column(0).as_blob()? != mark {
+            return Err(FromSqlError::InvalidType);
+        }
+        Ok(match column(11) {
+            ValueRef::Null => {
+                let expires = Moment(column(5).as_i64()?);
+                Found::Trace(Trace::read([12, 13, 14].map(column), expires)?)
+            }
+            _ => Found::Session(Kept::read(row)?),
+        })
+    }
+
+    /// Until when it is known.
+    pub(super) fn expires(&self) -> Option<Moment> {
+        match self {
+            Found::Session(kept) => Some(kept.expires),
+            Found::Trace(trace) => Some(trace.expires),
+            Found::Damaged => None,
+        }
+    }
+
+    /// As which it is dead at this time, if it is, though the row does not say so.
+    pub(super) fn death(&self, lifetimes: &Lifetimes, now: Moment) -> Option<Death> {
+        match self {
+            Found::Session(kept) => (!kept.is_live(lifetimes, now)).then_some(Death::Expired),
+            Found::Trace(trace) if trace.expires <= now => Some(Death::Expired),
+            Found::Trace(trace) => trace.is_over(now).then_some(Death::Retired),
+            Found::Damaged => None,
+        }
+    }
+
+    /// What is left of it if it is dead as this.
+    pub(super) fn after(self, death: Option<Death>) -> Option<Found> {
+        match (death, self) {
+            (None, found) => Some(found),
+            (Some(Death::Retired), Found::Trace(trace)) => Some(Found::Trace(trace.retired())),
+            (Some(_), _) => None,
+        }
+    }
 }
 
 /// The row of this key.
 pub(super) fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
     let mut statement = connection.prepare_cached(
         "SELECT mark, created, renewed, saved_for, remember, expires, user, logged_in, handle, agent, address, \
-         fields FROM sessions WHERE key = ?1",
+         fields, next, grace, grace_ends FROM sessions WHERE key = ?1",
     )?;
     statement
         .query_row([&key.digest[..]], |row| {
-            Ok(Kept::read(row, &key.mark).map_or(Found::Damaged, Found::Kept))
+            Ok(Found::read(row, &key.mark).unwrap_or(Found::Damaged))
         })
         .optional()
 }
 
-/// Removes a row that was found dead and has not been saved since.
-pub(super) fn bury(
-    connection: &Connection,
-    digest: &[u8; 32],
-    expires: Moment,
-) -> rusqlite::Result<()> {
-    let mut statement =
-        connection.prepare_cached("DELETE FROM sessions WHERE key = ?1 AND expires = ?2")?;
-    statement.execute(params![digest, expires.0]).map(drop)
+/// Has a row say that it is dead, which was found so and has not been saved since.
+pub(super) fn bury(connection: &Connection, dead: &Dead) -> rusqlite::Result<()> {
+    let Dead { digest, expires, death } = dead;
+    let sql = match death {
+        Death::Expired => "DELETE FROM sessions WHERE key = ?1 AND expires = ?2",
+        Death::Retired => {
+            "UPDATE sessions SET next = NULL, grace = NULL WHERE key = ?1 AND expires = ?2"
+        }
+    };
+    connection.prepare_cached(sql)?.execute(params![digest, expires.0]).map(drop)
 }
 
 /// A transaction that is open, at this time and with these caps.
@@ -126,7 +183,9 @@ impl Transaction<'_> {
             Write::Create(key, changes, wish) => self.create(key, changes, wish),
             Write::Update(key, changes, wish) => self.update(key, changes, wish),
             Write::Rotate(key, to, changes, wish) => self.rotate(key, to, changes, wish),
-            Write::Destroy(key) => self.destroy(key),
+            Write::Destroy(key, lifetimes) => self.destroy(key, lifetimes),
+            Write::ExtendGrace(key, wish) => self.extend_grace(key, wish),
+            Write::EndGrace(key, after, wish) => self.end_grace(key, *after, wish),
             Write::Operate(key, lifetimes, operation) => self.operate(key, lifetimes, operation),
             Write::End(user, which) => self.end_of(user, which).map(Answer::Ended),
         };
@@ -146,7 +205,7 @@ impl Transaction<'_> {
                     return Ok(Answer::Saved(Saved::Stored));
                 }
                 Some(_) => return Err(id_taken().into()),
-                None => drop(self.insert(key, &kept)?),
+                None => self.replace(key, &kept)?,
             }
         }
         self.logged_in(key, wish)?;
@@ -176,20 +235,23 @@ impl Transaction<'_> {
         wish: &Wish,
     ) -> Result<Answer, Failure> {
         let taken = self.live(to, &wish.lifetimes)?.is_some();
-        let Some(mut kept) = self.live(key, &wish.lifetimes)? else {
+        let mut kept = match self.look(key, &wish.lifetimes)? {
+            Some(Found::Session(kept)) => kept,
+            Some(Found::Damaged) => return Err(damaged().into()),
             // Nobody but this move knows the new id, so a record under it is what the move wrote.
-            return match (taken, &wish.login) {
-                (true, _) => Ok(Answer::Saved(Saved::Stored)),
-                (false, None) => Ok(Answer::Saved(Saved::Gone)),
-                (false, Some(_)) => self.create(to, changes, wish),
-            };
+            _ if taken => return Ok(Answer::Saved(Saved::Stored)),
+            Some(Found::Trace(trace)) if trace.is_in_grace() => {
+                return Ok(Answer::Saved(Saved::Gone));
+            }
+            _ if wish.login.is_some() => return self.create(to, changes, wish),
+            _ => return Ok(Answer::Saved(Saved::Gone)),
         };
         if taken {
             return Err(id_taken().into());
         }
         self.change(&mut kept, changes, wish)?;
-        self.remove(key)?;
-        self.insert(to, &kept)?;
+        self.leave_behind(key, to, &wish.leaves, kept.expires)?;
+        self.replace(to, &kept)?;
         self.logged_in(to, wish)?;
         Ok(Answer::Saved(Saved::Stored))
     }
@@ -210,11 +272,6 @@ impl Transaction<'_> {
         }
         kept.saved(wish, self.now);
         Ok(())
-    }
-
-    fn destroy(&self, key: &Key) -> Result<Answer, Failure> {
-        self.remove(key)?;
-        Ok(Answer::Saved(Saved::Stored))
     }
 
     /// Lets an operation work on the fields of one live session.
@@ -254,17 +311,23 @@ impl Transaction<'_> {
         Ok(answer)
     }
 
-    /// The row of this key, unless it has expired; one that has is removed.
+    /// The live session of this key.
     fn live(&self, key: &Key, lifetimes: &Lifetimes) -> Result<Option<Kept>, Failure> {
-        match find(self.connection, key)? {
-            None => Ok(None),
+        match self.look(key, lifetimes)? {
+            Some(Found::Session(kept)) => Ok(Some(kept)),
             Some(Found::Damaged) => Err(damaged().into()),
-            Some(Found::Kept(kept)) if kept.is_live(lifetimes, self.now) => Ok(Some(kept)),
-            Some(Found::Kept(_)) => {
-                self.remove(key)?;
-                Ok(None)
-            }
+            Some(Found::Trace(_)) | None => Ok(None),
         }
+    }
+
+    /// The row of this key, which says afterwards what it is at this time: one that has expired is removed.
+    pub(super) fn look(&self, key: &Key, lifetimes: &Lifetimes) -> Result<Option<Found>, Failure> {
+        let Some(found) = find(self.connection, key)? else { return Ok(None) };
+        let death = found.death(lifetimes, self.now);
+        if let (Some(expires), Some(death)) = (found.expires(), death) {
+            bury(self.connection, &Dead { digest: key.digest, expires, death })?;
+        }
+        Ok(found.after(death))
     }
 
     /// Whether it was inserted: there was no row of this key.
@@ -296,11 +359,12 @@ impl Transaction<'_> {
         Ok(inserted > 0)
     }
 
-    fn remove(&self, key: &Key) -> Result<(), Failure> {
+    /// Inserts a session where there is none, but perhaps what another one has left.
+    fn replace(&self, key: &Key, kept: &Kept) -> Result<(), Failure> {
         let mut statement =
             self.connection.prepare_cached("DELETE FROM sessions WHERE key = ?1")?;
         statement.execute([&key.digest[..]])?;
-        Ok(())
+        self.insert(key, kept).map(drop)
     }
 }
 

@@ -1,0 +1,207 @@
+//! What sessions have left under ids that are theirs no more: tombstones, and ids in their grace period. Each is the row that
+//! was the session's, without fields and user.
+
+use std::time::Duration;
+
+use rusqlite::params;
+use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
+
+use super::record::{Key, Moment, Wish};
+use super::write::{Answer, Failure, Found, Transaction};
+use crate::session::store::save::{RETIRED_FOR, TOMBSTONE_FOR};
+use crate::session::store::{Lifetimes, Loaded, OldId, Saved};
+
+/// What an UPDATE sets to NULL that makes a trace of a session.
+pub(super) const EMPTIED: &str = "fields = NULL, remember = NULL, user = NULL, logged_in = NULL, prefix = NULL, \
+                                  handle = NULL, agent = NULL, address = NULL";
+
+/// How many moves whoever ends an id follows. Rows that somebody has changed by hand may lead in a circle.
+const MOST_MOVES: usize = 10_000;
+
+/// The row of an id under which there is no session any more.
+pub(super) struct Trace {
+    kind: Kind,
+    /// Until when it is known.
+    pub(super) expires: Moment,
+}
+
+enum Kind {
+    Ended,
+    /// The session has moved there.
+    Leads(Key),
+    /// The id goes on being one of the session's until then.
+    Grace {
+        to: Key,
+        text: String,
+        ends: Option<Moment>,
+    },
+    /// Its grace period is over.
+    Retired,
+}
+
+impl Trace {
+    /// The columns that a session has none of.
+    pub(super) fn read(
+        [next, text, ends]: [ValueRef<'_>; 3],
+        expires: Moment,
+    ) -> FromSqlResult<Trace> {
+        let kind = match (next, text, ends.as_i64_or_null()?.map(Moment)) {
+            (ValueRef::Null, ValueRef::Null, None) => Kind::Ended,
+            (ValueRef::Null, ValueRef::Null, Some(_)) => Kind::Retired,
+            (next, ValueRef::Null, None) => Kind::Leads(key(next)?),
+            (next, text, ends) => {
+                Kind::Grace { to: key(next)?, text: text.as_str()?.to_owned(), ends }
+            }
+        };
+        Ok(Trace { kind, expires })
+    }
+
+    pub(super) fn is_in_grace(&self) -> bool {
+        matches!(self.kind, Kind::Grace { .. })
+    }
+
+    /// Whether it is in a grace period that is over, which its row does not say yet.
+    pub(super) fn is_over(&self, now: Moment) -> bool {
+        matches!(self.kind, Kind::Grace { ends: Some(ends), .. } if ends <= now)
+    }
+
+    pub(super) fn retired(self) -> Trace {
+        Trace { kind: Kind::Retired, ..self }
+    }
+
+    /// What a load answers.
+    pub(super) fn loaded(self) -> Loaded {
+        match self.kind {
+            Kind::Ended | Kind::Leads(_) => Loaded::Ended,
+            Kind::Grace { text, .. } => Loaded::Replaced(text),
+            Kind::Retired => Loaded::Retired,
+        }
+    }
+
+    /// Where whoever ends this id ends the session.
+    fn leads_to(self) -> Option<Key> {
+        match self.kind {
+            Kind::Leads(to) | Kind::Grace { to, .. } => Some(to),
+            Kind::Ended | Kind::Retired => None,
+        }
+    }
+}
+
+/// Digest and mark in one.
+fn key(column: ValueRef<'_>) -> FromSqlResult<Key> {
+    let of = |bytes: &[u8]| {
+        let (digest, mark) = bytes.split_first_chunk()?;
+        Some(Key { digest: *digest, mark: mark.try_into().ok()? })
+    };
+    of(column.as_blob()?).ok_or(FromSqlError::InvalidType)
+}
+
+/// What becomes of the id that a session moves away from, for the thread that moves it.
+pub(super) enum Leaves {
+    Nothing,
+    TheWay,
+    Grace(String),
+}
+
+impl Leaves {
+    pub(super) fn of(old_id: OldId<'_>) -> Leaves {
+        match old_id {
+            OldId::Leads => Leaves::TheWay,
+            OldId::Severed => Leaves::Nothing,
+            OldId::InGrace(text) => Leaves::Grace(text.to_owned()),
+        }
+    }
+}
+
+impl Transaction<'_> {
+    /// Ends the session that is under this id, or has moved away from it.
+    pub(super) fn destroy(&self, key: &Key, lifetimes: &Lifetimes) -> Result<Answer, Failure> {
+        let mut at = *key;
+        for _ in 0..MOST_MOVES {
+            let next = match self.look(&at, lifetimes)? {
+                None => None,
+                Some(Found::Session(_) | Found::Damaged) => {
+                    self.leave(&at, None, None, self.now.after(TOMBSTONE_FOR))?;
+                    return Ok(Answer::Saved(Saved::Stored));
+                }
+                Some(Found::Trace(trace)) => trace.leads_to(),
+            };
+            match next {
+                None => break,
+                Some(next) => at = next,
+            }
+        }
+        Ok(Answer::Saved(Saved::Gone))
+    }
+
+    /// Makes what a session leaves behind of its row, which has moved to another key and will not live longer than until
+    /// `expires`.
+    pub(super) fn leave_behind(
+        &self,
+        from: &Key,
+        to: &Key,
+        leaves: &Leaves,
+        expires: Moment,
+    ) -> Result<(), Failure> {
+        let minute = self.now.after(TOMBSTONE_FOR);
+        match leaves {
+            Leaves::Nothing => self.leave(from, None, None, minute),
+            Leaves::TheWay => self.leave(from, Some(to), None, minute),
+            Leaves::Grace(text) => self.leave(from, Some(to), Some(text), expires),
+        }
+    }
+
+    fn leave(
+        &self,
+        key: &Key,
+        next: Option<&Key>,
+        text: Option<&str>,
+        expires: Moment,
+    ) -> Result<(), Failure> {
+        let next = next.map(|next| [&next.digest[..], &next.mark[..]].concat());
+        let mut statement = self.connection.prepare_cached(&format!(
+            "UPDATE sessions SET {EMPTIED}, mark = ?2, next = ?3, grace = ?4, expires = ?5 WHERE key = ?1"
+        ))?;
+        statement.execute(params![key.digest, key.mark, next, text, expires.0])?;
+        Ok(())
+    }
+
+    /// Has an id that is in its grace period known for as long as the session lives that is saved now.
+    pub(super) fn extend_grace(&self, key: &Key, wish: &Wish) -> Result<Answer, Failure> {
+        self.change_grace(key, wish, |ends| (ends, wish.end(self.now)))
+    }
+
+    /// Ends the grace period of an id so long from now, unless it ends earlier.
+    pub(super) fn end_grace(
+        &self,
+        key: &Key,
+        after: Duration,
+        wish: &Wish,
+    ) -> Result<Answer, Failure> {
+        let end = self.now.after(after);
+        self.change_grace(key, wish, |ends| {
+            let end = ends.map_or(end, |ends| ends.min(end));
+            (Some(end), end.after(RETIRED_FOR))
+        })
+    }
+
+    /// Changes when the grace period of an id ends, and until when it is known.
+    fn change_grace(
+        &self,
+        key: &Key,
+        wish: &Wish,
+        change: impl FnOnce(Option<Moment>) -> (Option<Moment>, Moment),
+    ) -> Result<Answer, Failure> {
+        let Some(Found::Trace(Trace { kind: Kind::Grace { ends, .. }, .. })) =
+            self.look(key, &wish.lifetimes)?
+        else {
+            return Ok(Answer::Saved(Saved::Gone));
+        };
+        let (ends, expires) = change(ends);
+        let mut statement = self
+            .connection
+            .prepare_cached("UPDATE sessions SET grace_ends = ?2, expires = ?3 WHERE key = ?1")?;
+        statement.execute(params![key.digest, ends.map(|ends| ends.0), expires.0])?;
+        Ok(Answer::Saved(Saved::Stored))
+    }
+}
