@@ -9,7 +9,7 @@ use bottle_session::{
     Request, Result, Session, SessionPlugin, TestClient, named,
 };
 
-use crate::support::redis_server::{RedisServer, info};
+use crate::support::redis_server::{RedisServer, but_tombstones, info};
 use crate::support::sessions::together;
 
 struct Fixture {
@@ -228,7 +228,7 @@ fn a_session_destroyed_while_another_request_runs_stays_destroyed_a_thousand_tim
         assert_eq!(witness.get("/get").send().text(), "-");
     }
     assert_eq!(counters.snapshot().write_lost, 1000);
-    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut server.connect(0)).unwrap();
+    let keys = but_tombstones(&mut server.connect(0));
     assert!(keys.is_empty(), "{keys:?}");
 }
 
@@ -569,8 +569,7 @@ fn a_session_that_was_emptied_and_then_destroyed_is_dead() {
             assert_eq!(client.get(&format!("/logout/{go_on}")).send().status(), 200);
             assert_eq!(client.cookie("bottle.session"), None, "{layout:?} {go_on}");
             assert_eq!(witness.get("/get/b").send().text(), "-", "{layout:?} {go_on}");
-            let keys: Vec<String> =
-                redis::cmd("KEYS").arg("*").query(&mut server.connect(0)).unwrap();
+            let keys = but_tombstones(&mut server.connect(0));
             assert!(keys.is_empty(), "{layout:?} {go_on}: {keys:?}");
         }
     }

@@ -18,6 +18,7 @@ use bottle_session::{
 use rusqlite::Connection;
 
 use crate::sqlite_store::is_closed;
+use crate::sqlite_traces;
 use crate::support::http::Browser;
 use crate::support::serving::Serving;
 use crate::support::sessions::{IDLE, create, fields, fresh_id, load, owned, save, together};
@@ -26,14 +27,14 @@ use crate::support::sessions::{IDLE, create, fields, fresh_id, load, owned, save
 const FILE: &str = "BOTTLE_SESSION_TEST_FILE";
 const TASK: &str = "BOTTLE_SESSION_TEST_TASK";
 
-const THREADS: usize = 8;
+pub const THREADS: usize = 8;
 
-fn rounds(long: usize, short: usize) -> usize {
+pub fn rounds(long: usize, short: usize) -> usize {
     if std::env::var_os("BOTTLE_SESSION_LONG").is_some() { long } else { short }
 }
 
 /// This test program as another process, which runs the test that carries out the task.
-fn process(task: &str, path: &Path, inside: &[&str]) -> Command {
+pub fn process(task: &str, path: &Path, inside: &[&str]) -> Command {
     let this = std::env::current_exe().unwrap();
     let arguments =
         ["sqlite_faults::another_process", "--exact", "--nocapture", "--test-threads=1"];
@@ -57,6 +58,9 @@ fn another_process() {
     match task.as_str() {
         "save full" => save_until_killed(&path, Durability::Full),
         "save relaxed" => save_until_killed(&path, Durability::Relaxed),
+        "leave full" => sqlite_traces::leave_until_killed(&path, Durability::Full),
+        "leave relaxed" => sqlite_traces::leave_until_killed(&path, Durability::Relaxed),
+        "end" => sqlite_traces::end_what_moves(&path),
         "count" => {
             count(&SqliteStore::open(&path).unwrap(), &shared_ids(), "other");
         }
@@ -66,7 +70,12 @@ fn another_process() {
     }
 }
 
-/// Says each save that was acknowledged: `saved ID NUMBER`.
+/// Says each save that was acknowledged: what it was, an id, and another id or a number.
+pub fn say(what: &str, id: &SessionId, more: &str) {
+    let line = format!("> {what} {} {more}\n", id.expose());
+    std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+}
+
 fn save_until_killed(path: &Path, durability: Durability) {
     let store = SqliteStore::open(path).unwrap().durability(durability);
     std::thread::scope(|scope| {
@@ -82,15 +91,14 @@ fn save_until_killed(path: &Path, durability: Durability) {
                     let number = number.to_string();
                     let saved = save(&store, &id, Action::Update, &[("n", &number)]).unwrap();
                     assert_eq!(saved, Saved::Stored);
-                    let line = format!("saved {} {number}\n", id.expose());
-                    std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+                    say("saved", &id, &number);
                 }
             });
         }
     });
 }
 
-fn random_id() -> SessionId {
+pub fn random_id() -> SessionId {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).unwrap();
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -109,8 +117,8 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
             // Sooner and later.
             let saved = kill_after(process(task, &path, &[]), 100 + 311 * round % 900);
             acknowledged += saved.len();
-            for (id, number) in saved {
-                all.insert(id, number);
+            for [_, id, number] in saved {
+                all.insert(id, number.parse::<u64>().unwrap());
             }
             let store = SqliteStore::open(&path).unwrap().durability(durability);
             for (id, number) in &all {
@@ -129,17 +137,15 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
 }
 
 /// Kills the process once it has said so many lines, and returns all that it has said.
-fn kill_after(mut command: Command, lines: usize) -> Vec<(String, u64)> {
+pub fn kill_after(mut command: Command, lines: usize) -> Vec<[String; 3]> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
     let mut saved = Vec::new();
     // Until the end: what it said before it was killed was acknowledged.
     for line in output.lines().map_while(Result::ok) {
-        let mut words = line.split(' ');
-        if let (Some("saved"), Some(id), Some(number)) = (words.next(), words.next(), words.next())
-            && let Ok(number) = number.parse()
-        {
-            saved.push((id.to_owned(), number));
+        if let Some(said) = line.strip_prefix("> ") {
+            let words: Vec<_> = said.split(' ').map(str::to_owned).collect();
+            saved.push(words.try_into().expect("three words"));
         }
         if saved.len() == lines {
             child.kill().unwrap();
@@ -151,7 +157,7 @@ fn kill_after(mut command: Command, lines: usize) -> Vec<(String, u64)> {
 }
 
 /// Ids that both processes know.
-fn shared_ids() -> Vec<SessionId> {
+pub fn shared_ids() -> Vec<SessionId> {
     (0..10).map(|n| SessionId::parse(&format!("{n:x>42}A"), IdFormat::Base64Url).unwrap()).collect()
 }
 
@@ -202,7 +208,7 @@ fn two_processes_on_one_file_lose_no_field() {
     assert_eq!(sum, 2 * THREADS * times);
 }
 
-trait Spawned {
+pub trait Spawned {
     fn spawned(command: Command) -> Self;
     fn succeeds(&mut self);
 }

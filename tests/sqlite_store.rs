@@ -234,11 +234,24 @@ fn the_guides_queries_show_sessions() {
     let shell = Connection::open(&path).unwrap();
     let page = include_str!("../src/guide/file.md");
     let queries: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("sqlite> ")).collect();
-    assert_eq!(queries.len(), 2);
+    assert_eq!(queries.len(), 3);
     let count: i64 = shell.query_row(queries[0], [], |row| row.get(0)).unwrap();
     assert_eq!(count, 1);
     let shown: String = shell.query_row(queries[1], [], |row| row.get(3)).unwrap();
     assert_eq!(shown, "{\"name\":\"Ada\"}");
+    let store = SqliteStore::open(&path).unwrap().key_prefix("bottle.session:");
+    for user in ["ada", "eve"] {
+        let (id, none) = (fresh_id(IdFormat::default()), Changes::default());
+        let login = Some(LogIn { agent: user, ..LogIn::new(user) });
+        let save = Save { login, ..Save::new(&id, Action::Create, &none, IDLE) };
+        assert_eq!(store.save(&save).unwrap(), Saved::Stored);
+    }
+    let mut devices = shell.prepare(queries[2]).unwrap();
+    let agents = devices.query_map([], |row| row.get(1)).unwrap();
+    assert_eq!(agents.collect::<rusqlite::Result<Vec<String>>>().unwrap(), ["ada"]);
+    let plan = format!("EXPLAIN QUERY PLAN {}", queries[2]);
+    let plan: String = shell.query_row(&plan, [], |row| row.get(3)).unwrap();
+    assert!(plan.contains("sessions_by_user (user=? AND prefix=?)"), "{plan}");
 }
 
 fn app(plugin: SessionPlugin) -> App {

@@ -1,15 +1,18 @@
 //! Random interleavings of everything a store can do, held against a model small enough to be right.
 
+mod model;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bottle_session::testing::store_contract::StoreUnderTest;
 use bottle_session::{
-    Action, Changes, EndDevices, ErrorKind, Layout, Lifetimes, Load, LogIn, OldId, Record,
-    Remember, Result, Save, Saved, SessionId,
+    Action, Changes, EndDevices, ErrorKind, Layout, Lifetimes, Load, Loaded, LogIn, OldId,
+    Remember, Result, Save, SessionId,
 };
 
+use self::model::{Minutes, Model, Old, Session, Write};
 use crate::stores::{Memory, Redis};
 use crate::support::sessions::fresh_id;
 
@@ -42,169 +45,6 @@ fn the_sqlite_store_does_what_the_model_does() {
 fn run(subject: impl StoreUnderTest, seeds: std::ops::Range<u64>) {
     for seed in seeds {
         Case::new(&subject, seed).run();
-    }
-}
-
-/// Time in the model, in minutes.
-type Minutes = u64;
-
-/// One session in the model.
-#[derive(Clone, Debug)]
-struct Session {
-    fields: BTreeMap<String, String>,
-    created: Minutes,
-    /// When its idle limit last began anew together with the cookie.
-    renewed: Minutes,
-    /// The idle limit that the request which saved it took it to have.
-    saved_for: Minutes,
-    remember: Option<Minutes>,
-    login: Option<(&'static str, Minutes)>,
-    /// The id under which the user has logged in: its handle stays that of this login.
-    login_id: usize,
-    expires: Minutes,
-}
-
-/// What the store should hold, and the rules of the contract, in so many words.
-struct Model {
-    live: BTreeMap<usize, Session>,
-    now: Minutes,
-    idle: Minutes,
-    absolute: Option<Minutes>,
-    /// Whether it can say when it was last saved; where not, loads start the idle limit anew.
-    keeps_times: bool,
-    keeps_remember: bool,
-    keeps_empty: bool,
-}
-
-/// A change of a session in the model.
-#[derive(Clone, Debug)]
-struct Write {
-    changes: Changes,
-    /// A limit of its own, or none any more.
-    remember: Option<Option<Minutes>>,
-    renewed_ago: Option<Minutes>,
-    login: Option<&'static str>,
-}
-
-impl Model {
-    fn pass(&mut self, time: Minutes) {
-        self.now += time;
-        self.live.retain(|_, session| session.expires > self.now);
-    }
-
-    fn touch(&mut self, id: usize, once: Option<Minutes>) {
-        let (now, idle, absolute, more) = (self.now, self.idle, self.absolute, self.keeps_times);
-        let Some(session) = self.live.get_mut(&id) else { return };
-        let idle = once.or(session.remember).unwrap_or(idle);
-        // A tenth longer than promised; all idle limits are of tens of minutes.
-        session.expires = now + idle + if more { idle / 10 } else { 0 };
-        if let Some(absolute) = absolute {
-            session.expires = session.expires.min(session.created + absolute);
-        }
-        if session.fields.is_empty() && !self.keeps_empty {
-            self.live.remove(&id);
-        }
-    }
-
-    fn write(&mut self, id: usize, write: &Write) {
-        let (now, keeps_remember, idle) = (self.now, self.keeps_remember, self.idle);
-        let Some(session) = self.live.get_mut(&id) else { return };
-        if write.changes.cleared {
-            session.fields.clear();
-        }
-        for (key, value) in &write.changes.fields {
-            match value {
-                Some(value) => session.fields.insert(key.clone(), value.clone()),
-                None => session.fields.remove(key),
-            };
-        }
-        if let Some(user) = write.login {
-            (session.login, session.login_id) = (Some((user, now)), id);
-        }
-        if write.renewed_ago.is_none() {
-            session.renewed = now;
-        }
-        session.saved_for = write.remember.flatten().unwrap_or(idle);
-        if keeps_remember {
-            session.remember = write.remember.unwrap_or(session.remember);
-        }
-        self.touch(id, write.remember.flatten());
-    }
-
-    fn load(&mut self, id: usize) -> Option<Session> {
-        if !self.keeps_times {
-            self.touch(id, None);
-        }
-        self.live.get(&id).cloned()
-    }
-
-    /// `None` where the store has to answer with an error.
-    fn create(&mut self, id: usize, write: &Write) -> Option<Saved> {
-        let session = Session {
-            fields: BTreeMap::new(),
-            created: self.now,
-            renewed: self.now,
-            saved_for: 0,
-            remember: None,
-            login: None,
-            login_id: 0,
-            expires: 0,
-        };
-        if let Some(there) = self.live.get(&id) {
-            let set = write.changes.fields.iter().filter_map(|(k, v)| Some((k, v.as_ref()?)));
-            return there.fields.iter().eq(set).then_some(Saved::Stored);
-        }
-        self.live.insert(id, session);
-        self.write(id, write);
-        Some(Saved::Stored)
-    }
-
-    fn update(&mut self, id: usize, write: &Write) -> Option<Saved> {
-        if !self.live.contains_key(&id) {
-            return Some(Saved::Gone);
-        }
-        self.write(id, write);
-        Some(Saved::Stored)
-    }
-
-    fn rotate(&mut self, id: usize, to: usize, write: &Write) -> Option<Saved> {
-        match (self.live.contains_key(&id), self.live.contains_key(&to)) {
-            (false, false) if write.login.is_some() => self.create(to, write),
-            (false, false) => Some(Saved::Gone),
-            (false, true) => Some(Saved::Stored),
-            (true, true) => None,
-            (true, false) => {
-                let session = self.live.remove(&id)?;
-                self.live.insert(to, session);
-                self.write(to, write);
-                Some(Saved::Stored)
-            }
-        }
-    }
-
-    /// The sessions in which this user is logged in.
-    fn devices(&self, user: &str) -> Vec<usize> {
-        let is_theirs = |session: &Session| session.login.is_some_and(|login| login.0 == user);
-        self.live.iter().filter(|(_, session)| is_theirs(session)).map(|(id, _)| *id).collect()
-    }
-
-    fn destroy(&mut self, id: usize) -> Option<Saved> {
-        self.live.remove(&id);
-        Some(Saved::Stored)
-    }
-
-    /// Lets an operation act on the fields; an error of its kind leaves them as they were.
-    fn operate<T>(
-        &mut self,
-        id: usize,
-        act: impl FnOnce(&mut BTreeMap<String, String>) -> Result<T, ErrorKind>,
-    ) -> Result<T, ErrorKind> {
-        let session = self.live.get_mut(&id).ok_or(ErrorKind::Gone)?;
-        let answer = act(&mut session.fields);
-        if session.fields.is_empty() && !self.keeps_empty {
-            self.live.remove(&id);
-        }
-        answer
     }
 }
 
@@ -261,13 +101,13 @@ impl<'a> Case<'a> {
         let can = subject.capabilities();
         let absolute = random.one_of(&[None, Some(60), Some(120)]).filter(|_| can.times);
         let model = Model {
-            live: BTreeMap::new(),
-            now: 0,
             idle: random.one_of(&[10, 30, 60]),
             absolute,
             keeps_times: can.times,
             keeps_remember: can.remember,
             keeps_empty: can.empty,
+            keeps_tombstones: subject.store().keeps_tombstones(),
+            ..Model::default()
         };
         let users = USERS.map(|user| &*format!("{user}{seed}").leak());
         let history = format!("seed {seed}, idle {}, absolute {absolute:?}\n", model.idle);
@@ -348,16 +188,16 @@ impl<'a> Case<'a> {
         let loads: Vec<_> = ids.iter().map(|id| Load { id: &self.ids[*id], lifetimes }).collect();
         let loaded = self.subject.store().load_many(&loads);
         assert_eq!(loaded.len(), expected.len());
-        for (loaded, expected) in loaded.into_iter().zip(expected) {
-            self.compare(loaded.expect("the store works").session(), expected);
+        for ((loaded, expected), id) in loaded.into_iter().zip(expected).zip(ids) {
+            self.compare(*id, loaded.expect("the store works"), expected);
         }
     }
 
-    fn compare(&self, loaded: Option<Record>, expected: Option<Session>) {
+    fn compare(&self, id: usize, loaded: Loaded, expected: Option<Session>) {
         let (history, now) = (&self.history, self.model.now);
         let (record, session) = match (loaded, expected) {
-            (None, None) => return,
-            (Some(record), Some(session)) => (record, session),
+            (Loaded::Session(record), Some(session)) => (record, session),
+            (loaded, None) => return assert_eq!(loaded, self.model.found(id), "{history}{id}"),
             (loaded, expected) => panic!("{history}{loaded:?} instead of {expected:?}"),
         };
         let fields: BTreeMap<_, _> = record.fields.into_iter().collect();
@@ -379,6 +219,19 @@ impl<'a> Case<'a> {
     fn plan(&mut self) -> (usize, Plan, Write) {
         let write = self.random.write();
         let id = self.any();
+        let grace = self.model.in_open_grace();
+        if !grace.is_empty() && self.random.below(4) == 0 {
+            let plan =
+                self.random.one_of(&[Plan::ExtendGrace, Plan::EndGrace(5), Plan::EndGrace(10)]);
+            // Or of an id that is in none, or whose grace period is to end.
+            let id = if matches!(plan, Plan::ExtendGrace) || self.random.below(2) == 0 {
+                self.random.one_of(&grace)
+            } else {
+                id
+            };
+            return (id, plan, Write::default());
+        }
+        let old = self.random.one_of(&[Old::Leads, Old::Leads, Old::Severed, Old::InGrace]);
         match self.random.below(12) {
             0..3 => (self.fresh(), Plan::Create, write),
             3 => (id, Plan::Create, write),
@@ -386,7 +239,7 @@ impl<'a> Case<'a> {
             8..10 => {
                 let to = self.fresh();
                 self.moves.push((id, to));
-                (id, Plan::Rotate(to), write)
+                (id, Plan::Rotate(to, old), write)
             }
             10 => {
                 // The same move again, or one onto an id that may be in use.
@@ -394,23 +247,25 @@ impl<'a> Case<'a> {
                     Some(last) if self.random.below(2) == 0 => *last,
                     _ => (id, self.any()),
                 };
-                (id, Plan::Rotate(to), write)
+                (id, Plan::Rotate(to, old), write)
             }
-            _ => {
-                let (changes, remember) = (Changes::default(), None);
-                (id, Plan::Destroy, Write { changes, remember, renewed_ago: None, login: None })
-            }
+            _ => (id, Plan::Destroy, Write::default()),
         }
     }
 
     fn save(&mut self, plans: &[(usize, Plan, Write)]) {
         let mut plans = plans.to_vec();
-        let mut made = BTreeSet::new();
+        self.end_with_what_leads_elsewhere(&mut plans);
+        let (mut made, mut gone) = (BTreeSet::new(), BTreeSet::new());
         for (id, plan, write) in &mut plans {
-            let moves = matches!(plan, Plan::Create | Plan::Rotate(_));
+            let moves = matches!(plan, Plan::Create | Plan::Rotate(..));
             // A creation or a move onto what is there, or comes in this batch, is an error, whoever logs in.
-            let to = if let Plan::Rotate(to) = plan { *to } else { *id };
-            let (is_first, is_live) = (made.insert(to), self.model.live.contains_key(&to));
+            let to = if let Plan::Rotate(to, _) = plan { *to } else { *id };
+            let is_live = self.model.live.contains_key(&to) && !gone.contains(&to);
+            let is_first = made.insert(to);
+            if matches!(plan, Plan::Rotate(..) | Plan::Destroy) {
+                gone.insert(*id);
+            }
             if moves && self.subject.store().keeps_logins() {
                 // No id is ever made twice; an index may know it yet from before.
                 let is_fresh = self.ever.insert(to);
@@ -429,7 +284,7 @@ impl<'a> Case<'a> {
         for at in 0..plans.len() {
             let id = plans[at].0;
             let is_of_it = |(other, plan, _): &&(usize, Plan, Write)| {
-                *other == id || matches!(plan, Plan::Rotate(to) if *to == id)
+                *other == id || matches!(plan, Plan::Rotate(to, _) if *to == id)
             };
             let alone = plans.iter().filter(is_of_it).count() == 1;
             if alone && matches!(plans[at].1, Plan::Update) && self.random.below(2) == 0 {
@@ -437,23 +292,27 @@ impl<'a> Case<'a> {
                 plans[at].2.renewed_ago = renewed.map(|renewed| self.model.now - renewed);
             }
         }
+        let created = self.note_creation(&mut plans);
         let _ = writeln!(self.history, "save {plans:?}");
         let mut users = Vec::new();
         let expected: Vec<_> = plans
             .iter()
             .map(|(id, plan, write)| {
-                let onto = matches!(plan, Plan::Rotate(to) if self.model.live.contains_key(to));
+                let onto = matches!(plan, Plan::Rotate(to, _) if self.model.live.contains_key(to));
                 let session = self.model.live.get(id).filter(|_| !onto);
                 users.push(session.and_then(|session| session.login).map(|login| login.0));
                 match plan {
                     Plan::Create => self.model.create(*id, write),
                     Plan::Update => self.model.update(*id, write),
-                    Plan::Rotate(to) => self.model.rotate(*id, *to, write),
+                    Plan::Rotate(to, old) => self.model.rotate(*id, *to, *old, write),
                     Plan::Destroy => self.model.destroy(*id),
+                    Plan::ExtendGrace => self.model.extend_grace(*id),
+                    Plan::EndGrace(after) => self.model.end_grace(*id, *after),
                 }
             })
             .collect();
         let lifetimes = self.lifetimes();
+        let texts: Vec<_> = (0..self.ids.len()).map(|id| id.to_string()).collect();
         let saves: Vec<_> = plans
             .iter()
             .zip(&users)
@@ -462,8 +321,10 @@ impl<'a> Case<'a> {
                 action: match plan {
                     Plan::Create => Action::Create,
                     Plan::Update => Action::Update,
-                    Plan::Rotate(to) => Action::Rotate { to: &self.ids[*to] },
+                    Plan::Rotate(to, _) => Action::Rotate { to: &self.ids[*to] },
                     Plan::Destroy => Action::Destroy,
+                    Plan::ExtendGrace => Action::ExtendGrace,
+                    Plan::EndGrace(after) => Action::EndGrace(minutes(*after)),
                 },
                 changes: &write.changes,
                 lifetimes,
@@ -474,13 +335,50 @@ impl<'a> Case<'a> {
                 renewed_ago: write.renewed_ago.map(minutes),
                 login: write.login.map(LogIn::new),
                 user: *user,
-                old_id: OldId::default(),
-                created: None,
+                old_id: match plan {
+                    Plan::Rotate(_, Old::Severed) => OldId::Severed,
+                    Plan::Rotate(to, Old::InGrace) => OldId::InGrace(&texts[*to]),
+                    _ => OldId::Leads,
+                },
+                created: created.get(id).copied(),
             })
             .collect();
         let saved: Vec<_> =
             self.subject.store().save_many(&saves).into_iter().map(Result::ok).collect();
         assert_eq!(saved, expected, "{}", self.history);
+    }
+
+    /// A store may carry out at once what concerns several ids. Where an end follows a session to another id, what else happens to
+    /// that one in the same batch may come before or after.
+    fn end_with_what_leads_elsewhere(&self, plans: &mut Vec<(usize, Plan, Write)>) {
+        let mut gone = BTreeSet::new();
+        let end = plans.iter().position(|(id, plan, _)| {
+            let is_there = self.model.live.contains_key(id) && !gone.contains(id);
+            if matches!(plan, Plan::Rotate(..) | Plan::Destroy) {
+                gone.insert(*id);
+            }
+            matches!(plan, Plan::Destroy) && !is_there
+        });
+        plans.truncate(end.map_or(plans.len(), |end| end + 1));
+    }
+
+    /// When the sessions were created that rotate: an id in its grace period lives as long as they do, by what its request knows.
+    fn note_creation(&self, plans: &mut [(usize, Plan, Write)]) -> BTreeMap<usize, SystemTime> {
+        let (mut created, mut seen) = (BTreeMap::new(), BTreeSet::new());
+        for (id, plan, write) in plans {
+            let is_first = seen.insert(*id);
+            let Plan::Rotate(to, old @ Old::InGrace) = plan else { continue };
+            seen.insert(*to);
+            let load = Load { id: &self.ids[*id], lifetimes: self.lifetimes() };
+            let load = || self.subject.store().load(&load).expect("the store works").session();
+            match (is_first && self.model.keeps_tombstones).then(load).flatten() {
+                Some(record) if record.remember.is_none() || write.remember.is_some() => {
+                    created.extend(record.created.map(|at| (*id, at)));
+                }
+                _ => *old = Old::Leads,
+            }
+        }
+        created
     }
 
     /// Who is logged in where: each session finds itself in its user's list, under the handle of its login.
@@ -528,7 +426,7 @@ impl<'a> Case<'a> {
         let expected = ended.as_ref().map(Vec::len).ok_or(ErrorKind::Gone);
         assert_eq!(count.map_err(|error| error.kind()), expected, "{}", self.history);
         for id in ended.into_iter().flatten() {
-            self.model.live.remove(&id);
+            self.model.end(id);
         }
     }
 
@@ -575,8 +473,10 @@ impl<'a> Case<'a> {
 enum Plan {
     Create,
     Update,
-    Rotate(usize),
+    Rotate(usize, Old),
     Destroy,
+    ExtendGrace,
+    EndGrace(Minutes),
 }
 
 fn minutes(count: Minutes) -> Duration {

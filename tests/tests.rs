@@ -83,6 +83,8 @@ mod sessions;
 mod sqlite_faults;
 #[cfg(all(unix, feature = "sqlite"))]
 mod sqlite_store;
+#[cfg(all(unix, feature = "sqlite"))]
+mod sqlite_traces;
 mod static_files;
 mod store_model;
 mod stores;

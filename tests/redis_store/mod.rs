@@ -17,7 +17,7 @@ use bottle_session::{
 use redis::{Commands, Connection};
 
 use crate::support::fault_proxy::{Fault, FaultProxy};
-use crate::support::redis_server::{RedisServer, info};
+use crate::support::redis_server::{RedisServer, but_tombstones, info};
 use crate::support::sessions::{IDLE, create, fields, fresh_id, load, owned, save, set, together};
 
 /// A server of the test's own: it counts, flushes and breaks.
@@ -77,14 +77,14 @@ impl Fixture {
     }
 
     fn ttl(&mut self) -> Duration {
-        let keys = self.keys();
+        let keys = but_tombstones(&mut self.redis);
         assert_eq!(keys.len(), 1, "{keys:?}");
         Duration::from_millis(self.redis.pttl::<_, i64>(&keys[0]).unwrap().try_into().unwrap())
     }
 
     /// The only record's key in Redis.
     fn key(&mut self) -> String {
-        let keys = self.keys();
+        let keys = but_tombstones(&mut self.redis);
         assert_eq!(keys.len(), 1, "{keys:?}");
         keys[0].clone()
     }

@@ -189,6 +189,18 @@ impl Drop for RedisServer {
     }
 }
 
+/// The keys that hold more than what a session that has ended leaves for a minute.
+pub fn but_tombstones(connection: &mut redis::Connection) -> Vec<String> {
+    let mut keys: Vec<String> = redis::cmd("KEYS").arg("*").query(connection).unwrap();
+    keys.retain(|key| {
+        let ask = |command: &str| redis::cmd(command).arg(key).to_owned();
+        let names: Vec<String> = ask("HKEYS").query(connection).unwrap();
+        let left: i64 = ask("PTTL").query(connection).unwrap();
+        names != ["\0x"] || !(1..=60_000).contains(&left)
+    });
+    keys
+}
+
 /// A section of what the server tells of itself.
 pub fn info(connection: &mut redis::Connection, section: &str) -> BTreeMap<String, String> {
     lines_of(&redis::cmd("INFO").arg(section).query::<String>(connection).unwrap())

@@ -155,7 +155,7 @@ impl EndStep {
 /// Removes the sessions with these keys, in one step.
 pub(super) fn end(round: &mut Round<'_>, keys: &[&[u8]]) {
     let now = record::milliseconds_since_1970(round.now());
-    let trace = Trace::Ended.written(now.saturating_add(TOMBSTONE), b"");
+    let trace = Trace::Ended(String::new()).written(now.saturating_add(TOMBSTONE), b"");
     script(round, END, keys, &[&trace, TOMBSTONE.to_string().as_bytes()], &[]);
 }
 

@@ -34,7 +34,7 @@ use self::answered::{stored, unmoved};
 use super::index::name_of;
 use super::record::{self, Key, PROOF, REMEMBER, SHORT_REPLY, Unfit};
 use super::steps::{Request, Step};
-use super::trace::Trace;
+use super::trace::{self, Trace};
 use super::transaction::{self, Call, Outcome, Transaction};
 use super::{Layout, Settings, desync, refused};
 use crate::pipeline::operation::Round;
@@ -72,8 +72,6 @@ pub(super) struct SaveStep {
     is_written: bool,
     /// The key in a layout that this one takes over from, where the session may still be.
     former: Option<Key>,
-    /// What an end has sent to be left: a repetition finds itself by it.
-    tombstone: Option<Vec<u8>>,
     /// Redis does not know the script.
     is_unknown: bool,
     state: State,
@@ -93,7 +91,8 @@ enum What {
     },
     Destroy {
         former: Option<Key>,
-        /// Where the session has moved since, how often so far.
+        mark: String,
+        /// How many moves it has been followed over.
         moves: usize,
     },
     ExtendGrace,
@@ -133,7 +132,10 @@ impl SaveStep {
                 former: settings.former_key(save.id),
                 trace: Trace::of(save.old_id),
             },
-            Action::Destroy => What::Destroy { former: settings.former_key(save.id), moves: 0 },
+            Action::Destroy => {
+                let (former, mark) = (settings.former_key(save.id), trace::mark());
+                What::Destroy { former, mark, moves: 0 }
+            }
             Action::ExtendGrace => What::ExtendGrace,
             Action::EndGrace(after) => What::EndGrace(record::milliseconds(after)),
         };
@@ -153,7 +155,6 @@ impl SaveStep {
                 Action::Update | Action::Rotate { .. } => settings.former_key(save.id),
                 _ => None,
             },
-            tombstone: None,
             is_unknown: false,
             state: State::Writing,
             queued: 0,
@@ -267,8 +268,8 @@ impl Step for SaveStep {
             (_, What::Rotate { to, former, trace }) => {
                 self.queued = self.rotate(round, to, former.as_ref(), trace, now);
             }
-            (_, What::Destroy { former, .. }) => {
-                self.tombstone = Some(self.destroy(round, former.as_ref(), now));
+            (_, What::Destroy { former, mark, .. }) => {
+                self.destroy(round, former.as_ref(), mark, now);
             }
             (_, What::ExtendGrace) => self.change_grace(round, now, None),
             (_, What::EndGrace(after)) => self.change_grace(round, now, Some(*after)),

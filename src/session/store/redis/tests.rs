@@ -2,6 +2,7 @@
 
 #[cfg(unix)]
 mod endings;
+mod model_server;
 mod orders;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::operate::OperateStep;
 use super::record::{PROOF, REMEMBER, SAVED};
 use super::save::SaveStep;
+use super::trace::TRACE;
 use super::*;
 use crate::pipeline::operation::{Answer, Progress, Round};
 use crate::redis::{RedisReply as Reply, Replies};
@@ -138,7 +140,9 @@ fn what_is_sent() {
         (Action::Update, &none, "MULTI HSET HMGET PEXPIRE EXEC", false),
         (Action::Update, &cleared, "MULTI EVAL HSET HMGET PEXPIRE EXEC", false),
         (rotate, &changes, "MULTI EVAL HMGET PEXPIRE EXEC", true),
-        (Action::Destroy, &none, "UNLINK", true),
+        (Action::Destroy, &none, "EVAL", true),
+        (Action::ExtendGrace, &none, "EVAL", true),
+        (Action::EndGrace(IDLE.idle), &none, "EVAL", true),
     ] {
         let sent = Sent::by(&mut save(&one, action, changes), NOW, false);
         assert_eq!((sent.names().as_str(), sent.repeatable), (names, repeatable));

@@ -5,6 +5,11 @@
 //! ends (0 while that is open), the name of the session's next key, and the text for who holds the id. When it ends is part of it, as
 //! a late update changes when the key does; what removes the rest of such an update sets that right.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::record;
 use crate::session::store::{Loaded, OldId};
 
@@ -14,7 +19,8 @@ pub(super) const TRACE: &[u8] = b"\0x";
 /// What a session leaves.
 #[derive(Clone, Debug)]
 pub(super) enum Trace {
-    Ended,
+    /// The text is the mark of whoever has ended it, or nothing.
+    Ended(String),
     /// The session has moved.
     Leads,
     /// The same, and the id goes on being one of its own; this is for whoever holds it.
@@ -25,7 +31,7 @@ impl Trace {
     pub(super) fn of(old_id: OldId<'_>) -> Trace {
         match old_id {
             OldId::Leads => Trace::Leads,
-            OldId::Severed => Trace::Ended,
+            OldId::Severed => Trace::Ended(String::new()),
             OldId::InGrace(text) => Trace::Grace(text.to_owned()),
         }
     }
@@ -33,12 +39,19 @@ impl Trace {
     /// As it is written, where the session's next key has this name.
     pub(super) fn written(&self, until: u64, next: &[u8]) -> Vec<u8> {
         let (kind, next, text) = match self {
-            Trace::Ended => (b"e", &b""[..], ""),
+            Trace::Ended(mark) => (b"e", &b""[..], &mark[..]),
             Trace::Leads => (b"r", next, ""),
             Trace::Grace(text) => (b"g", next, &text[..]),
         };
         [&kind[..], &record::base36(until), b".0.", next, b".", text.as_bytes()].concat()
     }
+}
+
+/// A mark that nobody else leaves, by which who ends a session twice, as the first answer was lost, finds itself.
+pub(super) fn mark() -> String {
+    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    format!("{:x}-{:x}", *SEED, MADE.fetch_add(1, Ordering::Relaxed))
 }
 
 /// What a load answers that finds this.

@@ -33,7 +33,7 @@ pub(super) struct Sweeping {
     opened: Instant,
     /// In milliseconds since the file was opened.
     due: AtomicU64,
-    running: AtomicBool,
+    running: Arc<AtomicBool>,
     failed: Recurring,
 }
 
@@ -42,13 +42,33 @@ impl Sweeping {
         Sweeping {
             opened: Instant::now(),
             due: AtomicU64::new(0),
-            running: AtomicBool::new(false),
+            running: Arc::default(),
             failed: Recurring::default(),
         }
     }
 
     fn now(&self) -> u64 {
         self.opened.elapsed().as_millis() as u64
+    }
+
+    /// Nothing where there is a sweep already.
+    fn begin(&self) -> Option<Running> {
+        let began = !self.running.swap(true, Ordering::SeqCst);
+        began.then(|| Running(self.running.clone()))
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_due_now(&self) {
+        self.due.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The one sweep that runs, until this is dropped: also where its thread panics, or was refused by the system.
+struct Running(Arc<AtomicBool>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
     }
 }
 
@@ -68,18 +88,18 @@ impl Database {
     pub(super) fn sweep_if_due(self: &Arc<Database>) {
         let sweeping = &self.sweeping;
         let now = sweeping.now();
-        if now < sweeping.due.load(Ordering::Relaxed)
-            || sweeping.running.swap(true, Ordering::SeqCst)
-        {
+        if now < sweeping.due.load(Ordering::Relaxed) {
             return;
         }
+        let Some(running) = sweeping.begin() else { return };
         sweeping.due.store(now + EVERY.as_millis() as u64, Ordering::Relaxed);
         let database = Arc::downgrade(self);
         let thread = Builder::new().name("session-sweep".to_owned());
-        if thread.spawn(move || run(&database)).is_err() {
-            // Once there is a thread again.
-            sweeping.running.store(false, Ordering::SeqCst);
-        }
+        // Where there is no thread, another time.
+        let _ = thread.spawn(move || {
+            let _running = running;
+            run(&database);
+        });
     }
 
     fn tell_of_sweep(&self, outcome: Result<()>) {
@@ -103,10 +123,7 @@ fn run(database: &Weak<Database>) {
         let took = begun.elapsed();
         match step {
             Ok(true) => sweep.pace(took),
-            ended => {
-                database.tell_of_sweep(ended.map(drop));
-                return database.sweeping.running.store(false, Ordering::SeqCst);
-            }
+            ended => return database.tell_of_sweep(ended.map(drop)),
         }
         drop(database);
         // Others have as much of the time.

@@ -154,6 +154,42 @@ fn whoever_comes_starts_a_sweep() {
 }
 
 #[test]
+fn a_sweep_that_panicked_is_not_the_last_one() {
+    let fixture = Fixture::new();
+    fixture.create_many(10);
+    fixture.pass(3600);
+    let panics = Arc::new(AtomicU64::new(1));
+    let store = SqliteStore::with_clock(fixture.path(), {
+        let (seconds, panics) = (fixture.seconds.clone(), panics.clone());
+        move || {
+            let is_sweep = std::thread::current().name() == Some("session-sweep");
+            if is_sweep
+                && panics
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                    .is_ok()
+            {
+                panic!("in the middle of a sweep");
+            }
+            SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.load(Ordering::SeqCst))
+        }
+    });
+    let store = store.unwrap();
+    let load = || store.load(&Load { id: &fixture.id(), lifetimes: LIFETIMES }).unwrap();
+    let begun = std::time::Instant::now();
+    while fixture.count() > 0 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{} panics are due",
+            panics.load(Ordering::SeqCst)
+        );
+        store.database.sweeping.is_due_now();
+        assert_eq!(load(), Loaded::Unknown);
+        std::thread::yield_now();
+    }
+    assert_eq!(panics.load(Ordering::SeqCst), 0);
+}
+
+#[test]
 fn what_was_seen_dead_stays_dead_when_the_clock_goes_back() {
     let fixture = Fixture::new();
     let (seen, unseen) = (fixture.create(&[("a", "1")]), fixture.create(&[("a", "1")]));

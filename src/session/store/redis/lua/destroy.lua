@@ -1,11 +1,12 @@
 -- Ends the session under KEYS[1], or KEYS[2] in the layout that this one takes over from, and leaves ARGV[2] for ARGV[3]
--- milliseconds. The answer is 1, also to a repetition, which says in ARGV[4] what it has left; else the name of the key where the session has moved, as is known at
+-- milliseconds. The answer is 1, also to a repetition, which finds its mark ARGV[4] there; else the name of the key where the session has moved, as is known at
 -- ARGV[1]; else 0.
 local proof, trace = unpack(redis.call('HMGET', KEYS[1], '\0', '\0x'))
 local former = KEYS[2] and redis.pcall('UNLINK', KEYS[2]) or 0
 if type(former) == 'table' then return former end
 if not proof and former == 0 and trace then
-  return trace == ARGV[4] and 1 or leads(trace, ARGV[1]) or 0
+  local is_mine = string.sub(trace, -#ARGV[4] - 1) == '.' .. ARGV[4]
+  return is_mine and 1 or leads(trace, ARGV[1]) or 0
 end
 local removed = redis.pcall('UNLINK', KEYS[1])
 if type(removed) == 'table' then return removed end

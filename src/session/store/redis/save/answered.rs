@@ -148,7 +148,6 @@ impl SaveStep {
             (Some(Reply::Bulk(name)), What::Destroy { moves, former, .. }) => {
                 (*moves, *former) = (*moves + 1, None);
                 self.key.name = key_of(&self.settings, name);
-                self.tombstone = None;
                 Ok(State::Writing)
             }
             _ => Err(Unfit::OutOfStep),
@@ -162,8 +161,7 @@ impl SaveStep {
         now: SystemTime,
     ) -> Result<State, Unfit> {
         let created = match own.next() {
-            // It has ended since it was written.
-            Some(Reply::Nil) if self.is_written => return Ok(stored()),
+            // Also where it has ended since it was written: what it has left is not to live as long as it would have.
             Some(Reply::Nil) => return Ok(State::CleaningUp),
             Some(Reply::Bulk(proof)) => match self.key.created(proof) {
                 Ok(created) => created,
@@ -185,6 +183,7 @@ impl SaveStep {
         self.idle = idle;
         self.created = Some(created);
         self.is_written = true;
+        self.former = None;
         Ok(State::Extending)
     }
 

@@ -120,7 +120,7 @@ impl SaveStep {
         // An id in its grace period lives as long as the session.
         let known_for = match trace {
             Trace::Grace(_) => self.kept_for(self.created, now),
-            Trace::Leads | Trace::Ended => TOMBSTONE,
+            Trace::Leads | Trace::Ended(_) => TOMBSTONE,
         };
         let trace = trace.written(now.saturating_add(known_for), &name_of(&self.settings, to));
         let (now, known_for) = (now.to_string(), known_for.to_string());
@@ -159,21 +159,23 @@ impl SaveStep {
         }
     }
 
-    /// Ends the session, or finds out where it has moved. Returns what it leaves.
-    pub(super) fn destroy(&self, round: &mut Round<'_>, former: Option<&Key>, now: u64) -> Vec<u8> {
-        let written = || Trace::Ended.written(now.saturating_add(TOMBSTONE), b"");
-        let tombstone = self.tombstone.clone().unwrap_or_else(written);
+    /// Ends the session, or finds out where it has moved.
+    pub(super) fn destroy(
+        &self,
+        round: &mut Round<'_>,
+        former: Option<&Key>,
+        mark: &str,
+        now: u64,
+    ) {
         if !self.has_proof() {
-            round.command(&[b"UNLINK", &self.key.name]);
-            return tombstone;
+            return round.command(&[b"UNLINK", &self.key.name]);
         }
         let mut keys = vec![&self.key.name[..]];
         keys.extend(former.map(|former| &former.name[..]));
+        let trace = Trace::Ended(mark.to_owned()).written(now.saturating_add(TOMBSTONE), b"");
         let (now, known_for) = (now.to_string(), TOMBSTONE.to_string());
-        let sent = self.tombstone.as_deref().unwrap_or_default();
-        let arguments = [now.as_bytes(), &tombstone, known_for.as_bytes(), sent];
+        let arguments = [now.as_bytes(), &trace, known_for.as_bytes(), mark.as_bytes()];
         script(round, DESTROY, &keys, &arguments, &[]);
-        tombstone
     }
 
     /// Has an id that is in its grace period known for as long as the session, or ends that period so long from now.

@@ -3,144 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::model_server::{Server, parts};
 use super::*;
-use crate::session::store::{Fields, Remember};
-
-/// As much of Redis as saves and loads need.
-#[derive(Default)]
-struct Server {
-    keys: BTreeMap<Vec<u8>, Hash>,
-    now: u64,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Hash {
-    fields: BTreeMap<Vec<u8>, Vec<u8>>,
-    ends: Option<u64>,
-}
-
-impl Server {
-    /// Carries out a request, which is one step: no operation sends more than one that writes.
-    fn run(&mut self, sent: &Sent) -> Vec<u8> {
-        let (mut out, mut queued) = (Vec::new(), None::<Vec<Vec<&[u8]>>>);
-        for command in sent.commands() {
-            match (command[0], &mut queued) {
-                (b"MULTI", _) => {
-                    queued = Some(Vec::new());
-                    out.extend(b"+OK\r\n");
-                }
-                (b"EXEC", _) => {
-                    let commands = queued.take().expect("MULTI came before");
-                    out.extend(format!("*{}\r\n", commands.len()).bytes());
-                    commands.iter().for_each(|command| out.extend(self.command(command)));
-                }
-                (_, Some(queued)) => {
-                    queued.push(command);
-                    out.extend(b"+QUEUED\r\n");
-                }
-                _ => out.extend(self.command(&command)),
-            }
-        }
-        self.keys.retain(|_, hash| !hash.fields.is_empty());
-        out
-    }
-
-    fn command(&mut self, words: &[&[u8]]) -> Vec<u8> {
-        let number = |count: usize| format!(":{count}\r\n").into_bytes();
-        let bulk = |value: Option<&Vec<u8>>| match value {
-            Some(value) => [format!("${}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat(),
-            None => b"$-1\r\n".to_vec(),
-        };
-        let (key, rest) = (words[1].to_vec(), &words[2..]);
-        match words[0] {
-            b"HSET" => {
-                let hash = self.keys.entry(key).or_default();
-                for pair in rest.chunks(2) {
-                    hash.fields.insert(pair[0].to_vec(), pair[1].to_vec());
-                }
-                number(rest.len() / 2)
-            }
-            b"HDEL" => {
-                let hash = self.keys.get_mut(&key);
-                number(hash.map_or(0, |hash| {
-                    rest.iter().filter(|name| hash.fields.remove(**name).is_some()).count()
-                }))
-            }
-            b"HMGET" => {
-                let fields = self.keys.get(&key).map(|hash| &hash.fields);
-                let values =
-                    rest.iter().map(|name| bulk(fields.and_then(|fields| fields.get(*name))));
-                [format!("*{}\r\n", rest.len()).into_bytes(), values.collect::<Vec<_>>().concat()]
-                    .concat()
-            }
-            b"HGETALL" => {
-                let fields =
-                    self.keys.get(&key).map(|hash| hash.fields.clone()).unwrap_or_default();
-                let pairs = fields
-                    .iter()
-                    .map(|(name, value)| [bulk(Some(name)), bulk(Some(value))].concat());
-                let pairs: Vec<_> = pairs.collect();
-                [format!("*{}\r\n", 2 * pairs.len()).into_bytes(), pairs.concat()].concat()
-            }
-            b"PEXPIRE" => {
-                let time: u64 = std::str::from_utf8(rest[0]).unwrap().parse().unwrap();
-                let Some(hash) = self.keys.get_mut(&key) else { return number(0) };
-                hash.ends = Some(self.now + time);
-                self.pass(0);
-                number(1)
-            }
-            b"UNLINK" => number(usize::from(self.keys.remove(&key).is_some())),
-            // The only script that is called so is the one that creates.
-            b"EVALSHA" if self.keys.contains_key(rest[1]) => number(0),
-            b"EVALSHA" => {
-                let hash = self.keys.entry(rest[1].to_vec()).or_default();
-                for pair in rest[3..].chunks(2) {
-                    hash.fields.insert(pair[0].to_vec(), pair[1].to_vec());
-                }
-                hash.ends =
-                    Some(self.now + String::from_utf8_lossy(rest[2]).parse::<u64>().unwrap());
-                number(1)
-            }
-            b"EVAL" if key == EMPTY.as_bytes() => {
-                let hash = self.keys.entry(rest[1].to_vec()).or_default();
-                let lives = hash.fields.contains_key(PROOF);
-                if lives == (rest[2] == b"1") {
-                    let own: &[&[u8]] = if lives { &[] } else { &[SAVED, REMEMBER] };
-                    hash.fields.retain(|name, _| name[0] == 0 && !own.contains(&&name[..]));
-                }
-                bulk(None)
-            }
-            b"EVAL" if key == ROTATE.as_bytes() => {
-                let (from, to, owners) = (rest[1], rest[2], [rest[3], rest[4]]);
-                let proof = self.keys.get(from).and_then(|hash| hash.fields.get(PROOF)).cloned();
-                let Some(proof) = proof else { return bulk(None) };
-                assert!(proof.starts_with(owners[0]), "these are their own");
-                if self.keys.contains_key(to) {
-                    return number(0);
-                }
-                let mut hash = self.keys.remove(from).expect("it has a proof");
-                hash.fields.insert(PROOF.to_vec(), [owners[1], &proof[owners[0].len()..]].concat());
-                self.keys.insert(to.to_vec(), hash);
-                let mut replies = Vec::new();
-                let mut calls = &rest[9..];
-                while let [count, command @ ..] = calls {
-                    let count: usize = std::str::from_utf8(count).unwrap().parse().unwrap();
-                    let (name, arguments) = command[..count].split_first().unwrap();
-                    replies.push(self.command(&[&[*name, to], arguments].concat()));
-                    calls = &command[count..];
-                }
-                [format!("*{}\r\n", replies.len()).into_bytes(), replies.concat()].concat()
-            }
-            other => panic!("{}", String::from_utf8_lossy(other)),
-        }
-    }
-
-    fn pass(&mut self, time: u64) {
-        self.now += time;
-        let now = self.now;
-        self.keys.retain(|_, hash| hash.ends.is_none_or(|ends| ends > now));
-    }
-}
+use crate::session::store::{Fields, OldId, Remember};
 
 /// What somebody does to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,14 +19,17 @@ enum Act {
     /// A change before a tenth of the lifetime has passed.
     UpdateEarly(&'static str),
     Destroy,
-    Rotate,
+    /// Moves it from A to B, and leaves this.
+    Rotate(OldId<'static>),
+    /// Moves it from B to C.
+    Onward,
     /// Time passes, more than the plugin's idle limit and less than a month.
     Pass,
     /// Redis drops the key.
     Evict,
 }
 
-const ACTS: [Act; 12] = [
+const ACTS: [Act; 15] = [
     Act::Update("a"),
     Act::Update("b"),
     Act::Refresh,
@@ -171,7 +39,10 @@ const ACTS: [Act; 12] = [
     Act::Remember(Some(SHORT)),
     Act::Remember(None),
     Act::Destroy,
-    Act::Rotate,
+    Act::Rotate(OldId::Leads),
+    Act::Rotate(OldId::Severed),
+    Act::Rotate(OldId::InGrace("left")),
+    Act::Onward,
     Act::Pass,
     Act::Evict,
 ];
@@ -227,6 +98,8 @@ impl Choices {
 struct World {
     server: Server,
     truth: Option<Truth>,
+    /// What was left under which key, and until when it is known.
+    left: BTreeMap<Vec<u8>, (OldId<'static>, u64)>,
     actors: Vec<Actor>,
     faults: usize,
     history: String,
@@ -235,7 +108,7 @@ struct World {
 impl World {
     /// A session that all of them have loaded.
     fn new(acts: &[Act]) -> World {
-        let (from, to, settings) = (id("A"), id("B"), settings());
+        let ([from, to, further], settings) = (["A", "B", "C"].map(id), settings());
         let start = set(&[("start", "0")]);
         let mut server = Server { now: NOW, ..Server::default() };
         let mut create = save(&from, Action::Create, &start);
@@ -250,19 +123,23 @@ impl World {
                 Act::Clear => changes.cleared = true,
                 Act::Remember(own) => remember = Remember::To(*own),
                 Act::Destroy => action = Action::Destroy,
-                Act::Rotate => action = Action::Rotate { to: &to },
+                Act::Rotate(_) => action = Action::Rotate { to: &to },
+                Act::Onward => action = Action::Rotate { to: &further },
                 Act::Refresh | Act::Pass | Act::Evict => {}
             }
             let renewed_ago = matches!(act, Act::UpdateEarly(_)).then(|| Duration::from_secs(20));
-            let save = Save::new(&from, action, &changes, IDLE);
-            let save = Save { remember, renewed_ago, ..save };
+            let id = if *act == Act::Onward { &to } else { &from };
+            let old_id = if let Act::Rotate(old_id) = act { *old_id } else { OldId::Leads };
+            let save = Save::new(id, action, &changes, IDLE);
+            let save = Save { remember, renewed_ago, old_id, ..save };
             let steps = Steps::new([SaveStep::new(&settings, &save)]);
             Actor { act: *act, steps, saved: None, sent_again: false, failed: false, over: false }
         });
         let key = Key::new(&settings, Layout::Default, &from).name;
         let truth = Truth { key, fields: [("start", "0")].into_iter().collect(), remember: None };
         let actors = actors.collect();
-        World { server, truth: Some(truth), actors, faults: 0, history: format!("{acts:?}") }
+        let (left, history) = (BTreeMap::new(), format!("{acts:?}"));
+        World { server, truth: Some(truth), left, actors, faults: 0, history }
     }
 
     fn run(&mut self, choices: &mut Choices, most_faults: usize) {
@@ -298,12 +175,14 @@ impl World {
             Act::Pass => {
                 self.server.pass(2 * KEPT);
                 self.truth = self.truth.take().filter(|truth| truth.remember == Some(MONTH));
+                self.left.clear();
                 actor.over = true;
                 return;
             }
             Act::Evict => {
                 self.server.keys.remove(&key);
                 self.truth = self.truth.take().filter(|truth| truth.key != key);
+                self.left.remove(&key);
                 actor.over = true;
                 return;
             }
@@ -311,9 +190,21 @@ impl World {
         }
         let sent = Sent::by(&mut actor.steps, self.server.now, false);
         if fate != 1 {
+            let asked = sent.commands().into_iter().find_map(|command| {
+                let is_script = command[0] == b"EVAL" && command[1] != EMPTY.as_bytes();
+                is_script.then(|| command[3].to_vec())
+            });
             let replies = self.server.run(&sent);
-            if actor.saved.is_none() {
-                actor.saved = Some(carried_out(&mut self.truth, actor.act, &key));
+            let key = asked.as_ref().unwrap_or(&key);
+            // What is done twice may find the second time that its session, or what it has left, is gone since.
+            let again = asked.is_some()
+                && match actor.act {
+                    Act::Rotate(_) | Act::Onward => true,
+                    _ => !self.left.contains_key(key),
+                };
+            if actor.saved.is_none() || again {
+                let until = self.server.now + 60_000;
+                actor.saved = carried_out(&mut self.truth, &mut self.left, actor.act, key, until);
             }
             if fate == 0 {
                 let now = self.server.now;
@@ -340,7 +231,7 @@ impl World {
             assert!(hash.ends.is_some(), "{history}: a key without an end");
             let lives = self.truth.as_ref().is_some_and(|truth| truth.key == *key);
             assert_eq!(hash.fields.contains_key(PROOF), lives, "{history}: dead stays dead");
-            assert!([key_of("A"), key_of("B")].contains(key), "{history}: {key:?}");
+            assert!(["A", "B", "C"].map(key_of).contains(key), "{history}: {key:?}");
         }
         match &self.truth {
             Some(truth) if !self.server.keys.contains_key(&truth.key) => {
@@ -362,21 +253,33 @@ impl World {
                 (_, Err(_)) => assert!(actor.failed, "{history}"),
             }
         }
-        for letter in ["A", "B"] {
+        for letter in ["A", "B", "C"] {
             let mut load = load(&id(letter));
             let sent = Sent::by(&mut load, self.server.now, false);
             let replies = self.server.run(&sent);
             answer(&mut load, &replies, sent.replies, self.server.now);
-            let record = load.into_outcomes().next().unwrap().unwrap().session();
+            let loaded = load.into_outcomes().next().unwrap().unwrap();
             let key = Key::new(&settings(), Layout::Default, &id(letter)).name;
             let truth = self.truth.as_ref().filter(|truth| truth.key == key);
             let hash = self.server.keys.get(&key);
             let Some(truth) = truth.filter(|_| hash.is_some()) else {
-                assert_eq!(record, None, "{history}");
-                assert!(hash.is_none() || self.faults > 0, "{history}: left over");
+                let left = self.left.get(&key).filter(|(_, until)| *until > self.server.now);
+                let expected = match left {
+                    None => Loaded::Unknown,
+                    Some((OldId::InGrace(text), _)) => Loaded::Replaced((*text).to_owned()),
+                    Some(_) => Loaded::Ended,
+                };
+                // A late update whose clean-up is lost may bring the end of what it finds forward.
+                let is_lost = self.faults > 0 && loaded == Loaded::Unknown && hash.is_none();
+                assert!(loaded == expected || is_lost, "{history}: {loaded:?} of {expected:?}");
+                if let Some(hash) = hash.filter(|_| self.faults == 0) {
+                    assert!(hash.fields.keys().eq([TRACE]), "{history}: left over");
+                    // A late update has given it an end of its own.
+                    assert_eq!(hash.ends, Some(parts(&hash.fields[TRACE]).1), "{history}");
+                }
                 continue;
             };
-            let record = record.unwrap_or_else(|| panic!("{history}: lost"));
+            let record = loaded.session().unwrap_or_else(|| panic!("{history}: lost"));
             assert_eq!(record.fields, truth.fields, "{history}");
             assert_eq!(record.remember, truth.remember, "{history}");
             let idle = record.remember.unwrap_or(IDLE.idle);
@@ -390,22 +293,51 @@ impl World {
     }
 }
 
-/// What an act does to the session in the moment in which it is carried out.
-fn carried_out(truth: &mut Option<Truth>, act: Act, key: &[u8]) -> Saved {
+/// What an act does to the session in the moment in which it is carried out, under this key; what it leaves is known until
+/// then. `None` where it is to go on elsewhere.
+fn carried_out(
+    truth: &mut Option<Truth>,
+    left: &mut BTreeMap<Vec<u8>, (OldId<'static>, u64)>,
+    act: Act,
+    key: &[u8],
+    until: u64,
+) -> Option<Saved> {
+    let key_of = |letter| Key::new(&settings(), Layout::Default, &id(letter)).name;
     let Some(session) = truth.as_mut().filter(|truth| truth.key == key) else {
         // The second time that the same move is carried out, it has been done.
-        let moved = act == Act::Rotate && truth.is_some();
-        return if moved || act == Act::Destroy { Saved::Stored } else { Saved::Gone };
+        let moved = |letter| truth.as_ref().is_some_and(|truth| truth.key == key_of(letter));
+        return match act {
+            Act::Rotate(_) if moved("B") => Some(Saved::Stored),
+            Act::Onward if moved("C") => Some(Saved::Stored),
+            Act::Destroy
+                if matches!(left.get(key), Some((OldId::Leads | OldId::InGrace(_), _))) =>
+            {
+                None
+            }
+            _ => Some(Saved::Gone),
+        };
     };
     match act {
         Act::Update(name) | Act::UpdateEarly(name) => session.fields.insert(name, "1"),
         Act::Clear => session.fields.clear(),
         Act::Remember(own) => session.remember = own,
-        Act::Rotate => session.key = Key::new(&settings(), Layout::Default, &id("B")).name,
-        Act::Destroy => *truth = None,
+        Act::Rotate(old_id) => {
+            session.key = key_of("B");
+            let lives = matches!(old_id, OldId::InGrace(_));
+            let until = if lives { until - 60_000 + KEPT } else { until };
+            left.insert(key.to_vec(), (old_id, until));
+        }
+        Act::Onward => {
+            session.key = key_of("C");
+            left.insert(key.to_vec(), (OldId::Leads, until));
+        }
+        Act::Destroy => {
+            *truth = None;
+            left.insert(key.to_vec(), (OldId::Severed, until));
+        }
         Act::Refresh | Act::Pass | Act::Evict => {}
     }
-    Saved::Stored
+    Some(Saved::Stored)
 }
 
 fn all_runs(acts: &[Act], most_faults: usize) -> usize {
@@ -427,6 +359,15 @@ fn whatever_happens_to_a_session_at_once_in_whatever_order_dead_stays_dead_and_w
         for (and, other) in ACTS.into_iter().enumerate().skip(at) {
             runs += all_runs(&[one, other], 2);
             for third in ACTS.into_iter().skip(and) {
+                // What is left, and where the session moves on, is a matter of who ends it.
+                let all = [one, other, third];
+                let is_followed = |act: &Act| {
+                    use OldId::{InGrace, Severed};
+                    matches!(act, Act::Rotate(Severed | InGrace(_)) | Act::Onward)
+                };
+                if all.iter().any(is_followed) && !all.contains(&Act::Destroy) {
+                    continue;
+                }
                 runs += all_runs(&[one, other, third], 1);
             }
         }
