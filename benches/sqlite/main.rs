@@ -38,8 +38,9 @@ const PARTS: [Part; 7] = [
 ];
 
 /// What other processes of this program are for.
-const ROLES: [Part; 3] = [
+const ROLES: [Part; 4] = [
     ("slow-threads", threads_of_a_slow_disk),
+    ("slow-processes", two_processes_of_a_slow_disk),
     ("pairs", pairs_of_another),
     ("memory", memory_of_a_million),
 ];
@@ -128,13 +129,18 @@ fn compare_threads(bar: &str, what: &str) {
 
 fn threads() {
     compare_threads(">= 1.8", "");
+    on_a_slow_disk("slow-threads");
+}
+
+/// Has another process of this program measure what each fsync that takes longer makes of it.
+fn on_a_slow_disk(role: &str) {
     let folder = Folder::new("shim");
     let shim = folder.0.join("slow_fsync.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/sqlite/slow_fsync.c");
     let mut compile = Command::new("cc");
     compile.args(["-shared", "-fPIC", "-O2", "-o"]).arg(&shim).arg(source);
     assert!(compile.status().expect("cc").success());
-    let run = this("slow-threads").env("LD_PRELOAD", &shim).env("FSYNC_US", "2000").status();
+    let run = this(role).env("LD_PRELOAD", &shim).env("FSYNC_US", "2000").status();
     assert!(run.expect("this program again").success());
 }
 
@@ -245,6 +251,15 @@ fn pairs(path: &Path) -> Saves {
 }
 
 fn two_processes() {
+    compare_processes("");
+    on_a_slow_disk("slow-processes");
+}
+
+fn two_processes_of_a_slow_disk() {
+    compare_processes(", each fsync 2 ms slower");
+}
+
+fn compare_processes(what: &str) {
     let folder = Folder::new("processes");
     let store = SqliteStore::open(folder.file()).expect("a new file");
     for id in (0..10).map(measure::numbered_id) {
@@ -259,7 +274,7 @@ fn two_processes() {
     let mut figures = said.split_whitespace().map(|word| word.parse::<f64>().expect("a figure"));
     let (per_second, slowest) = (figures.next().expect("one"), figures.next().expect("another"));
     row(
-        "two processes of 8 threads: slowest pair of writes",
+        &format!("two processes of 8 threads: slowest pair of writes{what}"),
         "< 200 ms",
         format!("{:.0} ms", ours.slowest_ms.max(slowest)),
         format!("{:.0} and {per_second:.0} pairs/s", ours.per_second),

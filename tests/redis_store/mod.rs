@@ -5,6 +5,7 @@ mod races;
 mod records;
 mod refusals;
 mod round_trips;
+mod tombstones;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

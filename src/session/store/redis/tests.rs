@@ -2,6 +2,8 @@
 
 #[cfg(unix)]
 mod endings;
+#[cfg(unix)]
+mod follows;
 mod model_server;
 mod orders;
 

@@ -26,6 +26,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// The same once that was in vain, until it works again: who comes then must not wait as long for the same.
 const IMPATIENCE: Duration = Duration::from_millis(100);
 
+/// How long this process writes without a pause while another one wants to write as well.
+const TURN: Duration = Duration::from_millis(10);
+
+/// How long the pause is: in it the other one looks at least once whether the lock is free.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// For how long another process counts as there after it was last waited for.
+const LATELY: Duration = Duration::from_secs(1);
+
 /// Between two looks whether the lock is free. SQLite's own handler waits longer each time, up to 100 ms, so that of two
 /// busy processes the slower one starves.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
@@ -52,7 +61,7 @@ impl Database {
         Ok(Database {
             path,
             files,
-            writer: Mutex::new(Writer { connection: writer, durability: Durability::Full }),
+            writer: Mutex::new(Writer::new(writer)),
             readers: Readers { free: Mutex::new(readers), returned: Condvar::new() },
             clock,
             patience: PATIENCE,
@@ -88,7 +97,9 @@ impl Database {
         act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
     ) -> Result<T> {
         let patience = if self.health.has_failed() { IMPATIENCE } else { self.patience };
-        let done = self.transaction(lock(&self.writer), durability, patience, act);
+        let mut writer = lock(&self.writer);
+        writer.let_others_write();
+        let done = self.transaction(writer, durability, patience, act);
         self.health.hear(&self.path, done.as_ref().err());
         done
     }
@@ -180,9 +191,33 @@ impl Database {
 struct Writer {
     connection: Connection,
     durability: Durability,
+    /// When another process was last waited for.
+    waited: Option<Instant>,
+    /// Since when there was no pause in which another process could have begun to write.
+    turn: Instant,
+    ended: Instant,
 }
 
 impl Writer {
+    fn new(connection: Connection) -> Writer {
+        let now = Instant::now();
+        Writer { connection, durability: Durability::Full, waited: None, turn: now, ended: now }
+    }
+
+    /// Pauses where another process may wait that has not had a chance for long: one that writes without a pause leaves the
+    /// lock free for so short a time that who looks again and again hardly ever sees it.
+    fn let_others_write(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.ended) >= PAUSE {
+            self.turn = now;
+        }
+        let is_alone = self.waited.is_none_or(|waited| now.duration_since(waited) > LATELY);
+        if !is_alone && now.duration_since(self.turn) >= TURN {
+            std::thread::sleep(PAUSE);
+            self.turn = Instant::now();
+        }
+    }
+
     fn transaction<T>(
         &mut self,
         durability: Durability,
@@ -199,8 +234,13 @@ impl Writer {
         }
         wait_for(patience);
         let open = Open::begin(&self.connection, "BEGIN IMMEDIATE")?;
+        if HAS_WAITED.get() {
+            self.turn = Instant::now();
+            self.waited = Some(self.turn);
+        }
         let done = act(&self.connection)?;
         open.commit()?;
+        self.ended = Instant::now();
         Ok(done)
     }
 }
@@ -274,15 +314,18 @@ impl Drop for Reader<'_> {
 
 thread_local! {
     static GIVE_UP: Cell<Option<Instant>> = const { Cell::new(None) };
+    static HAS_WAITED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// How long this thread waits for locks of other processes from now on.
 pub(super) fn wait_for(patience: Duration) {
     GIVE_UP.set(Instant::now().checked_add(patience));
+    HAS_WAITED.set(false);
 }
 
 /// The busy handler: whether to look again, which it has waited for.
 pub(super) fn wait(_: i32) -> bool {
+    HAS_WAITED.set(true);
     let patient = GIVE_UP.get().is_some_and(|end| Instant::now() < end);
     if patient {
         std::thread::sleep(LOOK_AGAIN);

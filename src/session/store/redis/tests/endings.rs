@@ -8,17 +8,17 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::redis::end_of;
-use crate::session::store::{EndDevices, LogIn};
+use crate::session::store::{EndDevices, LogIn, OldId};
 
 /// A redis-server of this test's own.
-struct Server {
+pub(super) struct Server {
     process: Child,
     folder: PathBuf,
     connection: UnixStream,
 }
 
 impl Server {
-    fn start(name: &str) -> Server {
+    pub(super) fn start(name: &str) -> Server {
         let folder = std::env::temp_dir().join(format!("bs-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let socket = folder.join("socket");
@@ -56,7 +56,7 @@ impl Server {
         }
     }
 
-    fn empty(&mut self) {
+    pub(super) fn empty(&mut self) {
         self.run(b"FLUSHALL\r\n", 1);
     }
 }
@@ -70,7 +70,7 @@ impl Drop for Server {
 }
 
 /// What is under way.
-trait Underway {
+pub(super) trait Underway {
     /// One round trip; says whether it is over.
     fn step(&mut self, server: &mut Server) -> bool;
 }
@@ -87,42 +87,47 @@ impl<S: Step> Underway for Steps<S> {
     }
 }
 
-fn finish<S: Step>(mut steps: Steps<S>, server: &mut Server) -> S::Outcome {
+pub(super) fn finish<S: Step>(mut steps: Steps<S>, server: &mut Server) -> S::Outcome {
     while !steps.step(server) {}
     steps.into_outcomes().next().unwrap()
 }
 
-struct Case<'a> {
-    server: &'a mut Server,
-    settings: Arc<Settings>,
+pub(super) struct Case<'a> {
+    pub(super) server: &'a mut Server,
+    pub(super) settings: Arc<Settings>,
 }
 
 impl Case<'_> {
-    fn save(&self, save: &Save<'_>) -> Steps<IndexedSave> {
+    pub(super) fn save(&self, save: &Save<'_>) -> Steps<IndexedSave> {
         Steps::new([IndexedSave::new(&self.settings, save)])
     }
 
-    fn log_in(&self, id: &SessionId) -> Steps<IndexedSave> {
+    pub(super) fn log_in(&self, id: &SessionId) -> Steps<IndexedSave> {
         let login = Some(LogIn::new("ada"));
         self.save(&Save { login, ..Save::new(id, Action::Create, &Changes::default(), IDLE) })
     }
 
-    fn moves(&self, from: &SessionId, to: &SessionId) -> Steps<IndexedSave> {
-        let action = Action::Rotate { to };
-        self.save(&Save { user: Some("ada"), ..Save::new(from, action, &Changes::default(), IDLE) })
+    pub(super) fn moves(
+        &self,
+        from: &SessionId,
+        to: &SessionId,
+        old_id: OldId<'_>,
+    ) -> Steps<IndexedSave> {
+        let (action, none) = (Action::Rotate { to }, Changes::default());
+        self.save(&Save { user: Some("ada"), old_id, ..Save::new(from, action, &none, IDLE) })
     }
 
     fn end_all(&self) -> Steps<EndStep> {
         Steps::new([EndStep::new(&self.settings, "ada", EndDevices::All)])
     }
 
-    fn lives(&mut self, id: &SessionId) -> bool {
+    pub(super) fn lives(&mut self, id: &SessionId) -> bool {
         let load = Load { id, lifetimes: IDLE };
         let steps = Steps::new([LoadStep::new(&self.settings, &load)]);
         finish(steps, self.server).unwrap().session().is_some()
     }
 
-    fn listed(&mut self) -> usize {
+    pub(super) fn listed(&mut self) -> usize {
         finish(Steps::new([ListStep::new(&self.settings, "ada", None)]), self.server).unwrap().len()
     }
 
@@ -133,7 +138,7 @@ impl Case<'_> {
         let [first, moved, second] = ["A", "B", "C"].map(id);
         assert_eq!(finish(self.log_in(&first), self.server).unwrap(), Saved::Stored);
         let (mut end, mut moving, mut login) =
-            (self.end_all(), self.moves(&first, &moved), self.log_in(&second));
+            (self.end_all(), self.moves(&first, &moved, OldId::Leads), self.log_in(&second));
         let mut taken = [0; 3];
         let mut over = [false; 3];
         // Whoever has not crashed comes to an end.
@@ -155,6 +160,10 @@ impl Case<'_> {
         for id in [&first, &moved] {
             assert!(!self.lives(id), "{id:?} lives: {history}");
         }
+        // Whoever holds the first id makes no new session.
+        let load = Load { id: &first, lifetimes: IDLE };
+        let found = finish(Steps::new([LoadStep::new(&self.settings, &load)]), self.server);
+        assert_eq!(found.unwrap(), Loaded::Ended, "{history}");
         // A login under way failed, or is one that came later: it is in the index.
         let lives = self.lives(&second);
         match over[2].then(|| login.into_outcomes().next().unwrap()) {
@@ -177,7 +186,11 @@ impl Case<'_> {
 }
 
 /// All orders of so many turns each.
-fn orders(left: &mut [usize; 3], order: &mut Vec<usize>, found: &mut impl FnMut(&[usize])) {
+pub(super) fn orders(
+    left: &mut [usize; 3],
+    order: &mut Vec<usize>,
+    found: &mut impl FnMut(&[usize]),
+) {
     if left.iter().all(|left| *left == 0) {
         return found(order);
     }
