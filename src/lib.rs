@@ -42,6 +42,7 @@ mod error;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod handler;
+mod lock;
 mod logging;
 mod message;
 mod pipeline;

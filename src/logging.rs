@@ -10,6 +10,8 @@ pub(crate) mod request_id;
 
 use self::request_id::RequestId;
 
+use crate::lock::lock;
+
 /// How often a line says that something goes on.
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -142,7 +144,7 @@ fn report(kinds: &Weak<Kinds>) {
 
 impl Kinds {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.0)
     }
 
     /// Whether a thread attends.

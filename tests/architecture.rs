@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down.
-const LAYERS: [&str; 12] = [
+const LAYERS: [&str; 13] = [
     "testing", "app", "server", "plugins", "session", "redis", "handler", "pipeline", "routing",
-    "message", "error", "logging",
+    "message", "error", "logging", "lock",
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

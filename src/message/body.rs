@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 
+use crate::lock::lock;
 use crate::message::forms::{FormData, FormError, FormLimits};
 use crate::message::from_error::asked_for;
 use crate::message::http_error::{HttpError, abort};
@@ -133,7 +134,7 @@ impl Request {
     /// stream, which can be taken once.
     pub(crate) fn form_body(&self) -> Result<FormBody<'_>> {
         let limit = self.body_limit;
-        let mut unread = self.unread.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut unread = lock(&self.unread);
         match &*unread {
             Some(RequestBody::Stream { length, .. })
                 if length.is_none_or(|length| length > SMALL_FORM && length <= limit) =>
@@ -196,7 +197,7 @@ impl Request {
     }
 
     fn take_body(&self) -> Option<RequestBody> {
-        self.unread.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+        lock(&self.unread).take()
     }
 }
 

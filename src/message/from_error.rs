@@ -9,6 +9,7 @@ use http::StatusCode;
 use http::header::{self, HeaderValue};
 
 use crate::error::{Source, boxed, causes, find};
+use crate::lock::lock;
 use crate::message::forms::{self, FormError};
 use crate::message::http_error::HttpError;
 use crate::{Error, ErrorKind};
@@ -97,7 +98,7 @@ fn of_ours(error: &Error) -> Known {
 pub(crate) fn asked_for(error: &std::io::Error) -> Option<HttpError> {
     let inner: &Error = error.get_ref()?.downcast_ref()?;
     let carried: &Carried = inner.source()?.downcast_ref()?;
-    let carried = carried.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let carried = lock(&carried.0);
     let asked = carried.as_ref()?;
     Some(HttpError::of(asked.status()).with_message(asked.message()))
 }
@@ -108,7 +109,7 @@ struct Carried(Mutex<Option<HttpError>>);
 
 impl Carried {
     fn take(&self) -> Option<HttpError> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+        lock(&self.0).take()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::Result;
+use crate::lock::{lock, unpoisoned};
 
 /// Tells a server to stop. Clones tell the same server.
 ///
@@ -90,7 +91,7 @@ impl ShutdownHandle {
     pub fn wait_timeout(&self, time: Duration) -> ShutdownStage {
         let running = |progress: &mut Progress| progress.stage == ShutdownStage::Running;
         let waited = self.0.changed.wait_timeout_while(self.progress(), time, running);
-        waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.stage
+        unpoisoned(waited).0.stage
     }
 
     /// The handle of an app that no server serves: it never stops.
@@ -158,7 +159,7 @@ impl ShutdownHandle {
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.0.progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.0.progress)
     }
 }
 

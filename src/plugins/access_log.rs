@@ -12,6 +12,7 @@ use http::header::{self, AsHeaderName};
 use http::{Method, Version};
 use serde::Serialize;
 
+use crate::lock::lock;
 use crate::logging::request_id::{self, RequestId};
 use crate::logging::{OneLine, Recurring};
 use crate::message::request::Request;
@@ -271,7 +272,7 @@ impl Line {
         match sink {
             Sink::Log => log::info!(target: TARGET, "{line}"),
             Sink::Writer { writer, failed } => {
-                let mut writer = writer.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let mut writer = lock(writer);
                 let written = writer.write_all((line + "\n").as_bytes());
                 if let Err(error) = written.and_then(|()| writer.flush()) {
                     let error = OneLine(error).to_string();

@@ -6,7 +6,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 pub(crate) use self::slots::slot;
@@ -15,9 +15,9 @@ use super::batch::{Manner, fail};
 use super::breaker::BreakerState;
 use super::config::{Node, RedisConfig};
 use super::errors::copy;
-use super::locked;
 use super::pool::RedisPool;
 use super::resp::Reply;
+use crate::lock::{lock, read, try_lock, write};
 use crate::logging::{OneLine, Recurring};
 use crate::pipeline::operation::{Answer, Carrier, Operation, Remote};
 use crate::pipeline::service::LoggedBefore;
@@ -112,15 +112,14 @@ impl RedisCluster {
 
     /// How many connections there are to all nodes, and how many of them are idle.
     pub fn connections(&self) -> (u32, u32) {
-        let pools = locked(&self.0.pools);
+        let pools = lock(&self.0.pools);
         let each = pools.values().map(RedisPool::connections);
         each.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     }
 
     /// Has this called whenever a node's breaker opens, with the reason, and when it closes.
     pub fn on_breaker(&self, observer: impl Fn(Option<&Error>) + Send + Sync + 'static) {
-        let mut observers =
-            self.0.observers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut observers = write(&self.0.observers);
         observers.push(Arc::new(observer));
     }
 
@@ -142,7 +141,7 @@ impl RedisCluster {
     /// Refuses a cluster whose nodes do not wait for replicas, if they are to. One that does not answer may be there
     /// later.
     pub(crate) fn check_replicas(&self) -> Result<()> {
-        let pools = locked(&self.0.pools).clone();
+        let pools = lock(&self.0.pools).clone();
         pools.values().try_for_each(RedisPool::check_replicas)
     }
 
@@ -241,7 +240,7 @@ impl RedisCluster {
     }
 
     fn map(&self) -> Result<Arc<Map>> {
-        let known = || self.0.map.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let known = || read(&self.0.map).clone();
         if known().0.is_empty() {
             self.read_map(Duration::ZERO, None);
         }
@@ -254,7 +253,7 @@ impl RedisCluster {
     /// The error where no node says who has the slots: that of one that says why, where there is one.
     fn no_map(&self) -> Error {
         let text = "no node says who has the slots";
-        let refusal = locked(&self.0.refusal);
+        let refusal = lock(&self.0.refusal);
         let Some(refusal) = &*refusal else { return self.error(text) };
         // The only refusal to say so that means a wrong setting and has no code of its own.
         let plain = refusal.to_string().contains("cluster support disabled");
@@ -283,18 +282,16 @@ impl RedisCluster {
         let asked = Instant::now();
         let answers = |pool: &RedisPool| pool.breaker() == BreakerState::Closed;
         let worth_waiting =
-            sent_to.is_some() || new.is_zero() && locked(&self.0.pools).values().any(answers);
-        let reading = match self.0.reading.try_lock() {
-            Err(TryLockError::WouldBlock) if worth_waiting => Some(locked(&self.0.reading)),
-            Err(TryLockError::WouldBlock) => None,
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Ok(reading) => Some(reading),
+            sent_to.is_some() || new.is_zero() && lock(&self.0.pools).values().any(answers);
+        let reading = match worth_waiting {
+            true => Some(lock(&self.0.reading)),
+            false => try_lock(&self.0.reading),
         };
-        let Some(mut read) = reading else { return };
-        if read.is_some_and(|read| read > asked || read.elapsed() < new) {
+        let Some(mut last) = reading else { return };
+        if last.is_some_and(|read| read > asked || read.elapsed() < new) {
             return;
         }
-        let mut nodes: Vec<_> = locked(&self.0.pools).clone().into_iter().collect();
+        let mut nodes: Vec<_> = lock(&self.0.pools).clone().into_iter().collect();
         nodes.sort_by_key(|(_, pool)| pool.breaker() != BreakerState::Closed);
         if let Some(node) = sent_to
             && let Ok(pool) = self.pool(&node)
@@ -316,34 +313,33 @@ impl RedisCluster {
                     }
                 }
             });
-        *locked(&self.0.refusal) = refusal;
+        *lock(&self.0.refusal) = refusal;
         if let Some(map) = found {
             // Who has left the cluster needs no connections, and no threads that make them.
             let in_use = |node: &Node| {
                 self.0.seeds.contains(node) || map.0.values().any(|(_, owner)| owner == node)
             };
-            let mut pools = locked(&self.0.pools);
+            let mut pools = lock(&self.0.pools);
             let all = std::mem::take(&mut *pools).into_iter();
             let (kept, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
                 all.partition(|(node, _)| in_use(node));
             *pools = kept;
             drop(pools);
             drop(left);
-            *self.0.map.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(map);
+            *write(&self.0.map) = Arc::new(map);
         }
-        *read = Some(Instant::now());
+        *last = Some(Instant::now());
     }
 
     fn pool(&self, node: &Node) -> Result<RedisPool> {
-        let mut pools = locked(&self.0.pools);
+        let mut pools = lock(&self.0.pools);
         if let Some(pool) = pools.get(node) {
             return Ok(pool.clone());
         }
         let pool = RedisPool::new(self.0.config.clone().at(&node.0, node.1, self.0.tls))?;
         let observers = self.0.observers.clone();
         pool.on_breaker(move |down| {
-            let observers =
-                observers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+            let observers = read(&observers).clone();
             observers.iter().for_each(|observer| observer(down));
         });
         pools.insert(node.clone(), pool.clone());

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use ::redis::{ErrorKind as RedisErrorKind, RedisError};
 
 use super::failover::Change;
-use super::locked;
 use super::sentinel::Watch;
 use super::sentinel_connection::{EVERY, SentinelConnection};
 use super::signal::{Signal, Watcher};
+use crate::lock::{lock, unpoisoned};
 use crate::logging::Recurring;
 
 /// How long somebody who connects waits for the rest of the sentinels once one has answered.
@@ -76,7 +76,7 @@ impl Listener {
     }
 
     pub(super) fn of_this_process() -> Arc<Listener> {
-        let mut ours = locked(&LISTENER);
+        let mut ours = lock(&LISTENER);
         match ours.as_ref().filter(|ours| ours.is_of_this_process()) {
             Some(listener) => listener.clone(),
             None => {
@@ -107,7 +107,7 @@ impl Listener {
 
     /// Listens for this pool, too.
     pub(super) fn register(&self, watch: &Arc<Watch>) {
-        let mut links = locked(&self.links);
+        let mut links = lock(&self.links);
         for (number, node) in watch.sentinel.nodes.iter().enumerate() {
             let known = links.all.values_mut().find(|link| {
                 Arc::ptr_eq(&link.node, node) || link.node.config.is_same_server(&node.config)
@@ -128,7 +128,7 @@ impl Listener {
     /// Reads what the sentinels of this pool have said by now.
     pub(super) fn read_announcements(&self, watch: &Arc<Watch>) -> Notices {
         let (mut notices, mut lost) = (Notices::new(), false);
-        let mut links = locked(&self.links);
+        let mut links = lock(&self.links);
         for link in links.all.values_mut().filter(|link| link.is_for(watch)) {
             lost |= !self.read(link, &mut notices);
         }
@@ -151,7 +151,7 @@ impl Listener {
             thread.spawn(move || listener.run()).map(drop)
         });
         let (started, mut notices) = (Instant::now(), Notices::new());
-        let mut links = locked(&self.links);
+        let mut links = lock(&self.links);
         let mut before = BTreeMap::new();
         for (number, link) in links.all.iter_mut().filter(|(_, link)| link.is_for(watch)) {
             link.ask_at_once(started, &mut notices);
@@ -184,7 +184,7 @@ impl Listener {
             }
             let wait = until.min(now + FOR_THE_OTHERS).saturating_duration_since(now);
             let waited = self.heard.wait_timeout(links, wait);
-            links = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            links = unpoisoned(waited).0;
             for link in links.all.values_mut().filter(|link| link.is_for(watch)) {
                 self.read(link, &mut notices);
             }
@@ -221,7 +221,7 @@ impl Listener {
     /// Does what is due, and says when something is next.
     fn iterate(&self, watcher: &mut Watcher) -> (Option<Duration>, Notices) {
         let (now, mut notices) = (Instant::now(), Notices::new());
-        let mut links = locked(&self.links);
+        let mut links = lock(&self.links);
         links.all.retain(|_, link| {
             link.watches.retain(|(watch, _)| watch.strong_count() > 0);
             !link.watches.is_empty()

@@ -26,8 +26,6 @@ mod stream;
 mod transport;
 mod upstream;
 
-use std::sync::{Mutex, MutexGuard};
-
 pub use arguments::CommandArguments;
 pub use breaker::BreakerState;
 pub use cluster::RedisCluster;
@@ -43,8 +41,3 @@ pub use resp::count_strings;
 #[cfg(test)]
 pub(crate) use resp::end_of;
 pub use resp::{Replies, Reply as RedisReply};
-
-/// Locks, also where a thread has panicked with the lock.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}

@@ -20,6 +20,7 @@ use super::failover::Change;
 use super::sentinel::{Registration, Watch};
 use super::transport::Trust;
 use super::upstream::{FOR_EVER, RoundTrips, Source, Upstream};
+use crate::lock::write;
 use crate::logging::Recurring;
 use crate::pipeline::operation::Remote;
 use crate::{Error, ErrorKind, Result};
@@ -176,8 +177,7 @@ impl RedisPool {
     /// Has this called whenever the breaker opens, with the reason, and when it closes. On the thread of the
     /// operation that found out: be quick.
     pub fn on_breaker(&self, observer: impl Fn(Option<&Error>) + Send + Sync + 'static) {
-        let mut observers =
-            self.0.upstream.observers.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut observers = write(&self.0.upstream.observers);
         observers.push(Arc::new(observer));
     }
 

@@ -10,10 +10,10 @@ use super::config::{Address, RedisConfig};
 use super::connection::Connection;
 use super::failover::{Announced, Answered, Change, Failover, Node};
 use super::listener::{Listener, deliver};
-use super::locked;
 use super::transport::Trust;
 use super::upstream::Upstream;
 use crate::Result;
+use crate::lock::{lock, read, unpoisoned, write};
 
 /// The sentinels that watch a master of this name.
 pub(super) struct Sentinel {
@@ -67,7 +67,7 @@ pub(super) struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        locked(&self.watch.observers).retain(|(number, _)| *number != self.number);
+        lock(&self.watch.observers).retain(|(number, _)| *number != self.number);
     }
 }
 
@@ -99,14 +99,14 @@ impl Watch {
 
     /// Waits until writes may go on, but not for longer than this. Whether they may.
     pub(super) fn wait(&self, until: Instant) -> bool {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         while state.is_held() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
             let waited = self.released.wait_timeout(state, left);
-            state = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            state = unpoisoned(waited).0;
         }
         true
     }
@@ -117,7 +117,7 @@ impl Watch {
         observer: impl Fn(&Change) + Send + Sync + 'static,
     ) -> Registration {
         let number = self.registered.fetch_add(1, Ordering::Relaxed);
-        locked(&self.observers).push((number, Arc::new(observer)));
+        lock(&self.observers).push((number, Arc::new(observer)));
         Registration { watch: self.clone(), number }
     }
 
@@ -132,23 +132,23 @@ impl Watch {
     // What the listener hears.
 
     pub(super) fn announced(&self, number: usize, announced: &Announced) -> Option<Change> {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         let change = state.announced(number, announced, Instant::now());
         self.apply(&state, change)
     }
 
     pub(super) fn answered(&self, number: usize, answered: Option<Answered>) -> Option<Change> {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         let change = state.answered(number, answered, Instant::now());
         self.apply(&state, change)
     }
 
     pub(super) fn lost(&self, number: usize) {
-        locked(&self.state).lost(number);
+        lock(&self.state).lost(number);
     }
 
     pub(super) fn tick(&self) -> Option<Change> {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         let change = state.tick(Instant::now());
         self.apply(&state, change)
     }
@@ -188,7 +188,7 @@ impl Watch {
                 }
             }
         }
-        let observers = locked(&self.observers).clone();
+        let observers = lock(&self.observers).clone();
         observers.iter().for_each(|(_, observer)| observer(change));
     }
 
@@ -208,7 +208,7 @@ impl Watch {
         deliver(notices);
         let Some(upstream) = self.upstream.upgrade() else { return Err(failed("is not needed")) };
         let (candidates, generation) = {
-            let state = locked(&self.state);
+            let state = lock(&self.state);
             // Together: what switches later makes this generation old.
             (state.candidates(Instant::now()), upstream.generation.load(Ordering::Acquire))
         };
@@ -236,7 +236,7 @@ impl Watch {
 
     /// Takes a server for the master that says it is, unless another one has become that meanwhile.
     fn adopt(&self, node: &Node, upstream: &Upstream, connection: &mut Connection) -> bool {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         if upstream.is_retired(connection.generation) && state.master() != Some(node) {
             return false;
         }
@@ -252,12 +252,12 @@ impl Watch {
 
     /// The same as [`Upstream::promote`], where no switch comes in between: it would not fence the connection off.
     pub(super) fn promote(&self, connection: &mut Connection, generation: u64) -> bool {
-        let _switches = locked(&self.state);
+        let _switches = lock(&self.state);
         self.upstream.upgrade().is_some_and(|upstream| upstream.promote(connection, generation))
     }
 
     fn known_listener(&self) -> Option<Arc<Listener>> {
-        let ours = self.listener.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let ours = read(&self.listener);
         ours.as_ref().filter(|ours| ours.is_of_this_process()).cloned()
     }
 
@@ -266,7 +266,7 @@ impl Watch {
         if let Some(listener) = self.known_listener() {
             return listener;
         }
-        let mut ours = self.listener.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut ours = write(&self.listener);
         match ours.as_ref().filter(|ours| ours.is_of_this_process()) {
             Some(listener) => listener.clone(),
             None => {

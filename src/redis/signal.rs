@@ -16,6 +16,7 @@ mod polled {
     use mio::{Events, Interest, Poll, Token, Waker};
 
     use super::super::transport::Transport;
+    use crate::lock::lock;
 
     const WAKER: Token = Token(usize::MAX);
 
@@ -51,7 +52,7 @@ mod polled {
         }
 
         pub(in super::super) fn watcher(&self) -> Watcher {
-            let mut poll = self.0.poll.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut poll = lock(&self.0.poll);
             Watcher { poll: poll.take(), events: Events::with_capacity(16) }
         }
     }

@@ -15,6 +15,7 @@ use super::connection::{Connection, SHORT};
 use super::errors::{TooLarge, connecting, is_distrust, said};
 use super::sentinel::Watch;
 use super::transport::Trust;
+use crate::lock::{lock, read};
 use crate::logging::Recurring;
 use crate::pipeline::histogram::{Histogram, SECONDS, SIZES};
 use crate::pipeline::service::LoggedBefore;
@@ -181,8 +182,7 @@ impl Upstream {
 
     pub(super) fn notify_observers(&self, down: Option<&Error>) {
         // Not while they are locked: what an observer does is its own affair.
-        let observers =
-            self.observers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let observers = read(&self.observers).clone();
         for observer in observers {
             // Its panic is no failure of the operation that found out.
             if catch_unwind(AssertUnwindSafe(|| observer(down))).is_err() {
@@ -386,7 +386,7 @@ impl Upstream {
     }
 
     pub(super) fn no_connection(&self) -> Error {
-        let refusal = self.refusal.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let refusal = lock(&self.refusal);
         match &*refusal {
             Some((kind, why)) => Error::new(*kind, format!("{}: {why}", self.config))
                 // By the breaker, which hears of it next.
@@ -400,7 +400,7 @@ impl Upstream {
 
     pub(super) fn refuse(&self, refusal: Option<(ErrorKind, String)>) {
         let refused = refusal.is_some();
-        *self.refusal.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = refusal;
+        *lock(&self.refusal) = refusal;
         if refused {
             self.refusals.fetch_add(1, Ordering::AcqRel);
         }

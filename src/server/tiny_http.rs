@@ -32,6 +32,7 @@ use super::http1::{Framing, Head, HeadLimits, Parsed, Refused, parse_head};
 use super::{
     ListenAddress, Server, ShutdownHandle, ShutdownStage, cannot_listen, canonical, elsewhere,
 };
+use crate::lock::lock;
 use crate::logging::{Recurring, request_id};
 use crate::message::body::RequestBody;
 use crate::message::request::Request;
@@ -194,7 +195,7 @@ impl Workers<'_> {
     }
 
     fn refused(&self) -> MutexGuard<'_, RefusedClients> {
-        self.refused.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.refused)
     }
 
     fn answer(&self, incoming: ::tiny_http::Request, head: Head) {
@@ -354,7 +355,7 @@ impl SharedBody {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.0)
     }
 }
 

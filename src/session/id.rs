@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Mutex;
 
+use crate::lock::lock;
+
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
@@ -173,7 +175,7 @@ impl IdGenerator {
     pub(crate) fn random(&self) -> crate::Result<[u8; 32]> {
         let mut bits = [0; 32];
         // A poisoned lock only means that a thread panicked between two whole states.
-        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut state = lock(&self.state);
         let process = std::process::id();
         if state.as_ref().is_none_or(|state| state.left == 0 || state.process != process) {
             *state = Some(State { generator: seeded()?, left: IDS_PER_SEED, process });

@@ -15,6 +15,7 @@ use super::multipart::{self, Part};
 use super::response::TestResponse;
 use crate::Result;
 use crate::app::App;
+use crate::lock::lock;
 use crate::message::base64;
 use crate::message::body::RequestBody;
 use crate::message::request::Request;
@@ -121,7 +122,7 @@ impl TestClient {
     }
 
     fn jar(&self) -> std::sync::MutexGuard<'_, CookieJar> {
-        self.jar.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.jar)
     }
 
     /// Has the app answer, and looks at the sessions before they go.

@@ -88,7 +88,7 @@ fn a_node_is_reached_where_the_address_map_says() {
     let cluster = cluster(&ports[..1], config);
     assert_eq!(read(&cluster).unwrap(), "+here\r\n");
     // A seed that is named by where it is reached is one node with the one that announces itself.
-    assert_eq!(locked(&cluster.0.pools).len(), 2);
+    assert_eq!(lock(&cluster.0.pools).len(), 2);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn nodes_that_have_left_cost_nothing_any_more() {
     let cluster = cluster(&[port], RedisConfig::default());
     cluster.pool(&("127.0.0.1".to_owned(), 1)).unwrap();
     assert!(read(&cluster).is_ok());
-    assert_eq!(locked(&cluster.0.pools).len(), 1);
+    assert_eq!(lock(&cluster.0.pools).len(), 1);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn one_request_does_not_wait_for_each_node_that_is_mute() {
     let config = RedisConfig::default().connect_timeout(time).operation_timeout(time);
     let cluster = cluster(&mute.each_ref().map(port), config);
     assert!(read(&cluster).is_err());
-    let pools = locked(&cluster.0.pools);
+    let pools = lock(&cluster.0.pools);
     let found_out = pools.values().filter(|pool| pool.breaker() != BreakerState::Closed).count();
     assert!((1..8).contains(&found_out), "{found_out}");
 }
@@ -148,7 +148,7 @@ fn nobody_waits_for_who_reads_the_map_where_no_node_answers() {
     let node = ("127.0.0.1".to_owned(), port(&mute));
     for map in [Map::default(), Map(BTreeMap::from([(SLOTS - 1, (0, node))]))] {
         *cluster.0.map.write().unwrap() = Arc::new(map);
-        let reading = locked(&cluster.0.reading);
+        let reading = lock(&cluster.0.reading);
         let (answer, answered) = std::sync::mpsc::channel();
         let asking = cluster.clone();
         std::thread::spawn(move || answer.send(read(&asking).is_err()));

@@ -9,6 +9,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use super::RedisPool;
 #[cfg(feature = "r2d2_redis")]
 use crate::ErrorKind;
+use crate::lock::{read, write};
 use crate::redis::connection::Connection;
 use crate::redis::upstream::{Timings, Upstream};
 use crate::{Error, Result};
@@ -32,12 +33,12 @@ impl RedisPool {
         let process = std::process::id();
         let own = &self.0.own;
         {
-            let own = own.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let own = read(own);
             if own.process == process {
                 return own.pool.clone();
             }
         }
-        let mut own = own.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut own = write(own);
         if own.process != process {
             let parents = std::mem::replace(&mut *own, OwnedPool::new(&self.0.upstream));
             // Its locks may be held by threads that this process does not have.

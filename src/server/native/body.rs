@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use super::options::Options;
 use super::transport::{Received, Transport, Trouble, is_blocked};
+use crate::lock::lock;
 use crate::server::http1::{BodyDecoder, Refused};
 use crate::{Error, HttpError};
 
@@ -69,7 +70,7 @@ impl SharedBody {
     /// Takes the connection back. `Some` holds what arrived behind the body; `None` says that the body
     /// was not read to its end, so that the connection cannot go on.
     pub(super) fn close(&self) -> Option<Vec<u8>> {
-        let mut body = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut body = lock(&self.0);
         let intact = body.state == BodyState::Open && body.decoder.is_done();
         body.state = BodyState::Closed;
         let transport = body.transport.take();
@@ -81,7 +82,7 @@ impl SharedBody {
 
 impl Read for SharedBody {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut body = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut body = lock(&self.0);
         body.read(buffer)
     }
 }

@@ -17,6 +17,7 @@ use super::options::Options;
 use super::outgoing::Audience;
 use super::ownership::{Owned, Ownership};
 use super::poller::{Poller, Resumed, Returned, WAKER};
+use crate::lock::lock;
 use crate::message::response::Response;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::service::Endpoint;
@@ -119,7 +120,7 @@ impl EventLoop {
     }
 
     pub(super) fn poller(&self) -> MutexGuard<'_, Poller> {
-        self.poller.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.poller)
     }
 
     /// What is under way, for whoever adds to it.

@@ -9,6 +9,7 @@ use super::event_loop::EventLoop;
 use super::options::Options;
 use super::poller::{Poller, Returned};
 use super::socket::Listener;
+use crate::lock::{read, write};
 
 /// The event loops that there are, of which the first ones serve; they are made when they are first needed.
 pub(super) struct EventLoops {
@@ -31,7 +32,7 @@ impl EventLoops {
     }
 
     pub(super) fn all(&self) -> Vec<Arc<EventLoop>> {
-        self.all.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        read(&self.all).clone()
     }
 
     /// How many event loops serve.
@@ -41,7 +42,7 @@ impl EventLoops {
 
     /// Makes another event loop, which nobody runs yet.
     pub(super) fn add(&self) -> io::Result<Arc<EventLoop>> {
-        let mut all = self.all.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut all = write(&self.all);
         let event_loop = Arc::new(EventLoop::new(all.len(), self.options.clone())?);
         all.push(event_loop.clone());
         Ok(event_loop)
@@ -54,7 +55,7 @@ impl EventLoops {
 
     /// About how many connections there are.
     pub(super) fn connections(&self) -> usize {
-        let all = self.all.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let all = read(&self.all);
         all.iter().map(|event_loop| event_loop.connections()).sum()
     }
 
@@ -95,7 +96,7 @@ impl EventLoops {
 
     /// The active event loop that has fewest connections.
     fn least(&self) -> Option<Arc<EventLoop>> {
-        let all = self.all.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let all = read(&self.all);
         all.iter().take(self.active()).min_by_key(|event_loop| event_loop.connections()).cloned()
     }
 }

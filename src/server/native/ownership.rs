@@ -18,6 +18,7 @@
 use std::ops::{Deref, DerefMut};
 
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::lock::lock;
 
 /// The work of an event loop, and who may take from it.
 pub(super) struct Ownership<W> {
@@ -43,7 +44,7 @@ impl<W> Ownership<W> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Owned<W>> {
-        self.owned.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.owned)
     }
 
     /// The work, for the worker that has this epoch; `None` where it has passed.

@@ -15,6 +15,7 @@ use nix::unistd::Group;
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use crate::Result;
+use crate::lock::lock;
 use crate::server::{ListenAddress, cannot_listen, canonical};
 
 /// The most connections that may wait to be accepted, where the system's own limit allows it: a burst is
@@ -175,7 +176,7 @@ impl Drop for Listener {
 fn passed_on() -> io::Result<Listener> {
     static TAKEN: Mutex<bool> = Mutex::new(false);
     let none = |why: &str| io::Error::new(io::ErrorKind::NotFound, why);
-    let mut taken = TAKEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut taken = lock(&TAKEN);
     if *taken {
         return Err(none("the socket that systemd passed on is in use already"));
     }

@@ -7,6 +7,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use super::engine::contained;
+use crate::lock::{lock, unpoisoned};
 use crate::logging::Recurring;
 
 /// How long a thread without work stays.
@@ -282,7 +283,7 @@ impl Inner {
             }
             state.idle += 1;
             let waited = self.changed.wait_timeout(state, IDLE);
-            let (next, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+            let (next, timeout) = unpoisoned(waited);
             state = next;
             state.idle -= 1;
             if timeout.timed_out() && state.urgent.is_empty() && self.startable(&state) == 0 {
@@ -293,7 +294,7 @@ impl Inner {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.state)
     }
 }
 

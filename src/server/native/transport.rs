@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use super::socket::Socket;
 #[cfg(feature = "https")]
+use crate::lock::lock;
+#[cfg(feature = "https")]
 use crate::server::tls::{self, Refused, Session, TlsAcceptor};
 
 pub(super) enum Transport {
@@ -221,7 +223,7 @@ impl Transport {
 #[cfg(feature = "https")]
 impl Tls {
     fn session(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.session)
     }
 
     fn receive(&self, scratch: &mut [u8], plain: &mut Vec<u8>) -> Result<Received, Trouble> {

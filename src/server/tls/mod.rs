@@ -52,6 +52,7 @@ use self::certificate::{Called, Certificate, provider};
 pub(crate) use self::renewal::Watch;
 use self::renewal::{Files, Loaded, Renewal};
 pub(crate) use self::session::{Received, Refused, Session};
+use crate::lock::{read, write};
 use crate::message::address::ListenAddress;
 use crate::{Error, ErrorKind, Result};
 
@@ -401,11 +402,11 @@ impl InUse {
     }
 
     fn get(&self) -> Arc<CertifiedKey> {
-        self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        read(&self.0).clone()
     }
 
     fn replace(&self, certificate: &Certificate) {
-        *self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = certificate.key.clone();
+        *write(&self.0) = certificate.key.clone();
     }
 }
 

@@ -24,6 +24,7 @@ use super::{
     Action, Caps, Changes, Load, Loaded, Record, Save, Saved, SessionStore, gone, id_taken,
     not_a_number,
 };
+use crate::lock::lock;
 use crate::logging::Recurring;
 use crate::session::id::SessionId;
 use crate::{Error, ErrorKind, Result};
@@ -430,11 +431,6 @@ impl Pair<'_> {
             _ => &mut self.first,
         }
     }
-}
-
-/// A poisoned lock is no reason to fail: nothing that runs under it is the user's, and nothing panics midway.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// The fields after the changes, or an error if they would be too many or too large.

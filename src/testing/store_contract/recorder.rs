@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt::{Debug, Write};
 use std::sync::Mutex;
 
+use crate::lock::lock;
 use crate::session::id::IdFormat;
 use crate::{
     Action, Device, EndDevices, Lifetimes, Load, Loaded, Record, Result, Save, Saved, SessionId,
@@ -37,7 +38,7 @@ impl<'a> Recorder<'a> {
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.seen)
     }
 
     fn keep<T: Debug>(

@@ -3,9 +3,10 @@
 
 use std::sync::MutexGuard;
 
+use super::MemoryStore;
 use super::shard::Shard;
-use super::{MemoryStore, lock};
 use crate::Result;
+use crate::lock::lock;
 use crate::session::id::SessionId;
 use crate::session::store::devices::{
     Device, EndDevices, LogIn, beyond, newest_first, no_such_device,

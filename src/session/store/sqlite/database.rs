@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::Connection;
@@ -11,13 +11,13 @@ use super::Durability;
 use super::errors::{failed, refused};
 use super::files::Files;
 use super::graves::{Dead, Death, Graves};
-use super::group::lock;
 use super::health::Health;
 use super::open::{Opened, open};
 use super::record::Moment;
 use super::sweep::Sweeping;
 use super::write::bury;
 use crate::Result;
+use crate::lock::{lock, try_lock, unpoisoned};
 use crate::logging::OneLine;
 
 /// How long a lock of another process is waited for.
@@ -157,11 +157,7 @@ impl Database {
     /// what is not written now is written by the next transaction, and is dead for this process until then.
     pub(super) fn bury(&self, dead: Vec<Dead>) {
         self.graves.add(dead);
-        let writer = match self.writer.try_lock() {
-            Ok(writer) => writer,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let Some(writer) = try_lock(&self.writer) else { return };
         let nothing_else = |_: &Connection, _| Ok(());
         let buried = self.transaction(writer, Durability::Relaxed, Duration::ZERO, nothing_else);
         if let Err(error) = buried {
@@ -285,7 +281,7 @@ struct Readers {
 impl Readers {
     fn take(&self) -> Reader<'_> {
         let free = self.returned.wait_while(lock(&self.free), |free| free.is_empty());
-        let mut free = free.unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut free = unpoisoned(free);
         Reader { readers: self, connection: free.pop() }
     }
 }

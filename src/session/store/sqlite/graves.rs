@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::group::lock;
 use super::record::Moment;
+use crate::lock::lock;
 
 /// How many there are at most.
 const MOST: usize = 4096;

@@ -3,7 +3,9 @@
 //! There is no thread for it. Who finds no leader leads: takes all that waits, commits it as one transaction, lets the
 //! first of those who came meanwhile lead, and tells the others what became of theirs.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
+
+use crate::lock::{lock, unpoisoned};
 
 /// Jobs `J` that are carried out together, and their answers `A`.
 pub(super) struct Group<J, A> {
@@ -107,14 +109,9 @@ impl<A> Follower<A> {
         let told = lock(&self.told);
         let nothing = |told: &mut Told<A>| matches!(told, Told::Nothing);
         let told = self.changed.wait_while(told, nothing);
-        let mut told = told.unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut told = unpoisoned(told);
         std::mem::replace(&mut told, Told::Nothing)
     }
-}
-
-/// A poisoned lock is no reason to fail: nothing panics between two whole states.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 #[cfg(test)]

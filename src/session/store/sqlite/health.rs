@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::group::lock;
+use crate::lock::lock;
 use crate::logging::{OneLine, Recurring};
 use crate::session::store::BreakerObserver;
 use crate::{Error, ErrorKind};

@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::database::{PATIENCE, wait, wait_for};
 use super::errors::{DAMAGED, code, failed, is_busy, is_damage, refused};
 use super::files::Files;
-use super::group::lock;
+use crate::lock::lock;
 use crate::{Error, ErrorKind, Result};
 
 /// "BtSs": whose file it is (`PRAGMA application_id`).

@@ -9,10 +9,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::group::lock;
 use super::open::use_log;
 use super::sweep::Sweep;
 use super::*;
+use crate::lock::lock;
 use crate::session::id::{IdFormat, IdGenerator};
 use crate::session::store::{Action, Changes, Lifetimes, Record};
 
