@@ -17,11 +17,11 @@ use crate::support::serving::{Client, Serving};
 mod example;
 
 /// The lines of an answer's body, its chunks put together, one by one as they come.
-struct Lines(BufReader<Box<dyn Read>>);
+pub struct Lines(BufReader<Box<dyn Read>>);
 
 impl Lines {
     /// Asks for a stream, and reads its head.
-    fn of(mut client: Client, request: &str) -> Lines {
+    pub fn of(mut client: Client, request: &str) -> Lines {
         client.send(request);
         let stream = client.stream.socket().try_clone().unwrap();
         let mut reader = BufReader::new(Box::new(stream) as Box<dyn Read>);
@@ -41,7 +41,7 @@ impl Lines {
     }
 
     /// The lines of the next event; empty at the end of the stream.
-    fn event(&mut self) -> Vec<String> {
+    pub fn event(&mut self) -> Vec<String> {
         let size = self.next();
         assert!(usize::from_str_radix(&size, 16).is_ok(), "{size:?}");
         let mut lines = Vec::new();

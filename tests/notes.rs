@@ -3,11 +3,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use bottle_session::server::native::Native;
-use bottle_session::{App, Html, TestClient};
+use bottle_session::{App, Html, MemoryStore, TestClient};
 use serde_json::json;
 
+use crate::events::Lines;
 use crate::faults::wait_until;
 use crate::notes_example::{Data, app, sessions};
 use crate::support::browser::{Browser, Chromium, ENTER, TAB};
@@ -91,7 +94,8 @@ fn without_a_browser_it_is_an_app_like_others() {
     let welcome = ada.get("/").send();
     assert!(welcome.text().contains("A notebook of your own"), "{}", welcome.text());
     assert_eq!(welcome.set_cookies(), [""; 0], "who only looks in gets no session");
-    assert_eq!(ada.get("/account").send().header("location"), Some("/login?next=%2Faccount"));
+    let refused = ada.get("/account").header("accept", "text/html").send();
+    assert_eq!(refused.header("location"), Some("/login?next=%2Faccount"));
     assert_eq!(post(&ada, "/signup", &account("ada")), (303, "/".to_owned()));
     assert_eq!(post(&bob, "/signup", &account("ada")).0, 400);
     let (status, wrong) = post(&bob, "/signup", &[("name", "<b>"), ("password", "short")]);
@@ -121,18 +125,120 @@ fn without_a_browser_it_is_an_app_like_others() {
     // The first one is the administrator.
     assert!(page(&ada, "/admin").contains("bob"));
     assert_eq!(bob.get("/admin").send().status(), 403);
-    assert_eq!(post(&bob, "/admin/users/ada/remove", &[]).0, 403);
-    assert_eq!(post(&ada, "/admin/users/bob/remove", &[]), (303, "/admin".to_owned()));
-    assert_eq!(bob.get("/account").send().status(), 303, "whoever is gone is logged out");
+    assert_eq!(post(&bob, "/admin/remove", &[("name", "ada")]).0, 403);
+    assert_eq!(post(&ada, "/admin/remove", &[("name", "bob")]), (303, "/admin".to_owned()));
+    assert_eq!(bob.get("/account").send().status(), 401, "whoever is gone is logged out");
 
     assert_eq!(post(&ada, "/logout", &[]).0, 303);
     for (next, to) in [("/account", "/account"), ("//evil.example", "/"), ("/\\evil", "/")] {
-        let form = [("name", "ada"), ("password", PASSWORD), ("next", next)];
-        assert_eq!(post(&ada, "/login", &form), (303, to.to_owned()));
+        let form = &account("ada");
+        let login = format!("/login?next={}", next.replace('/', "%2F").replace('\\', "%5C"));
+        assert_eq!(post(&ada, &login, form), (303, to.to_owned()));
     }
     assert_eq!(post(&ada, "/login", &[("name", "ada"), ("password", "wrong")]).0, 400);
-    assert!(page(&ada, "/metrics").contains("notes_sessions_created "));
+    let metrics = page(&ada, "/metrics");
+    for line in [
+        "http_requests_total{method=\"POST\",route=\"/signup\",status=\"303\"} 2",
+        "session_events_total{keyword=\"session\",event=\"created\"} ",
+        "\nnotes 2\n",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
     assert_eq!(ada.post("/notes").form(&[("title", "forged"), ("text", "")]).send().status(), 403);
+}
+
+#[test]
+fn nobody_is_named_like_the_way_up_and_who_is_can_be_removed() {
+    let data = Data::in_memory().unwrap();
+    let ada = TestClient::new(app(sessions(false).in_memory(), data.clone()).unwrap()).unwrap();
+    let post = |path: &str, form: &[(&str, &str)]| {
+        ada.post(path).header("sec-fetch-site", "same-origin").form(&form).send()
+    };
+    for (name, status) in [("ada", 303), (".", 400), ("..", 400), ("-_.", 400), (".ada", 303)] {
+        assert_eq!(post("/signup", &[("name", name), ("password", PASSWORD)]).status(), status);
+    }
+    // From before there was that rule.
+    data.add_user("..", "").unwrap();
+    post("/login", &[("name", "ada"), ("password", PASSWORD)]);
+    assert!(ada.get("/admin").send().text().contains("name=\"name\" value=\"..\""));
+    assert_eq!(post("/admin/remove", &[("name", "..")]).status(), 303);
+    assert_eq!(data.users().unwrap().len(), 2);
+}
+
+#[test]
+fn who_logged_in_a_while_ago_types_the_password_again_before_people_are_removed() {
+    let now = Arc::new(Mutex::new(SystemTime::now() - Duration::from_secs(20 * 60)));
+    let clock = now.clone();
+    let store = MemoryStore::with_clock(move || *clock.lock().unwrap());
+    let data = Data::in_memory().unwrap();
+    let ada = TestClient::new(app(sessions(false).store(store), data).unwrap()).unwrap();
+    let post = |path: &str| {
+        let form = [("name", "ada"), ("password", PASSWORD)];
+        ada.post(path).header("sec-fetch-site", "same-origin").form(&form).send()
+    };
+    post("/signup");
+    assert_eq!(ada.get("/").send().status(), 200);
+    let answer = ada.get("/admin").header("accept", "text/html").send();
+    assert_eq!(answer.header("location"), Some("/login?next=%2Fadmin"));
+    assert_eq!(post("/admin/remove").status(), 401);
+    *now.lock().unwrap() = SystemTime::now();
+    assert_eq!(post("/login?next=%2Fadmin").header("location"), Some("/admin"));
+    assert_eq!(ada.get("/admin").send().status(), 200);
+}
+
+#[test]
+fn a_user_has_four_streams_and_a_newer_one_ends_the_oldest() {
+    let site = Site::start();
+    let log_in = |name: &str| {
+        let mut client = site.0.client();
+        let form = format!("name={name}&password=correct+horse");
+        client.send(format!(
+            "POST /signup HTTP/1.1\r\nHost: a\r\nSec-Fetch-Site: same-origin\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+            form.len()
+        ));
+        let reply = client.reply();
+        let cookie = reply.header("set-cookie").expect("logged in").split(';').next().unwrap();
+        cookie.to_owned()
+    };
+    let listen = |cookie: &str| {
+        let request = format!("GET /live HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n");
+        let mut stream = Lines::of(site.0.client(), &request);
+        assert_eq!(stream.event(), ["data: 0"]);
+        stream
+    };
+    let (ada, bob) = (log_in("ada"), log_in("bob"));
+    let mut bobs = listen(&bob);
+    let mut adas: Vec<_> = (0..5).map(|_| listen(&ada)).collect();
+    // The first one has ended, and its page is told not to ask again.
+    let mut oldest = adas.remove(0);
+    assert_eq!(oldest.event(), ["event: end", "data:"]);
+    assert_eq!(oldest.event(), [""; 0]);
+    let mut client = site.0.client();
+    let form = "title=Tea&text=";
+    client.send(format!(
+        "POST /notes HTTP/1.1\r\nHost: a\r\nSec-Fetch-Site: same-origin\r\nCookie: {ada}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len()
+    ));
+    assert_eq!(client.reply().status, 303);
+    for stream in adas.iter_mut().chain([&mut bobs]) {
+        assert_eq!(stream.event(), ["data: 1"]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn files_are_for_their_owner_alone_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("notes-mode");
+    let file = folder.path("notes.db");
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 0; exec \"$0\" --listen 127.0.0.1:0 --file \"$1\""]);
+    let (_redis, port) = RedisServer::start_on_port();
+    command.env("REDIS_URL", format!("redis://127.0.0.1:{port}/0"));
+    let _notes = Program::start_silently(command.arg(example("notes")).arg(&file));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
@@ -223,7 +329,7 @@ fn an_id_that_somebody_has_planted_is_nobodys_login() {
     // With what they planted they are nobody.
     let mut attacker = site.0.client();
     attacker.send(format!("GET /account HTTP/1.1\r\nHost: a\r\nCookie: notes={planted}\r\n\r\n"));
-    assert_eq!(attacker.reply().status, 303);
+    assert_eq!(attacker.reply().status, 401);
 }
 
 #[test]
@@ -364,8 +470,7 @@ fn all_of_it_is_done_by_keyboard_alone() {
     browser.press(&ENTER.to_string());
     browser.press(&format!("{TAB}ada{TAB}{PASSWORD}"));
     assert!(browser.follow_keys(&ENTER.to_string()).contains("Welcome, ada."));
-    browser.press(&format!("{TAB}{ENTER}"));
-    // Past the search and its button.
+    // The form kept the #main of its page, and so the next one begins there. Past the search and its button.
     browser.press(&format!("{TAB}{TAB}{TAB}{TAB}green"));
     browser.follow_keys(&format!("{TAB}{TAB}{ENTER}"));
     assert_eq!(browser.status(), 400);
@@ -415,7 +520,7 @@ fn axe_finds_nothing_on_any_page_light_or_dark() {
     browser.follow("#note button");
     browser.follow("#note button");
     assert_eq!(browser.status(), 400);
-    pages(&mut browser, &["", "/", "/?q=nothing", "/notes/1", "/account", "/admin"]);
+    pages(&mut browser, &["", "/", "/?q=nothing", "/notes/1", "/account", "/admin", "/devices"]);
 }
 
 fn assert_no_violation(browser: &mut Browser, axe: &str, page: &str) {
