@@ -242,6 +242,63 @@ fn files_are_for_their_owner_alone_whatever_the_umask() {
 }
 
 #[test]
+fn without_javascript_all_of_it_works() {
+    let (site, folder) = (Site::start(), Folder::new("notes-plain"));
+    let mut browser = Browser::without_javascript();
+    let page = "data:text/html,<p>off</p><script>document.body.textContent = 'on'</script>";
+    assert_eq!(browser.open(page), "off");
+    assert!(sign_up(&mut browser, &site.url(""), "ada").contains("Welcome, ada."));
+    assert!(browser.follow("header button").contains("A notebook of your own"));
+    assert!(log_in(&mut browser, &site.url(""), "ada").contains("Welcome back, ada."));
+    let file = folder.path("tea.txt");
+    std::fs::write(&file, "green").unwrap();
+    browser.choose("#file", &file);
+    add_note(&mut browser, "Tea");
+    assert!(add_note(&mut browser, "Bread").contains("tea.txt"));
+    browser.fill("#q", "tea");
+    browser.follow("[role=search] button");
+    assert_eq!(titles(&mut browser), ["Tea"]);
+    std::fs::write(folder.path("me.png"), pixel()).unwrap();
+    browser.open(&site.url("/account"));
+    browser.choose("#picture", &folder.path("me.png"));
+    assert!(browser.follow("section button").contains("That is you now."));
+    assert!(browser.follow("header button").contains("A notebook of your own"));
+}
+
+#[test]
+fn devices_see_each_other_and_end_each_other() {
+    let (site, chromium) = (Site::start(), Chromium::shared());
+    let (mut laptop, mut phone) = (chromium.browser(), Browser::another());
+    let at = site.url("");
+    let devices = |browser: &mut Browser| {
+        browser.open(&site.url("/devices"));
+        let script = "return document.querySelectorAll('tbody tr').length";
+        browser.script(script).as_u64().unwrap()
+    };
+    sign_up(&mut laptop, &at, "ada");
+    assert_eq!(devices(&mut laptop), 1);
+    log_in(&mut phone, &at, "ada");
+    for browser in [&mut laptop, &mut phone] {
+        assert_eq!(devices(browser), 2);
+        let shown = browser.text();
+        assert_eq!(shown.matches("this one").count(), 1, "{shown}");
+        assert_eq!(shown.matches("HeadlessChrome").count(), 2, "{shown}");
+    }
+    // One.
+    assert!(laptop.follow("tbody button").contains("You are logged out there."));
+    assert_eq!(devices(&mut laptop), 1);
+    assert!(phone.reload().contains("Log in"));
+    assert_eq!(phone.url(), format!("{at}/login?next=%2Fdevices"));
+    // All others.
+    phone.fill("#name", "ada");
+    phone.fill("#password", PASSWORD);
+    assert!(phone.follow("main button").contains("Your devices"));
+    assert!(phone.follow("#others button").contains("here and nowhere else"));
+    assert_eq!(devices(&mut phone), 1);
+    assert!(laptop.reload().contains("Log in"));
+}
+
+#[test]
 fn the_browser_has_the_cookie_with_its_flags() {
     let (site, chromium) = (Site::start(), Chromium::shared());
     let mut browser = chromium.browser();
@@ -521,6 +578,10 @@ fn axe_finds_nothing_on_any_page_light_or_dark() {
     browser.follow("#note button");
     assert_eq!(browser.status(), 400);
     pages(&mut browser, &["", "/", "/?q=nothing", "/notes/1", "/account", "/admin", "/devices"]);
+    // With a device that can be ended.
+    let mut phone = Browser::another();
+    log_in(&mut phone, &site.url(""), "ada");
+    pages(&mut browser, &["/devices"]);
 }
 
 fn assert_no_violation(browser: &mut Browser, axe: &str, page: &str) {
