@@ -44,6 +44,10 @@ mod links;
 mod listening;
 #[cfg(unix)]
 mod logging;
+#[path = "../examples/login.rs"]
+#[allow(dead_code)]
+mod login_example;
+mod login_pages;
 mod logins;
 mod memory;
 mod metrics;
