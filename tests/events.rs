@@ -93,6 +93,17 @@ fn an_event_comes_through_before_the_next_one_is_made() {
 }
 
 #[test]
+fn without_time_between_comments_there_are_none() {
+    let (app, sender) = one_visitor(Duration::ZERO);
+    let server = Serving::start(Native::bind("127.0.0.1:0").unwrap(), app);
+    let mut lines = Lines::of(server.client(), GET);
+    // A comment for each moment until then would come first.
+    std::thread::sleep(Duration::from_millis(20));
+    sender.send(ServerSentEvent::new("tick")).unwrap();
+    assert_eq!(lines.event(), ["data: tick"]);
+}
+
+#[test]
 fn while_nothing_comes_comments_do_and_who_has_left_is_noticed() {
     let (app, sender) = one_visitor(Duration::from_millis(5));
     let server = Serving::start(Native::bind("127.0.0.1:0").unwrap(), app);

@@ -28,6 +28,8 @@
 //! # Ok::<(), bottle_session::Error>(())
 //! ```
 
+use std::sync::atomic::Ordering;
+
 use cookie::{Cookie, CookieJar, Key};
 
 use crate::message::cookies::decoded;
@@ -109,7 +111,9 @@ impl Request {
 
     /// A cookie of the same name that somebody else set, for another path say, must not hide ours.
     fn first_cookie(&self, name: &str, open: impl Fn(&str) -> Option<String>) -> Option<String> {
-        self.cookies().raw(name).find_map(|value| open(&decoded(value)))
+        let value = self.cookies().raw(name).find_map(|value| open(&decoded(value)))?;
+        self.read_secret_cookie.store(true, Ordering::Relaxed);
+        Some(value)
     }
 }
 
