@@ -36,7 +36,7 @@ pub struct Request {
     mount: usize,
     extensions: Extensions,
     cookies: OnceLock<RequestCookies>,
-    /// Whether somebody has got the value of a signed or encrypted cookie.
+    /// Whether somebody has looked at a signed or encrypted cookie.
     pub(super) read_secret_cookie: AtomicBool,
     pub(super) unread: Mutex<Option<RequestBody>>,
     pub(super) buffered: OnceLock<std::result::Result<Bytes, Unreadable>>,
@@ -348,7 +348,7 @@ impl Request {
         self.cookies.get_or_init(|| RequestCookies::parse(&self.headers))
     }
 
-    /// Whether a handler has the value of a signed or encrypted cookie: the answer may show it.
+    /// Whether somebody has looked at a signed or encrypted cookie: the answer may show it.
     pub(crate) fn has_read_secret_cookie(&self) -> bool {
         self.read_secret_cookie.load(Ordering::Relaxed)
     }

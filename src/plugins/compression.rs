@@ -32,8 +32,9 @@ const AT_ONCE: usize = 64 * 1024;
 ///
 /// Who can make a visitor's browser send requests, and see how long the encrypted answers are, can guess a secret that stands
 /// in a compressed page beside text from the request (BREACH, CVE-2013-3587). So answers made for one visitor alone are not
-/// compressed: those to requests with `Authorization`, those whose handler read a signed or encrypted cookie, and those that say so by `Set-Cookie`, `Vary: Cookie` or
-/// `Cache-Control: private` or `no-store`, as all do whose handler looked at a [`Session`](crate::Session). Tokens of
+/// compressed: those to requests with `Authorization`, and those that say so by `Set-Cookie`, `Vary: Cookie` or
+/// `Cache-Control: private` or `no-store`, as all do whose handler looked at a [`Session`](crate::Session), or at a
+/// signed or encrypted cookie. Tokens of
 /// [`csrf_token`](crate::Session::csrf_token) are masked anew in each page and cannot be guessed so; where such pages hold no
 /// other secret, or repeat nothing of the request, [`personal`](Self::personal) compresses them too, for all routes or for those
 /// of a group.
@@ -152,7 +153,6 @@ fn has_word(headers: &HeaderMap, name: header::HeaderName, words: &[&str]) -> bo
 /// Whether an answer was made for one visitor.
 fn is_personal(request: &Request, headers: &HeaderMap) -> bool {
     request.headers().contains_key(header::AUTHORIZATION)
-        || request.has_read_secret_cookie()
         || headers.contains_key(header::SET_COOKIE)
         || has_word(headers, header::VARY, &["cookie", "authorization", "*"])
         || has_word(headers, header::CACHE_CONTROL, &["private", "no-store"])
