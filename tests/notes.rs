@@ -16,7 +16,7 @@ use crate::notes_example::{Data, app, sessions};
 use crate::support::browser::{Browser, Chromium, ENTER, TAB};
 use crate::support::process::{Program, example};
 use crate::support::redis_server::RedisServer;
-use crate::support::serving::Serving;
+use crate::support::serving::{Reply, Serving};
 
 const PASSWORD: &str = "correct horse";
 
@@ -186,20 +186,24 @@ fn who_logged_in_a_while_ago_types_the_password_again_before_people_are_removed(
     assert_eq!(ada.get("/admin").send().status(), 200);
 }
 
+impl Site {
+    /// Sends a form from a page of the site.
+    fn post(&self, path: &str, cookie: &str, form: &str) -> Reply {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nSec-Fetch-Site: same-origin\r\nCookie: {cookie}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+            form.len()
+        );
+        self.0.client().send(head + form).reply()
+    }
+}
+
 #[test]
 fn a_user_has_four_streams_and_a_newer_one_ends_the_oldest() {
     let site = Site::start();
-    let log_in = |name: &str| {
-        let mut client = site.0.client();
-        let form = format!("name={name}&password=correct+horse");
-        client.send(format!(
-            "POST /signup HTTP/1.1\r\nHost: a\r\nSec-Fetch-Site: same-origin\r\n\
-             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
-            form.len()
-        ));
-        let reply = client.reply();
-        let cookie = reply.header("set-cookie").expect("logged in").split(';').next().unwrap();
-        cookie.to_owned()
+    let sign_up = |name: &str| {
+        let reply = site.post("/signup", "", &format!("name={name}&password=correct+horse"));
+        reply.header("set-cookie").unwrap().split(';').next().unwrap().to_owned()
     };
     let listen = |cookie: &str| {
         let request = format!("GET /live HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n");
@@ -207,24 +211,26 @@ fn a_user_has_four_streams_and_a_newer_one_ends_the_oldest() {
         assert_eq!(stream.event(), ["data: 0"]);
         stream
     };
-    let (ada, bob) = (log_in("ada"), log_in("bob"));
+    let (ada, bob) = (sign_up("ada"), sign_up("bob"));
     let mut bobs = listen(&bob);
     let mut adas: Vec<_> = (0..5).map(|_| listen(&ada)).collect();
     // The first one has ended, and its page is told not to ask again.
     let mut oldest = adas.remove(0);
     assert_eq!(oldest.event(), ["event: end", "data:"]);
     assert_eq!(oldest.event(), [""; 0]);
-    let mut client = site.0.client();
-    let form = "title=Tea&text=";
-    client.send(format!(
-        "POST /notes HTTP/1.1\r\nHost: a\r\nSec-Fetch-Site: same-origin\r\nCookie: {ada}\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
-        form.len()
-    ));
-    assert_eq!(client.reply().status, 303);
+    assert_eq!(site.post("/notes", &ada, "title=Tea&text=").status, 303);
     for stream in adas.iter_mut().chain([&mut bobs]) {
         assert_eq!(stream.event(), ["data: 1"]);
     }
+}
+
+#[test]
+fn who_guesses_passwords_guesses_ten_a_minute() {
+    let site = Site::start();
+    // A few more than ten: as a minute passes into the next one, the count is an estimate.
+    let guesses = [(); 13].map(|()| site.post("/login", "", "name=ada&password=wrong").status);
+    assert_eq!(guesses[0], 400);
+    assert_eq!(guesses[12], 429);
 }
 
 #[cfg(unix)]

@@ -45,7 +45,8 @@ mod listening;
 #[cfg(unix)]
 mod logging;
 #[path = "../examples/login.rs"]
-#[allow(dead_code)]
+// It hashes passwords as the notes do.
+#[allow(dead_code, clippy::duplicate_mod)]
 mod login_example;
 mod login_pages;
 mod logins;

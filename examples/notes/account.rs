@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bottle_session::{
-    App, Form, FormError, HttpError, IntoResponse, Request, Response, Secret, Session, Upload,
-    abort, redirect, redirect_back,
+    App, Form, FormError, HttpError, IntoResponse, RateLimitPlugin, Request, Response, Secret,
+    Session, Upload, abort, redirect, redirect_back,
 };
 use minijinja::context;
 use serde::Deserialize;
@@ -48,7 +48,9 @@ pub fn add_to(app: &mut App) {
         form("login.html", pages, session, &FormError::default())
     })
     .name("login");
-    app.post("/login", log_in);
+    // Counted by address: who guesses passwords guesses ten a minute.
+    let attempts = RateLimitPlugin::new(10, Duration::from_secs(60)).keyword("logins");
+    app.post("/login", log_in).apply(attempts);
     app.post("/logout", |session: &mut Session| {
         session.log_out();
         redirect("/")
