@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     app()?.run(&address)
 }
 
-fn app() -> Result<App> {
+pub(crate) fn app() -> Result<App> {
     let users = Users::default();
     let known = users.clone();
     let find = move |name: &str| -> Result<Option<User>> {
@@ -164,6 +164,10 @@ fn sign_up(
     session: &mut Session,
     Own(users): &Own<Users>,
 ) -> std::result::Result<Redirect, HttpError> {
+    let is_name = (1..=64).contains(&given.name.len()) && !given.name.contains(char::is_control);
+    if !is_name || given.password.expose().chars().count() < 8 {
+        return Err(abort(400, "A name has 1 to 64 bytes, a password 8 characters or more."));
+    }
     let password = passwords::hashed(given.password.expose())?;
     let mut users = users.write().unwrap_or_else(|poisoned| poisoned.into_inner());
     if users.contains_key(&given.name) {
@@ -195,6 +199,9 @@ fn two_browsers_of_one_user_see_each_other_and_end_each_other() {
     let html = |path: &str| laptop.get(path).header("accept", "text/html").send();
     assert_eq!(html("/devices/").header("location"), Some("/login?next=%2Fdevices%2F"));
     assert_eq!(post(&laptop, "/login", &ada).status(), 401);
+    for refused in [[("name", ""), ada[1]], [ada[0], ("password", "short")]] {
+        assert_eq!(post(&laptop, "/signup", &refused).status(), 400);
+    }
     assert_eq!(post(&laptop, "/signup", &ada).header("location"), Some("/"));
     let first = laptop.cookie("bottle.session").unwrap();
     assert_eq!(post(&phone, "/signup", &ada).status(), 409);
@@ -222,6 +229,6 @@ fn two_browsers_of_one_user_see_each_other_and_end_each_other() {
     post(&laptop, "/logout", &[]);
     assert_eq!(laptop.cookie("bottle.session"), None);
     // Who signs up later is no administrator.
-    post(&phone, "/signup", &[("name", "bob"), ("password", "secret")]);
+    post(&phone, "/signup", &[("name", "bob"), ("password", "a secret")]);
     assert_eq!(phone.get("/admin").send().status(), 403);
 }

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Without `in_memory()` sessions live in the Redis on localhost, and outlive the process. A closure takes what it asks for by type:
-//! a [`Session`], a [`Form`], your own [user or database connection](App::provide).
+//! a [`Session`], a [`Form`], your own [user](LoginPlugin) or [database connection](App::provide).
 //!
 //! Begin with the [tutorial](guide::tutorial), or with the page of the [guide] for [Bottle](guide::from_bottle) or
 //! [axum](guide::from_axum) users; [how it works](guide::inside) has the flow, the words and a map of this page.

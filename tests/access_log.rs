@@ -7,7 +7,7 @@ use bottle_session::http::uri::PathAndQuery;
 use bottle_session::http::{HeaderMap, HeaderValue, Method};
 use bottle_session::server::native::Native;
 use bottle_session::{
-    AccessLogPlugin, App, Request, RequestIdPlugin, Response, Service, TestClient, abort,
+    AccessLogPlugin, App, Request, RequestId, RequestIdPlugin, Response, Service, TestClient, abort,
 };
 use serde_json::Value;
 
@@ -112,6 +112,10 @@ fn combined_log_format_with_the_rule_the_id_and_the_time_behind_it() {
     assert!(lines[3].contains(r#""GET /nowhere HTTP/1.1" 404 "#), "{}", lines[3]);
     assert!(lines[3].ends_with(r#""-" "-" "-" ID SECONDS"#), "{}", lines[3]);
     assert_eq!(lines.len(), 4);
+    // Of nobody, as some say it.
+    let nobody = [("authorization", "Basic Ong=")];
+    request(&service, Method::GET, "/user/7", &nobody);
+    assert!(written.lines()[4].starts_with("192.0.2.7 - - ["), "{:?}", written.lines());
 }
 
 #[test]
@@ -141,6 +145,13 @@ fn json_has_a_name_for_each_value_and_leaves_out_what_is_not_known() {
     assert_eq!(lines[0]["time"].as_str().unwrap().len(), "2026-11-30T13:55:36Z".len());
     assert!(lines[0]["seconds"].as_f64().unwrap() < 60.0);
     assert!(lines[1].get("route").is_none() && lines[1].get("referer").is_none());
+    // What else ends a line, or begins a command to a terminal.
+    let raw = "a\u{85}b\u{9b}31mc\u{2028}d\u{2029}é";
+    request(&service, Method::GET, "/user/7", &[("user-agent", raw)]);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line = text.lines().last().unwrap();
+    assert!(line.contains(r#""a\u0085b\u009b31mc\u2028d\u2029é""#), "{line}");
+    assert_eq!(serde_json::from_str::<Value>(line).unwrap()["user_agent"], raw);
     assert_eq!(lines[2]["request_id"].as_str(), answer.headers()["x-request-id"].to_str().ok());
 }
 
@@ -162,11 +173,17 @@ fn a_stream_has_its_line_when_it_has_ended_with_the_bytes_that_were_read() {
 #[test]
 fn without_a_place_of_their_own_lines_go_to_the_log() {
     crate::support::logs::collect_logs();
-    let client = TestClient::new(app(AccessLogPlugin::new())).unwrap();
+    let mut app = app(AccessLogPlugin::new());
+    app.get("/says/<what>", |what: &str| log::info!(target: "bottle_session", "said {what}"));
+    let client = TestClient::new(app).unwrap();
     client.get("/user/4711047").send();
     let lines = crate::support::logs::logs_of("\"GET /user/4711047 HTTP/1.1\" 200 12 ");
     assert_eq!(lines.len(), 1);
     assert!(lines[0].starts_with("INFO - - - ["), "{lines:?}");
+    // A logger adds the id to what a handler says, and not to a line that has it.
+    let id = client.get("/says/4711048").send().header("x-request-id").unwrap().to_owned();
+    let ids = crate::support::logs::request_ids_of("4711048");
+    assert_eq!(ids.iter().map(RequestId::as_str).collect::<Vec<_>>(), [id]);
 }
 
 #[test]

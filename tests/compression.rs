@@ -129,6 +129,35 @@ fn what_is_for_one_visitor_is_not_compressed_beside_a_secret_unless_that_is_said
     }
 }
 
+#[cfg(feature = "secure-cookies")]
+#[test]
+fn an_answer_that_may_show_a_signed_or_encrypted_cookie_is_for_one_visitor() {
+    use bottle_session::{Cookie, ResponseHead, cookie_key};
+    let key = cookie_key("MkM7qv4nTzUeYtD2uF0m3oY8a6xJpWcB").unwrap();
+    let mut app = app(CompressionPlugin::new());
+    let setting = key.clone();
+    app.get("/set", move |head: &mut ResponseHead| -> bottle_session::Result<()> {
+        head.set_signed_cookie(&setting, Cookie::new("signed", "s"))?;
+        head.set_private_cookie(&setting, Cookie::new("private", "p"))
+    });
+    let signing = key.clone();
+    app.get("/signed", move |request: &Request| {
+        request.signed_cookie(&signing, "signed").unwrap_or_default() + &text()
+    });
+    app.get("/sealed", move |request: &Request| {
+        request.private_cookie(&key, "private").unwrap_or_default() + &text()
+    });
+    let client = TestClient::new(app).unwrap();
+    let accept = encodings()[0];
+    client.get("/set").send();
+    for path in ["/signed", "/sealed"] {
+        let answer = get(&client, path, accept);
+        assert_eq!(answer.header("content-encoding"), None, "{path}");
+        assert_eq!(answer.header("vary"), Some("Cookie"), "{path}");
+    }
+    assert_eq!(get(&client, "/text", accept).header("content-encoding"), Some(accept));
+}
+
 #[test]
 fn a_strong_tag_becomes_a_weak_one_and_a_head_request_has_the_headers_of_get() {
     let client = TestClient::new(app(CompressionPlugin::new())).unwrap();

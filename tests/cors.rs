@@ -134,6 +134,25 @@ fn any_origin_needs_no_vary_and_a_rule_can_decide() {
 }
 
 #[test]
+fn an_app_of_its_own_scheme_is_an_origin() {
+    for (allowed_one, sent) in [
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("Tauri://LocalHost:1420", "tauri://localhost:1420"),
+        (
+            "chrome-extension://aapbdbdomjkkjkaonfhkkikfgjllcleb",
+            "chrome-extension://aapbdbdomjkkjkaonfhkkikfgjllcleb",
+        ),
+        ("HTTPS://App.Example:443", "https://app.example"),
+    ] {
+        let client = TestClient::new(app(CorsPlugin::new().origin(allowed_one))).unwrap();
+        let answer = client.get("/data").header("origin", sent).send();
+        assert_eq!(allowed(&answer), Some(sent));
+        let answer = client.get("/data").header("origin", "null").send();
+        assert_eq!(allowed(&answer), None);
+    }
+}
+
+#[test]
 fn a_group_can_have_its_own() {
     let mut app = App::new();
     app.group("/api", |api| -> bottle_session::Result<()> {
@@ -157,6 +176,9 @@ fn what_would_be_dangerous_or_means_nothing_is_refused_when_it_is_installed() {
         (CorsPlugin::new().origin("app.example"), "\"app.example\" is no origin"),
         (CorsPlugin::new().origin("https://app.example/path"), "is no origin"),
         (CorsPlugin::new().origin("null"), "is no origin"),
+        (CorsPlugin::new().origin("capacitor://localhost/path"), "is no origin"),
+        (CorsPlugin::new().origin("https://:secret@app.example"), "is no origin"),
+        (CorsPlugin::new().origin("data:text/html,x"), "is no origin"),
         (CorsPlugin::new().origin("file:///tmp"), "is no origin"),
         (CorsPlugin::new().origin(SITE).methods(["GET IT"]), "\"GET IT\" is no method"),
         (CorsPlugin::new().origin(SITE).headers(["a:b"]), "\"a:b\" is no header"),

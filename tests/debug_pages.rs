@@ -31,8 +31,9 @@ fn ask(serving: &Serving, path: &str, headers: &str) -> Reply {
 #[test]
 fn an_author_sees_what_went_wrong_where() {
     let serving = Serving::start(Native::bind("127.0.0.1:0").unwrap(), app(true));
-    let secret =
-        "Host: localhost\r\nCookie: a=secret\r\nAuthorization: Basic secret\r\nX-Color: <red>\r\n";
+    let secret = "Host: localhost\r\nCookie: a=secret\r\nAuthorization: Basic secret\r\n\
+        Proxy-Authorization: Basic secret\r\nX-CSRF-Token: secret\r\nX-Api-Key: secret\r\n\
+        X-Color: <red>\r\n";
     let page = ask(&serving, "/read/%3Cmany%3E", secret);
     assert_eq!(page.status, 500);
     assert_eq!(page.header("cache-control"), Some("no-store"));

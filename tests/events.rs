@@ -17,11 +17,11 @@ use crate::support::serving::{Client, Serving};
 mod example;
 
 /// The lines of an answer's body, its chunks put together, one by one as they come.
-struct Lines(BufReader<Box<dyn Read>>);
+pub struct Lines(BufReader<Box<dyn Read>>);
 
 impl Lines {
     /// Asks for a stream, and reads its head.
-    fn of(mut client: Client, request: &str) -> Lines {
+    pub fn of(mut client: Client, request: &str) -> Lines {
         client.send(request);
         let stream = client.stream.socket().try_clone().unwrap();
         let mut reader = BufReader::new(Box::new(stream) as Box<dyn Read>);
@@ -41,7 +41,7 @@ impl Lines {
     }
 
     /// The lines of the next event; empty at the end of the stream.
-    fn event(&mut self) -> Vec<String> {
+    pub fn event(&mut self) -> Vec<String> {
         let size = self.next();
         assert!(usize::from_str_radix(&size, 16).is_ok(), "{size:?}");
         let mut lines = Vec::new();
@@ -90,6 +90,17 @@ fn an_event_comes_through_before_the_next_one_is_made() {
     }
     drop(sender);
     assert_eq!(lines.event(), [""; 0], "the stream ends with its senders");
+}
+
+#[test]
+fn without_time_between_comments_there_are_none() {
+    let (app, sender) = one_visitor(Duration::ZERO);
+    let server = Serving::start(Native::bind("127.0.0.1:0").unwrap(), app);
+    let mut lines = Lines::of(server.client(), GET);
+    // A comment for each moment until then would come first.
+    std::thread::sleep(Duration::from_millis(20));
+    sender.send(ServerSentEvent::new("tick")).unwrap();
+    assert_eq!(lines.event(), ["data: tick"]);
 }
 
 #[test]

@@ -150,6 +150,20 @@ fn compressed_siblings_go_out_where_they_are_accepted() {
         let answer = encoded(client.get(&format!("/assets/{name}")), "br, gzip").send();
         assert_eq!((&*answer.text(), answer.header("vary")), ("whole", None), "{name}");
     }
+    // One that may not be read does not hide the file.
+    #[cfg(unix)]
+    {
+        let elsewhere = Folder::new("elsewhere", &[("app.js.br", "of somebody else")]);
+        std::fs::remove_file(folder.0.join("app.js.br")).unwrap();
+        let link = folder.0.join("app.js.br");
+        std::os::unix::fs::symlink(elsewhere.0.join("app.js.br"), link).unwrap();
+        let answer = encoded(client.get("/assets/app.js"), "br").send();
+        assert_eq!((answer.status(), &*answer.text()), (200, "whole"));
+        assert_eq!(answer.header("content-encoding"), None);
+        assert_eq!(answer.header("vary"), Some("Accept-Encoding"));
+        std::fs::remove_file(folder.0.join("app.js.br")).unwrap();
+        std::fs::write(folder.0.join("app.js.br"), "brotli").unwrap();
+    }
     let whole = client.get("/assets/app.js").send();
     let brotli = encoded(client.get("/assets/app.js"), "br").send();
     assert_ne!(

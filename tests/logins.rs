@@ -182,6 +182,11 @@ fn what_needs_logins_is_refused_where_there_is_no_place_for_them() {
     let error =
         App::new().install(plugin.anonymous_lifetime(Duration::from_secs(60))).err().unwrap();
     assert!(error.to_string().contains(&format!("anonymous_lifetime {told}")), "{error}");
+    let mut app = App::new();
+    app.install(SessionPlugin::new().pool(pool()).layout(Layout::BottleSession)).unwrap();
+    app.get("/", |session: &mut Session| session.log_in("ada").unwrap_err().to_string());
+    let told = text(&TestClient::new(app).unwrap(), "/");
+    assert!(told.contains("take MemoryStore, SqliteStore, or RedisStore"), "{told}");
     let store = RedisStore::new(pool()).layout(Layout::BottleSession);
     assert_eq!(store.devices("ada", None).unwrap_err().kind(), ErrorKind::Config);
 }
@@ -590,14 +595,97 @@ fn users_of_several_sessions_have_keywords() {
 }
 
 #[test]
-fn a_login_page_that_is_none_says_so() {
+fn a_login_page_that_is_none_is_an_error_when_the_app_is_built() {
+    let built = |name: &str| {
+        let mut app = App::new();
+        app.install(SessionPlugin::new().in_memory()).unwrap();
+        let find = |_: &str| Ok::<_, Error>(None::<User>);
+        app.install(LoginPlugin::new(find).login_page(name)).unwrap();
+        app.get("/login", || "Who are you?").name("login");
+        app.get("/<language>/in", |_: &str| "Who are you?").name("wildcard");
+        app.build().map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(built("login"), Ok(()));
+    let error = built("sign-in").unwrap_err();
+    for part in [
+        "tests/logins.rs:",
+        "login_page(\"sign-in\") leads nowhere: no route is named \"sign-in\"; named are: login, wildcard",
+        "call .name(\"sign-in\") on the route where one logs in",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(built("wildcard").is_err(), "nobody says which language");
+}
+
+/// Users and administrators in sessions of their own; administrators have logged in just now, users an hour ago.
+fn two_kinds(add: impl FnOnce(&mut App)) -> Result<TestClient> {
+    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    let users = SessionPlugin::new().store(MemoryStore::with_clock(move || hour_ago));
     let mut app = App::new();
-    app.install(SessionPlugin::new().in_memory()).unwrap();
-    let find = |_: &str| Ok::<_, Error>(None::<User>);
-    app.install(LoginPlugin::new(find).login_page("sign-in")).unwrap();
-    app.get("/", |user: &User| user.name.clone());
-    let answer = TestClient::new(app).unwrap().get("/").header("accept", "text/html").send();
-    assert_eq!(answer.status(), 500);
+    app.install(users)?;
+    app.install(SessionPlugin::new().in_memory().keyword("staff").cookie_name("staff"))?;
+    let user = |id: &str| Ok::<_, Error>(Some(User { name: id.to_owned(), is_admin: false }));
+    app.install(LoginPlugin::new(user).session("session"))?;
+    let chief = |id: &str| Ok::<_, Error>(Some(Chief(id.to_owned())));
+    app.install(LoginPlugin::new(chief).keyword("chief").session("staff"))?;
+    app.get(
+        "/in",
+        named!(|session: &mut Session, staff: &mut Session| -> Result<()> {
+            session.log_in("ada")?;
+            staff.log_in("root")
+        }),
+    );
+    add(&mut app);
+    let client = TestClient::new(app)?;
+    client.get("/in").send();
+    Ok(client)
+}
+
+struct Chief(String);
+
+impl Provided for Chief {}
+
+#[test]
+fn of_several_logins_those_are_recent_whose_users_the_route_asks_for() {
+    let minute = Duration::from_secs(60);
+    let client = two_kinds(|app| {
+        app.get("/user", |user: &User| user.name.clone()).require_recent(minute);
+        app.get("/chief", |chief: &Chief| chief.0.clone()).require_recent(minute);
+        app.get("/both", |_: &User, _: &Chief| "both").require_recent(minute);
+        app.get("/guard", || "guard").require_recent(minute).require(|_: &Chief| true);
+        app.group("/group", |group| {
+            group.require_recent(minute);
+            group.get("/user", |_: &User| "user");
+            group.get("/chief", |_: &Chief| "chief");
+        });
+    });
+    let client = client.unwrap();
+    for (path, status) in [
+        ("/user", 401),
+        ("/chief", 200),
+        ("/both", 401),
+        ("/guard", 200),
+        ("/group/user", 401),
+        ("/group/chief", 200),
+    ] {
+        assert_eq!(client.get(path).send().status(), status, "{path}");
+    }
+    let told = two_kinds(|app| {
+        app.get("/pay", || "paid").require_recent(minute);
+    });
+    let error = told.err().unwrap().to_string();
+    for part in [
+        "tests/logins.rs:",
+        "this asks for none of the users of keywords user, chief",
+        "ask for that user, as in .require(|_: &User| true)",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    let mut none = App::new();
+    none.install(SessionPlugin::new().in_memory()).unwrap();
+    none.get("/pay", || "paid").require_recent(minute);
+    let error = none.build().err().unwrap().to_string();
+    assert!(error.contains("require_recent needs a LoginPlugin"), "{error}");
 }
 
 #[test]

@@ -3,17 +3,20 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use bottle_session::server::native::Native;
-use bottle_session::{App, Html, TestClient};
+use bottle_session::{App, Html, MemoryStore, TestClient};
 use serde_json::json;
 
+use crate::events::Lines;
 use crate::faults::wait_until;
 use crate::notes_example::{Data, app, sessions};
 use crate::support::browser::{Browser, Chromium, ENTER, TAB};
 use crate::support::process::{Program, example};
 use crate::support::redis_server::RedisServer;
-use crate::support::serving::Serving;
+use crate::support::serving::{Reply, Serving};
 
 const PASSWORD: &str = "correct horse";
 
@@ -91,7 +94,8 @@ fn without_a_browser_it_is_an_app_like_others() {
     let welcome = ada.get("/").send();
     assert!(welcome.text().contains("A notebook of your own"), "{}", welcome.text());
     assert_eq!(welcome.set_cookies(), [""; 0], "who only looks in gets no session");
-    assert_eq!(ada.get("/account").send().header("location"), Some("/login?next=%2Faccount"));
+    let refused = ada.get("/account").header("accept", "text/html").send();
+    assert_eq!(refused.header("location"), Some("/login?next=%2Faccount"));
     assert_eq!(post(&ada, "/signup", &account("ada")), (303, "/".to_owned()));
     assert_eq!(post(&bob, "/signup", &account("ada")).0, 400);
     let (status, wrong) = post(&bob, "/signup", &[("name", "<b>"), ("password", "short")]);
@@ -121,18 +125,183 @@ fn without_a_browser_it_is_an_app_like_others() {
     // The first one is the administrator.
     assert!(page(&ada, "/admin").contains("bob"));
     assert_eq!(bob.get("/admin").send().status(), 403);
-    assert_eq!(post(&bob, "/admin/users/ada/remove", &[]).0, 403);
-    assert_eq!(post(&ada, "/admin/users/bob/remove", &[]), (303, "/admin".to_owned()));
-    assert_eq!(bob.get("/account").send().status(), 303, "whoever is gone is logged out");
+    assert_eq!(post(&bob, "/admin/remove", &[("name", "ada")]).0, 403);
+    assert_eq!(post(&ada, "/admin/remove", &[("name", "bob")]), (303, "/admin".to_owned()));
+    assert_eq!(bob.get("/account").send().status(), 401, "whoever is gone is logged out");
 
     assert_eq!(post(&ada, "/logout", &[]).0, 303);
     for (next, to) in [("/account", "/account"), ("//evil.example", "/"), ("/\\evil", "/")] {
-        let form = [("name", "ada"), ("password", PASSWORD), ("next", next)];
-        assert_eq!(post(&ada, "/login", &form), (303, to.to_owned()));
+        let form = &account("ada");
+        let login = format!("/login?next={}", next.replace('/', "%2F").replace('\\', "%5C"));
+        assert_eq!(post(&ada, &login, form), (303, to.to_owned()));
     }
     assert_eq!(post(&ada, "/login", &[("name", "ada"), ("password", "wrong")]).0, 400);
-    assert!(page(&ada, "/metrics").contains("notes_sessions_created "));
+    let metrics = page(&ada, "/metrics");
+    for line in [
+        "http_requests_total{method=\"POST\",route=\"/signup\",status=\"303\"} 2",
+        "session_events_total{keyword=\"session\",event=\"created\"} ",
+        "\nnotes 2\n",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
     assert_eq!(ada.post("/notes").form(&[("title", "forged"), ("text", "")]).send().status(), 403);
+}
+
+#[test]
+fn nobody_is_named_like_the_way_up_and_who_is_can_be_removed() {
+    let data = Data::in_memory().unwrap();
+    let ada = TestClient::new(app(sessions(false).in_memory(), data.clone()).unwrap()).unwrap();
+    let post = |path: &str, form: &[(&str, &str)]| {
+        ada.post(path).header("sec-fetch-site", "same-origin").form(&form).send()
+    };
+    for (name, status) in [("ada", 303), (".", 400), ("..", 400), ("-_.", 400), (".ada", 303)] {
+        assert_eq!(post("/signup", &[("name", name), ("password", PASSWORD)]).status(), status);
+    }
+    // From before there was that rule.
+    data.add_user("..", "").unwrap();
+    post("/login", &[("name", "ada"), ("password", PASSWORD)]);
+    assert!(ada.get("/admin").send().text().contains("name=\"name\" value=\"..\""));
+    assert_eq!(post("/admin/remove", &[("name", "..")]).status(), 303);
+    assert_eq!(data.users().unwrap().len(), 2);
+}
+
+#[test]
+fn who_logged_in_a_while_ago_types_the_password_again_before_people_are_removed() {
+    let now = Arc::new(Mutex::new(SystemTime::now() - Duration::from_secs(20 * 60)));
+    let clock = now.clone();
+    let store = MemoryStore::with_clock(move || *clock.lock().unwrap());
+    let data = Data::in_memory().unwrap();
+    let ada = TestClient::new(app(sessions(false).store(store), data).unwrap()).unwrap();
+    let post = |path: &str| {
+        let form = [("name", "ada"), ("password", PASSWORD)];
+        ada.post(path).header("sec-fetch-site", "same-origin").form(&form).send()
+    };
+    post("/signup");
+    assert_eq!(ada.get("/").send().status(), 200);
+    let answer = ada.get("/admin").header("accept", "text/html").send();
+    assert_eq!(answer.header("location"), Some("/login?next=%2Fadmin"));
+    assert_eq!(post("/admin/remove").status(), 401);
+    *now.lock().unwrap() = SystemTime::now();
+    assert_eq!(post("/login?next=%2Fadmin").header("location"), Some("/admin"));
+    assert_eq!(ada.get("/admin").send().status(), 200);
+}
+
+impl Site {
+    /// Sends a form from a page of the site.
+    fn post(&self, path: &str, cookie: &str, form: &str) -> Reply {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nSec-Fetch-Site: same-origin\r\nCookie: {cookie}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+            form.len()
+        );
+        self.0.client().send(head + form).reply()
+    }
+}
+
+#[test]
+fn a_user_has_four_streams_and_a_newer_one_ends_the_oldest() {
+    let site = Site::start();
+    let sign_up = |name: &str| {
+        let reply = site.post("/signup", "", &format!("name={name}&password=correct+horse"));
+        reply.header("set-cookie").unwrap().split(';').next().unwrap().to_owned()
+    };
+    let listen = |cookie: &str| {
+        let request = format!("GET /live HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n");
+        let mut stream = Lines::of(site.0.client(), &request);
+        assert_eq!(stream.event(), ["data: 0"]);
+        stream
+    };
+    let (ada, bob) = (sign_up("ada"), sign_up("bob"));
+    let mut bobs = listen(&bob);
+    let mut adas: Vec<_> = (0..5).map(|_| listen(&ada)).collect();
+    // The first one has ended, and its page is told not to ask again.
+    let mut oldest = adas.remove(0);
+    assert_eq!(oldest.event(), ["event: end", "data:"]);
+    assert_eq!(oldest.event(), [""; 0]);
+    assert_eq!(site.post("/notes", &ada, "title=Tea&text=").status, 303);
+    for stream in adas.iter_mut().chain([&mut bobs]) {
+        assert_eq!(stream.event(), ["data: 1"]);
+    }
+}
+
+#[test]
+fn who_guesses_passwords_guesses_ten_a_minute() {
+    let site = Site::start();
+    // A few more than ten: as a minute passes into the next one, the count is an estimate.
+    let guesses = [(); 13].map(|()| site.post("/login", "", "name=ada&password=wrong").status);
+    assert_eq!(guesses[0], 400);
+    assert_eq!(guesses[12], 429);
+}
+
+#[cfg(unix)]
+#[test]
+fn files_are_for_their_owner_alone_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("notes-mode");
+    let file = folder.path("notes.db");
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 0; exec \"$0\" --listen 127.0.0.1:0 --file \"$1\""]);
+    let (_redis, port) = RedisServer::start_on_port();
+    command.env("REDIS_URL", format!("redis://127.0.0.1:{port}/0"));
+    let _notes = Program::start_silently(command.arg(example("notes")).arg(&file));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn without_javascript_all_of_it_works() {
+    let (site, folder) = (Site::start(), Folder::new("notes-plain"));
+    let mut browser = Browser::without_javascript();
+    let page = "data:text/html,<p>off</p><script>document.body.textContent = 'on'</script>";
+    assert_eq!(browser.open(page), "off");
+    assert!(sign_up(&mut browser, &site.url(""), "ada").contains("Welcome, ada."));
+    assert!(browser.follow("header button").contains("A notebook of your own"));
+    assert!(log_in(&mut browser, &site.url(""), "ada").contains("Welcome back, ada."));
+    let file = folder.path("tea.txt");
+    std::fs::write(&file, "green").unwrap();
+    browser.choose("#file", &file);
+    add_note(&mut browser, "Tea");
+    assert!(add_note(&mut browser, "Bread").contains("tea.txt"));
+    browser.fill("#q", "tea");
+    browser.follow("[role=search] button");
+    assert_eq!(titles(&mut browser), ["Tea"]);
+    std::fs::write(folder.path("me.png"), pixel()).unwrap();
+    browser.open(&site.url("/account"));
+    browser.choose("#picture", &folder.path("me.png"));
+    assert!(browser.follow("section button").contains("That is you now."));
+    assert!(browser.follow("header button").contains("A notebook of your own"));
+}
+
+#[test]
+fn devices_see_each_other_and_end_each_other() {
+    let (site, chromium) = (Site::start(), Chromium::shared());
+    let (mut laptop, mut phone) = (chromium.browser(), Browser::another());
+    let at = site.url("");
+    let devices = |browser: &mut Browser| {
+        browser.open(&site.url("/devices"));
+        let script = "return document.querySelectorAll('tbody tr').length";
+        browser.script(script).as_u64().unwrap()
+    };
+    sign_up(&mut laptop, &at, "ada");
+    assert_eq!(devices(&mut laptop), 1);
+    log_in(&mut phone, &at, "ada");
+    for browser in [&mut laptop, &mut phone] {
+        assert_eq!(devices(browser), 2);
+        let shown = browser.text();
+        assert_eq!(shown.matches("this one").count(), 1, "{shown}");
+        assert_eq!(shown.matches("HeadlessChrome").count(), 2, "{shown}");
+    }
+    // One.
+    assert!(laptop.follow("tbody button").contains("You are logged out there."));
+    assert_eq!(devices(&mut laptop), 1);
+    assert!(phone.reload().contains("Log in"));
+    assert_eq!(phone.url(), format!("{at}/login?next=%2Fdevices"));
+    // All others.
+    phone.fill("#name", "ada");
+    phone.fill("#password", PASSWORD);
+    assert!(phone.follow("main button").contains("Your devices"));
+    assert!(phone.follow("#others button").contains("here and nowhere else"));
+    assert_eq!(devices(&mut phone), 1);
+    assert!(laptop.reload().contains("Log in"));
 }
 
 #[test]
@@ -223,7 +392,7 @@ fn an_id_that_somebody_has_planted_is_nobodys_login() {
     // With what they planted they are nobody.
     let mut attacker = site.0.client();
     attacker.send(format!("GET /account HTTP/1.1\r\nHost: a\r\nCookie: notes={planted}\r\n\r\n"));
-    assert_eq!(attacker.reply().status, 303);
+    assert_eq!(attacker.reply().status, 401);
 }
 
 #[test]
@@ -364,8 +533,7 @@ fn all_of_it_is_done_by_keyboard_alone() {
     browser.press(&ENTER.to_string());
     browser.press(&format!("{TAB}ada{TAB}{PASSWORD}"));
     assert!(browser.follow_keys(&ENTER.to_string()).contains("Welcome, ada."));
-    browser.press(&format!("{TAB}{ENTER}"));
-    // Past the search and its button.
+    // The form kept the #main of its page, and so the next one begins there. Past the search and its button.
     browser.press(&format!("{TAB}{TAB}{TAB}{TAB}green"));
     browser.follow_keys(&format!("{TAB}{TAB}{ENTER}"));
     assert_eq!(browser.status(), 400);
@@ -415,7 +583,11 @@ fn axe_finds_nothing_on_any_page_light_or_dark() {
     browser.follow("#note button");
     browser.follow("#note button");
     assert_eq!(browser.status(), 400);
-    pages(&mut browser, &["", "/", "/?q=nothing", "/notes/1", "/account", "/admin"]);
+    pages(&mut browser, &["", "/", "/?q=nothing", "/notes/1", "/account", "/admin", "/devices"]);
+    // With a device that can be ended.
+    let mut phone = Browser::another();
+    log_in(&mut phone, &site.url(""), "ada");
+    pages(&mut browser, &["/devices"]);
 }
 
 fn assert_no_violation(browser: &mut Browser, axe: &str, page: &str) {

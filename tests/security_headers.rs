@@ -2,7 +2,9 @@
 
 use bottle_session::http::uri::PathAndQuery;
 use bottle_session::http::{HeaderMap, HeaderValue, Method};
-use bottle_session::{App, Request, Response, Scheme, SecurityHeadersPlugin, TestClient, abort};
+use bottle_session::{
+    App, Request, Response, ResponseHead, Scheme, SecurityHeadersPlugin, TestClient, abort,
+};
 use std::time::Duration;
 
 const POLICY: &str = "default-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'; object-src 'none'";
@@ -18,6 +20,7 @@ fn app(plugin: SecurityHeadersPlugin) -> App {
             .with_header("content-security-policy", "default-src *")
             .with_header("referrer-policy", "no-referrer")
     });
+    app.get("/head", |head: &mut ResponseHead| head.set_header("referrer-policy", "no-referrer"));
     app.get("/skips", || "hello").skip("security_headers");
     app
 }
@@ -49,6 +52,22 @@ fn a_handler_can_say_otherwise() {
     assert_eq!(answer.header("content-security-policy"), Some("default-src *"));
     assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(client.get("/head").send().header("referrer-policy"), Some("no-referrer"));
+}
+
+#[test]
+fn a_header_of_the_apps_own_takes_the_place_of_one_of_the_plugins() {
+    let plugin = SecurityHeadersPlugin::new()
+        .directive("img-src", "*")
+        .header("referrer-policy", "no-referrer")
+        .header("content-security-policy", "default-src 'none'");
+    let client = TestClient::new(app(plugin)).unwrap();
+    let answer = client.get("/").send();
+    assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+    assert_eq!(answer.header("content-security-policy"), Some("default-src 'none'"));
+    // A handler's goes before both.
+    let answer = client.get("/own").send();
+    assert_eq!(answer.header("content-security-policy"), Some("default-src *"));
 }
 
 #[test]

@@ -44,6 +44,11 @@ mod links;
 mod listening;
 #[cfg(unix)]
 mod logging;
+#[path = "../examples/login.rs"]
+// It hashes passwords as the notes do.
+#[allow(dead_code, clippy::duplicate_mod)]
+mod login_example;
+mod login_pages;
 mod logins;
 mod memory;
 mod metrics;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bottle_session::{
-    App, Form, FormError, HttpError, IntoResponse, Redirect, Request, Response, Secret, Session,
-    Upload, abort, redirect, redirect_back,
+    App, Form, FormError, HttpError, IntoResponse, RateLimitPlugin, Request, Response, Secret,
+    Session, Upload, abort, redirect, redirect_back,
 };
 use minijinja::context;
 use serde::Deserialize;
@@ -44,15 +44,13 @@ pub fn add_to(app: &mut App) {
     })
     .name("signup");
     app.post("/signup", sign_up);
-    app.get("/login", |session: &mut Session, request: &Request, pages: &Pages| {
-        let mut empty = FormError::default();
-        if let Some(next) = request.query("next")? {
-            empty.set_value("next", next);
-        }
-        form("login.html", pages, session, &empty)
+    app.get("/login", |session: &mut Session, pages: &Pages| {
+        form("login.html", pages, session, &FormError::default())
     })
     .name("login");
-    app.post("/login", log_in);
+    // Counted by address: who guesses passwords guesses ten a minute.
+    let attempts = RateLimitPlugin::new(10, Duration::from_secs(60)).keyword("logins");
+    app.post("/login", log_in).apply(attempts);
     app.post("/logout", |session: &mut Session| {
         session.log_out();
         redirect("/")
@@ -87,8 +85,13 @@ fn sign_up(
     };
     let mut wrong = Vec::new();
     let is_plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-    if !(1..=30).contains(&new.name.chars().count()) || !new.name.chars().all(is_plain) {
-        wrong.push(("name", "A name has 1 to 30 letters, digits, and -_."));
+    // In an address `.` and `..` are no names.
+    let is_name = new.name.chars().all(is_plain) && new.name.contains(char::is_alphanumeric);
+    if !is_name || new.name.chars().count() > 30 {
+        wrong.push((
+            "name",
+            "A name has at most 30 letters, digits, and -_., and one letter or digit at least.",
+        ));
     }
     if new.password.expose().chars().count() < 8 {
         wrong.push(("password", "A password has at least 8 characters."));
@@ -178,13 +181,4 @@ fn kind(bytes: &[u8]) -> Option<&'static str> {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
         _ => None,
     }
-}
-
-/// Who is not logged in goes there, and comes back after it.
-pub fn to_login(request: &Request) -> HttpError {
-    let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair("next", request.target().as_str())
-        .finish();
-    let login: Redirect = redirect(format!("/login?{query}"));
-    login.into()
 }

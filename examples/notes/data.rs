@@ -1,5 +1,6 @@
 //! People and notes, in SQLite: in memory, or in a file.
 
+use std::fs::OpenOptions;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -76,7 +77,13 @@ impl Data {
         Data::of(Connection::open_in_memory())
     }
 
+    /// The file is for its owner alone, and so is what SQLite puts beside it, which gets the same mode.
     pub fn open(file: &str) -> Result<Data> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(file)?;
         Data::of(Connection::open(file))
     }
 

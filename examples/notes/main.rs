@@ -11,11 +11,12 @@
 //!
 //! | file | what it shows |
 //! |---|---|
-//! | `app.rs` | plugins, providers, state, error pages, headers, metrics |
+//! | `app.rs` | plugins, state, error pages, who may go where |
 //! | `account.rs` | sign up, log in and out, a picture that is uploaded |
+//! | `devices.rs` | where somebody is logged in; ending one device, or all others |
 //! | `notebook.rs` | forms that come back with what is wrong, search, uploads and downloads |
 //! | `live.rs` | server-sent events from a blocking handler |
-//! | `admin.rs` | an app that is mounted and guarded |
+//! | `admin.rs` | an app that is mounted |
 //! | `data.rs`, `../bottle_ports/passwords.rs` | SQLite; argon2 |
 //! | `view.rs`, `pages/` | templates with the user, flashes and the CSRF token |
 
@@ -23,6 +24,7 @@ mod account;
 mod admin;
 mod app;
 mod data;
+mod devices;
 mod live;
 mod notebook;
 #[path = "../bottle_ports/passwords.rs"]

@@ -1,5 +1,7 @@
 //! The pages: templates, with what each of them shows of the visitor.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use bottle_session::http::StatusCode;
 use bottle_session::{
     Error, FormError, Html, HttpError, IntoResponse, Provided, Response, Session,
@@ -14,15 +16,17 @@ pub const SCRIPT: &str = include_str!("pages/live.js");
 
 pub const ICON: &str = include_str!("pages/icon.svg");
 
-const TEMPLATES: [(&str, &str); 10] = [
+const TEMPLATES: [(&str, &str); 12] = [
     ("fields.html", include_str!("pages/fields.html")),
     ("layout.html", include_str!("pages/layout.html")),
     ("welcome.html", include_str!("pages/welcome.html")),
+    ("credentials.html", include_str!("pages/credentials.html")),
     ("signup.html", include_str!("pages/signup.html")),
     ("login.html", include_str!("pages/login.html")),
     ("notes.html", include_str!("pages/notes.html")),
     ("note.html", include_str!("pages/note.html")),
     ("account.html", include_str!("pages/account.html")),
+    ("devices.html", include_str!("pages/devices.html")),
     ("users.html", include_str!("pages/users.html")),
     ("error.html", include_str!("pages/error.html")),
 ];
@@ -43,6 +47,9 @@ pub struct Page<'a> {
 impl Pages {
     pub fn new() -> Result<Pages, Error> {
         let mut templates = Environment::new();
+        templates.add_filter("date", |seconds: u64| {
+            httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
+        });
         for (name, text) in TEMPLATES {
             templates.add_template(name, text).map_err(Error::other)?;
         }

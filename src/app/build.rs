@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use http::{Method, StatusCode};
 
-use self::hooks::{guarded, watchers};
-use super::hooks::Placed;
+use self::hooks::{Turn, guarded, watchers};
+use super::hooks::{Guard, Placed};
 use super::inherit::Around;
 use super::plugins::compatible;
 use super::route::RouteDefinition;
@@ -37,6 +37,7 @@ pub(crate) fn service(app: App) -> Result<Service> {
     let debugging = app.debug.then(Debugging::default);
     building.add_app(app, &Prefix::default(), Around::default());
     building.add_aliases();
+    building.check_login_pages();
     let prefixes = building.prefixes();
     if !building.errors.is_empty() {
         building.plugins.iter().for_each(|plugin| plugin.close());
@@ -79,6 +80,8 @@ struct Building {
     names: HashSet<String>,
     /// Rules that come by themselves, for paths that no other rule has.
     aliases: Vec<(Option<Method>, Rule, Target)>,
+    /// Names of routes where one logs in.
+    login_pages: Vec<Placed<Arc<str>>>,
     /// How many providers there are.
     providers: usize,
     /// Those that a route has asked for, by their numbers.
@@ -89,7 +92,7 @@ struct Building {
 struct Parts {
     level: usize,
     prefix: Prefix,
-    guards: Vec<Placed<BindHook>>,
+    guards: Vec<Placed<Guard>>,
     after: Vec<Placed<BindHook>>,
     pages: Vec<(Option<StatusCode>, Placed<BindPage>)>,
 }
@@ -97,6 +100,7 @@ struct Parts {
 impl Building {
     fn add_app(&mut self, mut app: App, prefix: &Prefix, around: Around) {
         self.errors.append(&mut app.errors);
+        self.login_pages.append(&mut app.login_pages);
         let scope = self.scopes.len();
         let first_slot = self.plugins.len();
         self.plugins.extend(app.plugins.iter().map(|installed| installed.plugin.clone()));
@@ -210,10 +214,15 @@ impl Building {
             asks: Vec::new(),
             keywords: Vec::new(),
         };
-        let guards = self.guards(&mut resolver, scope, &definition.guards, &mut route.asks);
+        let own_guards = &definition.guards;
+        let asks = &mut route.asks;
+        let mut guards = self.guards(&mut resolver, scope, own_guards, asks, Turn::BeforeHandler);
         let function = Function::handler();
         let (handler, asks) = resolver.bind(function, |binder| (definition.bind)(binder));
         asks.plugins.into_iter().for_each(|ask| add_ask(&mut route.asks, ask));
+        let asks = &mut route.asks;
+        guards.extend(self.guards(&mut resolver, scope, own_guards, asks, Turn::AfterHandler));
+        guards.sort_by_key(|(place, _)| *place);
         let ends = self.ends(&mut resolver, scope);
         ends.asks.iter().for_each(|ask| add_ask(&mut route.asks, *ask));
         route.keywords = resolver.keywords();
@@ -319,6 +328,17 @@ impl Building {
             let aliases =
                 methods.iter().map(|method| (method.clone(), rule.clone(), target(number)));
             self.aliases.extend(aliases);
+        }
+    }
+
+    fn check_login_pages(&mut self) {
+        for Placed { function: name, location } in std::mem::take(&mut self.login_pages) {
+            if let Err(error) = self.urls.build(&name, &[("next", "/")]) {
+                let text = format!(
+                    "login_page({name:?}) leads nowhere: {error}; call .name({name:?}) on the route where one logs in"
+                );
+                self.errors.push(Error::new(ErrorKind::Route, text).at(location));
+            }
         }
     }
 

@@ -99,7 +99,8 @@ impl App {
     /// or `X-Real-IP`, and no HTTP/1.0, which nginx speaks to apps unless told otherwise. A script of another site does not get it
     /// either (`Sec-Fetch-Site`, `Origin`). A proxy that speaks HTTP/1.1 and says nothing of itself is not seen: never put
     /// `debug(true)` behind one. Elsewhere visitors see the usual page, and the log has one warning. Everybody who can log in to the
-    /// machine can see it. Values of cookies and of `Authorization` are not on it.
+    /// machine can see it. Values of `Cookie`, `Authorization`, `Proxy-Authorization`,
+    /// `X-Api-Key` and `X-CSRF-Token` are not on it.
     ///
     /// A backtrace takes milliseconds; names and lines in it need the debug information of a debug build. While
     /// debugging, a panic hook of the program's own runs as before.

@@ -6,14 +6,12 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::App;
-use super::login::LastLogin;
 use crate::Error;
 use crate::ErrorKind;
 use crate::handler::{self, BindHook, Condition, Handler, Hook, Signature};
 use crate::message::into_response::HookOutcome;
 use crate::message::request::Request;
 use crate::message::status::IntoStatus;
-use crate::pipeline::urls::Urls;
 
 /// A function and where it was given.
 #[derive(Clone)]
@@ -22,11 +20,23 @@ pub(crate) struct Placed<T> {
     pub(crate) location: &'static Location<'static>,
 }
 
-/// A guard that lets recent logins pass, to be bound.
-pub(super) fn recent(login: Duration) -> BindHook {
-    handler::hook(move |last: &LastLogin, request: &Request, urls: &Urls| {
-        last.within(login, request, urls)
-    })
+/// What is asked before a handler runs.
+#[derive(Clone)]
+pub(crate) enum Guard {
+    Function(BindHook),
+    /// Whether the users of the route have logged in not longer ago than this. Whose they are is known once the handler
+    /// and all other guards are bound.
+    RecentLogin(Duration),
+}
+
+impl Guard {
+    pub(super) fn function<M, G: Signature<M> + Hook<M>>(guard: G) -> Guard {
+        Guard::Function(handler::hook(guard))
+    }
+
+    pub(super) fn condition<M, C: Signature<M> + Condition<M>>(condition: C) -> Guard {
+        Guard::Function(handler::condition(condition))
+    }
 }
 
 impl App {
@@ -80,7 +90,7 @@ impl App {
     /// ```
     #[track_caller]
     pub fn before<M, G: Signature<M> + Hook<M>>(&mut self, guard: G) -> &mut App {
-        self.guards.push(Placed { function: handler::hook(guard), location: Location::caller() });
+        self.guards.push(Placed { function: Guard::function(guard), location: Location::caller() });
         self
     }
 
@@ -91,18 +101,19 @@ impl App {
     /// page.
     #[track_caller]
     pub fn require<M, C: Signature<M> + Condition<M>>(&mut self, condition: C) -> &mut App {
-        let (function, location) = (handler::condition(condition), Location::caller());
+        let (function, location) = (Guard::condition(condition), Location::caller());
         self.guards.push(Placed { function, location });
         self
     }
 
     /// Lets requests go on of users who have [logged in](crate::Session::log_in) not longer ago than this: before something that
     /// matters, the password is to be typed again (OWASP Session Management Cheat Sheet, "Reauthentication"). Others are
-    /// answered as by the [`LoginPlugin`](crate::LoginPlugin), which this needs; of several, as by the first one. Logging in again
-    /// starts the time anew.
+    /// answered as by the [`LoginPlugin`](crate::LoginPlugin), which this needs. Of several, those count whose users the route
+    /// asks for, in its handler or in a guard; that it asks for none is an error when the app is built. Logging in again starts
+    /// the time anew.
     #[track_caller]
     pub fn require_recent(&mut self, login: Duration) -> &mut App {
-        let (function, location) = (recent(login), Location::caller());
+        let (function, location) = (Guard::RecentLogin(login), Location::caller());
         self.guards.push(Placed { function, location });
         self
     }

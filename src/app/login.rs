@@ -9,13 +9,15 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::App;
+use super::hooks::Placed;
 use super::plugins::Installation;
-use crate::handler::{Named, ProviderDefinition, ProviderFn, Signature, provider};
+use crate::handler::{Binder, Named, ProviderDefinition, ProviderFn, Signature, provider};
 use crate::message::accept::weighted;
 use crate::message::http_error::{HttpError, IntoHttpError};
 use crate::message::into_response::{IntoResponse, Json};
 use crate::message::redirect::redirect;
 use crate::message::request::Request;
+use crate::pipeline::answers::HookCallback;
 use crate::pipeline::plugin::Provided;
 use crate::pipeline::urls::Urls;
 use crate::session::view::Session;
@@ -91,7 +93,7 @@ impl<U: Provided> LoginPlugin<U> {
     }
 
     /// The [name](crate::RouteOptions::name) of the route where one logs in, which is sent where people go who are not logged
-    /// in. Without one they get a 401.
+    /// in. Without one they get a 401. That no route has this name is an error when the app is built.
     #[must_use]
     pub fn login_page(mut self, route: impl Into<String>) -> LoginPlugin<U> {
         self.page = Some(route.into().into());
@@ -137,15 +139,16 @@ impl<U: Provided> Installation for LoginPlugin<U> {
                 Err(error) => Err(of_the_server(error)),
             }
         };
-        provide(app, keyword, session, user, location);
-        // Of several plugins of this kind, the first one says what a recent login is.
-        if !app.providers.iter().any(|other| other.type_id == TypeId::of::<LastLogin>()) {
-            let last = move |session: &mut Session, _: &Request, _: &Urls| LastLogin {
-                at: session.logged_in_at(),
-                page: LoginPage(page.clone()),
-            };
-            provide(app, "last_login".to_owned(), session, last, location);
+        if let Some(page) = page.clone() {
+            app.login_pages.push(Placed { function: page, location });
         }
+        let last = move |session: &mut Session, _: &Request, _: &Urls| LastLogin {
+            at: session.logged_in_at(),
+            page: LoginPage(page.clone()),
+        };
+        let last_login = LAST_LOGIN.to_owned() + &keyword;
+        provide(app, keyword, session, user, location);
+        provide(app, last_login, session, last, location);
         Ok(())
     }
 }
@@ -177,7 +180,45 @@ fn provide<M, P: Signature<M> + ProviderFn<M>>(
     });
 }
 
+/// What stands in front of a user's keyword in that of their last login.
+const LAST_LOGIN: &str = "last login of ";
+
+/// A guard that lets users pass who have logged in not longer ago than this: those for whom the route asks.
+pub(super) fn recent(login: Duration, binder: &mut Binder<'_>) -> Option<HookCallback> {
+    let keywords = binder.keywords_of::<LastLogin>();
+    let users: Vec<&str> = keywords.iter().filter_map(|k| k.strip_prefix(LAST_LOGIN)).collect();
+    let asked: Vec<&str> = match users[..] {
+        [] => {
+            binder.error("require_recent needs a LoginPlugin, and there is none here; install one");
+            return None;
+        }
+        [one] => vec![one],
+        _ => users.iter().copied().filter(|user| binder.is_asked_for(user)).collect(),
+    };
+    if asked.is_empty() {
+        binder.error(format!(
+            "require_recent does not know whose login is meant, as this asks for none of the users of keywords {}; \
+             ask for that user, as in .require(|_: &User| true)",
+            users.join(", ")
+        ));
+        return None;
+    }
+    let logins: Option<Vec<_>> = asked
+        .iter()
+        .map(|user| binder.ask_keyword::<LastLogin>(&format!("{LAST_LOGIN}{user}")))
+        .collect();
+    let logins = logins?;
+    Some(Arc::new(move |exchange| {
+        for last in &logins {
+            let last = exchange.asked(last)?.clone();
+            last.within(login, exchange.request(), exchange.urls())?;
+        }
+        Ok(None)
+    }))
+}
+
 /// When the user of a request has logged in.
+#[derive(Clone)]
 pub(crate) struct LastLogin {
     at: Option<SystemTime>,
     page: LoginPage,
@@ -187,12 +228,7 @@ impl Provided for LastLogin {}
 
 impl LastLogin {
     /// What answers where that is longer ago, or nobody is logged in.
-    pub(crate) fn within(
-        &self,
-        time: Duration,
-        request: &Request,
-        urls: &Urls,
-    ) -> Result<(), HttpError> {
+    fn within(&self, time: Duration, request: &Request, urls: &Urls) -> Result<(), HttpError> {
         // A login by a clock that is ahead is a recent one.
         let is_recent = |at: SystemTime| at.elapsed().unwrap_or_default() <= time;
         if self.at.is_some_and(is_recent) { Ok(()) } else { Err(self.page.refuses(request, urls)) }

@@ -12,6 +12,7 @@ mod plugins;
 mod route;
 
 use std::panic::Location;
+use std::sync::Arc;
 
 use http::{Extensions, Method, StatusCode};
 
@@ -24,7 +25,7 @@ use crate::server::{self, ShutdownHandle};
 use crate::{Error, ErrorKind, Result};
 
 pub use data::DataOptions;
-use hooks::Placed;
+use hooks::{Guard, Placed};
 pub use login::LoginPlugin;
 pub use parts::{GroupOutcome, MountOptions, ProviderOptions};
 pub use plugins::Installation;
@@ -53,9 +54,11 @@ pub struct App {
     pub(crate) providers: Vec<ProviderDefinition>,
     pub(crate) states: Vec<Source>,
     pub(crate) routes: Vec<RouteDefinition>,
+    /// Names of routes that there must be, each with who needs it.
+    pub(crate) login_pages: Vec<Placed<Arc<str>>>,
     pub(crate) filters: Filters,
     pub(crate) before: Vec<BeforeHook>,
-    pub(crate) guards: Vec<Placed<BindHook>>,
+    pub(crate) guards: Vec<Placed<Guard>>,
     /// The one added last comes first.
     pub(crate) after: Vec<Placed<BindHook>>,
     /// By status; `None` is for all.
@@ -87,6 +90,7 @@ impl App {
         App {
             plugins: Vec::new(),
             providers: Vec::new(),
+            login_pages: Vec::new(),
             states: Vec::new(),
             routes: Vec::new(),
             filters: Filters::default(),

@@ -6,10 +6,10 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::hooks::{Placed, recent};
+use super::hooks::{Guard, Placed};
 use super::{App, Mount};
 use crate::handler::{
-    self, BindHook, Condition, Hook, Kind, ProviderDefinition, ProviderFn, Signature, Source,
+    self, Condition, Hook, Kind, ProviderDefinition, ProviderFn, Signature, Source,
 };
 use crate::message::http_error::HttpError;
 use crate::message::into_response::HookOutcome;
@@ -319,22 +319,22 @@ impl MountOptions<'_> {
     /// see [`App::before`].
     #[track_caller]
     pub fn before<M, G: Signature<M> + Hook<M>>(self, guard: G) -> Self {
-        self.guard(handler::hook(guard), Location::caller())
+        self.guard(Guard::function(guard), Location::caller())
     }
 
     /// Lets requests go on for which `condition` holds, behind the guards so far; others get a 403. See [`App::require`].
     #[track_caller]
     pub fn require<M, C: Signature<M> + Condition<M>>(self, condition: C) -> Self {
-        self.guard(handler::condition(condition), Location::caller())
+        self.guard(Guard::condition(condition), Location::caller())
     }
 
     /// Lets requests go on of users who have logged in not longer ago than this; see [`App::require_recent`].
     #[track_caller]
     pub fn require_recent(self, login: Duration) -> Self {
-        self.guard(recent(login), Location::caller())
+        self.guard(Guard::RecentLogin(login), Location::caller())
     }
 
-    fn guard(mut self, function: BindHook, location: &'static Location<'static>) -> Self {
+    fn guard(mut self, function: Guard, location: &'static Location<'static>) -> Self {
         let at = self.guards;
         self.mounted().guards.insert(at, Placed { function, location });
         self.guards += 1;

@@ -103,8 +103,8 @@ pub(crate) fn enter(id: Option<&RequestId>) -> Option<WorkingFor> {
     id.map(RequestId::enter)
 }
 
-/// Has this thread work for no request: for lines that tell of many.
-pub(super) fn leave() -> WorkingFor {
+/// Has this thread work for no request: for lines that tell of many, or have the id themselves.
+pub(crate) fn leave() -> WorkingFor {
     WorkingFor::swap(None)
 }
 

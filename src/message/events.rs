@@ -153,6 +153,7 @@ impl Events {
     fn next(&mut self) -> Option<ServerSentEvent> {
         match self {
             Events::Iterator(events) => events.next(),
+            Events::Channel { receiver, keep_alive: Duration::ZERO } => receiver.recv().ok(),
             Events::Channel { receiver, keep_alive } => match receiver.recv_timeout(*keep_alive) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => Some(ServerSentEvent::comment("")),
@@ -178,7 +179,8 @@ impl EventStream {
     }
 
     /// After how long without an event of a channel a comment is sent: 15 seconds unless set. Less than the time that the
-    /// proxy in front waits, which is 60 seconds for nginx.
+    /// proxy in front waits, which is 60 seconds for nginx. With zero there is none, and who has left is noticed by the next
+    /// event alone.
     #[must_use]
     pub fn keep_alive(mut self, every: Duration) -> EventStream {
         if let Events::Channel { keep_alive, .. } = &mut self.events {

@@ -13,7 +13,7 @@ use crate::message::into_response::IntoResponse;
 use crate::message::redirect::redirect;
 use crate::message::request::Request;
 use crate::message::response::Response;
-use crate::message::static_file::static_file;
+use crate::message::static_file::{StaticFile, static_file};
 
 /// What stands behind the name of a file that is the same, compressed, and what the coding is called; what is the
 /// smallest comes first.
@@ -106,18 +106,20 @@ impl Files {
             (weight_of_coding(request.headers(), coding), std::cmp::Reverse(place))
         });
         let accepted = best.filter(|(coding, _)| weight_of_coding(request.headers(), coding) > 0);
-        let mut file = match accepted {
-            None => whole,
-            Some((coding, ending)) => {
-                static_file(request, &format!("{name}{ending}"), &self.folder)
-                    .content_type(whole.type_of_content())
-                    .with_header(header::CONTENT_ENCODING, coding)
+        let answer = |mut file: StaticFile| {
+            if !siblings.is_empty() {
+                file = file.with_header(header::VARY, "Accept-Encoding");
             }
+            file.with_header(header::CACHE_CONTROL, cache.clone()).into_response()
         };
-        if !siblings.is_empty() {
-            file = file.with_header(header::VARY, "Accept-Encoding");
-        }
-        file.with_header(header::CACHE_CONTROL, cache).into_response()
+        let compressed = accepted.map(|(coding, ending)| {
+            let file = static_file(request, &format!("{name}{ending}"), &self.folder)
+                .content_type(whole.type_of_content())
+                .with_header(header::CONTENT_ENCODING, coding);
+            answer(file)
+        });
+        // One that may not be read, or leads out of the folder, does not hide the file.
+        compressed.filter(|sent| sent.error().is_none()).unwrap_or_else(|| answer(whole))
     }
 
     /// What is under this name, where the name leads to nothing outside of the folder by itself. Links are looked at where

@@ -6,6 +6,7 @@ mod tests;
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use bytes::Bytes;
@@ -35,6 +36,8 @@ pub struct Request {
     mount: usize,
     extensions: Extensions,
     cookies: OnceLock<RequestCookies>,
+    /// Whether somebody has looked at a signed or encrypted cookie.
+    pub(super) read_secret_cookie: AtomicBool,
     pub(super) unread: Mutex<Option<RequestBody>>,
     pub(super) buffered: OnceLock<std::result::Result<Bytes, Unreadable>>,
     pub(super) form: OnceLock<std::result::Result<FormData, FormError>>,
@@ -105,6 +108,7 @@ impl Request {
             mount: 0,
             extensions: Extensions::new(),
             cookies: OnceLock::new(),
+            read_secret_cookie: AtomicBool::new(false),
             unread: Mutex::new(None),
             buffered: OnceLock::new(),
             form: OnceLock::new(),
@@ -342,6 +346,11 @@ impl Request {
     /// The cookies.
     pub fn cookies(&self) -> &RequestCookies {
         self.cookies.get_or_init(|| RequestCookies::parse(&self.headers))
+    }
+
+    /// Whether somebody has looked at a signed or encrypted cookie: the answer may show it.
+    pub(crate) fn has_read_secret_cookie(&self) -> bool {
+        self.read_secret_cookie.load(Ordering::Relaxed)
     }
 
     /// The value of the first cookie of this name, decoded.

@@ -81,6 +81,14 @@ impl ResponseHead {
         &mut self.headers
     }
 
+    /// Says, once, that the answer is another one for other cookies.
+    pub(crate) fn vary_by_cookie(&mut self) {
+        let headers = self.headers_mut();
+        if !headers.get_all(header::VARY).iter().any(|value| value == "Cookie") {
+            headers.append(header::VARY, HeaderValue::from_static("Cookie"));
+        }
+    }
+
     /// The cookies set so far.
     pub fn cookies(&self) -> &[Cookie<'static>] {
         &self.cookies

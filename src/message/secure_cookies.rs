@@ -2,7 +2,8 @@
 //!
 //! A signed cookie (HMAC-SHA256) can be read by its owner and not changed; an encrypted one (AES-256-GCM)
 //! can be neither. Neither can be taken back: whoever keeps an old one can send it again. What must end,
-//! or must not be repeated, belongs into the [`Session`](crate::Session).
+//! or must not be repeated, belongs into the [`Session`](crate::Session). The answer to a request whose were looked at says
+//! `Vary: Cookie`.
 //!
 //! ```
 //! use bottle_session::{App, Cookie, Request, ResponseHead, Result, TestClient, cookie_key};
@@ -27,6 +28,8 @@
 //! assert_eq!(client.get("/").send().text(), "plain");
 //! # Ok::<(), bottle_session::Error>(())
 //! ```
+
+use std::sync::atomic::Ordering;
 
 use cookie::{Cookie, CookieJar, Key};
 
@@ -109,6 +112,7 @@ impl Request {
 
     /// A cookie of the same name that somebody else set, for another path say, must not hide ours.
     fn first_cookie(&self, name: &str, open: impl Fn(&str) -> Option<String>) -> Option<String> {
+        self.read_secret_cookie.store(true, Ordering::Relaxed);
         self.cookies().raw(name).find_map(|value| open(&decoded(value)))
     }
 }

@@ -67,7 +67,11 @@ impl Service {
         self.render_error_page(exchange);
         self.run_hooks(exchange, false);
         let Some(mut answer) = exchange.take_response() else { return };
-        exchange.take_head().attach(&mut answer);
+        let mut head = exchange.take_head();
+        if exchange.request().has_read_secret_cookie() {
+            head.vary_by_cookie();
+        }
+        head.attach(&mut answer);
         place_cookies(&mut answer, exchange.request().prefix());
         exchange.answer(answer);
         self.end(exchange);

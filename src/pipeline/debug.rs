@@ -31,6 +31,10 @@ const NOWHERE: u8 = 0;
 const ON_LOOPBACK: u8 = 1;
 const ELSEWHERE: u8 = 2;
 
+/// Headers whose values open doors, by themselves or beside a cookie.
+const SECRETS: [&str; 5] =
+    ["authorization", "cookie", "proxy-authorization", "x-api-key", "x-csrf-token"];
+
 /// What a request has that came through a proxy, beside all that begin with `x-forwarded`. `Via` is RFC 9110's, section
 /// 7.6.3; `Forwarded` RFC 7239's.
 const OF_PROXIES: [HeaderName; 3] =
@@ -236,8 +240,7 @@ impl Page {
         let mut rows =
             vec![("target".to_owned(), format!("{} {}", request.method(), request.target()))];
         for (name, value) in request.headers() {
-            let secret =
-                value.is_sensitive() || [header::COOKIE, header::AUTHORIZATION].contains(name);
+            let secret = value.is_sensitive() || SECRETS.contains(&name.as_str());
             let value = match secret {
                 true => "(not shown)".to_owned(),
                 false => String::from_utf8_lossy(value.as_bytes()).into_owned(),

@@ -34,7 +34,8 @@ const TARGET: &str = "bottle_session::access";
 /// ```
 ///
 /// The bytes are those of the body as it leaves the app. The user is the one that the client names by basic
-/// authentication, also where the answer is a 401. `-` is what is not known; in JSON it is left out. In a quoted part,
+/// authentication, also where the answer is a 401. `-` is what is not known; in JSON it is left out. A line that goes to the log has the request id
+/// in its place, and no logger adds it once more. In a quoted part,
 /// a quotation mark, a backslash and what is no printable ASCII are escaped as Apache does (`\"`, `\x0a`).
 ///
 /// Installed first, or behind [`RequestIdPlugin`](crate::RequestIdPlugin), it sees what other plugins made of the answer.
@@ -244,7 +245,7 @@ impl Line {
         Line {
             time: String::new(),
             remote: request.remote_addr().map(|at| at.ip().to_string()),
-            user: request.basic_auth().map(|(name, _)| name),
+            user: request.basic_auth().map(|(name, _)| name).filter(|name| !name.is_empty()),
             method: request.method().to_string(),
             target: request.target().to_string(),
             version: version(request.version()),
@@ -262,16 +263,20 @@ impl Line {
     }
 
     fn write(mut self, bytes: u64, format: Format, sink: &Sink) {
-        // The body may be read, or dropped, on any thread.
-        let _working = request_id::enter(self.id.as_ref());
         (self.bytes, self.seconds) = (bytes, self.came.elapsed().as_secs_f64());
         let line = match format {
             Format::Combined => self.combined(),
             Format::Json => self.json(),
         };
         match sink {
-            Sink::Log => log::info!(target: TARGET, "{line}"),
+            Sink::Log => {
+                // The line has the id itself; a logger that adds those of requests would write it twice.
+                let _idle = request_id::leave();
+                log::info!(target: TARGET, "{line}");
+            }
             Sink::Writer { writer, failed } => {
+                // The body may be read, or dropped, on any thread.
+                let _working = request_id::enter(self.id.as_ref());
                 let mut writer = lock(writer);
                 let written = writer.write_all((line + "\n").as_bytes());
                 if let Err(error) = written.and_then(|()| writer.flush()) {
@@ -322,8 +327,22 @@ impl Line {
             at.minute(),
             at.second()
         );
-        serde_json::to_string(self).unwrap_or_else(|_| unreachable!("texts and numbers are JSON"))
+        let line = serde_json::to_string(self)
+            .unwrap_or_else(|_| unreachable!("texts and numbers are JSON"));
+        on_one_line(line)
     }
+}
+
+/// The same JSON, with what some programs take for the end of a line, or for a command to a terminal, escaped: JSON itself
+/// escapes the controls of ASCII alone.
+fn on_one_line(json: String) -> String {
+    let is_raw = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    if !json.contains(is_raw) {
+        return json;
+    }
+    let escaped =
+        |c: char| if is_raw(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    json.chars().map(escaped).collect()
 }
 
 const MONTHS: [&str; 12] =

@@ -33,7 +33,8 @@ const AT_ONCE: usize = 64 * 1024;
 /// Who can make a visitor's browser send requests, and see how long the encrypted answers are, can guess a secret that stands
 /// in a compressed page beside text from the request (BREACH, CVE-2013-3587). So answers made for one visitor alone are not
 /// compressed: those to requests with `Authorization`, and those that say so by `Set-Cookie`, `Vary: Cookie` or
-/// `Cache-Control: private` or `no-store`, as all do whose handler looked at a [`Session`](crate::Session). Tokens of
+/// `Cache-Control: private` or `no-store`, as all do whose handler looked at a [`Session`](crate::Session), or at a
+/// signed or encrypted cookie. Tokens of
 /// [`csrf_token`](crate::Session::csrf_token) are masked anew in each page and cannot be guessed so; where such pages hold no
 /// other secret, or repeat nothing of the request, [`personal`](Self::personal) compresses them too, for all routes or for those
 /// of a group.

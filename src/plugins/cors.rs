@@ -91,7 +91,9 @@ impl CorsPlugin {
         }
     }
 
-    /// Allows the scripts of this origin, such as `https://app.example.com`. May be called several times.
+    /// Allows the scripts of this origin, such as `https://app.example.com`: a scheme, a host, and a port that is not the
+    /// scheme's own. The scheme may be an app's, `capacitor://localhost` or `chrome-extension://<id>`. May be called
+    /// several times.
     #[must_use]
     pub fn origin(mut self, origin: impl Into<String>) -> CorsPlugin {
         self.origins.push(origin.into());
@@ -216,6 +218,23 @@ impl fmt::Debug for CorsPlugin {
     }
 }
 
+/// An origin as browsers send it: in lower case, without the port that the scheme has by itself.
+fn serialized(origin: &str) -> Option<String> {
+    let url = Url::parse(origin).ok()?;
+    let user = (url.username(), url.password());
+    if !matches!(url.path(), "" | "/")
+        || (url.query(), url.fragment(), user) != (None, None, ("", None))
+    {
+        return None;
+    }
+    if url.origin().is_tuple() {
+        return Some(url.origin().ascii_serialization());
+    }
+    let host = url.host_str().filter(|host| !host.is_empty())?.to_ascii_lowercase();
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    Some(format!("{}://{host}{port}", url.scheme()))
+}
+
 /// A list of names as a header has it; `None` where there are none.
 fn list(what: &str, names: &[String], is_one: fn(&str) -> bool) -> Result<Option<HeaderValue>> {
     if let Some(other) = names.iter().find(|name| !is_one(name)) {
@@ -233,13 +252,8 @@ impl Plugin for CorsPlugin {
 
     fn setup(&mut self, _: &Installed<'_>) -> Result<()> {
         for origin in &mut self.origins {
-            let url = Url::parse(origin).ok().filter(|url| url.origin().is_tuple());
-            let is_bare = |url: &Url| {
-                (url.path(), url.query(), url.fragment(), url.username()) == ("/", None, None, "")
-            };
-            // As browsers send it: in lower case, without the port that the scheme has by itself.
-            *origin = match url.filter(is_bare) {
-                Some(url) => url.origin().ascii_serialization(),
+            *origin = match serialized(origin) {
+                Some(origin) => origin,
                 None => {
                     let text = format!(
                         "{origin:?} is no origin; write \"https://app.example.com\", without a path"

@@ -126,7 +126,9 @@ impl SecurityHeadersPlugin {
         self
     }
 
-    /// Another header for each answer, such as `header("permissions-policy", "camera=(), microphone=()")`.
+    /// Another header for each answer, such as `header("permissions-policy", "camera=(), microphone=()")`. One of the
+    /// table's takes the place of that: `header("content-security-policy", …)` is the whole policy, whatever directives
+    /// there are.
     #[must_use]
     pub fn header(
         mut self,
@@ -174,7 +176,8 @@ impl Plugin for SecurityHeadersPlugin {
             ("x-content-type-options".to_owned(), "nosniff".to_owned()),
             ("referrer-policy".to_owned(), self.referrer_policy.clone()),
         ];
-        let all = self.policy()?.into_iter().chain(own).chain(self.others.clone());
+        // The first one of a name goes out.
+        let all = self.others.iter().cloned().chain(self.policy()?).chain(own);
         self.headers =
             all.map(|(name, value)| header_pair(name, value)).collect::<Result<Vec<_>>>()?;
         self.hsts_value = self.hsts.map(|lifetime| {

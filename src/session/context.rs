@@ -316,7 +316,7 @@ impl SessionContext {
             (CookieDue::Remove, _) => head.set_cookie(self.cookie.removal(scheme))?,
             (CookieDue::Send | CookieDue::Nothing, _) => {
                 if session.was_used() {
-                    depends_on_cookies(head);
+                    head.vary_by_cookie();
                 }
                 return Ok(());
             }
@@ -418,23 +418,15 @@ pub(crate) fn unanswered() -> Error {
 }
 
 fn keep_from_caches(head: &mut ResponseHead) {
-    depends_on_cookies(head);
+    head.vary_by_cookie();
     head.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 /// For the visitor's own browser, which asks before it shows the answer again: Back keeps what was typed into a form.
 fn revalidate(head: &mut ResponseHead) {
-    depends_on_cookies(head);
+    head.vary_by_cookie();
     let headers = head.headers_mut();
     if headers.get(header::CACHE_CONTROL).is_none_or(|value| value != "no-store") {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    }
-}
-
-/// Says so once, also where several sessions had a part in the answer.
-fn depends_on_cookies(head: &mut ResponseHead) {
-    let headers = head.headers_mut();
-    if !headers.get_all(header::VARY).iter().any(|value| value == "Cookie") {
-        headers.append(header::VARY, HeaderValue::from_static("Cookie"));
     }
 }

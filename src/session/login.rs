@@ -51,7 +51,7 @@ impl Session {
         }
         if !self.context.store.keeps_logins() {
             let text = "nobody can log in: the store of this session does not keep who is logged in; take \
-                        MemoryStore, or RedisStore in its default layout";
+                        MemoryStore, SqliteStore, or RedisStore in its default layout";
             return Err(Error::new(ErrorKind::Config, text));
         }
         if self.user_id().is_some_and(|other| other != user) {

@@ -41,7 +41,7 @@ impl Chromium {
     pub fn shared() -> Arc<Chromium> {
         let mut shared = lock(&SHARED);
         shared.upgrade().unwrap_or_else(|| {
-            let chromium = Arc::new(Chromium(Mutex::new(Browser::start())));
+            let chromium = Arc::new(Chromium(Mutex::new(Browser::start(&json!({})))));
             *shared = Arc::downgrade(&chromium);
             chromium
         })
@@ -63,6 +63,7 @@ pub struct Browser {
     client: Client,
     session: Session,
     folder: PathBuf,
+    preferences: Value,
 }
 
 /// What chromedriver tells of a Chromium that it has started.
@@ -92,7 +93,25 @@ pub struct Cookie {
 }
 
 impl Browser {
-    fn start() -> Browser {
+    /// Somebody else's, or the same user's on another device: with a profile of its own.
+    pub fn another() -> Browser {
+        Browser::start(&json!({}))
+    }
+
+    /// One that runs no script of any page.
+    pub fn without_javascript() -> Browser {
+        Browser::start(&json!({ "managed_default_content_settings": { "javascript": 2 } }))
+    }
+
+    /// Starts Chromium with these preferences of its profile besides.
+    fn start(preferences: &Value) -> Browser {
+        // As many users have it, and some browsers always: no cookies of sites in frames of others.
+        let mut profile = json!({ "cookie_controls_mode": 1 });
+        let known = profile.as_object_mut().expect("an object");
+        known.extend(
+            preferences.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())),
+        );
+        let preferences = json!({ "profile": profile });
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder =
             std::env::temp_dir().join(format!("bs-browser-{}-{number}", std::process::id()));
@@ -111,7 +130,7 @@ impl Browser {
         let address = SocketAddr::from(([127, 0, 0, 1], port(&mut output)));
         let client = Client::new(TcpStream::connect(address).expect("chromedriver listens"));
         let session = Session::default();
-        let mut browser = Browser { driver, _output: output, client, session, folder };
+        let mut browser = Browser { driver, _output: output, client, session, folder, preferences };
         browser.begin();
         browser
     }
@@ -122,8 +141,7 @@ impl Browser {
         let wanted = json!({
             "goog:chromeOptions": {
                 "args": options,
-                // As many users have it, and some browsers always: no cookies of sites in frames of others.
-                "prefs": { "profile": { "cookie_controls_mode": 1 } },
+                "prefs": self.preferences,
             },
             // Those that a server has made for itself.
             "acceptInsecureCerts": true,

@@ -2,7 +2,11 @@
 
 use std::sync::{Mutex, MutexGuard, Once};
 
+use bottle_session::RequestId;
+
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// What is logged for a request, with its id.
+static FOR_REQUESTS: Mutex<Vec<(String, RequestId)>> = Mutex::new(Vec::new());
 static WITH_IDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Collector;
@@ -18,12 +22,21 @@ impl log::Log for Collector {
         }
         let line = format!("{} {}", record.level(), record.args());
         look_for_ids(&line);
+        if let Some(id) = RequestId::current() {
+            FOR_REQUESTS.lock().unwrap().push((line.clone(), id));
+        }
         if record.level() <= log::Level::Info {
             lines().push(line);
         }
     }
 
     fn flush(&self) {}
+}
+
+/// The ids that a logger would add to the lines with this in them.
+pub fn request_ids_of(part: &str) -> Vec<RequestId> {
+    let lines = FOR_REQUESTS.lock().unwrap();
+    lines.iter().filter(|(line, _)| line.contains(part)).map(|(_, id)| id.clone()).collect()
 }
 
 /// Takes note of a log line that shows what is written as an id of a session is, in either layout.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::Building;
-use crate::app::hooks::Placed;
+use crate::app::hooks::{Guard, Placed};
 use crate::app::inherit::Around;
+use crate::app::login::recent;
 use crate::app::plugins::InstalledPlugin;
-use crate::handler::{Asks, BindHook, Function, Resolver, Role, Wildcards, add_ask};
+use crate::handler::{Asks, Binder, Function, Resolver, Role, Wildcards, add_ask};
 use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
 use crate::pipeline::answers::{AfterHook, HookCallback, Page};
@@ -16,6 +17,13 @@ use crate::pipeline::plugin::Callback;
 use crate::pipeline::route::{Ask, Route};
 use crate::pipeline::service::Endpoint;
 use crate::pipeline::slow::Slow;
+
+/// When a guard is bound: some have to know what the handler asks for.
+#[derive(Clone, Copy)]
+pub(super) enum Turn {
+    BeforeHandler,
+    AfterHandler,
+}
 
 /// Pages and hooks of a route.
 pub(super) struct Ends {
@@ -36,23 +44,30 @@ impl Building {
         std::iter::successors(Some(scope), |scope| self.scopes[*scope].parent).collect()
     }
 
-    /// The guards of a route, in the order they run in.
+    /// The guards of a route that are bound in this turn, each with its place in the order they run in.
     pub(super) fn guards(
         &self,
         resolver: &mut Resolver,
         scope: usize,
-        own: &[Placed<BindHook>],
+        own: &[Placed<Guard>],
         asks: &mut Vec<Ask>,
-    ) -> Vec<HookCallback> {
+        turn: Turn,
+    ) -> Vec<(usize, HookCallback)> {
         let outwards = self.outwards(scope);
         let of_apps = outwards.iter().rev().flat_map(|scope| &self.parts[*scope].guards);
         of_apps
             .chain(own)
-            .filter_map(|guard| {
+            .enumerate()
+            .filter_map(|(place, guard)| {
+                let bind = |binder: &mut Binder<'_>| match (&guard.function, turn) {
+                    (Guard::Function(bind), Turn::BeforeHandler) => bind(binder),
+                    (Guard::RecentLogin(login), Turn::AfterHandler) => recent(*login, binder),
+                    _ => None,
+                };
                 let function = Function::titled(Role::Guard, "the guard", guard.location);
-                let (bound, asked) = resolver.bind(function, |binder| (guard.function)(binder));
+                let (bound, asked) = resolver.bind(function, bind);
                 asked.plugins.into_iter().for_each(|ask| add_ask(asks, ask));
-                bound
+                Some((place, bound?))
             })
             .collect()
     }
@@ -160,12 +175,12 @@ pub(super) fn watchers<'a>(
 }
 
 /// The handler behind its guards.
-pub(super) fn guarded(guards: Vec<HookCallback>, handler: Callback) -> Callback {
+pub(super) fn guarded(guards: Vec<(usize, HookCallback)>, handler: Callback) -> Callback {
     if guards.is_empty() {
         return handler;
     }
     Callback::new(move |exchange| {
-        for guard in &guards {
+        for (_, guard) in &guards {
             match guard(exchange) {
                 Ok(None) => {}
                 Ok(Some(answer)) => return answer,

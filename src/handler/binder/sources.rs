@@ -5,9 +5,23 @@ use std::any::{TypeId, type_name};
 use super::Binder;
 use crate::handler::resolver::{Kind, Source};
 use crate::pipeline::plugin::Provided;
-use crate::pipeline::provider::public_name;
+use crate::pipeline::provider::{Place, public_name};
 
 impl Binder<'_> {
+    /// The keywords of what provides this type, and what the route does not skip.
+    pub(crate) fn keywords_of<T: Provided>(&self) -> Vec<String> {
+        let wanted = TypeId::of::<T>();
+        let of_type = |source: &&Source| source.type_id == wanted && !source.skipped;
+        let sources = self.resolver.sources.iter().filter(of_type);
+        sources.map(|source| source.keyword.clone()).collect()
+    }
+
+    /// Whether some function of the route, of those bound so far, asks for what a provider of this keyword makes.
+    pub(crate) fn is_asked_for(&self, keyword: &str) -> bool {
+        let places = self.resolver.keywords();
+        places.iter().any(|(known, place)| known == keyword && *place != Place::Nowhere)
+    }
+
     /// The source for this argument; none where it can do without and the route skips it.
     pub(super) fn source<T: Provided>(
         &self,
