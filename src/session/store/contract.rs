@@ -76,8 +76,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// that is `None`, and tells whether it did: all of it in one atomic step. Like the other operations it leaves the idle
     /// limit as it is, and a session that is not there is an error of kind [`Gone`](crate::ErrorKind::Gone).
     ///
-    /// [Sealed](crate::SessionPlugin#values-that-only-the-cookie-opens) sessions need it, and nothing else does. The error of a
-    /// store that [cannot do it](SessionStore::can_compare_and_set) is of kind [`Config`](crate::ErrorKind::Config).
+    /// Sealed sessions need it, and nothing else does. The error of a store that
+    /// [cannot do it](SessionStore::can_compare_and_set) is of kind [`Config`](crate::ErrorKind::Config).
     fn compare_and_set(
         &self,
         load: &Load<'_>,
