@@ -383,7 +383,7 @@ impl SessionPlugin {
     /// leaves them so. [`log_in`](crate::Session::log_in) makes a new key, so that who knew the former id does not
     /// read what is set from then on.
     ///
-    /// A load costs some microseconds of this machine for each KiB, a save only what it changes; [`incr`](crate::Session::incr)
+    /// Each field costs about two microseconds of this machine when it is loaded, and when it is saved; [`incr`](crate::Session::incr)
     /// is two round trips, and more while others add to the same number. The caps count values as they are; a store of the plugin's own
     /// has room for what they are sealed, a third and 55 bytes longer each, but with a [`store`](Self::store) that is given the caps are so much lower that
     /// it fits. Refused at install in a store that cannot
