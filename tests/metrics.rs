@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bottle_session::http::Method;
 use bottle_session::server::native::Native;
 use bottle_session::{
-    App, MemoryStore, MetricsPlugin, RedisPool, Session, SessionPlugin, TestClient, abort,
+    App, MemoryStore, MetricsPlugin, RedisPool, Session, SessionPlugin, SessionStore, SqliteStore,
+    TestClient, abort,
 };
 
 use crate::support::redis_server::RedisServer;
@@ -128,4 +129,30 @@ fn redis_tells_of_round_trips_batches_and_connections() {
     assert_eq!(of("redis_breaker_open"), 0.0);
     assert_eq!(samples["redis_connections{pool=\"main\",state=\"used\"}"], 1.0);
     drop(connection);
+}
+
+#[test]
+fn stores_in_memory_and_in_a_file_are_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = Arc::new(MemoryStore::new().capacity(50));
+    let file = Arc::new(SqliteStore::open(folder.path().join("sessions.db")).unwrap());
+    let metrics = MetricsPlugin::new().memory("short", memory.clone()).file("long", file.clone());
+    let visit = |store: Arc<dyn SessionStore>| {
+        let app = app(&metrics, SessionPlugin::new().store(store));
+        TestClient::new(app).unwrap().get("/visit").send();
+    };
+    visit(memory);
+    for _ in 0..3 {
+        visit(file.clone());
+    }
+    let (samples, types) = read(&metrics.text());
+    assert_eq!(samples[r#"memory_sessions{store="short"}"#], 1.0);
+    assert_eq!(samples[r#"memory_sessions_capacity{store="short"}"#], 50.0);
+    assert_eq!(samples[r#"file_batch_size_bucket{store="long",le="1"}"#], 3.0);
+    assert_eq!(samples[r#"file_commit_seconds_count{store="long"}"#], 3.0);
+    assert!(samples[r#"file_bytes{store="long"}"#] >= 4096.0, "{samples:?}");
+    assert_eq!(
+        (types["file_commit_seconds"].as_str(), types["file_bytes"].as_str()),
+        ("histogram", "gauge")
+    );
 }

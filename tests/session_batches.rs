@@ -271,11 +271,14 @@ impl World {
             let (name, id, was_live) = self.ids[number].clone();
             let seen = self.seen_with(name, &id);
             assert!(was_live || seen.is_none(), "{number} came back: {seen:?} {context}");
-            // One request can empty what another has renewed.
+            // One request can empty, or end by the old id, what another has renewed.
             let dead = given.iter().find(|given| given.0 == number && seen.is_none());
-            let empties = |owner| !self.keeps_empty && did(owner, name, &EMPTY).count() > 0;
+            let ends = |owner| {
+                did(owner, name, &["destroy"]).count() > 0
+                    || !self.keeps_empty && did(owner, name, &EMPTY).count() > 0
+            };
             assert!(
-                dead.is_none_or(|given| empties(given.1)),
+                dead.is_none_or(|given| ends(given.1)),
                 "{number} was given out dead: {context}"
             );
             self.ids[number].2 = seen.is_some();

@@ -15,6 +15,9 @@ use crate::pipeline::plugin::{Callback, Plugin};
 use crate::pipeline::route::Route;
 use crate::redis::RedisPool;
 use crate::session::events::Counters;
+use crate::session::store::memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+use crate::session::store::sqlite::SqliteStore;
 
 mod page;
 
@@ -32,6 +35,10 @@ mod page;
 /// | `redis_round_trip_seconds` | histogram | `pool` |
 /// | `redis_connections` | gauge | `pool`, `state`: `idle`, `used`; those of event loops not included |
 /// | `redis_breaker_open` | gauge | `pool`; 1 while operations fail at once |
+/// | `memory_sessions`, `memory_sessions_capacity` | gauge | `store`: see [`memory`](Self::memory) |
+/// | `file_commit_seconds` | histogram | `store`: see [`file`](Self::file); until the disk has it, at full durability |
+/// | `file_batch_size` | histogram | `store`; saves that went in one commit |
+/// | `file_bytes` | gauge | `store`; the file and its write-ahead log |
 ///
 /// Methods that HTTP does not name count as `OTHER`, so that visitors make no new series.
 ///
@@ -61,6 +68,9 @@ pub struct MetricsPlugin {
     requests: Arc<Requests>,
     sessions: Vec<(String, Counters)>,
     pools: Vec<(String, RedisPool)>,
+    memory: Vec<(String, Arc<MemoryStore>)>,
+    #[cfg(feature = "sqlite")]
+    files: Vec<(String, Arc<SqliteStore>)>,
     gauges: Vec<Gauge>,
 }
 
@@ -93,16 +103,55 @@ impl MetricsPlugin {
         self
     }
 
-    /// Another number for the page, asked for whenever that is read: how many sessions a store holds, for one.
+    /// Has the page tell of a store in memory, under a name of the app's choice.
     ///
     /// ```
     /// use std::sync::Arc;
     /// use bottle_session::{MemoryStore, MetricsPlugin, SessionPlugin};
     ///
     /// let store = Arc::new(MemoryStore::new());
-    /// let sessions = SessionPlugin::new().store(store.clone());
-    /// let metrics =
-    ///     MetricsPlugin::new().gauge("sessions_in_memory", "Sessions held.", move || store.len() as f64);
+    /// let metrics = MetricsPlugin::new().memory("sessions", store.clone());
+    /// let sessions = SessionPlugin::new().store(store);
+    /// assert!(metrics.text().contains(r#"memory_sessions{store="sessions"} 0"#));
+    /// # let _ = sessions;
+    /// ```
+    #[must_use]
+    pub fn memory(mut self, name: impl Into<String>, store: Arc<MemoryStore>) -> MetricsPlugin {
+        self.memory.push((name.into(), store));
+        self
+    }
+
+    /// Has the page tell of sessions in a file, under a name of the app's choice.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use bottle_session::{MetricsPlugin, SessionPlugin, SqliteStore};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("sessions.db");
+    ///
+    /// let store = Arc::new(SqliteStore::open(path)?);
+    /// let metrics = MetricsPlugin::new().file("sessions", store.clone());
+    /// let sessions = SessionPlugin::new().store(store);
+    /// # let _ = (metrics, sessions);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "sqlite")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+    #[must_use]
+    pub fn file(mut self, name: impl Into<String>, store: Arc<SqliteStore>) -> MetricsPlugin {
+        self.files.push((name.into(), store));
+        self
+    }
+
+    /// Another number for the page, asked for whenever that is read.
+    ///
+    /// ```
+    /// use bottle_session::MetricsPlugin;
+    ///
+    /// let started = std::time::Instant::now();
+    /// let up = move || started.elapsed().as_secs_f64();
+    /// let metrics = MetricsPlugin::new().gauge("uptime_seconds", "Since the start.", up);
+    /// assert!(metrics.text().contains("uptime_seconds 0.0"));
     /// ```
     ///
     /// # Panics

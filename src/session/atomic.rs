@@ -131,13 +131,14 @@ impl Session {
         let id = self.id().ok_or_else(gone)?;
         let lifetimes = self.lifetimes();
         let mut done = act(&Load { id, lifetimes });
-        let is_gone = matches!(&done, Err(error) if error.kind() == ErrorKind::Gone);
         // Or another request has rotated it.
-        if is_gone && self.via.is_none() && self.context.renew_every.is_some() {
-            let found = self.context.load(id);
-            if let Some(id) = found.ok().and_then(|found| self.follow(&found)) {
-                done = act(&Load { id: &id, lifetimes });
-            }
+        while let Err(error) = &done
+            && error.kind() == ErrorKind::Gone
+            && self.may_follow()
+            && let Some(found) = self.id().map(|id| self.context.load(id))
+            && let Some(id) = self.follow(&found?)
+        {
+            done = act(&Load { id: &id, lifetimes });
         }
         if let Err(error) = &done {
             match error.kind() {

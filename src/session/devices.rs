@@ -1,5 +1,7 @@
 //! Where the user of a session is logged in.
 
+use super::saving::CookieDue;
+use super::state::CameWith;
 use super::store::{Device, EndDevices};
 use super::view::Session;
 use crate::Result;
@@ -47,7 +49,7 @@ impl Session {
         let is_this = devices.iter().any(|device| device.is_this && device.handle == handle);
         let ended = self.context.store.end_devices(&user, EndDevices::One(handle))?;
         if is_this {
-            self.destroy();
+            self.ended_by_user();
         }
         Ok(ended > 0)
     }
@@ -69,8 +71,16 @@ impl Session {
     pub fn end_all_devices(&mut self) -> Result<usize> {
         let Some(user) = self.user_and_store()? else { return Ok(0) };
         let ended = self.context.store.end_devices(&user, EndDevices::All)?;
-        self.destroy();
+        self.ended_by_user();
         Ok(ended)
+    }
+
+    /// Takes note that the store has ended this session.
+    fn ended_by_user(&mut self) {
+        self.destroy();
+        if self.came_with != CameWith::Nothing {
+            self.cookie = CookieDue::Remove;
+        }
     }
 
     /// The user, once the store has the session as it is here: a login counts from its save on.

@@ -21,7 +21,7 @@ use crate::Result;
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 /// How many grace periods lead from one id to the next at most.
-pub(super) const MOST_STEPS: usize = 4;
+pub(super) const MOST_STEPS: usize = 16;
 
 const NEXT_ID: &[u8] = b"bottle-session next id\0";
 const FORMER_ID: &[u8] = b"bottle-session former id\0";
@@ -110,12 +110,19 @@ impl Session {
     pub(super) fn follow(&mut self, loaded: &Loaded) -> Option<SessionId> {
         let (Loaded::Replaced(text), Some(id)) = (loaded, self.id().cloned()) else { return None };
         let next = next_id(&id, text)?;
+        self.steps += 1;
         self.stage = Stage::stored(next.clone());
         // What it knows of its rotation is in the store, under the new id.
         self.own = OwnFields::default();
-        self.via = Some(id);
+        self.via.get_or_insert(id);
         self.cookie = CookieDue::Send;
         Some(next)
+    }
+
+    /// Whether what was not found under the session's id may be under another one by now, to which a request beside this one
+    /// has rotated it.
+    pub(super) fn may_follow(&self) -> bool {
+        self.context.renew_every.is_some() && self.steps < MOST_STEPS
     }
 
     /// Takes note that the session is gone, where a request wanted to save something.

@@ -361,7 +361,7 @@ impl Session {
                 self.cookie = CookieDue::Nothing;
             }
             (Saved::Gone, kind) => {
-                if self.via.is_none() && self.context.renew_every.is_some() {
+                if self.may_follow() {
                     return Ok(Some(Pending { kind, ..pending }));
                 }
                 self.write_lost();

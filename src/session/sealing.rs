@@ -1,31 +1,34 @@
 //! Sealed values: what the store holds of them is unreadable without the session's id, which only its visitor has.
 //!
 //! Each value is encrypted and authenticated under the session's *data key*, bound to the name of its field. The data key is
-//! random, made with the record; it lies in the record, in the field [`KEY`], encrypted under a key that is derived from the
-//! id. All of this is above the stores: they see names and texts as ever.
+//! random, made with the record; it lies in the record, in the field [`KEY`], encrypted under a key that is derived from
+//! the id. All of this is above the stores: they see names and texts as ever.
 //!
 //! # Requests at the same time
 //!
 //! No value may come into a record under a key that this does not hold. So:
 //!
 //! - **Creation**: nobody else knows the id. The key goes with the first values.
-//! - **Update**: as the id was live when it was loaded, so was its data key; and while a record has an id, its data key never changes.
-//!   An update that finds no record under the id is lost, or follows a rotation.
-//! - **Rotation, `regenerate`**: the data key stays and is encrypted anew under the new id, in the same atomic step. Updates before it
-//!   move along, an update after a rotation [follows](super::rotation), and all are under the same data key.
-//! - **`log_in`**: a new data key. What others have written before the move is not known to the request that logs in, and moves along
-//!   under the former data key: so [`KEY`] holds that, too, for reading. Nothing is ever written under it again. Values that were
-//!   under a yet earlier one when they were loaded are encrypted anew. Nothing is written that the request did not change
-//!   otherwise: it would bring back what another one has taken meanwhile.
-//! - **The first seal of a record that has no key**: whoever writes to one does so under a key that all of them find by themselves, as it is
-//!   derived from the id. One [compare-and-set](super::store::SessionStore::compare_and_set) encrypts the values that are there and writes [`KEY`],
-//!   unless it is there: once in a session's life, before its next save, on the handler's thread. Until then a value that does not
-//!   open is taken as it is; afterwards it is damage. Where the save comes to pass without it (what changed the session ran outside
-//!   of the handler, or the store did not answer), the changes are under the derived key and the record is sealed by a later request.
+//! - **Update**: while a record has an id, its data key never changes. An update that finds no record under its id is lost,
+//!   or follows a rotation.
+//! - **Rotation, `regenerate`**: the data key stays and is encrypted anew under the new id, in the same atomic step. Updates
+//!   before it move along, one after a rotation [follows](super::rotation), and all are under the same data key.
+//! - **`log_in`**: a new data key. What others have written before the move is not known to the request that logs in, and
+//!   moves along under the former data key: so [`KEY`] holds that, too, for reading. Nothing is written under it again.
+//!   Values that were under a yet earlier one when they were loaded are encrypted anew. All others stay as they are: to
+//!   write what the request did not change would bring back what another one has taken meanwhile.
+//! - **The first seal of a record that has no key**: who writes to one does so under a key that all find by themselves, as
+//!   it is derived from the id. One [compare-and-set](super::store::SessionStore::compare_and_set), for which [`KEY`] must
+//!   not be there, encrypts the values that are there and writes [`KEY`]: on the handler's thread, before the next save,
+//!   once in a session's life. Until then a value that does not open is taken as it is; afterwards it is damage. A save may
+//!   come to pass without it (what changed the session ran outside of the handler, or the store did not answer): then its
+//!   changes are under the derived key, and a later request seals the record. Only such a change can be lost, to another
+//!   request that seals the record in the same moment; and plain text that a program without the option writes in
+//!   that moment is damage.
 //!
-//! A value that does not open with the record's keys, or a key that does not with the id, makes the record damaged, and it is no session:
-//! part of a session may be as good as the rights of somebody else. This is against who reads the store, not who writes it: who does can
-//! remove fields, or put back an older record whole.
+//! A value that does not open with the record's keys, or a key that does not with the id, makes the record damaged, and it is
+//! no session: part of a session may be as good as the rights of somebody else. All of this is against who reads the store,
+//! not who writes it: who does can remove fields, or put back an older record whole.
 
 #[cfg(not(feature = "sealed"))]
 #[path = "sealing/absent.rs"]
@@ -418,4 +421,30 @@ pub(super) fn plain_size(sealed: Caps, fields: usize) -> Caps {
     let longer = fields.saturating_mul(LONGER).saturating_add(own::LONGEST);
     let left = sealed.bytes.saturating_sub(longer);
     Caps { fields, bytes: left / 4 * 3 + left % 4 * 3 / 4 }
+}
+
+#[cfg(all(test, not(feature = "sealed")))]
+#[test]
+fn without_the_feature_a_sealed_session_is_an_error_and_no_plain_text() {
+    use super::store::memory::MemoryStore;
+    use super::store::{Action, Lifetimes, Save, SessionStore};
+    use crate::{App, SessionPlugin, TestClient};
+
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let mut app = App::new();
+    app.install(SessionPlugin::new().store(store.clone())).unwrap();
+    app.get("/set", |s: &mut Session| s.set("a", 1));
+    app.get("/", |s: &mut Session| s.get("a").unwrap_or("-").to_owned());
+    let client = TestClient::new(app).unwrap();
+    client.get("/set").send();
+    let id =
+        SessionId::parse(&client.cookie("bottle.session").unwrap(), Default::default()).unwrap();
+    let mut changes = Changes::default();
+    changes.fields.insert(KEY.to_owned(), Some("A".repeat(96)));
+    let lifetimes = Lifetimes { idle: Duration::from_secs(60), absolute: None };
+    store.save(&Save::new(&id, Action::Update, &changes, lifetimes)).unwrap();
+    let answer = client.get("/").send();
+    assert_eq!(answer.status(), 500);
+    let error = Keys::unwrap(&id, "").map(drop).unwrap_err();
+    assert!(error.to_string().contains("the feature `sealed`"), "{error}");
 }

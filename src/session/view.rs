@@ -68,6 +68,8 @@ pub struct Session {
     pub(super) sealing: Sealing,
     /// The id that the request came with, where that is one in its grace period.
     pub(super) via: Option<SessionId>,
+    /// How many rotations by others this request has followed.
+    pub(super) steps: usize,
     pub(super) came_with: CameWith,
     pub(super) pending_cookie: PendingCookie,
     pub(super) cookie: CookieDue,
@@ -106,6 +108,7 @@ impl Session {
             own: OwnFields::default(),
             sealing: Sealing::default(),
             via: None,
+            steps: 0,
             came_with: CameWith::Nothing,
             pending_cookie: PendingCookie::default(),
             cookie: CookieDue::Nothing,

@@ -5,6 +5,8 @@ mod failures;
 mod ids;
 mod lifetimes;
 mod logins;
+mod rotation;
+mod tombstones;
 mod values;
 
 use std::sync::atomic::{AtomicU64, Ordering};

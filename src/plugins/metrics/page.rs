@@ -15,6 +15,9 @@ impl MetricsPlugin {
         self.requests(&mut page);
         self.session_events(&mut page);
         self.redis_pools(&mut page);
+        self.memory_stores(&mut page);
+        #[cfg(feature = "sqlite")]
+        self.file_stores(&mut page);
         for gauge in &self.gauges {
             page.family(&gauge.name, "gauge", &gauge.help);
             page.sample(&gauge.name, &[], (gauge.value)());
@@ -107,6 +110,44 @@ impl MetricsPlugin {
         for (pool, redis) in &self.pools {
             let open = u8::from(redis.breaker() != BreakerState::Closed);
             page.sample(name, &[("pool", pool)], open);
+        }
+    }
+
+    fn memory_stores(&self, page: &mut Page) {
+        if self.memory.is_empty() {
+            return;
+        }
+        let name = "memory_sessions";
+        page.family(name, "gauge", "Sessions held.");
+        for (store, memory) in &self.memory {
+            page.sample(name, &[("store", store)], memory.len());
+        }
+        let name = "memory_sessions_capacity";
+        page.family(name, "gauge", "Sessions that there is room for.");
+        for (store, memory) in &self.memory {
+            page.sample(name, &[("store", store)], memory.room());
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    fn file_stores(&self, page: &mut Page) {
+        if self.files.is_empty() {
+            return;
+        }
+        let name = "file_commit_seconds";
+        page.family(name, "histogram", "Commits.");
+        for (store, file) in &self.files {
+            page.histogram(name, &[("store", store)], &file.commits().seconds);
+        }
+        let name = "file_batch_size";
+        page.family(name, "histogram", "Saves in one commit.");
+        for (store, file) in &self.files {
+            page.histogram(name, &[("store", store)], &file.commits().sizes);
+        }
+        let name = "file_bytes";
+        page.family(name, "gauge", "The file and its write-ahead log.");
+        for (store, file) in &self.files {
+            page.sample(name, &[("store", store)], file.bytes());
         }
     }
 }

@@ -26,7 +26,7 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 ///   help (the client gets a 503), any other kind where it cannot (a 500).
 /// - A save starts the idle limit anew; a load and the operations on single fields leave it as it is, and a record lives a tenth
 ///   [longer](Lifetimes::kept_for) than it says. Only in a store that cannot say
-///   [when that was](Record::renewed_ago) a load starts the idle limit anew.
+///   [when that was](crate::Record::renewed_ago) a load starts the idle limit anew.
 /// - Nothing goes past the absolute limit, after which the session is unknown.
 /// - A save writes the changed fields and no others: two saves of different fields both survive.
 /// - Keys and values are any text, except that no key begins with NUL: stores may keep their own fields there.
@@ -161,7 +161,7 @@ pub trait SessionStore: Send + Sync + 'static {
         true
     }
 
-    /// Whether the store keeps [who is logged in](Record::login), and which sessions each user has. Where it does not, which
+    /// Whether the store keeps [who is logged in](crate::Record::login), and which sessions each user has. Where it does not, which
     /// is so unless a store says otherwise, [`Session::log_in`](crate::Session::log_in) is an error, and options that need
     /// it are refused at install.
     fn keeps_logins(&self) -> bool {

@@ -108,6 +108,11 @@ impl MemoryStore {
         self.len() == 0
     }
 
+    /// How many sessions it holds at most.
+    pub(crate) fn room(&self) -> usize {
+        self.capacity
+    }
+
     fn create(&self, save: &Save<'_>) -> Result<Saved> {
         let fields = applied(Fields::new(), save.changes, &self.caps)?;
         self.reserve()?;

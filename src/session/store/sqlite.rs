@@ -18,7 +18,7 @@ mod write;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use rusqlite::Connection;
 
@@ -29,6 +29,7 @@ use self::record::Key;
 use self::write::{Answer, Found, Operation, Transaction, Write, damaged, find};
 use super::devices::{Device, EndDevices};
 use super::{BreakerObserver, Caps, Load, Loaded, Save, Saved, SessionStore};
+use crate::pipeline::histogram::{Histogram, SECONDS, SIZES};
 use crate::redis::copy;
 use crate::session::id::SessionId;
 use crate::{Error, ErrorKind, Result};
@@ -81,6 +82,14 @@ pub struct SqliteStore {
     durability: Durability,
     caps: Caps,
     prefix: String,
+    commits: Commits,
+}
+
+/// What commits were like.
+pub(crate) struct Commits {
+    pub(crate) seconds: Histogram,
+    /// How many saves went together.
+    pub(crate) sizes: Histogram,
 }
 
 impl SqliteStore {
@@ -109,6 +118,7 @@ impl SqliteStore {
             durability: Durability::Full,
             caps: Caps::default(),
             prefix: String::new(),
+            commits: Commits { seconds: Histogram::new(SECONDS), sizes: Histogram::new(SIZES) },
         })
     }
 
@@ -156,7 +166,7 @@ impl SqliteStore {
 
     /// Carries out all batches as one transaction. One that fails fails all that is in it.
     fn transaction(&self, batches: &[Vec<Write>]) -> Vec<Vec<Result<Answer>>> {
-        let caps = self.caps;
+        let (caps, begun) = (self.caps, Instant::now());
         let done = self.database.write(self.durability, |connection, now| {
             let transaction = Transaction { connection, now, caps, prefix: &self.prefix };
             let batch = |batch: &Vec<Write>| {
@@ -164,10 +174,26 @@ impl SqliteStore {
             };
             batches.iter().map(batch).collect()
         });
+        if done.is_ok() {
+            self.commits.seconds.observe(begun.elapsed().as_secs_f64());
+            self.commits.sizes.observe(batches.iter().map(Vec::len).sum::<usize>() as f64);
+        }
         done.unwrap_or_else(|error| {
             let each = |batch: &Vec<Write>| batch.iter().map(|_| Err(copy(&error))).collect();
             batches.iter().map(each).collect()
         })
+    }
+
+    pub(crate) fn commits(&self) -> &Commits {
+        &self.commits
+    }
+
+    /// How many bytes the file and its write-ahead log take.
+    pub(crate) fn bytes(&self) -> u64 {
+        let mut log = self.database.path.clone().into_os_string();
+        log.push("-wal");
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+        size(&self.database.path) + size(Path::new(&log))
     }
 
     fn operate(&self, load: &Load<'_>, operation: Operation) -> Result<Answer> {
