@@ -223,8 +223,15 @@ mod session {
     use super::*;
 
     fn service() -> Service {
+        service_of(SessionPlugin::new().in_memory())
+    }
+
+    fn service_of(plugin: SessionPlugin) -> Service {
         let mut app = App::new();
-        app.install(SessionPlugin::new().in_memory()).expect("a plugin");
+        app.install(plugin).expect("a plugin");
+        app.get("/ten", |session: &mut Session| {
+            (0..10).for_each(|n| session.set(format!("name{n}"), "x".repeat(100)));
+        });
         app.get("/nothing", |session: &mut Session| if session.is_new() { "new" } else { "known" });
         app.get("/create", |session: &mut Session| session.set("name", "Ada"));
         app.get("/read", |session: &mut Session| session.get("name").expect("a name").to_owned());
@@ -283,10 +290,54 @@ mod session {
         serve(bencher, &service, "/data/change", Some(&logged_in(&service)));
     }
 
+    /// With ten more fields of 100 bytes each.
+    #[divan::bench]
+    fn load_ten(bencher: Bencher<'_, '_>) {
+        let service = service();
+        let cookie = logged_in(&service);
+        service.handle(request("/ten", Some(&cookie)));
+        serve(bencher, &service, "/read", Some(&cookie));
+    }
+
     // The store is bounded, and each sample makes sessions that stay.
     #[divan::bench(sample_count = 50)]
     fn create(bencher: Bencher<'_, '_>) {
         serve(bencher, &service(), "/create", None);
+    }
+
+    /// The same where values are sealed: `cargo bench --features sealed --bench micro -- session`.
+    #[cfg(feature = "sealed")]
+    mod sealed {
+        use super::*;
+
+        fn service() -> Service {
+            service_of(SessionPlugin::new().in_memory().sealed())
+        }
+
+        #[divan::bench]
+        fn load(bencher: Bencher<'_, '_>) {
+            let service = service();
+            serve(bencher, &service, "/read", Some(&logged_in(&service)));
+        }
+
+        #[divan::bench]
+        fn load_ten(bencher: Bencher<'_, '_>) {
+            let service = service();
+            let cookie = logged_in(&service);
+            service.handle(request("/ten", Some(&cookie)));
+            serve(bencher, &service, "/read", Some(&cookie));
+        }
+
+        #[divan::bench]
+        fn load_change_and_save(bencher: Bencher<'_, '_>) {
+            let service = service();
+            serve(bencher, &service, "/change", Some(&logged_in(&service)));
+        }
+
+        #[divan::bench(sample_count = 50)]
+        fn create(bencher: Bencher<'_, '_>) {
+            serve(bencher, &service(), "/create", None);
+        }
     }
 }
 

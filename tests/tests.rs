@@ -79,6 +79,8 @@ mod redis_store;
 mod redis_tls;
 mod redis_versions;
 mod request_id;
+#[cfg(all(feature = "sealed", feature = "sqlite"))]
+mod sealed;
 mod security_headers;
 mod servers;
 mod session_batches;

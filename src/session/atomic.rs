@@ -33,6 +33,10 @@ impl Session {
             }
             None => {}
         }
+        if let Err(error) = self.seal_stored() {
+            self.failure = Some(Failure::Unsaved(copy(&error)));
+            return Err(error);
+        }
         for pending in self.pending(At::Commit)? {
             if let Err(error) = self.save_at_once(pending) {
                 self.failure = Some(Failure::Unsaved(copy(&error)));
@@ -67,7 +71,6 @@ impl Session {
     pub fn incr(&mut self, key: &str, by: i64) -> Result<i64> {
         self.used.set(true);
         self.check(key, &i64::MIN.to_string())?;
-        let context = self.context.clone();
         if !self.is_stored()? {
             // Nobody else knows a session that is not stored yet.
             let held = self.fields.get(key).map_or(Some(0), integer);
@@ -76,7 +79,7 @@ impl Session {
             self.try_set(key, sum)?;
             return self.commit().map(|()| sum);
         }
-        let sum = self.at_once(|load| context.store.increment(load, key, by))?;
+        let sum = self.add_at_once(key, by)?;
         self.fields.insert(key, &sum.to_string());
         Ok(sum)
     }
@@ -88,8 +91,7 @@ impl Session {
         if !self.is_stored()? {
             return Ok(self.remove(key));
         }
-        let context = self.context.clone();
-        let mut taken = self.at_once(|load| context.store.take(load, &[key]))?;
+        let mut taken = self.take_at_once(&[key])?;
         self.fields.remove(key);
         self.detach_if_emptied();
         Ok(taken.pop().flatten())
@@ -102,7 +104,6 @@ impl Session {
         self.used.set(true);
         let value = value.to_string();
         self.check(key, &value)?;
-        let context = self.context.clone();
         if !self.is_stored()? {
             let absent = !self.fields.contains_key(key);
             if absent {
@@ -110,7 +111,7 @@ impl Session {
             }
             return self.commit().map(|()| absent);
         }
-        let set = self.at_once(|load| context.store.set_if_absent(load, key, &value))?;
+        let set = self.set_if_absent_at_once(key, &value)?;
         if set {
             self.fields.insert(key, &value);
         }

@@ -49,6 +49,8 @@ pub(crate) struct SessionContext {
     pub(crate) most_sessions: Option<usize>,
     /// How long a session has an id at most before it is rotated.
     pub(crate) renew_every: Option<Duration>,
+    /// Whether records are made with sealed values.
+    pub(crate) seals: bool,
     /// Whether logins keep where they came from.
     pub(crate) keeps_addresses: bool,
     /// Failures of which only a handler has heard, that went on.
@@ -192,9 +194,19 @@ impl SessionContext {
         via: Option<SessionId>,
         record: Record,
     ) {
-        self.emit(Event::Loaded);
         let visitor = visitor(entry.request());
-        entry.put(Session::loaded(self.clone(), id, via, record).of(visitor));
+        match Session::loaded(self.clone(), id, via, record) {
+            Ok(session) => {
+                self.emit(Event::Loaded);
+                entry.put(session.of(visitor));
+            }
+            // A damaged record is no session.
+            Err(error) if error.kind() == ErrorKind::Session => {
+                self.emit(Event::Damaged(&error));
+                entry.put(Session::of_unknown_id(self.clone()).of(visitor));
+            }
+            Err(error) => self.refuse(entry, error),
+        }
     }
 
     fn provide_ended(self: &Arc<SessionContext>, entry: &mut Entry<'_>, id: SessionId) {

@@ -55,6 +55,7 @@ const OTHERS: &[(&str, Set)] = &[
     ("MAX_BYTES", |plugin, value| Ok(plugin.max_bytes(value.number("a number of bytes")?))),
     ("MAX_FIELDS", |plugin, value| Ok(plugin.max_fields(value.number("a number")?))),
     ("RENEW_EVERY", |plugin, value| Ok(plugin.renew_every(value.seconds_or_none()?))),
+    ("SEALED", |plugin, value| if value.flag()? { seal(plugin, value) } else { Ok(plugin) }),
     ("ANONYMOUS_LIFETIME", |plugin, value| Ok(plugin.anonymous_lifetime(value.seconds_or_none()?))),
     ("MAX_SESSIONS_PER_USER", |plugin, value| {
         Ok(plugin.max_sessions_per_user(value.number("a number")?))
@@ -141,6 +142,18 @@ fn refuse_two_places(values: &[Value]) -> Result<()> {
             &format!("it and {} both say where sessions are kept; set one of them", other.variable),
         )),
     }
+}
+
+#[cfg(feature = "sealed")]
+fn seal(plugin: SessionPlugin, _: &Value) -> Result<SessionPlugin> {
+    Ok(plugin.sealed())
+}
+
+#[cfg(not(feature = "sealed"))]
+fn seal(_: SessionPlugin, value: &Value) -> Result<SessionPlugin> {
+    let why = "sealed values need the feature `sealed` of bottle-session, which this program was built without; add it in \
+               Cargo.toml";
+    Err(value.refused(ErrorKind::Config, why))
 }
 
 /// What a variable says of an option.
@@ -257,6 +270,7 @@ mod tests {
             ("ANONYMOUS_LIFETIME", "90"),
             ("MAX_SESSIONS_PER_USER", "3"),
             ("KEEP_ADDRESSES", "no"),
+            ("SEALED", if cfg!(feature = "sealed") { "on" } else { "off" }),
             ("HARDENED", "yes"),
             ("IN_MEMORY", "no"),
             ("HOST", ""),
@@ -269,6 +283,7 @@ mod tests {
         assert!(plugin.hardened && !plugin.redis_was_set);
         assert_eq!(plugin.anonymous, Some(Duration::from_secs(90)));
         assert_eq!((plugin.most_sessions, plugin.keeps_addresses), (Some(3), false));
+        assert_eq!(plugin.seals, cfg!(feature = "sealed"));
         let cookie = &plugin.cookie;
         assert_eq!((cookie.name.as_str(), cookie.path.as_str()), ("id", "/app"));
         assert_eq!(

@@ -99,9 +99,8 @@ impl Session {
         if !stored.is_empty() {
             // Nobody else knows of this request's own: they need not make the way to the store and back.
             let kept: Vec<_> = own.iter().filter_map(|key| self.unset(key)).collect();
-            let context = self.context.clone();
             let keys: Vec<_> = stored.iter().map(String::as_str).collect();
-            let done = self.at_once(|load| context.store.take(load, &keys));
+            let done = self.take_at_once(&keys);
             if done.is_ok() {
                 // Before this request's own are back: the store does not have them.
                 stored.iter().for_each(|key| drop(self.fields.remove(key)));

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 /// How many ids one seed gives before the generator is seeded anew.
 const IDS_PER_SEED: u32 = 4096;
 
-const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+pub(super) const BASE64URL: &[u8; 64] =
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// The id of a session: what the browser's cookie holds, and the only secret there is.
 ///

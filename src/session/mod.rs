@@ -17,6 +17,7 @@ mod own;
 mod plugin;
 mod rotation;
 mod saving;
+mod sealing;
 mod state;
 pub(crate) mod store;
 pub(crate) mod view;

@@ -36,6 +36,7 @@ use crate::redis::{RedisConfig, RedisPool};
 /// | [`max_bytes`](Self::max_bytes), [`max_fields`](Self::max_fields) | 64 KiB, 256 | the largest session |
 /// | [`anonymous_lifetime`](Self::anonymous_lifetime) | none | of sessions in which nobody is logged in |
 /// | [`renew_every`](Self::renew_every) | none | for how long a session keeps its id |
+/// | `sealed` (feature `sealed`) | | the store cannot read what sessions hold |
 /// | [`max_sessions_per_user`](Self::max_sessions_per_user), [`keep_addresses`](Self::keep_addresses) | none, true | of users who [log in](crate::Session::log_in) |
 /// | [`connect_timeout`](Self::connect_timeout), [`operation_timeout`](Self::operation_timeout), [`pool_size`](Self::pool_size) | 1 s, 500 ms, 16 | deadlines of Redis |
 /// | [`replicas`](Self::replicas), [`max_connection_age`](Self::max_connection_age) | 0, none | for a Redis that fails over |
@@ -56,6 +57,7 @@ pub struct SessionPlugin {
     pub(super) anonymous: Option<Duration>,
     pub(super) most_sessions: Option<usize>,
     pub(super) renew_every: Option<Duration>,
+    pub(super) seals: bool,
     pub(super) keeps_addresses: bool,
     pub(super) events: Option<Box<dyn Events>>,
     pub(super) counters: Counters,
@@ -93,6 +95,7 @@ impl SessionPlugin {
             anonymous: None,
             renew_every: None,
             most_sessions: None,
+            seals: false,
             keeps_addresses: true,
             events: None,
             counters: Counters::default(),
@@ -361,6 +364,49 @@ impl SessionPlugin {
     #[must_use]
     pub fn anonymous_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> SessionPlugin {
         self.anonymous = lifetime.into();
+        self
+    }
+
+    /// Seals the values of sessions: the store keeps them encrypted and authenticated (XChaCha20-Poly1305), and the key lies beside
+    /// them under one that is made of the session's id, which only its visitor has. A dump of Redis, a backup or a copy of the file
+    /// shows no value, and there is no key to manage, to rotate or to lose. Off unless set; needs the feature `sealed`.
+    ///
+    /// What can still be seen: names of fields, about how long each value is, when the session was made and used, and who is
+    /// [logged in](crate::Session::log_in) and where. This protects against who reads the store, not against who writes it: who does can
+    /// remove fields, or put back a whole record of an earlier time. A value that was changed, moved to another field or
+    /// taken from another session makes its session none, and is an [`Event::Damaged`](crate::Event::Damaged). Without the cookie
+    /// nobody reads a session: no admin tool, and not this app outside of a request.
+    ///
+    /// Sessions that are there go on: each is sealed before it is next saved, once in its life, with one more round trip. Before
+    /// that, all processes must have this version of the program with the feature, as others take sealed values for
+    /// what they look like: deploy the feature first and the option later. A program with the feature, but without the option, reads sealed sessions and
+    /// leaves them so. [`log_in`](crate::Session::log_in) makes a new key, so that who knew the former id does not
+    /// read what is set from then on.
+    ///
+    /// Each field costs about two microseconds of this machine when it is loaded, and when it is saved; [`incr`](crate::Session::incr)
+    /// is two round trips, and more while others add to the same number. The caps count values as they are; a store of the plugin's own
+    /// has room for what they are sealed, a third and 55 bytes longer each, but with a [`store`](Self::store) that is given the caps are so much lower that
+    /// it fits. Refused at install in a store that cannot
+    /// [compare and set](SessionStore::can_compare_and_set), such as [`Layout::BottleSession`].
+    ///
+    /// ```
+    /// use bottle_session::{App, Session, SessionPlugin, TestClient};
+    ///
+    /// let mut app = App::new();
+    /// app.install(SessionPlugin::new().in_memory().sealed())?;
+    /// app.get("/set", |session: &mut Session| session.set("card", "4111 1111 1111 1111"));
+    /// app.get("/", |session: &mut Session| session.get("card").unwrap_or("none").to_owned());
+    ///
+    /// let client = TestClient::new(app)?;
+    /// client.get("/set").send();
+    /// assert_eq!(client.get("/").send().text(), "4111 1111 1111 1111");
+    /// # Ok::<(), bottle_session::Error>(())
+    /// ```
+    #[cfg(feature = "sealed")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sealed")))]
+    #[must_use]
+    pub fn sealed(mut self) -> SessionPlugin {
+        self.seals = true;
         self
     }
 

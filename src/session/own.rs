@@ -41,6 +41,11 @@ impl OwnFields {
         self.0.get(key)
     }
 
+    /// Takes one out, for whoever keeps it from then on.
+    pub(super) fn take(&mut self, key: &str) -> Option<String> {
+        self.0.remove(key)
+    }
+
     pub(super) fn set(&mut self, key: &str, value: &str, changes: &mut Changes) {
         self.0.insert(key, value);
         changes.fields.insert(key.to_owned(), Some(value.to_owned()));

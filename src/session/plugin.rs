@@ -15,6 +15,7 @@ use super::id::IdGenerator;
 use super::options::{Backend, SessionPlugin};
 use super::own;
 use super::saving::Pending;
+use super::sealing::{plain_size, sealed_size};
 use super::store::devices::no_index;
 use super::store::memory::MemoryStore;
 use super::store::redis::{Layout, RedisStore};
@@ -75,7 +76,7 @@ impl SessionPlugin {
             Backend::File(path) => return self.open_file(path),
             Backend::Memory => {
                 let store = MemoryStore::new();
-                let Caps { bytes, fields } = self.caps;
+                let Caps { bytes, fields } = self.store_caps();
                 return Ok(Arc::new(store.max_bytes(bytes).max_fields(fields)));
             }
             Backend::Pool(_) if self.redis_was_set => {
@@ -87,10 +88,11 @@ impl SessionPlugin {
             Backend::Pool(pool) => pool.clone(),
             Backend::Redis => RedisPool::new(self.redis.clone())?,
         };
+        let Caps { bytes, fields } = self.store_caps();
         let mut store = RedisStore::new(pool)
             .layout(self.layout.unwrap_or_default())
-            .max_bytes(self.caps.bytes)
-            .max_fields(self.caps.fields);
+            .max_bytes(bytes)
+            .max_fields(fields);
         if let Some(former) = self.migrate_from {
             store = store.migrate_from(former);
         }
@@ -101,6 +103,30 @@ impl SessionPlugin {
         })
     }
 
+    /// How much a store of the plugin's own holds. Sealed values are longer than what the caps count.
+    fn store_caps(&self) -> Caps {
+        if self.seals { sealed_size(self.caps) } else { self.caps }
+    }
+
+    /// How much a session may hold: what the option says, unless that would not fit into the store with what is the plugin's own.
+    fn session_caps(&self, store: &dyn SessionStore) -> Result<Caps> {
+        let mut caps = self.caps.and(store.caps());
+        if self.renew_every.is_some() && !self.seals {
+            caps.fields = caps.fields.saturating_sub(own::MOST);
+            caps.bytes = caps.bytes.saturating_sub(own::LONGEST);
+        }
+        if self.seals {
+            caps = self.caps.and(plain_size(store.caps(), self.caps.fields));
+            if caps.bytes == 0 || caps.fields == 0 {
+                return Err(self.config_error(
+                    "the caps of the store have no room for sealed values, which are 55 bytes and a third longer; raise \
+                     its max_bytes, or lower the plugin's max_fields",
+                ));
+            }
+        }
+        Ok(caps)
+    }
+
     /// What is an id in one cookie must be none in another.
     fn prefix(&self) -> String {
         self.key_prefix.clone().unwrap_or_else(|| format!("{}:", self.cookie.name))
@@ -108,7 +134,7 @@ impl SessionPlugin {
 
     #[cfg(feature = "sqlite")]
     fn open_file(&self, path: &Path) -> Result<Arc<dyn SessionStore>> {
-        let Caps { bytes, fields } = self.caps;
+        let Caps { bytes, fields } = self.store_caps();
         let store = SqliteStore::open(path)?.max_bytes(bytes).max_fields(fields);
         Ok(Arc::new(store.key_prefix(self.prefix())))
     }
@@ -220,16 +246,17 @@ impl Plugin for SessionPlugin {
                 self.config_error("renew_every(0) would rotate every session with each request")
             );
         }
-        // The plugin's own fields count for the store, too.
-        let mut caps = self.caps.and(store.caps());
-        if self.renew_every.is_some() {
-            caps.fields = caps.fields.saturating_sub(own::MOST);
-            caps.bytes = caps.bytes.saturating_sub(own::LONGEST);
+        if self.seals && !store.can_compare_and_set() {
+            return Err(self.config_error(
+                "sealed() needs a store that can compare and set; take MemoryStore, SqliteStore, or RedisStore in its \
+                 default layout (in Layout::BottleSession values are what Python reads, plain, and there is no place for a \
+                 key)",
+            ));
         }
         let context = SessionContext {
             format: store.id_format(),
             former_format: store.former_id_format(),
-            caps,
+            caps: self.session_caps(&*store)?,
             store,
             cookie: self.cookie.clone(),
             lifetimes,
@@ -240,6 +267,7 @@ impl Plugin for SessionPlugin {
             anonymous: self.anonymous,
             most_sessions: self.most_sessions,
             renew_every: self.renew_every,
+            seals: self.seals,
             keeps_addresses: self.keeps_addresses,
             unheard: Recurring::default(),
         };
@@ -298,6 +326,9 @@ impl Plugin for SessionPlugin {
             let session = exchange.provided::<Session>(&keyword);
             let pending = session.map(|session| session.pending_cookie()).unwrap_or_default();
             let done = catch_unwind(AssertUnwindSafe(|| callback.call(exchange)));
+            if let (Ok(_), Some(session)) = (&done, exchange.provided::<Session>(&keyword)) {
+                session.seal_before_save();
+            }
             let head = exchange.head_mut();
             if let Err(error) = context.write_pending_cookie(&pending, scheme, head) {
                 let error = OneLine(error);

@@ -41,7 +41,7 @@ impl Session {
             return Ok(None);
         };
         // One grace period at a time.
-        if self.via.is_some() || self.own.get(FORMER).is_some() {
+        if self.via.is_some() || self.own.get(FORMER).is_some() || self.sealing.is_open() {
             return Ok(None);
         }
         let since = self.own.get(SINCE).and_then(|text| text.parse().ok());

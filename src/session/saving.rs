@@ -214,16 +214,22 @@ impl Session {
             Kind::Create => {
                 changes.cleared = false;
                 self.note_new_id(&mut changes);
+                self.seal_creation(&id, &mut changes)?;
             }
-            Kind::Rotate(to, Old::InGrace(_)) => self.note_rotation(to, &mut changes),
-            Kind::Rotate(..) => {
+            Kind::Rotate(to, Old::InGrace(_)) => {
+                self.note_rotation(to, &mut changes);
+                self.seal_move(to, false, &mut changes)?;
+            }
+            Kind::Rotate(to, _) => {
                 self.forget_rotation(&mut changes);
                 self.note_new_id(&mut changes);
+                self.seal_move(to, logs_in, &mut changes)?;
             }
             _ => {
                 if confirms && let Some(former) = self.confirmed(&mut changes) {
                     pending.push(Pending::new(former, Kind::EndGrace, lifetimes));
                 }
+                self.seal_update(&id, &mut changes)?;
             }
         }
         let is_aside = !is_changed
@@ -410,6 +416,7 @@ impl Session {
         match next {
             Some(id) => {
                 pending.follow(id);
+                self.seal_followed(&pending.id, &mut pending.changes)?;
                 Ok(Some(pending))
             }
             None => {

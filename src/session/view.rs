@@ -16,6 +16,7 @@ use super::context::SessionContext;
 use super::id::SessionId;
 use super::own::{OwnFields, is_own};
 use super::saving::{CookieDue, PendingCookie};
+use super::sealing::Sealing;
 use super::state::{CameWith, Failure, LoginState, Next, Renewal, Stage};
 use super::store::{Changes, Fields, Lifetimes, Record, Remember};
 use crate::pipeline::plugin::Provided;
@@ -64,6 +65,7 @@ pub struct Session {
     pub(super) emptied: Option<SessionId>,
     pub(super) created: Option<SystemTime>,
     pub(super) own: OwnFields,
+    pub(super) sealing: Sealing,
     /// The id that the request came with, where that is one in its grace period.
     pub(super) via: Option<SessionId>,
     /// How many rotations by others this request has followed.
@@ -104,6 +106,7 @@ impl Session {
             emptied: None,
             created: None,
             own: OwnFields::default(),
+            sealing: Sealing::default(),
             via: None,
             steps: 0,
             came_with: CameWith::Nothing,
@@ -132,14 +135,16 @@ impl Session {
         self
     }
 
-    /// The session of this record. `via` is the id in its grace period that led to it, if one did.
+    /// The session of this record. `via` is the id in its grace period that led to it, if one did. The error is
+    /// [that of a sealed record](Sealing::open).
     pub(crate) fn loaded(
         context: Arc<SessionContext>,
         id: SessionId,
         via: Option<SessionId>,
         mut record: Record,
-    ) -> Session {
-        let own = OwnFields::out_of(&mut record.fields);
+    ) -> Result<Session> {
+        let mut own = OwnFields::out_of(&mut record.fields);
+        let sealing = Sealing::open(&context, &id, &mut own, &mut record.fields)?;
         let idle = record.remember.unwrap_or(context.lifetimes.idle);
         let renewal = match record.renewed_ago {
             None => Renewal::EachLoad,
@@ -151,7 +156,7 @@ impl Session {
             _ if via.is_some() => CookieDue::Send,
             _ => CookieDue::Nothing,
         };
-        Session {
+        Ok(Session {
             stage: Stage::stored(id),
             fields: record.fields,
             remember: Remember::Same(record.remember),
@@ -159,11 +164,12 @@ impl Session {
             renewal,
             created: record.created,
             own,
+            sealing,
             via,
             came_with: CameWith::Session,
             cookie,
             ..Session::new(context)
-        }
+        })
     }
 
     // Reading.

@@ -168,6 +168,9 @@ macro_rules! __store_contract_clauses {
             sixty_four_takers_get_one_value
             set_if_absent_sets_once
             sixty_four_setters_set_once
+            compare_and_set_sets_where_the_text_is_the_same
+            of_those_who_compare_at_the_same_time_one_sets
+            a_store_that_cannot_compare_and_set_says_so
             operations_leave_the_idle_limit_as_it_is
             operations_on_a_dead_session_say_so
             saves_of_different_fields_at_the_same_time_both_survive

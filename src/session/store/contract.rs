@@ -24,13 +24,13 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 /// - An unknown, expired or damaged session is no session: `load` answers [`Loaded::Unknown`]. An error means that
 ///   the store itself failed: [`Unavailable`](crate::ErrorKind::Unavailable) where another try later can
 ///   help (the client gets a 503), any other kind where it cannot (a 500).
-/// - A save starts the idle limit anew; a load and the three operations leave it as it is, and a record lives a tenth
+/// - A save starts the idle limit anew; a load and the operations on single fields leave it as it is, and a record lives a tenth
 ///   [longer](Lifetimes::kept_for) than it says. Only in a store that cannot say
-///   [when that was](Record::renewed_ago) a load starts the idle limit anew.
+///   [when that was](crate::Record::renewed_ago) a load starts the idle limit anew.
 /// - Nothing goes past the absolute limit, after which the session is unknown.
 /// - A save writes the changed fields and no others: two saves of different fields both survive.
 /// - Keys and values are any text, except that no key begins with NUL: stores may keep their own fields there.
-/// - A save, and each of the three operations, is one atomic step. A save never brings back what is gone, nor does a load
+/// - A save, and each of the operations on single fields, is one atomic step. A save never brings back what is gone, nor does a load
 ///   or a save that ended with an error.
 /// - `Ok` means stored.
 /// - A store that keeps tombstones answers [`Loaded::Ended`] for the id of a session that was ended, or moved away, less than a
@@ -71,6 +71,29 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Sets the field unless it is there, and tells whether it did. A session that is not there is an
     /// error of kind [`Gone`](crate::ErrorKind::Gone).
     fn set_if_absent(&self, load: &Load<'_>, key: &str, value: &str) -> Result<bool>;
+
+    /// Sets these fields, of which there is one at least, if the field `key`, which may be one of them, holds exactly the text `held`, or is not there where
+    /// that is `None`, and tells whether it did: all of it in one atomic step. Like the other operations it leaves the idle
+    /// limit as it is, and a session that is not there is an error of kind [`Gone`](crate::ErrorKind::Gone).
+    ///
+    /// Sealed sessions need it, and nothing else does. The error of a store that
+    /// [cannot do it](SessionStore::can_compare_and_set) is of kind [`Config`](crate::ErrorKind::Config).
+    fn compare_and_set(
+        &self,
+        load: &Load<'_>,
+        key: &str,
+        held: Option<&str>,
+        fields: &[(&str, &str)],
+    ) -> Result<bool> {
+        let _ = (load, key, held, fields);
+        Err(cannot_compare_and_set())
+    }
+
+    /// Whether the store can [compare and set](SessionStore::compare_and_set). Where it cannot, which is so unless a store
+    /// says otherwise, `SessionPlugin::sealed` is refused at install.
+    fn can_compare_and_set(&self) -> bool {
+        false
+    }
 
     /// Loads many sessions, in one round trip where the store can.
     fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Loaded>> {
@@ -138,7 +161,7 @@ pub trait SessionStore: Send + Sync + 'static {
         true
     }
 
-    /// Whether the store keeps [who is logged in](Record::login), and which sessions each user has. Where it does not, which
+    /// Whether the store keeps [who is logged in](crate::Record::login), and which sessions each user has. Where it does not, which
     /// is so unless a store says otherwise, [`Session::log_in`](crate::Session::log_in) is an error, and options that need
     /// it are refused at install.
     fn keeps_logins(&self) -> bool {
@@ -208,6 +231,20 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn set_if_absent(&self, load: &Load<'_>, key: &str, value: &str) -> Result<bool> {
         (**self).set_if_absent(load, key, value)
+    }
+
+    fn compare_and_set(
+        &self,
+        load: &Load<'_>,
+        key: &str,
+        held: Option<&str>,
+        fields: &[(&str, &str)],
+    ) -> Result<bool> {
+        (**self).compare_and_set(load, key, held, fields)
+    }
+
+    fn can_compare_and_set(&self) -> bool {
+        (**self).can_compare_and_set()
     }
 
     fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Loaded>> {
@@ -328,6 +365,15 @@ pub(crate) fn gone() -> Error {
     Error::new(
         ErrorKind::Gone,
         "the session was destroyed, renewed or expired while it was in use, nothing was written",
+    )
+}
+
+/// The error of a store that cannot compare and set.
+pub(crate) fn cannot_compare_and_set() -> Error {
+    Error::new(
+        ErrorKind::Config,
+        "the session store cannot compare and set, which sealed sessions need; take MemoryStore, SqliteStore, or \
+         RedisStore in its default layout",
     )
 }
 

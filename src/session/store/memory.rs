@@ -399,6 +399,26 @@ impl SessionStore for MemoryStore {
         })
     }
 
+    fn compare_and_set(
+        &self,
+        load: &Load<'_>,
+        key: &str,
+        held: Option<&str>,
+        fields: &[(&str, &str)],
+    ) -> Result<bool> {
+        self.operate(load, |kept| {
+            let is_held = kept.get(key) == held;
+            if is_held {
+                fields.iter().try_for_each(|(key, value)| put(kept, key, value, &self.caps))?;
+            }
+            Ok(is_held)
+        })
+    }
+
+    fn can_compare_and_set(&self) -> bool {
+        true
+    }
+
     /// A lock is held for as long as it takes to copy a session.
     fn may_block(&self) -> bool {
         false

@@ -13,7 +13,7 @@ pub(crate) mod sqlite;
 
 pub use caps::Caps;
 pub use contract::{BreakerObserver, DamageObserver, PipelinedStore, SessionStore, StoreOperation};
-pub(crate) use contract::{gone, id_taken, not_a_number};
+pub(crate) use contract::{cannot_compare_and_set, gone, id_taken, not_a_number};
 pub use devices::{Device, EndDevices, LogIn};
 pub use fields::Fields;
 pub use record::{Lifetimes, Load, Loaded, Login, Record};

@@ -29,7 +29,7 @@ use self::steps::{Step, Steps};
 use super::devices::{Device, EndDevices, no_index};
 use super::{
     Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, Loaded, PipelinedStore, Save,
-    Saved, SessionStore, StoreOperation,
+    Saved, SessionStore, StoreOperation, cannot_compare_and_set,
 };
 use crate::pipeline::operation::{Operation, Remote};
 use crate::redis::{RedisCluster, RedisPool, slot};
@@ -39,6 +39,8 @@ use crate::{Error, ErrorKind, Result};
 // The scripts: what must look before it writes. They are sent whole, as EVAL, so that Redis need not know them before;
 // all but the one that each visitor's first request needs.
 const CREATE: &str = include_str!("redis/lua/create.lua");
+const COMPARE: &str =
+    concat!(include_str!("redis/lua/run.lua"), include_str!("redis/lua/compare.lua"));
 const GUARD: &str = concat!(include_str!("redis/lua/run.lua"), include_str!("redis/lua/guard.lua"));
 const EMPTY: &str =
     concat!(include_str!("redis/lua/clear.lua"), include_str!("redis/lua/empty.lua"));
@@ -254,6 +256,29 @@ impl SessionStore for RedisStore {
             Done::Number(set) => Ok(set == 1),
             _ => Err(desync()),
         }
+    }
+
+    fn compare_and_set(
+        &self,
+        load: &Load<'_>,
+        key: &str,
+        held: Option<&str>,
+        fields: &[(&str, &str)],
+    ) -> Result<bool> {
+        if !self.can_compare_and_set() {
+            return Err(cannot_compare_and_set());
+        }
+        let (key, held) = (key.to_owned(), held.map(str::to_owned));
+        let fields = fields.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let fields = fields.collect();
+        match self.operate(load, Atomic::CompareAndSet { key, held, fields })? {
+            Done::Number(set) => Ok(set == 1),
+            _ => Err(desync()),
+        }
+    }
+
+    fn can_compare_and_set(&self) -> bool {
+        self.settings.layout == Layout::Default
     }
 
     fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Loaded>> {

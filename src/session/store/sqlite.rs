@@ -272,6 +272,26 @@ impl SessionStore for SqliteStore {
         }
     }
 
+    fn compare_and_set(
+        &self,
+        load: &Load<'_>,
+        key: &str,
+        held: Option<&str>,
+        fields: &[(&str, &str)],
+    ) -> Result<bool> {
+        let (key, held) = (key.to_owned(), held.map(str::to_owned));
+        let fields = fields.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let fields = fields.collect();
+        match self.operate(load, Operation::CompareAndSet { key, held, fields })? {
+            Answer::Set(set) => Ok(set),
+            _ => Err(abandoned()),
+        }
+    }
+
+    fn can_compare_and_set(&self) -> bool {
+        true
+    }
+
     fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Loaded>> {
         let database = &self.database;
         database.sweep_if_due();

@@ -123,6 +123,24 @@ impl Recorder<'_> {
         self.keep(call, self.store.set_if_absent(load, key, value))
     }
 
+    pub(super) fn compare_and_set(
+        &self,
+        load: &Load<'_>,
+        key: &str,
+        held: Option<&str>,
+        fields: &[(&str, &str)],
+    ) -> Result<bool> {
+        let call = |seen: &mut Seen| {
+            let id = seen.name(load.id);
+            format!("compare_and_set {id}: where {key:?} holds {held:?}, {fields:?}")
+        };
+        self.keep(call, self.store.compare_and_set(load, key, held, fields))
+    }
+
+    pub(super) fn can_compare_and_set(&self) -> bool {
+        self.store.can_compare_and_set()
+    }
+
     pub(super) fn load_many(&self, batch: &[Load<'_>]) -> Vec<Result<Loaded>> {
         let answers = self.store.load_many(batch);
         let _ = self.keep(|_| format!("load_many of {}", batch.len()), Ok(answers.len()));

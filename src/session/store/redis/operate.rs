@@ -1,4 +1,4 @@
-//! The three operations that act in the store at once and have a result. They are few, and each is a script: it looks
+//! The operations that act in the store at once and have a result. They are few, and each is a script: it looks
 //! whether there is a session before it does anything, and leaves its idle limit as it is.
 
 use std::sync::Arc;
@@ -9,12 +9,15 @@ use smallvec::SmallVec;
 use super::record::{self, Key, PROOF, SHORT_REPLY, Unfit};
 use super::steps::{Request, Step};
 use super::transaction::{Call, script};
-use super::{GUARD, Layout, Settings, desync, foreign, newer, refused};
+use super::{COMPARE, GUARD, Layout, Settings, desync, foreign, newer, refused};
 use crate::pipeline::operation::Round;
 use crate::redis::{RedisReply as Reply, Replies};
 use crate::session::store::{Lifetimes, Load};
 use crate::session::store::{gone, not_a_number};
 use crate::{Error, Result};
+
+/// Fields in one HSET: a script can pass on some thousands of words, and no more.
+const FIELDS_IN_ONE: usize = 500;
 
 pub(super) struct OperateStep {
     settings: Arc<Settings>,
@@ -28,6 +31,12 @@ pub(super) enum Atomic {
     Increment(String, i64),
     Take(Vec<String>),
     SetIfAbsent(String, String),
+    /// Not in a layout without proofs.
+    CompareAndSet {
+        key: String,
+        held: Option<String>,
+        fields: Vec<(String, String)>,
+    },
 }
 
 /// What an operation comes to.
@@ -46,6 +55,10 @@ impl OperateStep {
         match &operation {
             Atomic::Increment(name, _) | Atomic::SetIfAbsent(name, _) => settings.check_key(name),
             Atomic::Take(names) => names.iter().try_for_each(|name| settings.check_key(name)),
+            Atomic::CompareAndSet { key, fields, .. } => {
+                let names = fields.iter().map(|(name, _)| name).chain([key]);
+                names.into_iter().try_for_each(|name| settings.check_key(name))
+            }
         }?;
         Ok(OperateStep {
             settings: settings.clone(),
@@ -73,6 +86,13 @@ impl OperateStep {
             }
             Atomic::SetIfAbsent(name, value) => {
                 calls.push(Call::new("HSETNX").with(name.as_bytes()).with(value.as_bytes()));
+            }
+            Atomic::CompareAndSet { fields, .. } => {
+                for part in fields.chunks(FIELDS_IN_ONE) {
+                    calls.push(part.iter().fold(Call::new("HSET"), |call, (name, value)| {
+                        call.with(name.as_bytes()).with(value.as_bytes())
+                    }));
+                }
             }
             Atomic::Take(names) if names.is_empty() => {}
             Atomic::Take(names) => {
@@ -111,6 +131,9 @@ impl OperateStep {
                 let sum = sum.and_then(|sum| sum.ok()?.parse().ok());
                 Done::Number(sum.ok_or(Unfit::OutOfStep)?)
             }
+            // How many fields are new is of no interest.
+            (Atomic::CompareAndSet { .. }, Some(Reply::Integer(_))) => Done::Number(1),
+            (Atomic::CompareAndSet { .. }, None) => Done::Number(0),
             (Atomic::Take(names), None) if names.is_empty() => Done::Values(Vec::new()),
             (Atomic::Take(names), Some(Reply::Array(values))) if values.len() == names.len() => {
                 let taken = names.iter().zip(values).enumerate().map(|(at, (name, value))| {
@@ -146,10 +169,26 @@ impl Step for OperateStep {
     fn request(&mut self, round: &mut Round<'_>) -> Request {
         round.for_key(&self.key.name);
         let proof = if self.has_proof() { PROOF } else { b"" };
-        script(round, GUARD, &[&self.key.name], &[proof], &self.calls());
+        let key: &[&[u8]] = &[&self.key.name];
+        match &self.operation {
+            Atomic::CompareAndSet { key: compared, held, .. } => {
+                let state: &[u8] = if held.is_some() { b"held" } else { b"absent" };
+                let held = held.as_deref().unwrap_or_default().as_bytes();
+                script(
+                    round,
+                    COMPARE,
+                    key,
+                    &[proof, compared.as_bytes(), state, held],
+                    &self.calls(),
+                );
+            }
+            _ => script(round, GUARD, key, &[proof], &self.calls()),
+        }
         let longest_reply = match self.operation {
             Atomic::Take(_) => record::longest_reply(&self.settings),
-            Atomic::Increment(..) | Atomic::SetIfAbsent(..) => SHORT_REPLY,
+            Atomic::Increment(..) | Atomic::SetIfAbsent(..) | Atomic::CompareAndSet { .. } => {
+                SHORT_REPLY
+            }
         };
         // It may have happened although no answer came.
         Request { repeatable: false, read_only: false, longest_reply }

@@ -34,6 +34,7 @@ pub(super) enum Operation {
     Increment(String, i64),
     Take(Vec<String>),
     SetIfAbsent(String, String),
+    CompareAndSet { key: String, held: Option<String>, fields: Vec<(String, String)> },
 }
 
 pub(super) enum Answer {
@@ -300,6 +301,14 @@ impl Transaction<'_> {
                     put(&mut fields, field, value, &self.caps)?;
                 }
                 Answer::Set(absent)
+            }
+            Operation::CompareAndSet { key, held, fields: set } => {
+                let is_held = fields.get(key) == held.as_deref();
+                if is_held {
+                    set.iter()
+                        .try_for_each(|(key, value)| put(&mut fields, key, value, &self.caps))?;
+                }
+                Answer::Set(is_held)
             }
         };
         let fields = json::write(&fields);

@@ -1,4 +1,4 @@
-//! The three operations.
+//! The operations on single fields.
 
 use super::*;
 
@@ -91,6 +91,73 @@ pub(in crate::testing::store_contract) fn sixty_four_setters_set_once(context: &
     context.holds(&id, &[("stays", "2"), ("lock", &winners[0])]);
 }
 
+pub(in crate::testing::store_contract) fn compare_and_set_sets_where_the_text_is_the_same(
+    context: &Context<'_>,
+) {
+    if !context.store().can_compare_and_set() {
+        return;
+    }
+    let id = context.create(&[("a", "1"), ("empty", ""), ("stays", "s")]);
+    let load = Load { id: &id, lifetimes: IDLE };
+    let set = |key, held, fields: &[(&str, &str)]| {
+        context.store().compare_and_set(&load, key, held, fields).expect("it is live")
+    };
+    // What is there, or not there, is told from an empty text, and from one that only begins with it.
+    for (key, held) in
+        [("a", None), ("a", Some("")), ("a", Some("11")), ("empty", None), ("none", Some(""))]
+    {
+        assert!(!set(key, held, &[("a", "x"), ("b", "x")]), "{key} {held:?}");
+    }
+    context.holds(&id, &[("a", "1"), ("empty", ""), ("stays", "s")]);
+    assert!(set("a", Some("1"), &[("a", "2\r\n\0")]));
+    assert!(!set("a", Some("1"), &[("a", "3")]));
+    assert!(set("a", Some("2\r\n\0"), &[("b", "4"), ("empty", "5")]));
+    assert!(set("none", None, &[("none", "6")]));
+    assert!(set("empty", Some("5"), &[("empty", "")]));
+    let expected = [("a", "2\r\n\0"), ("b", "4"), ("empty", ""), ("none", "6"), ("stays", "s")];
+    context.holds(&id, &expected);
+    // Many at once.
+    let names: Vec<String> = (0..250).map(|n| format!("many{n}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), "m")).collect();
+    assert!(set("a", Some("2\r\n\0"), &many));
+    context.holds(&id, &[&expected[..], &many].concat());
+}
+
+pub(in crate::testing::store_contract) fn of_those_who_compare_at_the_same_time_one_sets(
+    context: &Context<'_>,
+) {
+    if !context.store().can_compare_and_set() {
+        return;
+    }
+    let id = context.create(&[("n", "0")]);
+    let load = Load { id: &id, lifetimes: IDLE };
+    for round in 0..20 {
+        let (held, new) = (round.to_string(), (round + 1).to_string());
+        let set = at_once(8, |turn| {
+            let winner = turn.to_string();
+            let fields = [("n", new.as_str()), ("winner", winner.as_str())];
+            let set = context.store().compare_and_set(&load, "n", Some(&held), &fields);
+            set.expect("it is live").then_some(winner)
+        });
+        let winners: Vec<_> = set.into_iter().flatten().collect();
+        assert_eq!(winners.len(), 1, "{winners:?}");
+        context.holds(&id, &[("n", &new), ("winner", &winners[0])]);
+    }
+}
+
+pub(in crate::testing::store_contract) fn a_store_that_cannot_compare_and_set_says_so(
+    context: &Context<'_>,
+) {
+    if context.store().can_compare_and_set() {
+        return;
+    }
+    let id = context.create(&[("n", "1")]);
+    let load = Load { id: &id, lifetimes: IDLE };
+    let done = context.store().compare_and_set(&load, "n", Some("1"), &[("n", "2")]);
+    fails(done, ErrorKind::Config);
+    context.holds(&id, &[("n", "1")]);
+}
+
 pub(in crate::testing::store_contract) fn operations_leave_the_idle_limit_as_it_is(
     context: &Context<'_>,
 ) {
@@ -100,6 +167,12 @@ pub(in crate::testing::store_contract) fn operations_leave_the_idle_limit_as_it_
     assert_eq!(store.increment(&load, "n", 1).expect("it is live"), 1);
     assert_eq!(store.take(&load, &["none"]).expect("it is live"), [None]);
     assert!(!store.set_if_absent(&load, "stays", "2").expect("it is live"));
+    if store.can_compare_and_set() {
+        for (held, set) in [("1", true), ("2", false)] {
+            let done = store.compare_and_set(&load, "stays", Some(held), &[("stays", "1")]);
+            assert_eq!(done.expect("it is live"), set);
+        }
+    }
     if context.can().times {
         let record = context.load(&id).expect("it is live");
         assert!(record.renewed_ago >= Some(50 * MINUTE), "{:?}", record.renewed_ago);
@@ -123,6 +196,11 @@ pub(in crate::testing::store_contract) fn operations_on_a_dead_session_say_so(
         fails(store.increment(&load, "n", 1), ErrorKind::Gone);
         fails(store.take(&load, &["n"]), ErrorKind::Gone);
         fails(store.set_if_absent(&load, "m", "1"), ErrorKind::Gone);
+        if store.can_compare_and_set() {
+            for held in [None, Some("1")] {
+                fails(store.compare_and_set(&load, "n", held, &[("m", "1")]), ErrorKind::Gone);
+            }
+        }
         context.is_dead(&id);
     }
     context.holds(&to, &[("n", "1")]);
