@@ -1,8 +1,8 @@
 //! What a user of Redis must be allowed, as the documentation says, and what happens where something of it is not.
 
 use bottle_session::{
-    Action, App, Changes, EndDevices, ErrorKind, Layout, Load, LogIn, RedisConfig, RedisPool,
-    RedisStore, Result, Save, Saved, Session, SessionPlugin, SessionStore, TestClient,
+    Action, App, Changes, EndDevices, ErrorKind, Layout, Load, LogIn, OldId, RedisConfig,
+    RedisPool, RedisStore, Result, Save, Saved, Session, SessionPlugin, SessionStore, TestClient,
 };
 
 use crate::support::redis_server::RedisServer;
@@ -98,7 +98,7 @@ fn what_the_documentation_lists_is_enough() {
 
 /// All that a store does, and what became of it.
 pub fn use_all(store: &RedisStore) -> Vec<Result<()>> {
-    let [id, to, late, other] = [(); 4].map(|()| fresh_id(store.id_format()));
+    let [id, to, late, other, old, new] = [(); 6].map(|()| fresh_id(store.id_format()));
     let save = |id, action, changes: &Changes| {
         let save = Save::new(id, action, changes, IDLE);
         store.save(&save).map(drop)
@@ -117,6 +117,19 @@ pub fn use_all(store: &RedisStore) -> Vec<Result<()>> {
         store.devices("ada", None)?;
         store.end_devices("ada", EndDevices::All).map(drop)
     };
+    let in_grace = || {
+        if !store.keeps_tombstones() {
+            return Ok(());
+        }
+        save(&old, Action::Create, &none)?;
+        let old_id = OldId::InGrace("text");
+        let rotate = Save::new(&old, Action::Rotate { to: &new }, &none, IDLE);
+        store.save(&Save { old_id, ..rotate })?;
+        save(&old, Action::ExtendGrace, &none)?;
+        save(&old, Action::EndGrace(IDLE.idle), &none)?;
+        // By the old id.
+        save(&old, Action::Destroy, &none)
+    };
     vec![
         created,
         log_in(&other),
@@ -130,6 +143,7 @@ pub fn use_all(store: &RedisStore) -> Vec<Result<()>> {
         store.take(&load, &["c"]).map(drop),
         save(&id, Action::Rotate { to: &to }, &none),
         save(&to, Action::Rotate { to: &id }, &cleared),
+        in_grace(),
         save(&id, Action::Destroy, &none),
     ]
 }

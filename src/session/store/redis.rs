@@ -60,8 +60,8 @@ const MOVE: &str = include_str!("redis/lua/move.lua");
 /// Keeps sessions in Redis: they outlive the process, and all processes share them.
 ///
 /// Loading is one round trip, saving is another, for one session as for a whole batch: plain commands, each save
-/// of them a transaction on the session's key, so that it is one atomic step and works on a cluster as well. Needs Redis 5 or
-/// newer, or Valkey.
+/// of them a transaction on the session's key, so that it is one atomic step and works on a cluster as well. A logout with an id
+/// that the session has just moved away from takes another for each move. Needs Redis 5 or newer, or Valkey.
 ///
 /// ```no_run
 /// use bottle_session::{RedisPool, RedisStore};
@@ -117,8 +117,8 @@ pub enum Layout {
     /// The key is `bottle.session:` and 168 bits of the id's SHA-256 in base64url, so that whoever reads Redis or a dump of
     /// it can open no session. A hash holds the user's fields and the store's own, whose names begin with NUL: `"\0"`, the
     /// proof that this is a session (version, owner's mark, time of creation), `"\0s"`, when and with which idle limit it was last
-    /// saved, `"\0r"`, its own idle limit where it has one, and `"\0u"`, who is logged in and since when. A dead id's key holds `"\0x"`, for a
-    /// minute after the end, or for as long as an old id has to be known. A session with one short value takes 152 bytes (`MEMORY USAGE`).
+    /// saved, `"\0r"`, its own idle limit where it has one, and `"\0u"`, who is logged in and since when. The key of a dead id holds `"\0x"` for a
+    /// minute, that of one in its grace period for as long as the session lives, and for an hour longer. A session with one short value takes 152 bytes (`MEMORY USAGE`).
     #[default]
     Default,
     /// What Python's bottle-session 1.0 writes, so that both share live sessions: the key is `session:` and
@@ -287,7 +287,7 @@ impl SessionStore for RedisStore {
 
     fn save_many(&self, batch: &[Save<'_>]) -> Vec<Result<Saved>> {
         // One session more than once: what comes later finds done what came before, also where that took two round
-        // trips.
+        // trips. Under two ids it counts as two: what else is done to a session that is ended by an old id comes before or after.
         let (mut saved, mut start, mut seen) = (Vec::with_capacity(batch.len()), 0, HashSet::new());
         for end in 0..=batch.len() {
             let ids = batch.get(end).map(|save| match save.action {

@@ -11,9 +11,10 @@
 //!   (2) moves the record, which is one step as ever, and fails where A is not there, (3) confirms as a login does, and takes A out
 //!   of the index.
 //! - an **end of all** (1) counts the epoch up and reads who is registered, (2) removes the records of all of these, (3) takes
-//!   those of a former epoch out of the index. Without a cluster (2) is one command. In a cluster it goes through all of
+//!   those of a former epoch out of the index. Without a cluster (2) is one script. In a cluster it goes through all of
 //!   them twice. An end of one does the same with the entries of one handle, whose epoch becomes `-`, which is never the present one.
-//! - a **logout** removes the record, then its entry.
+//! - a **logout** removes the record, then its entry. Where the session has moved away from the id, that is the one of the key where
+//!   it is now.
 //!
 //! # Why nothing survives
 //!
@@ -27,7 +28,7 @@
 //!    removed; if it comes later, step (3) of the login comes after T, finds a former epoch, and fails: nobody has ever been given this
 //!    id. If the process dies before that, a record is left that nobody has an id for, until it expires.
 //! 3. *A move from A to B under way at T*: registered after T it is refused, as A is of a former epoch. Registered before, B is in
-//!    the list. The move needs A's record, so that it comes before A's removal. In one command A and B are removed at
+//!    the list. The move needs A's record, so that it comes before A's removal. In one script A and B are removed at
 //!    the same moment. In a cluster B may have been looked for before the move and A after it; then the second
 //!    round finds B. It finds all: what moves on from B registered when B was there; if that was before T, so was the move from A
 //!    to B, and there was no such A at T; if it was after T, it is refused.
@@ -35,6 +36,10 @@
 //!    whose record was not removed: the same call once more finds all. Each step may be done twice. A login or a move that
 //!    stops between two steps leaves an entry too many, never one too few.
 //! 5. *After the end* the index holds logins and moves of the present epoch only; each later end finds them by 1.
+//!
+//! 6. *What is [left](super::trace) under a key* is no record. A move, a logout and an end look for the proof, and so take
+//!    it for nothing. Only a login's creation that is sent twice makes room for a record where its own was ended meanwhile, which is
+//!    the case of 2. Whoever follows it to another key does there what they would do with that key's id.
 //!
 //! The index lives at least twice as long as any of its sessions: a registration and each save that
 //! [renews](crate::Record::renewed_ago) a session see to that, which is the one command that sessions with a user cost. An

@@ -5,17 +5,22 @@
 //!
 //! 1. A record without a proof is no session to any reader. The proof is written by creations, moves and migrations
 //!    alone, each in one step to a key that is free, and a creation and a move to that of a fresh id.
-//! 2. What ends a session (UNLINK, a move's RENAME, expiry, eviction, FLUSHALL) takes the proof along, at one moment. An
-//!    update before that moment is part of what ends. One behind it writes values without a proof, sees that, and
-//!    answers [`Saved::Gone`].
+//! 2. What ends a session (UNLINK, a move's RENAME, expiry, eviction, FLUSHALL) takes the proof along, at one moment. What
+//!    it [leaves](super::trace) there from the same moment has none. An update before that moment is part of what ends. One
+//!    behind it writes values without a proof, sees that, and answers [`Saved::Gone`].
 //! 3. Nothing comes between the HSET and the HMGET of a transaction: the proof that an update sees is the one beside its
 //!    values. Only expiry can, in Redis 5; then PEXPIRE finds no key.
 //! 4. What a late update wrote has an end from the same transaction. It is removed in a second round trip, by a script that
 //!    looks for the proof again; if that is lost, it lies there until its end, and no reader sees it. More late updates
-//!    only add to it, a creation removes it first, a migration and a move replace it.
+//!    only add to it, a creation removes it first, a migration and a move replace it. The same goes for what the session itself has
+//!    left: it says until when it is known, and the clean-up has its key end then.
 //! 5. A connection that is cut before EXEC leaves nothing behind, one that is cut after it a whole update whose answer is
 //!    lost: it is not sent again, and its request answers 503. Creations, moves and ends are sent again, and find out that
-//!    they have been done: a creation by the record, which has its owner's mark and its values, a move by the mark under its new id.
+//!    they have been done: a creation by the record, which has its owner's mark and its values, a move by the mark under its new
+//!    id, an end by a mark of its own in what it leaves.
+//! 6. An end of an id that a session has moved away from goes on at the key that is named there, in a further round trip: in a
+//!    cluster that is in the same slot, but a script may not look at a key that it was not given. Whatever comes between finds the
+//!    session at one key of that chain, and moves it on along it or ends it.
 //!
 //! The PEXPIRE of an update goes by the idle limit that its request has loaded. If somebody has set another one meanwhile
 //! ([`Session::remember`](crate::Session::remember)), the transaction tells, and another one corrects that before the answer.

@@ -1,6 +1,6 @@
 -- Ends the session under KEYS[1], or KEYS[2] in the layout that this one takes over from, and leaves ARGV[2] for ARGV[3]
--- milliseconds. The answer is 1, also to a repetition, which finds its mark ARGV[4] there; else the name of the key where the session has moved, as is known at
--- ARGV[1]; else 0.
+-- milliseconds. The answer is 1, also to a repetition, which finds its mark ARGV[4] there; else the name of the key where
+-- the session has moved, as is known at the time ARGV[1]; else 0.
 local proof, trace = unpack(redis.call('HMGET', KEYS[1], '\0', '\0x'))
 local former = KEYS[2] and redis.pcall('UNLINK', KEYS[2]) or 0
 if type(former) == 'table' then return former end

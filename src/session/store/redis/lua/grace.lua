@@ -7,6 +7,6 @@ local ends, rest = string.match(trace, '^g%w+%.(%w+)(%..*)$')
 -- One that is to end, and be known for long behind that, is not put off.
 local is_earlier = ends ~= '0' and (ARGV[4] == '0' or tonumber(ends, 36) <= tonumber(ARGV[4], 36))
 if is_earlier then return 1 end
-redis.call('HSET', KEYS[1], '\0x', 'g' .. ARGV[2] .. '.' .. ARGV[4] .. rest)
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return 1
+local written = redis.pcall('HSET', KEYS[1], '\0x', 'g' .. ARGV[2] .. '.' .. ARGV[4] .. rest)
+if type(written) ~= 'table' then written = redis.pcall('PEXPIRE', KEYS[1], ARGV[3]) end
+return type(written) == 'table' and written or 1

@@ -1,8 +1,9 @@
 -- Moves a record to the key of a new id and runs commands on it there. ARGV: what the old proof begins with and what
 -- the new one does (nothing in a layout without), when the session was created at the earliest, whether its
--- values go, the proof and the lifetime of a session that is made where there is none to move, if one is, the time, what is left
--- under the old id, and for how long. The last command is the PEXPIRE. The answer is that of the commands, nothing where there
--- is no session, or another request has moved it with a grace period, 0 where the new id is taken, or a proof that is not the session's.
+-- values go, the proof and the lifetime of a session that is made where there is none to move, if one is, the time, what
+-- is left under the old id, and for how long. The last command is the PEXPIRE. The answer is that of the commands, nothing
+-- where there is no session, or another request has moved it with a grace period, 0 where the new id is taken, or a proof
+-- that is not the session's.
 local from, to, own = KEYS[1], KEYS[2], #ARGV[1]
 local proof = own > 0 and redis.pcall('HGET', from, '\0')
 if type(proof) == 'table' then return proof end
