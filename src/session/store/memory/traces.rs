@@ -107,9 +107,13 @@ impl Traces {
         }
     }
 
-    /// Has an id that is in its grace period known until then; whether it is.
+    /// Has an id that is in its grace period known until then, unless it is to end, and be known for long behind that; whether it
+    /// is in one.
     pub(super) fn extend(&mut self, id: &SessionId, until: Moment, now: Moment) -> bool {
-        self.is_in_grace(id, now) && self.know_until(id, until)
+        match self.get(id, now) {
+            Some(Trace::Grace { ends: None, .. }) => self.know_until(id, until),
+            _ => self.is_in_grace(id, now),
+        }
     }
 
     /// Ends the grace period of an id so long from now, unless it ends earlier; whether it has one.
