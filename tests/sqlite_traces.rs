@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bottle_session::{
-    Action, Changes, Durability, EndDevices, IdFormat, Load, Loaded, LogIn, Save, Saved, SessionId,
-    SessionStore, SqliteStore,
+    Action, App, Changes, Durability, EndDevices, IdFormat, Load, Loaded, LogIn, Save, Saved,
+    Session, SessionId, SessionPlugin, SessionStore, SqliteStore, TestClient,
 };
 
 use crate::sqlite_faults::{
     Spawned, THREADS, kill_after, process, random_id, rounds, say, shared_ids,
 };
 use crate::support::sessions::{IDLE, fresh_id, save};
+
+const COOKIE: &str = "bottle.session";
 
 /// A store whose clock stands still, so that nothing expires however long a test takes.
 fn timeless(path: &Path) -> SqliteStore {
@@ -136,4 +138,43 @@ fn a_session_that_one_process_moves_is_ended_by_another() {
         assert!(ended.success());
     });
     assert!(store.devices("ada", None).unwrap().is_empty());
+}
+
+#[test]
+fn a_rotation_whose_answer_was_lost_is_known_after_a_restart_and_no_id_is_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessions.db");
+    let browser = |cookie: Option<&str>| {
+        let mut app = App::new();
+        // With each request, but for what is in its grace period.
+        app.install(SessionPlugin::new().file(&path).renew_every(Duration::from_nanos(1))).unwrap();
+        app.get("/", |session: &mut Session| session.get("name").unwrap_or("nobody").to_owned());
+        app.get("/set", |session: &mut Session| session.set("name", "Ada"));
+        let browser = TestClient::new(app).unwrap();
+        cookie.into_iter().for_each(|id| browser.set_cookie(COOKIE, id));
+        browser
+    };
+    let first = browser(None);
+    first.get("/set").send();
+    let old = first.cookie(COOKIE).unwrap();
+    assert_eq!(first.get("/").send().text(), "Ada");
+    let new = first.cookie(COOKIE).unwrap();
+    assert_ne!(new, old);
+    let again = browser(Some(&old));
+    for id in [&old, &new] {
+        let in_file = |end: &str| {
+            let bytes = std::fs::read(folder.path().join(format!("sessions.db{end}"))).unwrap();
+            bytes.windows(id.len()).any(|window| window == id.as_bytes())
+        };
+        assert!(!["", "-wal", "-shm"].into_iter().any(in_file));
+    }
+    drop(first);
+    assert_eq!(again.get("/").send().text(), "Ada");
+    assert_eq!(again.cookie(COOKIE).unwrap(), new, "the answer that was lost, once more");
+    // Whoever ends the session by the old id ends it.
+    let store = SqliteStore::open(&path).unwrap().key_prefix("bottle.session:");
+    let [old, new] = [old, new].map(|id| SessionId::parse(&id, IdFormat::Base64Url).unwrap());
+    assert_eq!(save(&store, &old, Action::Destroy, &[]).unwrap(), Saved::Stored);
+    assert_eq!(store.load(&Load { id: &new, lifetimes: IDLE }).unwrap(), Loaded::Ended);
+    assert_eq!(again.get("/").send().text(), "nobody");
 }

@@ -162,8 +162,10 @@ pub(in crate::testing::store_contract) fn a_grace_period_that_is_over_is_known_f
     assert_eq!(end(&id, 20), Saved::Stored);
     assert_eq!(found(context, &id), Loaded::Replaced("next".to_owned()));
     context.pass(10 * SECOND);
-    // Once more makes it no longer.
-    assert_eq!(end(&id, 20), Saved::Stored);
+    // Once more makes it no longer, nor does a request with the id, which does not shorten what comes after it either.
+    let short = Lifetimes { idle: MINUTE, absolute: None };
+    let extended = context.store().save(&Save::new(&id, Action::ExtendGrace, &none, short));
+    assert_eq!((extended.expect("the store works"), end(&id, 20)), (Saved::Stored, Saved::Stored));
     context.pass(11 * SECOND);
     assert_eq!((found(context, &id), end(&id, 20)), (Loaded::Retired, Saved::Gone));
     context.pass(50 * MINUTE);
