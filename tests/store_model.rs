@@ -231,7 +231,7 @@ impl<'a> Case<'a> {
             };
             return (id, plan, Write::default());
         }
-        let old = self.random.one_of(&[Old::Leads, Old::Leads, Old::Severed, Old::InGrace]);
+        let old = self.random.one_of(&[Old::Linked, Old::Linked, Old::Unlinked, Old::InGrace]);
         match self.random.below(12) {
             0..3 => (self.fresh(), Plan::Create, write),
             3 => (id, Plan::Create, write),
@@ -336,9 +336,9 @@ impl<'a> Case<'a> {
                 login: write.login.map(LogIn::new),
                 user: *user,
                 old_id: match plan {
-                    Plan::Rotate(_, Old::Severed) => OldId::Severed,
+                    Plan::Rotate(_, Old::Unlinked) => OldId::Unlinked,
                     Plan::Rotate(to, Old::InGrace) => OldId::InGrace(&texts[*to]),
-                    _ => OldId::Leads,
+                    _ => OldId::Linked,
                 },
                 created: created.get(id).copied(),
             })
@@ -375,7 +375,7 @@ impl<'a> Case<'a> {
                 Some(record) if record.remember.is_none() || write.remember.is_some() => {
                     created.extend(record.created.map(|at| (*id, at)));
                 }
-                _ => *old = Old::Leads,
+                _ => *old = Old::Linked,
             }
         }
         created

@@ -1,5 +1,6 @@
 //! What a session does in the store at once.
 
+use super::own::is_own;
 use super::saving::{At, Pending, unsaved};
 use super::state::{Failure, Stage};
 use super::store::memory::integer;
@@ -37,10 +38,15 @@ impl Session {
             self.failure = Some(Failure::Unsaved(copy(&error)));
             return Err(error);
         }
-        for pending in self.pending(At::Commit)? {
-            if let Err(error) = self.save_at_once(pending) {
-                self.failure = Some(Failure::Unsaved(copy(&error)));
-                return Err(error);
+        loop {
+            for pending in self.pending(At::Commit)? {
+                if let Err(error) = self.save_at_once(pending) {
+                    self.failure = Some(Failure::Unsaved(copy(&error)));
+                    return Err(error);
+                }
+            }
+            if !self.holds_back {
+                break;
             }
         }
         match self.stage {
@@ -88,6 +94,9 @@ impl Session {
     /// it. Changes made so far are saved first.
     pub fn take(&mut self, key: &str) -> Result<Option<String>> {
         self.used.set(true);
+        if is_own(key) {
+            return Ok(None);
+        }
         if !self.is_stored()? {
             return Ok(self.remove(key));
         }
@@ -136,9 +145,12 @@ impl Session {
             && error.kind() == ErrorKind::Gone
             && self.may_follow()
             && let Some(found) = self.id().map(|id| self.context.load(id))
-            && let Some(id) = self.follow(&found?)
         {
-            done = act(&Load { id: &id, lifetimes });
+            done = match found.map(|found| self.follow(&found)) {
+                Ok(Some(id)) => act(&Load { id: &id, lifetimes }),
+                Ok(None) => break,
+                Err(error) => Err(error),
+            };
         }
         if let Err(error) = &done {
             match error.kind() {

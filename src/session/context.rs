@@ -12,6 +12,7 @@ use super::events::{Counters, Event, Events};
 use super::id::{IdFormat, IdGenerator, SessionId};
 use super::rotation::{MOST_STEPS, next_id};
 use super::saving::{At, CookieDue, Pending, PendingCookie};
+use super::state::Via;
 use super::store::{Caps, Lifetimes, Load, Loaded, Record, Saved, SessionStore};
 use super::view::{Session, Visitor};
 use crate::logging::{OneLine, Recurring};
@@ -143,22 +144,14 @@ impl SessionContext {
         let was_sent = !ids.is_empty();
         match first_found(ids, answers) {
             Ok(Found::Session(id, record)) => self.provide_loaded(entry, id, None, record),
-            Ok(Found::InGrace(via, id)) => return Some(Following { via, id, steps: 1 }),
-            Ok(Found::Ended(id, is_retired)) => {
-                self.emit(if is_retired { Event::RetiredId } else { Event::UnknownId });
-                let visitor = visitor(entry.request());
-                entry.put(Session::ended(self.clone(), id).of(visitor));
-            }
+            Ok(Found::InGrace(following)) => return Some(following),
+            Ok(Found::Ended(id)) => self.provide_ended(entry, id),
+            // Never adopted: a session made now gets an id of its own.
+            Ok(Found::Retired) => self.provide_unknown(entry, Event::RetiredId),
+            Ok(Found::Nothing) if was_sent => self.provide_unknown(entry, Event::UnknownId),
             Ok(Found::Nothing) => {
                 let visitor = visitor(entry.request());
-                // Never adopted: a session made now gets an id of its own.
-                entry.put(match was_sent {
-                    true => {
-                        self.emit(Event::UnknownId);
-                        Session::of_unknown_id(self.clone()).of(visitor)
-                    }
-                    false => Session::new(self.clone()).of(visitor),
-                });
+                entry.put(Session::new(self.clone()).of(visitor));
             }
             Err(error) => self.refuse(entry, error),
         }
@@ -169,29 +162,47 @@ impl SessionContext {
     pub(crate) fn follow(
         self: &Arc<SessionContext>,
         entry: &mut Entry<'_>,
-        following: Following,
+        mut following: Following,
         found: Result<Loaded>,
     ) -> Option<Following> {
-        let Following { via, id, steps } = following;
-        match found {
-            Ok(Loaded::Session(record)) => self.provide_loaded(entry, id, Some(via), record),
-            Ok(Loaded::Replaced(text)) if steps < MOST_STEPS => {
-                if let Some(next) = next_id(&id, &text) {
-                    return Some(Following { via, id: next, steps: steps + 1 });
-                }
-                self.provide_ended(entry, via);
+        let found = match found {
+            Ok(Loaded::Session(record)) => {
+                self.provide_loaded(entry, following.id, Some(following.via), record);
+                return None;
             }
-            Ok(_) => self.provide_ended(entry, via),
-            Err(error) => self.refuse(entry, error),
+            Ok(found) => found,
+            Err(error) => {
+                self.refuse(entry, error);
+                return None;
+            }
+        };
+        if let Loaded::Replaced(left) | Loaded::Ending(left) = &found
+            && following.steps < MOST_STEPS
+            && let Some(next) = next_id(&following.id, left)
+        {
+            (following.id, following.steps) = (next, following.steps + 1);
+            return Some(following);
+        }
+        match (following.other, found) {
+            (Some((id, record)), _) => self.provide_loaded(entry, id, None, record),
+            (None, Loaded::Unknown) => self.provide_unknown(entry, Event::UnknownId),
+            (None, Loaded::Retired(_)) => self.provide_unknown(entry, Event::RetiredId),
+            (None, _) => self.provide_ended(entry, following.via.id),
         }
         None
+    }
+
+    fn provide_unknown(self: &Arc<SessionContext>, entry: &mut Entry<'_>, event: Event<'_>) {
+        self.emit(event);
+        let visitor = visitor(entry.request());
+        entry.put(Session::of_unknown_id(self.clone()).of(visitor));
     }
 
     fn provide_loaded(
         self: &Arc<SessionContext>,
         entry: &mut Entry<'_>,
         id: SessionId,
-        via: Option<SessionId>,
+        via: Option<Via>,
         record: Record,
     ) {
         let visitor = visitor(entry.request());
@@ -235,14 +246,13 @@ impl SessionContext {
         }
     }
 
-    /// Takes note of how the saves ended, and completes the answer, unless one of the saves
-    /// [comes back](Session::settle).
+    /// Takes note of how the saves ended, and completes the answer, unless there is more to do first.
     pub(crate) fn settle(
         &self,
         entry: &mut Entry<'_>,
         pending: Vec<Pending>,
         answers: impl IntoIterator<Item = Result<Saved>>,
-    ) -> Option<Resuming> {
+    ) -> Option<More> {
         let mut answers = answers.into_iter();
         let (mut outcome, mut lost) = (Ok(()), None);
         if let Some(session) = entry.get_mut::<Session>() {
@@ -255,31 +265,43 @@ impl SessionContext {
                 }
             }
         }
-        match lost {
-            Some(pending) if outcome.is_ok() => return Some(Resuming(pending)),
-            _ => self.finish(entry, outcome),
+        match (outcome, lost) {
+            (Ok(()), Some(pending)) => Some(More::Look(Resuming(pending))),
+            (outcome, _) => self.go_on(entry, outcome),
+        }
+    }
+
+    /// What the session has held back until now; the answer is completed where that is nothing.
+    fn go_on(&self, entry: &mut Entry<'_>, outcome: Result<()>) -> Option<More> {
+        let held_back = match (&outcome, entry.get_mut::<Session>()) {
+            (Ok(()), Some(session)) if session.holds_back => session.pending(At::End),
+            _ => Ok(Vec::new()),
+        };
+        match held_back {
+            Ok(pending) if pending.is_empty() => self.finish(entry, outcome),
+            Ok(pending) => return Some(More::Save(pending)),
+            Err(error) => self.finish(entry, Err(error)),
         }
         None
     }
 
-    /// What is to be saved instead, by what the store has under the id that a save came back for. The answer is completed where
+    /// What is to be done instead, by what the store has under the id that a save came back for. The answer is completed where
     /// that is nothing.
     pub(crate) fn resume(
         &self,
         entry: &mut Entry<'_>,
         Resuming(pending): Resuming,
         found: Result<Loaded>,
-    ) -> Vec<Pending> {
+    ) -> Option<More> {
         let resumed = match entry.get_mut::<Session>() {
             Some(session) => session.resume(pending, found),
             None => Ok(None),
         };
         match resumed {
-            Ok(Some(pending)) => return vec![pending],
-            Ok(None) => self.finish(entry, Ok(())),
-            Err(error) => self.finish(entry, Err(error)),
+            Ok(Some(pending)) => Some(More::Save(vec![pending])),
+            Ok(None) => self.go_on(entry, Ok(())),
+            Err(error) => self.go_on(entry, Err(error)),
         }
-        Vec::new()
     }
 
     /// Says on the answer what became of the session.
@@ -370,10 +392,18 @@ fn visitor(request: &Request) -> Visitor {
 
 /// A request that came with an id in its grace period.
 pub(crate) struct Following {
-    via: SessionId,
+    via: Via,
     /// The one that the session has now, as far as is known.
     pub(crate) id: SessionId,
     steps: usize,
+    /// The session of another cookie, for where this one leads to none.
+    other: Option<(SessionId, Record)>,
+}
+
+/// What is to be done before the answer may leave.
+pub(crate) enum More {
+    Save(Vec<Pending>),
+    Look(Resuming),
 }
 
 /// A save that found no session.
@@ -389,10 +419,11 @@ impl Resuming {
 /// What a request's ids turned out to be.
 enum Found {
     Session(SessionId, Record),
-    /// The first one leads to the second one.
-    InGrace(SessionId, SessionId),
-    /// It was a session's a moment ago. Whether it had a grace period that is over.
-    Ended(SessionId, bool),
+    InGrace(Following),
+    /// It was a session's a moment ago.
+    Ended(SessionId),
+    /// It had a grace period that is over.
+    Retired,
     Nothing,
 }
 
@@ -401,17 +432,30 @@ enum Found {
 fn first_found(ids: SentIds, answers: impl IntoIterator<Item = Result<Loaded>>) -> Result<Found> {
     let (mut answers, mut found) = (answers.into_iter(), Found::Nothing);
     for id in ids {
-        match answers.next().unwrap_or_else(|| Err(unanswered()))? {
-            Loaded::Session(record) => return Ok(Found::Session(id, record)),
-            Loaded::Replaced(text) => {
-                if let Some(next) = next_id(&id, &text) {
-                    return Ok(Found::InGrace(id, next));
+        let answer = answers.next().unwrap_or_else(|| Err(unanswered()));
+        found = match (answer, found) {
+            (Ok(Loaded::Session(record)), Found::InGrace(following)) => {
+                return Ok(Found::InGrace(Following { other: Some((id, record)), ..following }));
+            }
+            (_, found @ Found::InGrace(_)) => found,
+            (Ok(Loaded::Session(record)), _) => return Ok(Found::Session(id, record)),
+            (Ok(answer @ (Loaded::Replaced(_) | Loaded::Ending(_))), found) => {
+                let is_open = matches!(answer, Loaded::Replaced(_));
+                match answer.left().and_then(|left| next_id(&id, left)) {
+                    Some(next) => Found::InGrace(Following {
+                        via: Via { id, is_open },
+                        id: next,
+                        steps: 1,
+                        other: None,
+                    }),
+                    None => found,
                 }
             }
-            Loaded::Ended => found = Found::Ended(id, false),
-            Loaded::Retired => found = Found::Ended(id, true),
-            Loaded::Unknown => {}
-        }
+            (Ok(Loaded::Ended), _) => Found::Ended(id),
+            (Ok(Loaded::Retired(_)), Found::Nothing) => Found::Retired,
+            (Ok(Loaded::Retired(_) | Loaded::Unknown), found) => found,
+            (Err(error), _) => return Err(error),
+        };
     }
     Ok(found)
 }

@@ -1,7 +1,7 @@
 //! Where the user of a session is logged in.
 
 use super::saving::CookieDue;
-use super::state::CameWith;
+use super::state::{CameWith, End};
 use super::store::{Device, EndDevices};
 use super::view::Session;
 use crate::Result;
@@ -78,6 +78,7 @@ impl Session {
     /// Takes note that the store has ended this session.
     fn ended_by_user(&mut self) {
         self.destroy();
+        self.end = End::Over;
         if self.came_with != CameWith::Nothing {
             self.cookie = CookieDue::Remove;
         }
@@ -88,6 +89,7 @@ impl Session {
         self.used.set(true);
         if self.user_id().is_some() {
             self.commit()?;
+            self.catch_up()?;
         }
         Ok(self.user_id().map(str::to_owned))
     }

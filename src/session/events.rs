@@ -28,7 +28,7 @@ pub enum Event<'a> {
     /// A cookie named a session that the store does not have: expired, destroyed, renewed or made up.
     UnknownId,
     /// A cookie named an id that a [rotation](crate::SessionPlugin::renew_every) had replaced more than ten seconds after the new
-    /// id was first used: perhaps a copied cookie. The request was answered without the session.
+    /// id was first used: perhaps a copied cookie. The request has no session, as with an unknown id.
     RetiredId,
     /// A cookie held what cannot be an id.
     MalformedId,

@@ -106,13 +106,14 @@ impl SessionId {
         std::array::from_fn(|at| key[at] ^ secret[at])
     }
 
-    /// Another id, encrypted under this one.
-    pub(super) fn encrypt_id(&self, purpose: &[u8], other: &SessionId) -> String {
+    /// Another id, encrypted under this one. The salt is random, so that two of them can be.
+    pub(super) fn encrypt_id(&self, purpose: &[u8], salt: &[u8; 32], other: &SessionId) -> String {
         let format = match other.format {
             IdFormat::Base64Url => 'b',
             IdFormat::Uuid => 'u',
         };
-        format!("{format}{}", encode_base64url(&self.encrypt(purpose, &other.bits)))
+        let text = self.encrypt(&[purpose, salt].concat(), &other.bits);
+        format!("{format}{}{}", encode_base64url(salt), encode_base64url(&text))
     }
 
     /// What [`encrypt_id`](SessionId::encrypt_id) has encrypted.
@@ -122,9 +123,11 @@ impl SessionId {
             ("u", text) => (IdFormat::Uuid, text),
             _ => return None,
         };
-        let mut bits = [0; 32];
-        decode_base64url(text.as_bytes(), &mut bits)?;
-        Some(SessionId { bits: self.encrypt(purpose, &bits), format })
+        let (mut salt, mut bits) = ([0; 32], [0; 32]);
+        let (salted, text) = text.as_bytes().split_at_checked(43)?;
+        decode_base64url(salted, &mut salt)?;
+        decode_base64url(text, &mut bits)?;
+        Some(SessionId { bits: self.encrypt(&[purpose, &salt].concat(), &bits), format })
     }
 
     /// How a cookie writes it.

@@ -57,7 +57,10 @@ impl Session {
         if self.user_id().is_some_and(|other| other != user) {
             self.destroy();
         }
-        let again = self.user_id() == Some(user.as_str());
+        let again = match &self.login {
+            LoginState::Same(login) => login.as_ref().is_some_and(|login| login.user == user),
+            LoginState::In { again, .. } => *again,
+        };
         match &mut self.stage {
             Stage::New { next } => *next = None,
             Stage::Stored { next, .. } => *next = Next::New(None),

@@ -13,7 +13,7 @@ mod forms;
 pub(crate) mod id;
 mod login;
 mod options;
-mod own;
+pub(crate) mod own;
 mod plugin;
 mod rotation;
 mod saving;

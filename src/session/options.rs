@@ -421,18 +421,21 @@ impl SessionPlugin {
     }
 
     /// Gives each session a new id once it has had its present one for so long (OWASP Session Management Cheat Sheet, "Renewal
-    /// Timeout"): an id that leaked is worth something for that time only. None unless set; each session keeps its id then until
-    /// somebody [logs in](crate::Session::log_in).
+    /// Timeout"). A copy of an id that comes into the wrong hands later than that opens nothing any more, and tells that
+    /// it was copied. One that is used at once goes on with the session as its visitor does, until they log out. None
+    /// unless set; each session keeps its id then until somebody [logs in](crate::Session::log_in).
     ///
     /// Nobody is logged out by an answer that gets lost on its way: until the new id has been presented once, the old one is good
-    /// as well, and each answer to it carries the new one. Ten seconds after that first use the old id is dead, and whoever
-    /// presents it within the next hour is an [`Event::RetiredId`](crate::Event::RetiredId). Tokens in open forms stay valid.
+    /// as well, and each answer to it carries the new one. After that first use the old id is good for ten seconds more, for
+    /// requests that are under way; whoever presents it within the hour after these is an
+    /// [`Event::RetiredId`](crate::Event::RetiredId). Tokens in open forms stay valid.
     /// [`regenerate`](crate::Session::regenerate), [`log_in`](crate::Session::log_in) and
     /// [`destroy`](crate::Session::destroy) have no such grace.
     ///
-    /// The end of a request whose session is due does it: one more script in the store for it, one more command for the first
-    /// request with the new id, and for each request with the old one a second round trip. The session has up to four fields of the
-    /// plugin's own, which count towards the caps. An error at install in a store that
+    /// The end of a request whose session is due does it, in the place of its save; where a user is logged in, the index of the
+    /// user's sessions takes two round trips more. The first request with the new id takes two short saves, and each with the
+    /// old one a second load and a save. The session has up to four fields of the plugin's own, which count towards the
+    /// caps. A few minutes are as short as makes sense. An error at install in a store that
     /// [keeps no tombstones](SessionStore::keeps_tombstones), such as [`Layout::BottleSession`].
     ///
     /// ```

@@ -56,16 +56,9 @@ impl OwnFields {
             changes.fields.insert(key.to_owned(), None);
         }
     }
-
-    /// Has changes that remove all other fields, or make a new record, leave these as they are.
-    pub(super) fn survive(&self, changes: &mut Changes) {
-        for (key, value) in self.0.iter() {
-            changes.fields.entry(key.to_owned()).or_insert_with(|| Some(value.to_owned()));
-        }
-    }
 }
 
 /// Whether a key is one of the plugin's own.
-pub(super) fn is_own(key: &str) -> bool {
+pub(crate) fn is_own(key: &str) -> bool {
     key.starts_with(PREFIX)
 }

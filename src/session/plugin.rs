@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::context::{Following, Resuming, SessionContext, unanswered};
+use super::context::{Following, More, Resuming, SessionContext, unanswered};
 use super::cookie::CookieSettings;
 use super::events::{Event, LogEvents};
 use super::id::IdGenerator;
@@ -434,16 +434,20 @@ fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
         match plan {
             Ok(pending) => {
                 let own: SmallVec<[_; 1]> = answers.by_ref().take(pending.len()).collect();
-                let mut resuming = context.settle(&mut entry, pending, own);
-                while let Some(lost) = resuming {
-                    let found = context.load(lost.id());
-                    let pending = context.resume(&mut entry, lost, found);
-                    let saves: SmallVec<[_; 1]> = pending.iter().map(Pending::save).collect();
-                    let saved = context.store.save_many(&saves);
-                    drop(saves);
-                    resuming = match pending.is_empty() {
-                        true => None,
-                        false => context.settle(&mut entry, pending, saved),
+                let mut more = context.settle(&mut entry, pending, own);
+                while let Some(next) = more {
+                    more = match next {
+                        More::Look(lost) => {
+                            let found = context.load(lost.id());
+                            context.resume(&mut entry, lost, found)
+                        }
+                        More::Save(pending) => {
+                            let saves: SmallVec<[_; 1]> =
+                                pending.iter().map(Pending::save).collect();
+                            let saved = context.store.save_many(&saves);
+                            drop(saves);
+                            context.settle(&mut entry, pending, saved)
+                        }
                     };
                 }
             }
@@ -470,14 +474,21 @@ fn save_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, pending:
     let (operation, context) = (store.save_operation(&saves), context.clone());
     drop(saves);
     entry.wait(store.write_remote(), operation, move |operation, entry| {
-        if let Some(lost) = context.settle(entry, pending, operation.into_answers()) {
-            resume_pipelined(&context, entry, lost);
-        }
+        let more = context.settle(entry, pending, operation.into_answers());
+        go_on_pipelined(&context, entry, more);
     });
 }
 
+fn go_on_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, more: Option<More>) {
+    match more {
+        Some(More::Save(pending)) => save_pipelined(context, entry, pending),
+        Some(More::Look(lost)) => look_pipelined(context, entry, lost),
+        None => {}
+    }
+}
+
 /// Leaves a request whose save found no session pending on what there is instead.
-fn resume_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, lost: Resuming) {
+fn look_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, lost: Resuming) {
     let Some(store) = context.store.pipelined() else { return };
     let load: SmallVec<[_; 1]> = context.loads([lost.id()]).collect();
     let (operation, context) = (store.load_operation(&load), context.clone());
@@ -485,10 +496,8 @@ fn resume_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, lost: 
     // Where saves are carried out: a replica may not have seen the rotation yet.
     entry.wait(store.write_remote(), operation, move |operation, entry| {
         let found = operation.into_answers().pop().unwrap_or_else(|| Err(unanswered()));
-        let pending = context.resume(entry, lost, found);
-        if !pending.is_empty() {
-            save_pipelined(&context, entry, pending);
-        }
+        let more = context.resume(entry, lost, found);
+        go_on_pipelined(&context, entry, more);
     });
 }
 

@@ -12,7 +12,7 @@ use super::events::Event;
 use super::id::{SessionId, decode_base64url, encode_base64url};
 use super::own::{self, FORMER, OwnFields, SINCE, TOKENS};
 use super::saving::CookieDue;
-use super::state::{Next, Stage};
+use super::state::{Former, Next, Stage, Via};
 use super::store::{Changes, Loaded};
 use super::view::Session;
 use crate::Result;
@@ -22,6 +22,9 @@ pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 /// How many grace periods lead from one id to the next at most.
 pub(super) const MOST_STEPS: usize = 16;
+
+/// By how many milliseconds the clocks of two machines differ at most.
+const CLOCKS_DIFFER: u64 = 60_000;
 
 const NEXT_ID: &[u8] = b"bottle-session next id\0";
 const FORMER_ID: &[u8] = b"bottle-session former id\0";
@@ -34,41 +37,59 @@ pub(super) fn next_id(old: &SessionId, text: &str) -> Option<SessionId> {
 
 impl Session {
     /// The new id for a session that has had its present one for long enough, and what is left of it under the old one.
-    pub(super) fn rotation(&self) -> Result<Option<(SessionId, String)>> {
+    pub(super) fn rotation(&self) -> Option<(SessionId, String)> {
         let (Some(every), Stage::Stored { id, next: Next::Same }) =
             (self.context.renew_every, &self.stage)
         else {
-            return Ok(None);
+            return None;
         };
         // One grace period at a time.
         if self.via.is_some() || self.own.get(FORMER).is_some() || self.sealing.is_open() {
-            return Ok(None);
+            return None;
+        }
+        // A session from before the option, or one that several requests have filled together, may have no room for what a
+        // rotation notes.
+        let caps = &self.context.caps;
+        if self.fields.len() > caps.fields || self.fields.bytes() > caps.bytes {
+            return None;
         }
         let since = self.own.get(SINCE).and_then(|text| text.parse().ok());
-        let since = since.map(|millis| UNIX_EPOCH + Duration::from_millis(millis));
-        let age = since.map(|since| SystemTime::now().duration_since(since).unwrap_or_default());
-        if age.is_some_and(|age| age < every) {
-            return Ok(None);
+        let is_young = |since: u64| match milliseconds_since_1970().checked_sub(since) {
+            Some(age) => Duration::from_millis(age) < every,
+            // By the clock of another machine; one that is far ahead tells nothing.
+            None => since - milliseconds_since_1970() < CLOCKS_DIFFER,
+        };
+        if since.is_some_and(is_young) {
+            return None;
         }
-        let to = self.context.id_to_move_to(id)?;
-        let left = id.encrypt_id(NEXT_ID, &to);
-        Ok(Some((to, left)))
+        let salted = |to: SessionId| {
+            let left = id.encrypt_id(NEXT_ID, &self.context.generator.random()?, &to);
+            Ok((to, left))
+        };
+        let rotation: Result<_> = self.context.id_to_move_to(id).and_then(salted);
+        // It keeps its id for now.
+        rotation.inspect_err(|error| self.context.emit_error(error)).ok()
     }
 
     /// What a session has to know of itself under the id that it rotates to.
-    pub(super) fn note_rotation(&mut self, to: &SessionId, changes: &mut Changes) {
-        let Some(from) = self.id().cloned() else { return };
-        let tokens = to.encrypt(TOKEN_SECRET, &self.token_secret_of(&from));
-        self.own.set(TOKENS, &encode_base64url(&tokens), changes);
-        self.own.set(FORMER, &to.encrypt_id(FORMER_ID, &from), changes);
+    pub(super) fn note_rotation(&mut self, to: &SessionId, changes: &mut Changes) -> Result<()> {
+        let Some(from) = self.id().cloned() else { return Ok(()) };
+        let former = to.encrypt_id(FORMER_ID, &self.context.generator.random()?, &from);
+        self.own.set(TOKENS, &self.tokens_under(&from, to), changes);
+        self.own.set(FORMER, &former, changes);
         self.note_new_id(changes);
+        Ok(())
+    }
+
+    /// The secret of the tokens that the session has under one id, as it is noted under the next one.
+    fn tokens_under(&self, id: &SessionId, next: &SessionId) -> String {
+        encode_base64url(&next.encrypt(TOKEN_SECRET, &self.token_secret_of(id)))
     }
 
     /// The same for a new id that has nothing to do with the old one.
     pub(super) fn note_new_id(&mut self, changes: &mut Changes) {
         if self.context.renew_every.is_some() {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.own.set(SINCE, &now.as_millis().to_string(), changes);
+            self.own.set(SINCE, &milliseconds_since_1970().to_string(), changes);
         }
     }
 
@@ -83,17 +104,23 @@ impl Session {
         }
     }
 
-    /// Whether this request came with an id whose predecessor is still in its grace period.
-    pub(super) fn confirms(&self) -> bool {
-        self.via.is_none() && self.own.get(FORMER).is_some()
+    /// The id whose grace period is to end, as this request came with the one that follows it.
+    pub(super) fn former_to_end(&mut self) -> Option<SessionId> {
+        if self.via.is_some() || self.former != Former::Same {
+            return None;
+        }
+        let former = self.own.get(FORMER)?;
+        let former = self.id()?.decrypt_id(FORMER_ID, former);
+        self.former = if former.is_some() { Former::Asked } else { Former::Ends };
+        former
     }
 
-    /// The id whose grace period this request ends, as it came with the one that follows it.
-    pub(super) fn confirmed(&mut self, changes: &mut Changes) -> Option<SessionId> {
-        let former = self.own.get(FORMER)?.to_owned();
-        let former = self.id()?.decrypt_id(FORMER_ID, &former);
-        self.own.remove(FORMER, changes);
-        former
+    /// Whether the answer carries an id of which this request does not know whether it is good yet: another one may have
+    /// logged in or out meanwhile.
+    pub(super) fn carries_unproven_id(&self) -> bool {
+        self.cookie == CookieDue::Send
+            && !self.is_proven
+            && self.via.as_ref().is_some_and(|via| via.is_open)
     }
 
     /// What the session's CSRF tokens are made of, under its present id.
@@ -106,23 +133,41 @@ impl Session {
     }
 
     /// Goes on under the id that another request has rotated the session to since this one loaded it, by what is left under
-    /// the old id. `None` where the session is gone.
+    /// the old id. `None` where the session is gone. Also where the grace period is over by now: the old id was good when this
+    /// request came with it.
     pub(super) fn follow(&mut self, loaded: &Loaded) -> Option<SessionId> {
-        let (Loaded::Replaced(text), Some(id)) = (loaded, self.id().cloned()) else { return None };
-        let next = next_id(&id, text)?;
+        let (id, left) = (self.id()?.clone(), loaded.left()?);
+        let next = next_id(&id, left)?;
         self.steps += 1;
-        self.stage = Stage::stored(next.clone());
-        // What it knows of its rotation is in the store, under the new id.
+        // What else it knows of rotations is in the store, under the new id.
+        let tokens = self.tokens_under(&id, &next);
         self.own = OwnFields::default();
-        self.via.get_or_insert(id);
-        self.cookie = CookieDue::Send;
+        self.own.set(TOKENS, &tokens, &mut Changes::default());
+        self.stage = Stage::stored(next.clone());
+        let is_open = matches!(loaded, Loaded::Replaced(_));
+        self.via.get_or_insert(Via { id, is_open });
+        self.cookie = if is_open { CookieDue::Send } else { CookieDue::Nothing };
         Some(next)
     }
 
     /// Whether what was not found under the session's id may be under another one by now, to which a request beside this one
     /// has rotated it.
     pub(super) fn may_follow(&self) -> bool {
-        self.context.renew_every.is_some() && self.steps < MOST_STEPS
+        self.context.store.keeps_tombstones() && self.steps < MOST_STEPS
+    }
+
+    /// Goes on under the id that the session has by now.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        while self.context.renew_every.is_some()
+            && self.may_follow()
+            && let Some(id) = self.id()
+        {
+            let found = self.context.load(id)?;
+            if self.follow(&found).is_none() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Takes note that the session is gone, where a request wanted to save something.
@@ -130,6 +175,11 @@ impl Session {
         self.lost();
         self.context.emit(Event::WriteLost);
     }
+}
+
+fn milliseconds_since_1970() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Leaves what is not the plugin's own.

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::events::Event;
 use super::id::SessionId;
-use super::rotation::{GRACE, without_own};
-use super::state::{CameWith, Failure, LoginState, Next, Renewal, Stage};
+use super::own::FORMER;
+use super::rotation::{GRACE, next_id, without_own};
+use super::state::{CameWith, End, Failure, Former, LoginState, Next, Renewal, Stage, Via};
 use super::store::devices::{agent_of, network_of};
 use super::store::{Action, Changes, Lifetimes, Loaded, LogIn, OldId, Remember, Save, Saved};
 use super::view::Session;
@@ -89,8 +90,8 @@ enum Kind {
 
 /// What is to become of the id that a session moves away from.
 enum Old {
-    Leads,
-    Severed,
+    Linked,
+    Unlinked,
     InGrace(String),
 }
 
@@ -138,9 +139,9 @@ impl Pending {
             }),
             user: self.user.as_deref(),
             old_id: match &self.kind {
-                Kind::Rotate(_, Old::Severed) => OldId::Severed,
+                Kind::Rotate(_, Old::Unlinked) => OldId::Unlinked,
                 Kind::Rotate(_, Old::InGrace(left)) => OldId::InGrace(left),
-                _ => OldId::Leads,
+                _ => OldId::Linked,
             },
             created: self.created,
         }
@@ -169,8 +170,15 @@ impl Session {
         let is_changed = !self.changes.is_empty() || matches!(self.remember, Remember::To(_));
         let logs_in = matches!(self.login, LoginState::In { .. });
         let is_due = matches!(self.renewal, Renewal::Due);
-        let rotation = if at == At::End { self.rotation()? } else { None };
-        let confirms = at == At::End && self.confirms();
+        let rotation = if at == At::End { self.rotation() } else { None };
+        if at == At::End
+            && let Some(former) = self.former_to_end()
+        {
+            pending.push(Pending::new(former, Kind::EndGrace, lifetimes));
+        }
+        let forgets = self.former == Former::Ends && self.own.get(FORMER).is_some();
+        let proves = at == At::End && self.carries_unproven_id();
+        self.holds_back = false;
         let (id, kind) = match &mut self.stage {
             Stage::Gone(_) => {
                 if self.came_with == CameWith::EndedId && !self.changes.is_empty() {
@@ -181,6 +189,17 @@ impl Session {
             }
             // "Remember nothing" is not worth a record.
             Stage::New { .. } if self.changes.is_empty() && !logs_in => return Ok(pending),
+            // A session in the place of one that this visitor had no more, or must not end, would take the place of
+            // another request's, too: of the login that has ended it.
+            Stage::New { .. } if !logs_in && self.end == End::Asked => {
+                self.holds_back = true;
+                return Ok(pending);
+            }
+            Stage::New { .. } if !logs_in && self.end == End::NothingThere => {
+                self.changes = Changes::default();
+                self.context.emit(Event::WriteLost);
+                return Ok(pending);
+            }
             Stage::New { next } => match next.take() {
                 Some(id) => (id, Kind::Create),
                 None => (self.context.fresh_id()?, Kind::Create),
@@ -189,8 +208,8 @@ impl Session {
                 let to = to.take().map_or_else(|| self.context.id_to_move_to(id), Ok)?;
                 // Who knew the id of an anonymous session, and had perhaps planted it, has no part in a login.
                 let old = match self.login {
-                    LoginState::In { again: false, .. } => Old::Severed,
-                    _ => Old::Leads,
+                    LoginState::In { again: false, .. } => Old::Unlinked,
+                    _ => Old::Linked,
                 };
                 (id.clone(), Kind::Rotate(to, old))
             }
@@ -200,16 +219,13 @@ impl Session {
                     let renews = is_due || matches!(self.remember, Remember::To(_));
                     (id.clone(), Kind::Update { renews })
                 }
-                None if at == At::End && (is_due || confirms) => {
+                None if at == At::End && (is_due || forgets || proves) => {
                     (id.clone(), Kind::Update { renews: is_due })
                 }
                 None => return Ok(pending),
             },
         };
         let mut changes = std::mem::take(&mut self.changes);
-        if changes.cleared {
-            self.own.survive(&mut changes);
-        }
         match &kind {
             Kind::Create => {
                 changes.cleared = false;
@@ -217,7 +233,7 @@ impl Session {
                 self.seal_creation(&id, &mut changes)?;
             }
             Kind::Rotate(to, Old::InGrace(_)) => {
-                self.note_rotation(to, &mut changes);
+                self.note_rotation(to, &mut changes)?;
                 self.seal_move(to, false, &mut changes)?;
             }
             Kind::Rotate(to, _) => {
@@ -226,8 +242,8 @@ impl Session {
                 self.seal_move(to, logs_in, &mut changes)?;
             }
             _ => {
-                if confirms && let Some(former) = self.confirmed(&mut changes) {
-                    pending.push(Pending::new(former, Kind::EndGrace, lifetimes));
+                if forgets {
+                    self.own.remove(FORMER, &mut changes);
                 }
                 self.seal_update(&id, &mut changes)?;
             }
@@ -271,8 +287,9 @@ impl Session {
         };
         let created = self.created;
         self.remember = Remember::Same(remember.limit());
-        if let (Some(via), Kind::Update { renews: true }) = (&self.via, &kind) {
-            let extended = Pending::new(via.clone(), Kind::ExtendGrace, lifetimes);
+        if let (Some(Via { id, is_open: true }), Kind::Update { renews: true }) = (&self.via, &kind)
+        {
+            let extended = Pending::new(id.clone(), Kind::ExtendGrace, lifetimes);
             pending.push(Pending { remember: self.remember, created, ..extended });
         }
         pending.push(Pending {
@@ -345,14 +362,25 @@ impl Session {
             }
         };
         match (saved, pending.kind) {
-            (_, Kind::ExtendGrace | Kind::EndGrace) => {}
-            (saved, Kind::Destroy) => {
-                // One that cannot say it: that the id is known to be dead is what the browser needs to know.
-                let has_ended = saved == Saved::Stored || !self.context.store.keeps_tombstones();
-                if has_ended {
-                    self.context.emit(Event::Destroyed);
+            (_, Kind::ExtendGrace) => {}
+            (_, Kind::EndGrace) => {
+                self.former = Former::Ends;
+                self.holds_back = true;
+            }
+            // A store that keeps no tombstones cannot say whether there was one.
+            (Saved::Gone, Kind::Destroy) if self.context.store.keeps_tombstones() => {
+                if self.came_with == CameWith::Session
+                    && self.end == End::Asked
+                    && self.may_follow()
+                {
+                    return Ok(Some(Pending { kind: Kind::Destroy, ..pending }));
                 }
-                if has_ended && self.came_with != CameWith::Nothing {
+                self.nothing_ended();
+            }
+            (_, Kind::Destroy) => {
+                self.context.emit(Event::Destroyed);
+                self.end = End::Over;
+                if self.came_with != CameWith::Nothing {
                     self.cookie = CookieDue::Remove;
                 }
             }
@@ -376,6 +404,7 @@ impl Session {
                 }
             }
             (Saved::Stored, Kind::Rotate(to, old)) => {
+                self.is_proven = true;
                 // The id that is in its grace period will do.
                 if !matches!(old, Old::InGrace(_)) {
                     self.pending_cookie.set(Some((to.clone(), self.own_lifetime())));
@@ -387,8 +416,12 @@ impl Session {
                 self.context.emit(Event::Renewed);
                 self.detach_if_emptied();
             }
-            (Saved::Stored, Kind::Update { renews: false }) => self.detach_if_emptied(),
+            (Saved::Stored, Kind::Update { renews: false }) => {
+                self.is_proven = true;
+                self.detach_if_emptied();
+            }
             (Saved::Stored, Kind::Update { renews: true }) => {
+                self.is_proven = true;
                 let is_other = matches!(pending.remember, Remember::To(_));
                 if is_other || self.context.cookie_has_max_age(self.own_lifetime()) {
                     self.cookie = CookieDue::Send;
@@ -409,11 +442,22 @@ impl Session {
         mut pending: Pending,
         found: Result<Loaded>,
     ) -> Result<Option<Pending>> {
-        let next = match found {
-            Ok(found) => self.follow(&found),
+        let found = match found {
+            Ok(found) => found,
             Err(error) => return self.settle(pending, Err(error)),
         };
-        match next {
+        if matches!(pending.kind, Kind::Destroy) {
+            // The old id was good when this request came with it.
+            self.steps += 1;
+            return Ok(match found.left().and_then(|left| next_id(&pending.id, left)) {
+                Some(next) => Some(Pending { id: next, ..pending }),
+                None => {
+                    self.nothing_ended();
+                    None
+                }
+            });
+        }
+        match self.follow(&found) {
             Some(id) => {
                 pending.follow(id);
                 self.seal_followed(&pending.id, &mut pending.changes)?;
@@ -423,6 +467,12 @@ impl Session {
                 self.write_lost();
                 Ok(None)
             }
+        }
+    }
+
+    fn nothing_ended(&mut self) {
+        if self.end == End::Asked {
+            self.end = End::NothingThere;
         }
     }
 

@@ -54,6 +54,38 @@ pub(super) enum CameWith {
     Nothing,
 }
 
+/// What the store says of the session that this request has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Nothing was ended.
+    None,
+    /// It has not answered yet.
+    Asked,
+    /// The session is over.
+    Over,
+    /// It was over before, or who has this id must not end it.
+    NothingThere,
+}
+
+/// The grace period of the id before the one that this request came with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Former {
+    /// It is as it was.
+    Same,
+    /// The store is to end it, and has not answered yet.
+    Asked,
+    /// It ends, and the session can forget that id.
+    Ends,
+}
+
+/// The id in its grace period that a request came with.
+#[derive(Clone, Debug)]
+pub(super) struct Via {
+    pub(super) id: SessionId,
+    /// Nobody has presented the next one yet.
+    pub(super) is_open: bool,
+}
+
 /// Who is logged in.
 pub(super) enum LoginState {
     /// As the store has it.

@@ -17,7 +17,7 @@ use super::id::SessionId;
 use super::own::{OwnFields, is_own};
 use super::saving::{CookieDue, PendingCookie};
 use super::sealing::Sealing;
-use super::state::{CameWith, Failure, LoginState, Next, Renewal, Stage};
+use super::state::{CameWith, End, Failure, Former, LoginState, Next, Renewal, Stage, Via};
 use super::store::{Changes, Fields, Lifetimes, Record, Remember};
 use crate::pipeline::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
@@ -67,7 +67,13 @@ pub struct Session {
     pub(super) own: OwnFields,
     pub(super) sealing: Sealing,
     /// The id that the request came with, where that is one in its grace period.
-    pub(super) via: Option<SessionId>,
+    pub(super) via: Option<Via>,
+    /// The store has said during this request that the session has the id that it has now.
+    pub(super) is_proven: bool,
+    pub(super) former: Former,
+    pub(super) end: End,
+    /// Something was not saved yet, as it depends on what becomes of what was.
+    pub(super) holds_back: bool,
     /// How many rotations by others this request has followed.
     pub(super) steps: usize,
     pub(super) came_with: CameWith,
@@ -108,6 +114,10 @@ impl Session {
             own: OwnFields::default(),
             sealing: Sealing::default(),
             via: None,
+            is_proven: false,
+            former: Former::Same,
+            end: End::None,
+            holds_back: false,
             steps: 0,
             came_with: CameWith::Nothing,
             pending_cookie: PendingCookie::default(),
@@ -137,10 +147,10 @@ impl Session {
 
     /// The session of this record. `via` is the id in its grace period that led to it, if one did. The error is
     /// [that of a sealed record](Sealing::open).
-    pub(crate) fn loaded(
+    pub(super) fn loaded(
         context: Arc<SessionContext>,
         id: SessionId,
-        via: Option<SessionId>,
+        via: Option<Via>,
         mut record: Record,
     ) -> Result<Session> {
         let mut own = OwnFields::out_of(&mut record.fields);
@@ -153,7 +163,7 @@ impl Session {
         };
         let cookie = match renewal {
             Renewal::EachLoad if context.cookie_has_max_age(record.remember) => CookieDue::Send,
-            _ if via.is_some() => CookieDue::Send,
+            _ if via.as_ref().is_some_and(|via| via.is_open) => CookieDue::Send,
             _ => CookieDue::Nothing,
         };
         Ok(Session {
@@ -239,7 +249,7 @@ impl Session {
 
     /// Sets a value.
     ///
-    /// One that cannot be stored (past the caps, or a key that starts with NUL) is refused: the session
+    /// One that cannot be stored (past the caps, or a key that starts with NUL or U+0001) is refused: the session
     /// stays as it was, and the answer is a logged 500, for nothing is acknowledged that is not stored.
     /// [`try_set`](Session::try_set) leaves it to the handler.
     pub fn set(&mut self, key: impl Into<String>, value: impl ToString) {
@@ -249,7 +259,7 @@ impl Session {
     }
 
     /// Sets a value, or says why it cannot be stored: past the cap on the session's size or on the number
-    /// of its keys, or a key that starts with NUL, which is kept for the store's own use.
+    /// of its keys, or a key that starts with NUL or U+0001, which are kept for the store's and the plugin's own use.
     pub fn try_set(&mut self, key: impl Into<String>, value: impl ToString) -> Result<()> {
         let (key, value) = (key.into(), value.to_string());
         self.check(&key, &value)?;
@@ -315,9 +325,12 @@ impl Session {
             std::mem::replace(&mut self.stage, Stage::new())
         {
             self.ended.push((id, user));
+            if matches!(self.came_with, CameWith::Session | CameWith::EndedId) {
+                self.end = End::Asked;
+            }
         }
         // Whoever has this one has the session.
-        self.ended.extend(self.via.take().map(|id| (id, None)));
+        self.ended.extend(self.via.take().map(|via| (via.id, None)));
         self.own = OwnFields::default();
         self.fields.clear();
         self.changes = Changes::default();

@@ -156,7 +156,7 @@ macro_rules! __store_contract_clauses {
             a_store_without_logins_says_so
             a_session_that_was_ended_is_known_for_a_minute
             who_ends_an_id_ends_the_session_that_has_moved_away_from_it
-            who_ends_an_id_that_was_severed_ends_nothing
+            who_ends_an_id_that_was_unlinked_ends_nothing
             an_id_in_its_grace_period_tells_what_was_left_for_its_holder
             a_grace_period_lives_as_long_as_the_session_would
             a_grace_period_that_is_over_is_known_for_an_hour

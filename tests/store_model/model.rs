@@ -26,8 +26,8 @@ pub struct Session {
 /// What becomes of an id that a session moves away from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Old {
-    Leads,
-    Severed,
+    Linked,
+    Unlinked,
     InGrace,
 }
 
@@ -239,7 +239,7 @@ impl Model {
         let mut at = id;
         while !self.live.contains_key(&at) {
             match self.left.get(&at) {
-                Some(left) if left.old != Old::Severed && self.found(at) != Loaded::Retired => {
+                Some(left) if left.old != Old::Unlinked && self.found(at) != Loaded::Retired => {
                     at = left.to;
                 }
                 _ => return Some(Saved::Gone),
@@ -252,7 +252,7 @@ impl Model {
     pub fn end(&mut self, id: usize) {
         self.live.remove(&id);
         let until = self.now + TOMBSTONE;
-        self.leave(id, Left { old: Old::Severed, to: id, ends: None, until });
+        self.leave(id, Left { old: Old::Unlinked, to: id, ends: None, until });
     }
 
     /// Lets an operation act on the fields; an error of its kind leaves them as they were.

@@ -36,7 +36,7 @@ pub type DamageObserver = Box<dyn Fn(&Error) + Send + Sync>;
 /// - A store that keeps tombstones answers [`Loaded::Ended`] for the id of a session that was ended, or moved away, less than a
 ///   minute ago, by its own clock. A [`Destroy`](crate::Action::Destroy) of an id that a session has moved away from less than a
 ///   minute ago ends the session where it is now, over any number of moves, unless one of them was to
-///   [leave no trace](crate::OldId::Severed); where it cannot know, that is an error.
+///   [leave no trace](crate::OldId::Unlinked); where it cannot know, that is an error.
 /// - A store that keeps logins lists a user's live sessions, and once it has ended them, none that was logged in before is
 ///   ever loaded again.
 /// - The methods on slices answer in the order of the slice, one answer for each; one session's error

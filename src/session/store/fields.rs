@@ -113,6 +113,11 @@ impl Fields {
         *self = Fields::default();
     }
 
+    /// Removes all fields but those with these keys.
+    pub(crate) fn retain(&mut self, keeps: impl Fn(&str) -> bool) {
+        *self = self.iter().filter(|(key, _)| keeps(key)).collect();
+    }
+
     /// The same fields in as little memory as they need.
     pub(crate) fn compact(&self) -> Fields {
         let mut compact = Fields::with_capacity(self.len(), self.bytes);

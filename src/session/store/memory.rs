@@ -27,6 +27,7 @@ use super::{
 use crate::lock::lock;
 use crate::logging::Recurring;
 use crate::session::id::SessionId;
+use crate::session::own::is_own;
 use crate::{Error, ErrorKind, Result};
 
 /// Threads that want different sessions seldom wait for each other.
@@ -456,7 +457,7 @@ impl Pair<'_> {
 /// The fields after the changes, or an error if they would be too many or too large.
 pub(super) fn applied(mut fields: Fields, changes: &Changes, caps: &Caps) -> Result<Fields> {
     if changes.cleared {
-        fields.clear();
+        fields.retain(is_own);
     }
     for (key, value) in &changes.fields {
         match value {

@@ -76,11 +76,21 @@ pub enum Loaded {
     /// A session has moved away from this id [with a grace period](crate::OldId::InGrace), and this is the text that was left for
     /// whoever holds the id. The session may have ended since.
     Replaced(String),
-    /// The id's grace period [has ended](crate::Action::EndGrace): whoever comes with it has, perhaps, a copied cookie.
-    Retired,
+    /// The same, and the grace period [is about to end](crate::Action::EndGrace).
+    Ending(String),
+    /// The same, and the grace period is over: whoever comes with it has, perhaps, a copied cookie.
+    Retired(String),
 }
 
 impl Loaded {
+    /// What was left for whoever holds an id that has, or had, a grace period.
+    pub(crate) fn left(&self) -> Option<&str> {
+        match self {
+            Loaded::Replaced(text) | Loaded::Ending(text) | Loaded::Retired(text) => Some(text),
+            Loaded::Session(_) | Loaded::Unknown | Loaded::Ended => None,
+        }
+    }
+
     /// The session, if there is one.
     pub fn session(self) -> Option<Record> {
         match self {

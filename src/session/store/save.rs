@@ -115,7 +115,7 @@ pub enum Action<'a> {
         to: &'a SessionId,
     },
     /// The session ends; `changes` are empty. [`Saved::Gone`] says that there was none to end, neither under this id nor where it
-    /// [leads](OldId::Leads).
+    /// [leads](OldId::Linked).
     Destroy,
     /// The id, which a session has moved away from [with a grace period](OldId::InGrace), goes on being one of its ids for as long
     /// as [`lifetimes`](Save::lifetimes) and [`remember`](Save::remember) say that the session lives; `changes` are empty.
@@ -138,10 +138,10 @@ pub enum OldId<'a> {
     /// It is dead at once. For a minute a load of it answers [`Loaded::Ended`](crate::Loaded::Ended), and a
     /// [`Destroy`](Action::Destroy) of it ends the session under its new id.
     #[default]
-    Leads,
+    Linked,
     /// It is dead at once. For a minute a load of it answers [`Loaded::Ended`](crate::Loaded::Ended); a
     /// [`Destroy`](Action::Destroy) of it ends nothing.
-    Severed,
+    Unlinked,
     /// It has a grace period: until [that ends](Action::EndGrace) a load of it answers this text as
     /// [`Loaded::Replaced`](crate::Loaded::Replaced), and a [`Destroy`](Action::Destroy) of it ends the session under its new id. It
     /// lives as long as the session would that is saved now and never again, unless that is [extended](Action::ExtendGrace).
@@ -155,8 +155,8 @@ pub enum OldId<'a> {
 impl fmt::Debug for OldId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            OldId::Leads => "Leads",
-            OldId::Severed => "Severed",
+            OldId::Linked => "Linked",
+            OldId::Unlinked => "Unlinked",
             OldId::InGrace(_) => "InGrace",
         })
     }
@@ -176,7 +176,7 @@ impl fmt::Debug for OldId<'_> {
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// All fields that the store holds go first.
+    /// All fields that the store holds go first, but for those whose keys begin with U+0001, which are the plugin's own.
     pub cleared: bool,
     /// Each changed field: its new value, or `None` where it was removed.
     pub fields: BTreeMap<String, Option<String>>,

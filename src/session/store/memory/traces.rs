@@ -12,7 +12,7 @@ use crate::session::store::{Loaded, OldId};
 enum Trace {
     Ended,
     /// The session has moved there.
-    Leads(SessionId),
+    Linked(SessionId),
     /// The id goes on being one of the session's until then.
     Grace {
         to: SessionId,
@@ -21,20 +21,41 @@ enum Trace {
     },
 }
 
+/// What is lost with a trace, least first: where there are too many, they go in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worth {
+    /// That whoever comes with the id is told of.
+    Warning,
+    /// That whoever comes with the id disturbs nobody.
+    Order,
+    /// A session.
+    Session,
+}
+
 struct Left {
     trace: Trace,
     /// Until when it is known.
     until: Moment,
-    /// Its place in the queue.
+    /// Its place in the queue of its worth.
     number: u64,
 }
 
 #[derive(Default)]
 pub(super) struct Traces {
     by_id: HashMap<SessionId, Left>,
-    /// Which one goes first.
-    queue: BTreeMap<(Moment, u64), SessionId>,
+    /// Which one of each worth goes first.
+    queues: [BTreeMap<(Moment, u64), SessionId>; 3],
     numbered: u64,
+}
+
+impl Left {
+    fn worth(&self) -> Worth {
+        match self.trace {
+            Trace::Grace { ends: None, .. } => Worth::Session,
+            Trace::Grace { .. } => Worth::Warning,
+            Trace::Ended | Trace::Linked(_) => Worth::Order,
+        }
+    }
 }
 
 impl Traces {
@@ -48,8 +69,8 @@ impl Traces {
         now: Moment,
     ) {
         let (trace, until) = match old_id {
-            OldId::Leads => (Trace::Leads(to.clone()), now.after(TOMBSTONE_FOR)),
-            OldId::Severed => (Trace::Ended, now.after(TOMBSTONE_FOR)),
+            OldId::Linked => (Trace::Linked(to.clone()), now.after(TOMBSTONE_FOR)),
+            OldId::Unlinked => (Trace::Ended, now.after(TOMBSTONE_FOR)),
             OldId::InGrace(text) => {
                 (Trace::Grace { to: to.clone(), text: text.into(), ends: None }, expires)
             }
@@ -66,13 +87,14 @@ impl Traces {
         self.remove(&id);
         self.numbered += 1;
         let number = self.numbered;
-        self.queue.insert((until, number), id.clone());
-        self.by_id.insert(id, Left { trace, until, number });
+        let left = Left { trace, until, number };
+        self.queues[left.worth() as usize].insert((until, number), id.clone());
+        self.by_id.insert(id, left);
     }
 
     pub(super) fn remove(&mut self, id: &SessionId) {
         if let Some(left) = self.by_id.remove(id) {
-            self.queue.remove(&(left.until, left.number));
+            self.queues[left.worth() as usize].remove(&(left.until, left.number));
         }
     }
 
@@ -87,15 +109,21 @@ impl Traces {
     pub(super) fn loaded(&self, id: &SessionId, now: Moment) -> Loaded {
         match self.get(id, now) {
             None => Loaded::Unknown,
-            Some(Trace::Ended | Trace::Leads(_)) => Loaded::Ended,
-            Some(Trace::Grace { ends: Some(ends), .. }) if *ends <= now => Loaded::Retired,
-            Some(Trace::Grace { text, .. }) => Loaded::Replaced(text.to_string()),
+            Some(Trace::Ended | Trace::Linked(_)) => Loaded::Ended,
+            Some(Trace::Grace { text, ends, .. }) => {
+                let text = text.to_string();
+                match ends {
+                    None => Loaded::Replaced(text),
+                    Some(ends) if *ends <= now => Loaded::Retired(text),
+                    Some(_) => Loaded::Ending(text),
+                }
+            }
         }
     }
 
     /// Whether the id is in its grace period.
     pub(super) fn is_in_grace(&self, id: &SessionId, now: Moment) -> bool {
-        matches!(self.loaded(id, now), Loaded::Replaced(_))
+        matches!(self.loaded(id, now), Loaded::Replaced(_) | Loaded::Ending(_))
     }
 
     /// Where whoever ends this id ends the session.
@@ -103,17 +131,21 @@ impl Traces {
         match self.get(id, now)? {
             Trace::Ended => None,
             Trace::Grace { ends: Some(ends), .. } if *ends <= now => None,
-            Trace::Leads(to) | Trace::Grace { to, .. } => Some(to.clone()),
+            Trace::Linked(to) | Trace::Grace { to, .. } => Some(to.clone()),
         }
     }
 
     /// Has an id that is in its grace period known until then, unless it is to end, and be known for long behind that; whether it
     /// is in one.
     pub(super) fn extend(&mut self, id: &SessionId, until: Moment, now: Moment) -> bool {
-        match self.get(id, now) {
-            Some(Trace::Grace { ends: None, .. }) => self.know_until(id, until),
-            _ => self.is_in_grace(id, now),
+        if !self.is_in_grace(id, now) {
+            return false;
         }
+        self.change(id, |left| {
+            if let Trace::Grace { ends: None, .. } = left.trace {
+                left.until = until;
+            }
+        })
     }
 
     /// Ends the grace period of an id so long from now, unless it ends earlier; whether it has one.
@@ -121,31 +153,69 @@ impl Traces {
         if !self.is_in_grace(id, now) {
             return false;
         }
-        let Some(Left { trace: Trace::Grace { ends, .. }, .. }) = self.by_id.get_mut(id) else {
-            return false;
-        };
         let at = now.after(after);
-        let end = ends.map_or(at, |ends| ends.min(at));
-        *ends = Some(end);
-        self.know_until(id, end.after(RETIRED_FOR))
+        self.change(id, |left| {
+            if let Trace::Grace { ends, .. } = &mut left.trace {
+                let end = ends.map_or(at, |ends| ends.min(at));
+                *ends = Some(end);
+                left.until = end.after(RETIRED_FOR);
+            }
+        })
     }
 
-    fn know_until(&mut self, id: &SessionId, until: Moment) -> bool {
-        let Some(left) = self.by_id.get_mut(id) else { return false };
-        self.queue.remove(&(left.until, left.number));
-        left.until = until;
-        self.queue.insert((until, left.number), id.clone());
+    /// Changes what is left under an id, and its place in the queues; whether there is something.
+    fn change(&mut self, id: &SessionId, change: impl FnOnce(&mut Left)) -> bool {
+        let Some(mut left) = self.by_id.remove(id) else { return false };
+        self.queues[left.worth() as usize].remove(&(left.until, left.number));
+        change(&mut left);
+        self.queues[left.worth() as usize].insert((left.until, left.number), id.clone());
+        self.by_id.insert(id.clone(), left);
         true
     }
 
-    /// Forgets what nobody has to know any more, and what is beyond so many.
+    /// Forgets what nobody has to know any more, and what is beyond so many: first of that which is worth least what is known
+    /// for the shortest time.
     pub(super) fn sweep(&mut self, now: Moment, most: usize) {
-        while let Some((&(until, number), _)) = self.queue.first_key_value()
-            && (until <= now || self.queue.len() > most)
-        {
-            if let Some(id) = self.queue.remove(&(until, number)) {
-                self.by_id.remove(&id);
+        let Traces { by_id, queues, .. } = self;
+        for queue in queues.iter_mut() {
+            while let Some(first) = queue.first_entry()
+                && (first.key().0 <= now || by_id.len() > most)
+            {
+                by_id.remove(&first.remove());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::id::{IdFormat, IdGenerator};
+
+    #[test]
+    fn where_there_are_too_many_open_grace_periods_stay_longest() {
+        let (mut traces, ids, now) = (Traces::default(), IdGenerator::new(), Moment(1_000));
+        let id = || ids.next(IdFormat::default()).unwrap();
+        let [open, ended, over, next] = [(); 4].map(|()| id());
+        let soon = now.after(Duration::from_secs(1));
+        traces.moved(open.clone(), &next, OldId::InGrace("text"), soon, now);
+        traces.ended(ended.clone(), now);
+        traces.moved(over.clone(), &next, OldId::InGrace("text"), soon, now);
+        assert!(traces.end_grace(&over, Duration::ZERO, now));
+        let known = |traces: &Traces| {
+            [&open, &ended, &over].map(|id| traces.loaded(id, now) != Loaded::Unknown)
+        };
+        for (most, left) in [
+            (3, [true, true, true]),
+            (2, [true, true, false]),
+            (1, [true, false, false]),
+            (0, [false, false, false]),
+        ] {
+            traces.sweep(now, most);
+            assert_eq!(known(&traces), left, "{most}");
+        }
+        traces.ended(ended.clone(), now);
+        traces.sweep(now.after(TOMBSTONE_FOR), 10);
+        assert!(traces.by_id.is_empty() && traces.queues.iter().all(BTreeMap::is_empty));
     }
 }

@@ -256,8 +256,11 @@ impl Step for SaveStep {
                 self.queued = transaction.commit();
             }
             (State::Extending, _) => {
-                let ends = self.kept_for(self.created, now).to_string();
-                round.command(&[b"PEXPIRE", &self.key.name, ends.as_bytes()]);
+                // What a dead id has left is no session, and not to be taken for one.
+                let mut transaction = Transaction::begin(round);
+                transaction.command(&[b"HEXISTS", &self.key.name, PROOF]);
+                transaction.call(&self.key.name, &Call::expiry(self.kept_for(self.created, now)));
+                self.queued = transaction.commit();
             }
             (State::CleaningUp, _) => {
                 self.clean_up(round, now);
@@ -301,11 +304,16 @@ impl Step for SaveStep {
                     Outcome::Refused(_) => stored(),
                 }
             }
-            (State::Extending, _) => match replies.next() {
-                Some(Reply::Integer(0)) => self.gone(),
-                Some(Reply::Integer(_)) => stored(),
-                Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(Unfit::OutOfStep),
+            (State::Extending, _) => match transaction::read(replies, self.queued)? {
+                Outcome::Done(mut results) => match (results.next(), results.next()) {
+                    (Some(Reply::Error(line)), _) | (_, Some(Reply::Error(line))) => {
+                        State::Over(Err(refused(line)))
+                    }
+                    (Some(Reply::Integer(0)), _) | (_, Some(Reply::Integer(0))) => self.gone(),
+                    (Some(Reply::Integer(_)), Some(Reply::Integer(_))) => stored(),
+                    _ => return Err(Unfit::OutOfStep),
+                },
+                Outcome::Refused(line) => State::Over(Err(refused(line))),
             },
             // Whether that worked or not: no reader takes it for a session.
             (State::CleaningUp, _) => match (replies.next(), &self.former) {

@@ -22,7 +22,7 @@ pub(super) enum Trace {
     /// The text is the mark of whoever has ended it, or nothing.
     Ended(String),
     /// The session has moved.
-    Leads,
+    Linked,
     /// The same, and the id goes on being one of its own; this is for whoever holds it.
     Grace(String),
 }
@@ -30,8 +30,8 @@ pub(super) enum Trace {
 impl Trace {
     pub(super) fn of(old_id: OldId<'_>) -> Trace {
         match old_id {
-            OldId::Leads => Trace::Leads,
-            OldId::Severed => Trace::Ended(String::new()),
+            OldId::Linked => Trace::Linked,
+            OldId::Unlinked => Trace::Ended(String::new()),
             OldId::InGrace(text) => Trace::Grace(text.to_owned()),
         }
     }
@@ -40,7 +40,7 @@ impl Trace {
     pub(super) fn written(&self, until: u64, next: &[u8]) -> Vec<u8> {
         let (kind, next, text) = match self {
             Trace::Ended(mark) => (b"e", &b""[..], &mark[..]),
-            Trace::Leads => (b"r", next, ""),
+            Trace::Linked => (b"r", next, ""),
             Trace::Grace(text) => (b"g", next, &text[..]),
         };
         [&kind[..], &record::base36(until), b".0.", next, b".", text.as_bytes()].concat()
@@ -67,8 +67,14 @@ fn parsed(written: &[u8], now: u64) -> Option<Loaded> {
     Some(match kind {
         _ if until <= now => Loaded::Unknown,
         b'e' | b'r' => Loaded::Ended,
-        b'g' if end != 0 && end <= now => Loaded::Retired,
-        b'g' => Loaded::Replaced(String::from_utf8(text.to_vec()).ok()?),
+        b'g' => {
+            let text = String::from_utf8(text.to_vec()).ok()?;
+            match end {
+                0 => Loaded::Replaced(text),
+                end if end <= now => Loaded::Retired(text),
+                _ => Loaded::Ending(text),
+            }
+        }
         _ => Loaded::Unknown,
     })
 }

@@ -39,7 +39,7 @@ CREATE TABLE sessions (
     agent TEXT,
     address TEXT,
     next BLOB,                   -- of a session that has moved away: key and mark of where it is now
-    grace TEXT,                  -- while the key is in its grace period: the new id, encrypted
+    grace TEXT,                  -- of a key that has a grace period, or had one: the new id, encrypted
     grace_ends INTEGER,          -- when that is over, or was
     fields TEXT                  -- a JSON object of texts; NULL once this is no session any more
 ) STRICT;

@@ -52,7 +52,7 @@ impl Key {
     pub(super) fn of(id: &SessionId, prefix: &str) -> Key {
         let digest = match prefix {
             "" => id.digest(),
-            prefix => id.derived(prefix.as_bytes()),
+            prefix => id.derived(&[b"bottle-session prefix\0", prefix.as_bytes()].concat()),
         };
         Key { digest, mark: id.owner_mark() }
     }

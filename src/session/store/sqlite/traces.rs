@@ -28,7 +28,7 @@ pub(super) struct Trace {
 enum Kind {
     Ended,
     /// The session has moved there.
-    Leads(Key),
+    Linked(Key),
     /// The id goes on being one of the session's until then.
     Grace {
         to: Key,
@@ -36,7 +36,7 @@ enum Kind {
         ends: Option<Moment>,
     },
     /// Its grace period is over.
-    Retired,
+    Retired(String),
 }
 
 impl Trace {
@@ -47,8 +47,8 @@ impl Trace {
     ) -> FromSqlResult<Trace> {
         let kind = match (next, text, ends.as_i64_or_null()?.map(Moment)) {
             (ValueRef::Null, ValueRef::Null, None) => Kind::Ended,
-            (ValueRef::Null, ValueRef::Null, Some(_)) => Kind::Retired,
-            (next, ValueRef::Null, None) => Kind::Leads(key(next)?),
+            (ValueRef::Null, text, Some(_)) => Kind::Retired(text.as_str()?.to_owned()),
+            (next, ValueRef::Null, None) => Kind::Linked(key(next)?),
             (next, text, ends) => {
                 Kind::Grace { to: key(next)?, text: text.as_str()?.to_owned(), ends }
             }
@@ -66,23 +66,27 @@ impl Trace {
     }
 
     pub(super) fn retired(self) -> Trace {
-        Trace { kind: Kind::Retired, ..self }
+        match self.kind {
+            Kind::Grace { text, .. } => Trace { kind: Kind::Retired(text), ..self },
+            kind => Trace { kind, ..self },
+        }
     }
 
     /// What a load answers.
     pub(super) fn loaded(self) -> Loaded {
         match self.kind {
-            Kind::Ended | Kind::Leads(_) => Loaded::Ended,
-            Kind::Grace { text, .. } => Loaded::Replaced(text),
-            Kind::Retired => Loaded::Retired,
+            Kind::Ended | Kind::Linked(_) => Loaded::Ended,
+            Kind::Grace { text, ends: None, .. } => Loaded::Replaced(text),
+            Kind::Grace { text, .. } => Loaded::Ending(text),
+            Kind::Retired(text) => Loaded::Retired(text),
         }
     }
 
     /// Where whoever ends this id ends the session.
     fn leads_to(self) -> Option<Key> {
         match self.kind {
-            Kind::Leads(to) | Kind::Grace { to, .. } => Some(to),
-            Kind::Ended | Kind::Retired => None,
+            Kind::Linked(to) | Kind::Grace { to, .. } => Some(to),
+            Kind::Ended | Kind::Retired(_) => None,
         }
     }
 }
@@ -99,15 +103,15 @@ fn key(column: ValueRef<'_>) -> FromSqlResult<Key> {
 /// What becomes of the id that a session moves away from, for the thread that moves it.
 pub(super) enum Leaves {
     Nothing,
-    TheWay,
+    Link,
     Grace(String),
 }
 
 impl Leaves {
     pub(super) fn of(old_id: OldId<'_>) -> Leaves {
         match old_id {
-            OldId::Leads => Leaves::TheWay,
-            OldId::Severed => Leaves::Nothing,
+            OldId::Linked => Leaves::Link,
+            OldId::Unlinked => Leaves::Nothing,
             OldId::InGrace(text) => Leaves::Grace(text.to_owned()),
         }
     }
@@ -146,7 +150,7 @@ impl Transaction<'_> {
         let minute = self.now.after(TOMBSTONE_FOR);
         match leaves {
             Leaves::Nothing => self.leave(from, None, None, minute),
-            Leaves::TheWay => self.leave(from, Some(to), None, minute),
+            Leaves::Link => self.leave(from, Some(to), None, minute),
             Leaves::Grace(text) => self.leave(from, Some(to), Some(text), expires),
         }
     }

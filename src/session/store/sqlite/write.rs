@@ -161,9 +161,7 @@ pub(super) fn bury(connection: &Connection, dead: &Dead) -> rusqlite::Result<()>
     let Dead { digest, expires, death } = dead;
     let sql = match death {
         Death::Expired => "DELETE FROM sessions WHERE key = ?1 AND expires = ?2",
-        Death::Retired => {
-            "UPDATE sessions SET next = NULL, grace = NULL WHERE key = ?1 AND expires = ?2"
-        }
+        Death::Retired => "UPDATE sessions SET next = NULL WHERE key = ?1 AND expires = ?2",
     };
     connection.prepare_cached(sql)?.execute(params![digest, expires.0]).map(drop)
 }

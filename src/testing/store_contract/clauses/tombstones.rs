@@ -51,7 +51,7 @@ pub(in crate::testing::store_contract) fn who_ends_an_id_ends_the_session_that_h
         let first = context.create(&[("a", "1")]);
         let mut ids = vec![first];
         for _ in 0..moves {
-            ids.push(moved(context, &ids[ids.len() - 1], OldId::Leads));
+            ids.push(moved(context, &ids[ids.len() - 1], OldId::Linked));
         }
         let last = &ids[moves];
         assert!(ids[..moves].iter().all(|id| found(context, id) == Loaded::Ended));
@@ -64,21 +64,21 @@ pub(in crate::testing::store_contract) fn who_ends_an_id_ends_the_session_that_h
     }
     // Not for longer than a minute.
     let id = context.create(&[("a", "1")]);
-    let to = moved(context, &id, OldId::Leads);
+    let to = moved(context, &id, OldId::Linked);
     context.pass(61 * SECOND);
     assert_eq!((found(context, &id), ends(context, &id)), (Loaded::Unknown, Saved::Gone));
     context.holds(&to, &[("a", "1")]);
 }
 
-pub(in crate::testing::store_contract) fn who_ends_an_id_that_was_severed_ends_nothing(
+pub(in crate::testing::store_contract) fn who_ends_an_id_that_was_unlinked_ends_nothing(
     context: &Context<'_>,
 ) {
     if !context.store().keeps_tombstones() {
         return;
     }
     let first = context.create(&[("a", "1")]);
-    let second = moved(context, &first, OldId::Leads);
-    let last = moved(context, &second, OldId::Severed);
+    let second = moved(context, &first, OldId::Linked);
+    let last = moved(context, &second, OldId::Unlinked);
     for id in [&first, &second] {
         assert_eq!((found(context, id), ends(context, id)), (Loaded::Ended, Saved::Gone));
     }
@@ -117,7 +117,7 @@ pub(in crate::testing::store_contract) fn an_id_in_its_grace_period_tells_what_w
     context.is_dead(&other);
     assert_eq!(found(context, &id), Loaded::Replaced(text.to_owned()));
     // Who ends it ends the session.
-    let next = moved(context, &to, OldId::Leads);
+    let next = moved(context, &to, OldId::Linked);
     assert_eq!(ends(context, &id), Saved::Stored);
     assert_eq!(found(context, &next), Loaded::Ended);
 }
@@ -159,17 +159,24 @@ pub(in crate::testing::store_contract) fn a_grace_period_that_is_over_is_known_f
     let id = context.create(&[("a", "1")]);
     assert_eq!((end(&id, 10), end(&context.id(), 10)), (Saved::Gone, Saved::Gone));
     let to = moved(context, &id, OldId::InGrace("next"));
-    assert_eq!(end(&id, 20), Saved::Stored);
     assert_eq!(found(context, &id), Loaded::Replaced("next".to_owned()));
+    assert_eq!(end(&id, 20), Saved::Stored);
+    assert_eq!(found(context, &id), Loaded::Ending("next".to_owned()));
     context.pass(10 * SECOND);
     // Once more makes it no longer, nor does a request with the id, which does not shorten what comes after it either.
     let short = Lifetimes { idle: MINUTE, absolute: None };
     let extended = context.store().save(&Save::new(&id, Action::ExtendGrace, &none, short));
     assert_eq!((extended.expect("the store works"), end(&id, 20)), (Saved::Stored, Saved::Stored));
     context.pass(11 * SECOND);
-    assert_eq!((found(context, &id), end(&id, 20)), (Loaded::Retired, Saved::Gone));
+    assert_eq!(
+        (found(context, &id), end(&id, 20)),
+        (Loaded::Retired("next".to_owned()), Saved::Gone)
+    );
     context.pass(50 * MINUTE);
-    assert_eq!((found(context, &id), ends(context, &id)), (Loaded::Retired, Saved::Gone));
+    assert_eq!(
+        (found(context, &id), ends(context, &id)),
+        (Loaded::Retired("next".to_owned()), Saved::Gone)
+    );
     context.holds(&to, &[("a", "1")]);
     assert_eq!(context.update(&id, &[("b", "2")]), Saved::Gone);
     context.pass(HOUR);

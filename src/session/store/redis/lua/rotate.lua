@@ -25,7 +25,7 @@ if type(kept) == 'table' then return kept end
 local moved = redis.pcall('RENAME', from, to)
 if moved.err then return moved end
 if KEYS[3] then redis.call('UNLINK', KEYS[3]) end
-if ARGV[4] == '1' then clear(to, {}) end
+if ARGV[4] == '1' then clear(to, function() end) end
 if proof then
   redis.call('HSET', to, '\0', ARGV[2] .. string.sub(proof, own + 1))
   leave(from, ARGV[8], ARGV[9])

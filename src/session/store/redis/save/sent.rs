@@ -120,7 +120,7 @@ impl SaveStep {
         // An id in its grace period lives as long as the session.
         let known_for = match trace {
             Trace::Grace(_) => self.kept_for(self.created, now),
-            Trace::Leads | Trace::Ended(_) => TOMBSTONE,
+            Trace::Linked | Trace::Ended(_) => TOMBSTONE,
         };
         let trace = trace.written(now.saturating_add(known_for), &name_of(&self.settings, to));
         let (now, known_for) = (now.to_string(), known_for.to_string());

@@ -138,7 +138,7 @@ impl Case<'_> {
         let [first, moved, second] = ["A", "B", "C"].map(id);
         assert_eq!(finish(self.log_in(&first), self.server).unwrap(), Saved::Stored);
         let (mut end, mut moving, mut login) =
-            (self.end_all(), self.moves(&first, &moved, OldId::Leads), self.log_in(&second));
+            (self.end_all(), self.moves(&first, &moved, OldId::Linked), self.log_in(&second));
         let mut taken = [0; 3];
         let mut over = [false; 3];
         // Whoever has not crashed comes to an end.

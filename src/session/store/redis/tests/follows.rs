@@ -25,7 +25,7 @@ impl Case<'_> {
         assert_eq!(finish(self.log_in(&a), self.server).unwrap(), Saved::Stored);
         let mut end = self.logs_out(&a);
         let mut moving = self.moves(&a, &b, old_id);
-        let mut onward = self.moves(&b, &c, OldId::Leads);
+        let mut onward = self.moves(&b, &c, OldId::Linked);
         let (mut taken, mut over) = ([0; 3], [false; 3]);
         // Whoever has not crashed comes to an end.
         let rest = [0, 1, 2].into_iter().flat_map(|who| [who; 12]);
@@ -50,8 +50,8 @@ impl Case<'_> {
         let living = [&a, &b, &c].into_iter().filter(|id| self.lives(id)).count();
         match (ended, old_id) {
             // It was severed before: then it goes on where it is, once.
-            (Saved::Gone, OldId::Severed) => assert_eq!(living, 1, "{history}"),
-            (_, OldId::Severed) if !over[0] => assert!(living <= 1, "{history}"),
+            (Saved::Gone, OldId::Unlinked) => assert_eq!(living, 1, "{history}"),
+            (_, OldId::Unlinked) if !over[0] => assert!(living <= 1, "{history}"),
             (ended, _) => {
                 assert_eq!((ended, living), (Saved::Stored, 0), "{history}");
                 assert_eq!(self.listed(), 0, "{history}");
@@ -88,7 +88,7 @@ fn every_order(name: &str, in_cluster: bool, old_id: OldId<'_>, crashes: bool) -
 #[test]
 fn who_ends_an_old_id_ends_the_session_wherever_it_is_moving() {
     for (number, old_id) in
-        [OldId::Leads, OldId::InGrace("left"), OldId::Severed].iter().enumerate()
+        [OldId::Linked, OldId::InGrace("left"), OldId::Unlinked].iter().enumerate()
     {
         for in_cluster in [false, true] {
             let name = format!("follows-{number}-{in_cluster}");

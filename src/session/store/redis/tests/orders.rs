@@ -39,8 +39,8 @@ const ACTS: [Act; 15] = [
     Act::Remember(Some(SHORT)),
     Act::Remember(None),
     Act::Destroy,
-    Act::Rotate(OldId::Leads),
-    Act::Rotate(OldId::Severed),
+    Act::Rotate(OldId::Linked),
+    Act::Rotate(OldId::Unlinked),
     Act::Rotate(OldId::InGrace("left")),
     Act::Onward,
     Act::Pass,
@@ -129,7 +129,7 @@ impl World {
             }
             let renewed_ago = matches!(act, Act::UpdateEarly(_)).then(|| Duration::from_secs(20));
             let id = if *act == Act::Onward { &to } else { &from };
-            let old_id = if let Act::Rotate(old_id) = act { *old_id } else { OldId::Leads };
+            let old_id = if let Act::Rotate(old_id) = act { *old_id } else { OldId::Linked };
             let save = Save::new(id, action, &changes, IDLE);
             let save = Save { remember, renewed_ago, old_id, ..save };
             let steps = Steps::new([SaveStep::new(&settings, &save)]);
@@ -310,7 +310,7 @@ fn carried_out(
             Act::Rotate(_) if moved("B") => Some(Saved::Stored),
             Act::Onward if moved("C") => Some(Saved::Stored),
             Act::Destroy
-                if matches!(left.get(key), Some((OldId::Leads | OldId::InGrace(_), _))) =>
+                if matches!(left.get(key), Some((OldId::Linked | OldId::InGrace(_), _))) =>
             {
                 None
             }
@@ -329,11 +329,11 @@ fn carried_out(
         }
         Act::Onward => {
             session.key = key_of("C");
-            left.insert(key.to_vec(), (OldId::Leads, until));
+            left.insert(key.to_vec(), (OldId::Linked, until));
         }
         Act::Destroy => {
             *truth = None;
-            left.insert(key.to_vec(), (OldId::Severed, until));
+            left.insert(key.to_vec(), (OldId::Unlinked, until));
         }
         Act::Refresh | Act::Pass | Act::Evict => {}
     }
@@ -362,8 +362,8 @@ fn whatever_happens_to_a_session_at_once_in_whatever_order_dead_stays_dead_and_w
                 // What is left, and where the session moves on, is a matter of who ends it.
                 let all = [one, other, third];
                 let is_followed = |act: &Act| {
-                    use OldId::{InGrace, Severed};
-                    matches!(act, Act::Rotate(Severed | InGrace(_)) | Act::Onward)
+                    use OldId::{InGrace, Unlinked};
+                    matches!(act, Act::Rotate(Unlinked | InGrace(_)) | Act::Onward)
                 };
                 if all.iter().any(is_followed) && !all.contains(&Act::Destroy) {
                     continue;

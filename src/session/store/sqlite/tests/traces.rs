@@ -30,7 +30,7 @@ fn a_sweep_removes_what_sessions_have_left() {
     let ids: Vec<_> = (0..5).map(|_| fixture.create(&[("a", "1")])).collect();
     ids[..2].iter().for_each(|id| assert_eq!(fixture.ends(id), Saved::Stored));
     let (next, last) =
-        (fixture.moved(&ids[2], OldId::Leads), fixture.moved(&ids[3], OldId::InGrace("next")));
+        (fixture.moved(&ids[2], OldId::Linked), fixture.moved(&ids[3], OldId::InGrace("next")));
     let end = Action::EndGrace(Duration::from_secs(10));
     assert_eq!(fixture.save(&ids[3], end, &[]).unwrap(), Saved::Stored);
     assert_eq!(fixture.count(), 7);
@@ -52,7 +52,7 @@ fn what_was_seen_over_stays_over_when_the_clock_goes_back() {
         let fixture = Fixture::new();
         let [ended, left, graced, retired] = [(); 4].map(|()| fixture.create(&[("a", "1")]));
         assert_eq!(fixture.ends(&ended), Saved::Stored);
-        let live = fixture.moved(&left, OldId::Leads);
+        let live = fixture.moved(&left, OldId::Linked);
         fixture.moved(&graced, OldId::InGrace("next"));
         let other = fixture.moved(&retired, OldId::InGrace("next"));
         let end = Action::EndGrace(Duration::from_secs(10));
@@ -138,7 +138,7 @@ fn nothing_of_a_session_is_left_in_what_it_leaves() {
 fn rows_that_lead_in_a_circle_hold_nobody_up() {
     let fixture = Fixture::new();
     let id = fixture.create(&[("a", "1")]);
-    fixture.moved(&id, OldId::Leads);
+    fixture.moved(&id, OldId::Linked);
     let leads_to = |next: &[u8]| {
         let sql = "UPDATE sessions SET next = ?1 WHERE next IS NOT NULL";
         let changed = fixture.store.database.with_writer(|file| file.execute(sql, [next]));
