@@ -299,7 +299,7 @@ fn rewrite(path: &Path, kept: &Kept, lifetimes: &Lifetimes) -> Result<()> {
 
 fn apply(fields: &mut BTreeMap<String, String>, changes: &Changes) {
     if changes.cleared {
-        fields.clear();
+        fields.retain(|key, _| key.starts_with('\u{1}'));
     }
     for (key, value) in &changes.fields {
         match value {

@@ -127,12 +127,146 @@ fn ten_seconds_after_the_new_id_was_presented_the_old_one_is_dead_and_whoever_ha
     assert_eq!(counts(&counters).2, 0);
     assert_eq!(text(&thief, "/get/a"), "-");
     assert_eq!(counts(&counters).2, 1);
-    // Nor does it get anything else.
-    let response = thief.get("/set/a/2").send();
-    assert_eq!((response.status(), response.set_cookies().len()), (200, 0));
-    assert!(thief.get("/out").send().set_cookies().is_empty());
-    assert_eq!(text(&browser, "/get/a"), "1");
+    // It ends nothing, and a session that it makes is one of its own.
+    text(&with(&browser, &old), "/out");
+    text(&thief, "/set/a/2");
+    assert_eq!((text(&browser, "/get/a"), text(&thief, "/get/a")), ("1".into(), "2".into()));
     assert_eq!(counts(&counters).2, 3);
+}
+
+#[test]
+fn once_the_new_id_was_presented_nobody_gets_it_for_the_old_one() {
+    let (browser, ..) = app();
+    let old = rotated(&browser);
+    let before = with(&browser, &old);
+    text(&before, "/get/a");
+    assert_eq!(id(&before), id(&browser));
+    text(&browser, "/get/a");
+    let thief = with(&browser, &old);
+    assert_eq!((text(&thief, "/get/a"), id(&thief)), ("1".to_owned(), old.clone()));
+    text(&thief, "/set/b/1");
+    assert_eq!(id(&thief), old);
+}
+
+/// An app with a handler that is in the midst of its work until the test lets it go on.
+fn slow_app() -> (TestClient, Clock, Arc<Barrier>) {
+    let (clock, barrier) = (Clock::default(), Arc::new(Barrier::new(2)));
+    let plugin = SessionPlugin::new().store(clock.store()).renew_every(Duration::from_millis(1));
+    let mut app = App::new();
+    app.install(plugin).unwrap();
+    app.install(CsrfPlugin::new()).unwrap();
+    app.get("/get/<key>", |s: &mut Session, key: &str| s.get(key).unwrap_or("-").to_owned());
+    app.get("/set/<key>/<value>", |s: &mut Session, key: &str, value: &str| s.set(key, value));
+    app.get("/in/<user>", |s: &mut Session, user: &str| s.log_in(user));
+    app.get("/who", |s: &mut Session| s.user_id().unwrap_or("-").to_owned());
+    app.post("/form", || "taken");
+    let waits = barrier.clone();
+    app.get("/slow/<what>", move |s: &mut Session, what: &str| -> Result<String> {
+        let seen = s.get("a").unwrap_or("-").to_owned();
+        waits.wait();
+        waits.wait();
+        match what {
+            "set" => s.set("b", "slow"),
+            "clear" => s.clear(),
+            "out" => s.log_out(),
+            "others" => return s.end_other_devices().map(|count| count.to_string()),
+            "token" => {
+                s.incr("n", 1)?;
+                return Ok(s.csrf_token());
+            }
+            _ => {}
+        }
+        Ok(seen)
+    });
+    (TestClient::new(app).unwrap(), clock, barrier)
+}
+
+/// Has `meanwhile` happen while a request with this cookie is in the midst of its work; its answer, and the cookie that its
+/// browser has then.
+fn during(
+    (client, barrier): (&TestClient, &Barrier),
+    (id, what): (&str, &str),
+    meanwhile: impl FnOnce(),
+) -> (String, Option<String>) {
+    let slow = with(client, id);
+    thread::scope(|scope| {
+        let slow = scope.spawn(move || {
+            let answer = text(&slow, &format!("/slow/{what}"));
+            (answer, slow.cookie(COOKIE))
+        });
+        barrier.wait();
+        meanwhile();
+        barrier.wait();
+        slow.join().unwrap()
+    })
+}
+
+#[test]
+fn a_request_that_only_read_does_not_bring_back_an_id_that_a_login_has_taken_away_meanwhile() {
+    let (browser, _, barrier) = slow_app();
+    let old = rotated(&browser);
+    // Both with the old id, in its grace period.
+    let (_, cookie) = during((&browser, &barrier), (&old, "read"), || {
+        text(&with(&browser, &old), "/in/ada");
+    });
+    assert_eq!(cookie.as_deref(), Some(&*old), "the answer carried no id");
+}
+
+#[test]
+fn a_request_that_is_slower_than_the_grace_period_saves_and_ends_what_it_came_with() {
+    for what in ["set", "out", "others"] {
+        let (browser, clock, barrier) = slow_app();
+        text(&browser, "/in/ada");
+        text(&browser, "/set/a/1");
+        let (old, other) = (id(&browser), with(&browser, &id(&browser)));
+        other.forget_cookies();
+        text(&other, "/in/ada");
+        let (answer, cookie) = during((&browser, &barrier), (&old, what), || {
+            wait();
+            text(&browser, "/get/a");
+            assert_ne!(id(&browser), old);
+            text(&browser, "/get/a");
+            clock.pass(Duration::from_secs(60));
+        });
+        match what {
+            "set" => assert_eq!(text(&browser, "/get/b"), "slow"),
+            "out" => assert_eq!((text(&browser, "/who"), cookie), ("-".to_owned(), None)),
+            _ => assert_eq!((answer.as_str(), text(&browser, "/who")), ("1", "ada".to_owned())),
+        }
+        assert_eq!(text(&other, "/who"), if what == "others" { "-" } else { "ada" }, "{what}");
+    }
+}
+
+#[test]
+fn clearing_beside_a_rotation_leaves_what_the_plugin_knows_of_it() {
+    let (browser, clock, barrier) = slow_app();
+    text(&browser, "/set/a/1");
+    let old = id(&browser);
+    during((&browser, &barrier), (&old, "clear"), || {
+        wait();
+        text(&browser, "/get/a");
+    });
+    assert_ne!(id(&browser), old);
+    assert_eq!(text(&browser, "/get/a"), "-");
+    // The request with the new id has ended the grace period of the old one.
+    clock.pass(Duration::from_secs(11));
+    let late = with(&browser, &old);
+    text(&late, "/set/a/2");
+    assert_ne!(id(&late), id(&browser));
+}
+
+#[test]
+fn a_token_that_is_made_beside_a_rotation_is_one() {
+    let (browser, _, barrier) = slow_app();
+    text(&browser, "/set/a/1");
+    let old = id(&browser);
+    let (token, cookie) = during((&browser, &barrier), (&old, "token"), || {
+        wait();
+        text(&browser, "/get/a");
+    });
+    assert_eq!(cookie, browser.cookie(COOKIE));
+    let posted = browser.post("/form").form(&[("csrf_token", token)]).send();
+    assert_eq!(posted.status(), 200);
 }
 
 #[test]

@@ -90,11 +90,69 @@ fn a_logout_with_the_old_id_ends_the_session_under_its_new_one() {
         Some(String::new())
     );
     assert_eq!((text(&browser, "/who"), late.cookie(COOKIE)), ("-".into(), None));
-    // Nothing is left to be ended; a session that is made then is a new one.
+    // Where nothing is left to be ended, no session is made in its place.
     let again = with(&browser, &old);
-    assert!(again.get("/out").send().set_cookies().is_empty());
-    assert_eq!(text(&again, "/out-and-set"), "");
-    assert_eq!(text(&again, "/get"), "fresh");
+    for path in ["/out", "/out-and-set"] {
+        assert!(again.get(path).send().set_cookies().is_empty(), "{path}");
+    }
+}
+
+#[test]
+fn what_is_set_behind_a_logout_is_a_new_session_only_where_the_logout_has_ended_one() {
+    let (browser, ..) = app();
+    text(&browser, "/in/ada");
+    let old = browser.cookie(COOKIE).unwrap();
+    text(&browser, "/out-and-set");
+    assert_eq!((text(&browser, "/get"), text(&browser, "/who")), ("fresh".into(), "-".into()));
+    // Beside a login that has taken the id away: the browser has the cookie of the login by now.
+    let victim = with(&browser, "");
+    victim.forget_cookies();
+    text(&victim, "/set/1");
+    let planted = victim.cookie(COOKIE).unwrap();
+    text(&victim, "/in/ada");
+    let late = with(&victim, &planted);
+    assert!(late.get("/out-and-set").send().set_cookies().is_empty());
+    assert_eq!(text(&victim, "/who"), "ada");
+    // By the id that leads to the session it is ended, and the new one takes its place.
+    text(&victim, "/regenerate");
+    let last = victim.cookie(COOKIE).unwrap();
+    text(&victim, "/regenerate");
+    let late = with(&victim, &last);
+    text(&late, "/out-and-set");
+    assert_eq!((text(&late, "/get"), text(&victim, "/who")), ("fresh".into(), "-".into()));
+    assert_ne!(late.cookie(COOKIE), Some(old));
+}
+
+#[test]
+fn two_logins_in_one_request_link_the_planted_id_to_nothing() {
+    let mut app = App::new();
+    app.install(SessionPlugin::new().in_memory()).unwrap();
+    app.get("/set", |s: &mut Session| s.set("a", 1));
+    app.get("/in", |s: &mut Session| -> Result<()> {
+        s.log_in("ada")?;
+        s.log_in("ada")
+    });
+    app.get("/who", |s: &mut Session| s.user_id().unwrap_or("-").to_owned());
+    app.get("/out", |s: &mut Session| s.log_out());
+    let victim = TestClient::new(app).unwrap();
+    text(&victim, "/set");
+    let planted = victim.cookie(COOKIE).unwrap();
+    text(&victim, "/in");
+    text(&with(&victim, &planted), "/out");
+    assert_eq!(text(&victim, "/who"), "ada");
+}
+
+#[test]
+fn an_id_whose_session_is_gone_hides_no_other_cookie() {
+    let (browser, ..) = app();
+    text(&browser, "/set/1");
+    let dead = browser.cookie(COOKIE).unwrap();
+    text(&browser, "/out");
+    text(&browser, "/set/2");
+    let live = browser.cookie(COOKIE).unwrap();
+    browser.forget_cookies();
+    let cookies = format!("{COOKIE}={dead}; {COOKIE}={live}");
+    assert_eq!(browser.get("/get").header("cookie", &cookies).send().text(), "2");
 }
 
 #[test]

@@ -185,16 +185,17 @@ impl Model {
     pub fn found(&self, id: usize) -> Loaded {
         match self.left.get(&id) {
             None => Loaded::Unknown,
-            Some(Left { old: Old::InGrace, ends: Some(ends), .. }) if *ends <= self.now => {
-                Loaded::Retired
-            }
-            Some(Left { old: Old::InGrace, to, .. }) => Loaded::Replaced(to.to_string()),
+            Some(Left { old: Old::InGrace, to, ends, .. }) => match ends {
+                None => Loaded::Replaced(to.to_string()),
+                Some(ends) if *ends <= self.now => Loaded::Retired(to.to_string()),
+                Some(_) => Loaded::Ending(to.to_string()),
+            },
             Some(_) => Loaded::Ended,
         }
     }
 
     pub fn is_in_grace(&self, id: usize) -> bool {
-        matches!(self.found(id), Loaded::Replaced(_))
+        matches!(self.found(id), Loaded::Replaced(_) | Loaded::Ending(_))
     }
 
     /// The ids whose grace period is open and not to end.
@@ -239,7 +240,10 @@ impl Model {
         let mut at = id;
         while !self.live.contains_key(&at) {
             match self.left.get(&at) {
-                Some(left) if left.old != Old::Unlinked && self.found(at) != Loaded::Retired => {
+                Some(left)
+                    if left.old != Old::Unlinked
+                        && !matches!(self.found(at), Loaded::Retired(_)) =>
+                {
                     at = left.to;
                 }
                 _ => return Some(Saved::Gone),

@@ -29,6 +29,19 @@ pub(in crate::testing::store_contract) fn a_cleared_session_holds_only_what_was_
     let saved = context.save_with(&id, Action::Rotate { to: &to }, &changes, IDLE, None);
     assert_eq!(saved.expect("the store works"), Saved::Stored);
     context.holds(&to, &[("b", "3"), ("c", "4")]);
+    // The plugin's own fields stay; Python's layout has none.
+    if context.can().times {
+        assert_eq!(context.update(&to, &[("\u{1}own", "5")]), Saved::Stored);
+        for _ in 0..2 {
+            let saved = context.save_with(&to, Action::Update, &changes, IDLE, None);
+            assert_eq!(saved.expect("the store works"), Saved::Stored);
+            context.holds(&to, &[("\u{1}own", "5"), ("b", "3"), ("c", "4")]);
+        }
+        let last = context.target(&to);
+        let saved = context.save_with(&to, Action::Rotate { to: &last }, &changes, IDLE, None);
+        assert_eq!(saved.expect("the store works"), Saved::Stored);
+        context.holds(&last, &[("\u{1}own", "5"), ("b", "3"), ("c", "4")]);
+    }
 }
 
 fn nothing_can_be_saved(context: &Context<'_>, id: &SessionId) {
