@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bottle_session::{
     Action, Changes, EndDevices, ErrorKind, IdFormat, Layout, Lifetimes, Load, Loaded, LogIn,
-    RedisPool, RedisStore, Remember, Save, Saved, SessionId, SessionStore,
+    OldId, RedisPool, RedisStore, Remember, Save, Saved, SessionId, SessionStore,
 };
 use redis::{Commands, Connection};
 
