@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bottle_session::testing::store_contract::StoreUnderTest;
 use bottle_session::{
     Action, Changes, EndDevices, ErrorKind, Layout, Lifetimes, Load, Loaded, LogIn, OldId,
-    Remember, Result, Save, SessionId,
+    Remember, Save, SessionId,
 };
 
 use self::model::{Minutes, Model, Old, Session, Write};
