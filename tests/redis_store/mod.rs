@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bottle_session::{
-    Action, Changes, ErrorKind, IdFormat, Layout, Lifetimes, Load, Loaded, RedisPool, RedisStore,
-    Remember, Save, Saved, SessionId, SessionStore,
+    Action, Changes, EndDevices, ErrorKind, IdFormat, Layout, Lifetimes, Load, Loaded, LogIn,
+    OldId, RedisPool, RedisStore, Remember, Save, Saved, SessionId, SessionStore,
 };
 use redis::{Commands, Connection};
 

@@ -39,7 +39,23 @@ fn where_redis_refuses_to_write_people_still_read() {
         ] {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{what}: {error}");
         }
+        // A rotation that may not leave the new id under the old one does not happen.
+        let to = fresh_id(IdFormat::Base64Url);
+        let rotate = Save { action: Action::Rotate { to: &to }, ..refresh.clone() };
+        let rotated = fixture.store.save(&Save { old_id: OldId::InGrace("text"), ..rotate });
+        assert_eq!(rotated.unwrap_err().kind(), ErrorKind::Unavailable, "{what}");
+        assert_eq!(fields(&fixture.store, &to), None, "{what}");
         assert_eq!(fields(&fixture.store, &id), Some(held), "{what}: written in part");
+        // What only removes works where there is no memory left, and says that it has.
+        let ended = save(&fixture.store, &id, Action::Destroy, &[]);
+        match option {
+            "maxmemory" => {
+                assert_eq!(ended.unwrap(), Saved::Stored);
+                assert_eq!(fixture.store.load(&load).unwrap(), Loaded::Ended);
+                assert_eq!(save(&fixture.store, &id, Action::Destroy, &[]).unwrap(), Saved::Gone);
+            }
+            _ => assert_eq!(ended.unwrap_err().kind(), ErrorKind::Unavailable, "{what}"),
+        }
     }
 }
 

@@ -121,3 +121,50 @@ fn a_batch_keeps_its_order_also_where_a_step_takes_two_round_trips() {
     // Nothing is left of what came too late.
     assert_eq!(but_tombstones(&mut fixture.redis).len(), 2);
 }
+
+#[test]
+fn an_end_by_an_old_id_is_one_round_trip_more_for_each_move() {
+    let mut fixture = Fixture::new();
+    let first = create(&fixture.store, &[("a", "1")]);
+    let mut id = first.clone();
+    for moves in 0..3 {
+        let to = fresh_id(IdFormat::Base64Url);
+        assert_eq!(
+            save(&fixture.store, &id, Action::Rotate { to: &to }, &[]).unwrap(),
+            Saved::Stored
+        );
+        if moves == 2 {
+            let (trips, used) = fixture.count(|store| {
+                assert_eq!(save(store, &first, Action::Destroy, &[]).unwrap(), Saved::Stored);
+            });
+            assert_eq!((trips, used["eval"]), (4, 4));
+        }
+        id = to;
+    }
+    // What is left there is not asked for by any further command.
+    let (trips, used) = fixture.count(|store| assert_eq!(fields(store, &first), None));
+    assert_eq!((trips, used), (1, commands(&[("hgetall", 1), ("echo", 1)])));
+    assert!(but_tombstones(&mut fixture.redis).is_empty());
+}
+
+#[test]
+fn of_many_sessions_that_are_ended_a_thousand_leave_a_tombstone() {
+    let mut fixture = Fixture::new();
+    let none = Changes::default();
+    let ids: Vec<_> = (0..1100).map(|_| fresh_id(IdFormat::Base64Url)).collect();
+    let login = Some(LogIn::new("ada"));
+    let logins: Vec<_> =
+        ids.iter().map(|id| Save { login, ..Save::new(id, Action::Create, &none, IDLE) }).collect();
+    // Each login reads who is in the index.
+    for logins in logins.chunks(20) {
+        let mut saved = fixture.store.save_many(logins).into_iter();
+        assert!(saved.all(|saved| saved.unwrap() == Saved::Stored));
+    }
+    assert_eq!(fixture.store.end_devices("ada", EndDevices::All).unwrap(), 1100);
+    let loads: Vec<_> = ids.iter().map(|id| Load { id, lifetimes: IDLE }).collect();
+    let loaded = fixture.store.load_many(&loads);
+    let ended = loaded.into_iter().map(Result::unwrap).filter(|found| *found == Loaded::Ended);
+    assert_eq!(ended.count(), 1000);
+    // The index, whose epoch stays.
+    assert_eq!(but_tombstones(&mut fixture.redis).len(), 1);
+}

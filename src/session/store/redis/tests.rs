@@ -6,6 +6,7 @@ mod endings;
 mod follows;
 mod model_server;
 mod orders;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
