@@ -89,6 +89,8 @@ mod sessions;
 #[cfg(all(unix, feature = "sqlite"))]
 mod sqlite_faults;
 #[cfg(all(unix, feature = "sqlite"))]
+mod sqlite_guide;
+#[cfg(all(unix, feature = "sqlite"))]
 mod sqlite_store;
 #[cfg(all(unix, feature = "sqlite"))]
 mod sqlite_traces;

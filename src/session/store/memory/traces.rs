@@ -135,8 +135,8 @@ impl Traces {
         }
     }
 
-    /// Has an id that is in its grace period known until then, unless it is to end, and be known for long behind that; whether it
-    /// is in one.
+    /// Has an id that is in its grace period known until then; whether it is in one. One that is to end is known for long behind
+    /// that anyway.
     pub(super) fn extend(&mut self, id: &SessionId, until: Moment, now: Moment) -> bool {
         if !self.is_in_grace(id, now) {
             return false;

@@ -170,13 +170,14 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Has an id that is in its grace period known for as long as the session lives that is saved now, unless it is to end, and
-    /// be known for long behind that.
+    /// Has an id that is in its grace period known for as long as the session lives that is saved now.
     pub(super) fn extend_grace(&self, key: &Key, wish: &Wish) -> Result<Answer, Failure> {
-        let end = wish.end(self.now);
-        self.change_grace(key, wish, |ends| {
-            (ends, ends.map_or(end, |ends| ends.after(RETIRED_FOR)))
-        })
+        // One that is to end is known for long behind that.
+        let end = |ends: Option<Moment>| match ends {
+            Some(ends) => ends.after(RETIRED_FOR),
+            None => wish.end(self.now),
+        };
+        self.change_grace(key, wish, |ends| (ends, end(ends)))
     }
 
     /// Ends the grace period of an id so long from now, unless it ends earlier.
