@@ -40,7 +40,7 @@ const UNSPOKEN: [&str; 25] = [
 ];
 
 /// What the author of a store like [`RedisStore`](bottle_session::RedisStore) meets, which is an example of it.
-const OF_STORES: [&str; 3] = ["LogIn", "PipelinedStore", "StoreOperation"];
+const OF_STORES: [&str; 4] = ["LogIn", "OldId", "PipelinedStore", "StoreOperation"];
 
 /// What somebody meets first: each has an example on its own page.
 const OWN_EXAMPLE: [&str; 24] = [

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bottle_session::server::native::Native;
-use bottle_session::{App, Html, MemoryStore, TestClient};
+use bottle_session::{App, Html, MemoryStore, SessionPlugin, TestClient};
 use serde_json::json;
 
 use crate::events::Lines;
@@ -196,6 +196,27 @@ impl Site {
         );
         self.0.client().send(head + form).reply()
     }
+}
+
+#[test]
+fn a_cookie_from_before_renew_every_is_renewed_and_open_forms_stay_good() {
+    let (store, data) = (Arc::new(MemoryStore::new()), Data::in_memory().unwrap());
+    let client = |sessions: SessionPlugin| {
+        TestClient::new(app(sessions.store(store.clone()), data.clone()).unwrap()).unwrap()
+    };
+    let before = client(sessions(false).renew_every(None));
+    let form = [("name", "ada"), ("password", PASSWORD)];
+    before.post("/signup").header("sec-fetch-site", "same-origin").form(&form).send();
+    let page = before.get("/").send().text();
+    let token = page.split("csrf_token\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let old = before.cookie("notes").unwrap();
+
+    let ada = client(sessions(false));
+    ada.set_cookie("notes", &old);
+    assert_eq!(ada.get("/account").send().status(), 200);
+    assert_ne!(ada.cookie("notes").unwrap(), old);
+    let note = [("title", "Tea"), ("text", ""), ("csrf_token", token)];
+    assert_eq!(ada.post("/notes").form(&note).send().status(), 303);
 }
 
 #[test]

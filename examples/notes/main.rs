@@ -121,9 +121,11 @@ fn notes(sessions: SessionPlugin, file: Option<&str>) -> Result<App> {
     app(sessions, data)
 }
 
-/// Over https the strictest cookie there is. Browsers take plain http on this machine for as safe; curl does not.
+/// Over https the strictest cookie there is. Browsers take plain http on this machine for as safe; curl does not. A cookie that
+/// somebody has copied is worth something for an hour, also where its owner stays logged in for a month.
 pub fn sessions(is_https: bool) -> SessionPlugin {
     let hour = Duration::from_secs(3600);
-    let sessions = SessionPlugin::new().cookie_name("notes").cookie_lifetime(hour);
+    let sessions =
+        SessionPlugin::new().cookie_name("notes").cookie_lifetime(hour).renew_every(hour);
     if is_https { sessions.hardened() } else { sessions.cookie_httponly(true) }
 }

@@ -26,8 +26,7 @@ use crate::pipeline::serving::Servers;
 use crate::pipeline::shutdown::ShutdownHandle;
 use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
-use crate::routing::Accepts;
-use crate::routing::{Filters, Prefix, Router, Rule};
+use crate::routing::{Accepts, Filters, Prefix, Router, Rule};
 use crate::{Error, ErrorKind, Result};
 
 /// The service of an app, or all that cannot work.
@@ -214,8 +213,7 @@ impl Building {
             asks: Vec::new(),
             keywords: Vec::new(),
         };
-        let own_guards = &definition.guards;
-        let asks = &mut route.asks;
+        let (own_guards, asks) = (&definition.guards, &mut route.asks);
         let mut guards = self.guards(&mut resolver, scope, own_guards, asks, Turn::BeforeHandler);
         let function = Function::handler();
         let (handler, asks) = resolver.bind(function, |binder| (definition.bind)(binder));
