@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bottle_session::{
-    Action, App, Changes, CsrfPlugin, ErrorKind, Fields, Layout, Load, Loaded, LoginPlugin,
-    MemoryStore, Provided, RedisPool, RedisStore, Request, Result, Save, Saved, Session, SessionId,
-    SessionPlugin, SessionStore, SqliteStore, TestClient,
+    Action, App, Changes, CsrfPlugin, Durability, ErrorKind, Fields, Layout, Load, Loaded,
+    LoginPlugin, MemoryStore, Provided, RedisPool, RedisStore, Request, Result, Save, Saved,
+    Session, SessionId, SessionPlugin, SessionStore, SqliteStore, TestClient,
 };
 
 use crate::support::redis_server::RedisServer;
@@ -129,7 +129,8 @@ fn on_each_store(test: impl Fn(Arc<dyn SessionStore>)) {
     let pool = RedisPool::open(&server.url(server.fresh_database())).unwrap();
     test(Arc::new(RedisStore::new(pool)));
     let folder = tempfile::tempdir().unwrap();
-    test(Arc::new(SqliteStore::open(folder.path().join("sessions.db")).unwrap()));
+    let store = SqliteStore::open(folder.path().join("sessions.db")).unwrap();
+    test(Arc::new(store.durability(Durability::Relaxed)));
 }
 
 fn plugin(store: &Arc<dyn SessionStore>) -> SessionPlugin {
@@ -339,14 +340,9 @@ fn what_is_damaged_while_a_request_has_the_session_is_an_error() {
 
 #[test]
 fn the_caps_count_values_as_they_are() {
-    for plugin in [
-        SessionPlugin::new().in_memory(),
-        SessionPlugin::new().url(&{
-            let server = RedisServer::shared();
-            server.url(server.fresh_database())
-        }),
-    ] {
-        let _server = RedisServer::shared();
+    let server = RedisServer::shared();
+    let in_redis = SessionPlugin::new().url(&server.url(server.fresh_database()));
+    for plugin in [SessionPlugin::new().in_memory(), in_redis] {
         let client = client(plugin.sealed().max_bytes(1000).max_fields(10));
         for n in 0..9 {
             text(&client, &format!("/set/{n}/{}", "x".repeat(99)));

@@ -33,7 +33,7 @@ pub enum Event<'a> {
     /// A cookie held what cannot be an id.
     MalformedId,
     /// A cookie named a session whose record is damaged, or larger than the caps of the store, for this reason:
-    /// it is no session, and nothing of it was read.
+    /// it is no session, and nothing of it was read. So is one with a sealed value that its key does not open.
     Damaged(&'a Error),
     /// A record did not carry its owner's mark; the connection was closed, the request answered 503.
     Desync,

@@ -35,18 +35,14 @@
 mod cipher;
 #[cfg(feature = "sealed")]
 mod cipher;
-
-use std::thread::sleep;
-use std::time::Duration;
+mod operations;
 
 use self::cipher::DataKey;
 use super::context::SessionContext;
-use super::events::Event;
 use super::id::{IdGenerator, SessionId};
 use super::own::{self, OwnFields, is_own};
 use super::state::{LoginState, Next, Renewal, Stage};
-use super::store::memory::integer;
-use super::store::{Caps, Changes, Fields, Load, Remember, gone, not_a_number};
+use super::store::{Caps, Changes, Fields, Load, Remember};
 use super::view::Session;
 use crate::{Error, ErrorKind, Result};
 
@@ -61,12 +57,6 @@ const FORMER_KEYS: usize = 2;
 
 /// How many bytes a value is longer, besides a third of its own.
 const LONGER: usize = 55;
-
-/// How often an addition is tried while others change the same number.
-const ATTEMPTS: u32 = 1000;
-
-/// How often without a pause.
-const IMMEDIATE: u32 = 8;
 
 /// How the values of a session are kept.
 #[derive(Clone, Default)]
@@ -354,60 +344,6 @@ impl Session {
     }
 }
 
-/// What acts in the store at once.
-impl Session {
-    pub(super) fn add_at_once(&mut self, key: &str, by: i64) -> Result<i64> {
-        let context = self.context.clone();
-        match self.sealing {
-            Sealing::Plain => self.at_once(|load| context.store.increment(load, key, by)),
-            _ => self.at_once(|load| add(&context, load, key, by)),
-        }
-    }
-
-    pub(super) fn take_at_once(&mut self, keys: &[&str]) -> Result<Vec<Option<String>>> {
-        let context = self.context.clone();
-        let taken = self.at_once(|load| context.store.take(load, keys))?;
-        let open = |(key, text): (&&str, Option<String>)| {
-            text.map(|text| self.sealing.open_value(key, text)).transpose()
-        };
-        let values: Result<_> = keys.iter().zip(taken).map(open).collect();
-        values.inspect_err(|error| context.emit(Event::Damaged(error)))
-    }
-
-    pub(super) fn set_if_absent_at_once(&mut self, key: &str, value: &str) -> Result<bool> {
-        let context = self.context.clone();
-        let sealed = self.sealing.seal(key, value, &context.generator)?;
-        self.at_once(|load| context.store.set_if_absent(load, key, &sealed))
-    }
-}
-
-/// Adds to a sealed number.
-fn add(context: &SessionContext, load: &Load<'_>, key: &str, by: i64) -> Result<i64> {
-    let heard = |error: &Error| context.emit(Event::Damaged(error));
-    for attempt in 0..ATTEMPTS {
-        if attempt >= IMMEDIATE {
-            sleep(Duration::from_millis(1));
-        }
-        let record = context.store.load(load)?.session().ok_or_else(gone)?;
-        let sealing = Sealing::of_record(context, load.id, record.fields.get(KEY));
-        let sealing = sealing.inspect_err(heard)?;
-        let held = record.fields.get(key);
-        let value = held.map(|text| sealing.open_value(key, text.to_owned())).transpose();
-        let value = value.inspect_err(heard)?;
-        let number = value.map_or(Some(0), |value| integer(&value));
-        let sum = number.and_then(|number| number.checked_add(by));
-        let sum = sum.ok_or_else(|| not_a_number(key))?;
-        let new = sealing.seal(key, &sum.to_string(), &context.generator)?;
-        if context.store.compare_and_set(load, key, held, &[(key, &new)])? {
-            return Ok(sum);
-        }
-    }
-    let text = format!(
-        "session key {key:?} was changed by others {ATTEMPTS} times while it was to be added to"
-    );
-    Err(Error::new(ErrorKind::Unavailable, text))
-}
-
 /// How much a store must hold for sessions that hold so much, sealed.
 pub(super) fn sealed_size(plain: Caps) -> Caps {
     let longer = plain.fields.saturating_mul(LONGER).saturating_add(own::LONGEST);
@@ -441,7 +377,7 @@ fn without_the_feature_a_sealed_session_is_an_error_and_no_plain_text() {
         SessionId::parse(&client.cookie("bottle.session").unwrap(), Default::default()).unwrap();
     let mut changes = Changes::default();
     changes.fields.insert(KEY.to_owned(), Some("A".repeat(96)));
-    let lifetimes = Lifetimes { idle: Duration::from_secs(60), absolute: None };
+    let lifetimes = Lifetimes { idle: std::time::Duration::from_secs(60), absolute: None };
     store.save(&Save::new(&id, Action::Update, &changes, lifetimes)).unwrap();
     let answer = client.get("/").send();
     assert_eq!(answer.status(), 500);

@@ -139,7 +139,7 @@ fn what_is_set_while_somebody_logs_in_moves_along() {
 #[test]
 fn rotations_and_changes_at_the_same_time_lose_no_value() {
     let store: Arc<dyn SessionStore> = Arc::new(MemoryStore::new());
-    let plugin = plugin(&store).sealed().renew_every(Duration::from_millis(300));
+    let plugin = plugin(&store).sealed().renew_every(Duration::from_millis(60));
     let counters = plugin.counters();
     let client = client(plugin);
     text(&client, "/set/n/0");
