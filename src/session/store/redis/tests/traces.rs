@@ -14,9 +14,9 @@ fn what_was_left_is_read_by_the_times_that_it_holds() {
         (left("e", &past, "0"), Loaded::Unknown),
         (left("r", &later, "0"), Loaded::Ended),
         (left("r", &past, "0"), Loaded::Unknown),
-        (left("g", &later, "0"), replaced.clone()),
-        (left("g", &later, &later), replaced),
-        (left("g", &later, &past), Loaded::Retired),
+        (left("g", &later, "0"), replaced),
+        (left("g", &later, &later), Loaded::Ending("a.b ключ".to_owned())),
+        (left("g", &later, &past), Loaded::Retired("a.b ключ".to_owned())),
         (left("g", &past, "0"), Loaded::Unknown),
         // What somebody else has written, or a later version of the crate.
         (left("z", &later, "0"), Loaded::Unknown),
@@ -38,8 +38,8 @@ fn what_was_left_is_read_by_the_times_that_it_holds() {
 #[test]
 fn what_is_written_is_what_is_read() {
     for (old_id, loaded) in [
-        (OldId::Leads, Loaded::Ended),
-        (OldId::Severed, Loaded::Ended),
+        (OldId::Linked, Loaded::Ended),
+        (OldId::Unlinked, Loaded::Ended),
         (OldId::InGrace("a.b."), Loaded::Replaced("a.b.".to_owned())),
     ] {
         let written = trace::Trace::of(old_id).written(NOW + 1, b"{ab}next");
