@@ -266,7 +266,7 @@ impl SessionContext {
             }
         }
         match (outcome, lost) {
-            (Ok(()), Some(pending)) => Some(More::Look(Resuming(pending))),
+            (Ok(()), Some(pending)) => Some(More::Look(Resuming(Box::new(pending)))),
             (outcome, _) => self.go_on(entry, outcome),
         }
     }
@@ -294,7 +294,7 @@ impl SessionContext {
         found: Result<Loaded>,
     ) -> Option<More> {
         let resumed = match entry.get_mut::<Session>() {
-            Some(session) => session.resume(pending, found),
+            Some(session) => session.resume(*pending, found),
             None => Ok(None),
         };
         match resumed {
@@ -407,7 +407,7 @@ pub(crate) enum More {
 }
 
 /// A save that found no session.
-pub(crate) struct Resuming(Pending);
+pub(crate) struct Resuming(Box<Pending>);
 
 impl Resuming {
     /// What the store has under this id decides what becomes of it.
