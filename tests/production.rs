@@ -156,6 +156,41 @@ fn behind_a_proxy_the_warning_of_an_open_cookie_comes_when_somebody_comes_from_e
     assert_eq!(ask("proxied-none", trusting(), &["X-Without: 1\r\nHost: shop.example"]), none);
 }
 
+#[test]
+fn a_cookie_that_browsers_drop_and_a_login_that_others_can_read_are_logged_once_with_what_to_do() {
+    collect_logs();
+    let ask = |name: &str, secure: Option<bool>, http_only: bool, heads: &[&str]| {
+        let plugin = SessionPlugin::new().in_memory().cookie_name(name).cookie_httponly(http_only);
+        let mut app = App::new();
+        app.install(match secure {
+            Some(secure) => plugin.cookie_secure(secure),
+            None => plugin,
+        })
+        .unwrap();
+        app.get("/", |session: &mut Session| session.log_in("ada"));
+        let native = Native::bind("127.0.0.1:0").unwrap();
+        let server = Serving::start(native.trusted_proxies(["127.0.0.1"]).unwrap(), app);
+        for head in heads {
+            let reply = server.client().send(format!("GET / HTTP/1.1\r\n{head}\r\n\r\n")).reply();
+            assert_eq!(reply.status, 200);
+        }
+        let of = |text: &str| logs_of(text).iter().filter(|line| line.contains(name)).count();
+        (of("where browsers drop it"), of("a user has logged in with session cookie"))
+    };
+    let elsewhere = "Host: shop.example\r\nX-Forwarded-For: 203.0.113.7";
+    let secured = "Host: shop.example\r\nX-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https";
+    let here = "Host: localhost:8080";
+    assert_eq!(ask("kept-lost", Some(true), true, &[elsewhere, elsewhere, here]), (1, 0));
+    assert_eq!(
+        ask("kept-local", Some(true), true, &[here, "Host: [::1]:1", "Host: a.localhost"]),
+        (0, 0)
+    );
+    assert_eq!(ask("kept-https", Some(true), false, &[secured]), (0, 0));
+    assert_eq!(ask("kept-open", None, false, &[here, elsewhere, elsewhere]), (0, 1));
+    assert_eq!(ask("kept-auto", None, false, &[secured, here]), (0, 0));
+    assert_eq!(ask("kept-scripts", None, true, &[elsewhere]), (0, 0));
+}
+
 /// A store and a body that say what input made them say.
 struct Failing;
 

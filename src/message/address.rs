@@ -59,11 +59,28 @@ impl fmt::Display for ListenAddress {
     }
 }
 
+/// The name or address of a host that may have a port.
+fn without_port(host: &str) -> &str {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(bare, _)| bare);
+    bare.unwrap_or_else(|| host.split_once(':').map_or(host, |(name, _)| name))
+}
+
+/// Whether a host, which may have a port, is this machine, as far as its name tells (RFC 6761 section 6.3).
+pub(crate) fn is_this_machine(host: &str) -> bool {
+    let name = without_port(host);
+    match name.parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical().is_loopback(),
+        Err(_) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            name == "localhost" || name.ends_with(".localhost")
+        }
+    }
+}
+
 /// Whether others than this machine and its network can reach a host, which may have a port, as far as its name tells:
 /// not a private address, nor a name that never is in the public DNS (RFC 6761, 6762 and 8375, ICANN's `internal`).
 pub(crate) fn is_public(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(bare, _)| bare);
-    let name = bare.unwrap_or_else(|| host.split_once(':').map_or(host, |(name, _)| name));
+    let name = without_port(host);
     if let Ok(ip) = name.parse::<IpAddr>() {
         return match ip.to_canonical() {
             IpAddr::V4(ip) => {

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
@@ -16,6 +17,7 @@ use super::state::Via;
 use super::store::{Caps, Lifetimes, Load, Loaded, Record, Saved, SessionStore};
 use super::view::{Session, Visitor};
 use crate::logging::{OneLine, Recurring};
+use crate::message::address::is_this_machine;
 use crate::message::cookies::Cookie;
 use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
@@ -56,6 +58,10 @@ pub(crate) struct SessionContext {
     pub(crate) keeps_addresses: bool,
     /// Failures of which only a handler has heard, that went on.
     pub(crate) unheard: Recurring,
+    /// Whether it was logged that somebody has logged in with a cookie that others can read.
+    pub(crate) open_login_logged: AtomicBool,
+    /// Whether it was logged that browsers drop the cookie.
+    pub(crate) lost_cookie_logged: AtomicBool,
 }
 
 impl SessionContext {
@@ -98,6 +104,39 @@ impl SessionContext {
     /// Whether the cookie of a session with this own lifetime has a `Max-Age`.
     pub(crate) fn cookie_has_max_age(&self, own_lifetime: Option<Duration>) -> bool {
         self.persistent || own_lifetime.is_some() && own_lifetime != self.anonymous
+    }
+
+    /// Looks at the cookie that somebody has logged in with.
+    pub(super) fn logged_in(&self, visitor: &Visitor) {
+        let is_local = visitor.address.is_none_or(|address| address.to_canonical().is_loopback());
+        let is_secure = self.cookie.secure.unwrap_or(visitor.scheme == Scheme::Https);
+        if self.cookie.http_only || is_secure || is_local {
+            return;
+        }
+        if !self.open_login_logged.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "a user has logged in with session cookie {}: scripts can read it, and whoever is on the way; set \
+                 cookie_httponly(true) and cookie_secure(true), or hardened(), and serve https",
+                self.cookie
+            );
+        }
+    }
+
+    /// Looks whether a browser keeps the cookie that this request's answer sends (RFC 6265bis section 5.7, step 8): a Secure
+    /// one over plain http only for this machine.
+    fn is_kept(&self, request: &Request) {
+        let is_lost = self.cookie.is_secure()
+            && request.scheme() == Scheme::Http
+            && request.host().is_some_and(|host| !is_this_machine(host));
+        if is_lost && !self.lost_cookie_logged.swap(true, Ordering::Relaxed) {
+            let host = request.host().unwrap_or_default();
+            log::warn!(
+                "session cookie {} is Secure, and a request for {host:?} came over plain http, where browsers drop it: each \
+                 of their requests gets a new session; serve https, have the proxy in front say that it does \
+                 (trusted_proxies, X-Forwarded-Proto), or leave cookie_secure unset, which follows the request",
+                self.cookie
+            );
+        }
     }
 
     /// The ids in the request's cookies, as far as they could be ids. A browser that has cookies of this name for
@@ -318,6 +357,9 @@ impl SessionContext {
             });
         }
         let scheme = entry.request().scheme();
+        if session.cookie_due() == CookieDue::Send {
+            self.is_kept(entry.request());
+        }
         let head = entry.head_mut();
         let written = match outcome {
             // Before the cookie: a failed save must not hand out an id.
@@ -387,7 +429,8 @@ impl SessionContext {
 /// What a login keeps of a request, at no cost while nobody logs in.
 fn visitor(request: &Request) -> Visitor {
     let agent = request.headers().get(header::USER_AGENT).cloned();
-    Visitor { agent, address: request.remote_addr().map(|address| address.ip()) }
+    let address = request.remote_addr().map(|address| address.ip());
+    Visitor { agent, address, scheme: request.scheme() }
 }
 
 /// A request that came with an id in its grace period.

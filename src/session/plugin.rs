@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -270,6 +270,8 @@ impl Plugin for SessionPlugin {
             seals: self.seals,
             keeps_addresses: self.keeps_addresses,
             unheard: Recurring::default(),
+            open_login_logged: AtomicBool::new(false),
+            lost_cookie_logged: AtomicBool::new(false),
         };
         log::info!(
             "sessions of keyword {:?}: cookie {}, idle limit {:?}, absolute limit {:?}",

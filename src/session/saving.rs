@@ -361,6 +361,9 @@ impl Session {
                 };
             }
         };
+        if saved == Saved::Stored && pending.login.is_some() {
+            self.context.logged_in(&self.visitor);
+        }
         match (saved, pending.kind) {
             (_, Kind::ExtendGrace) => {}
             (_, Kind::EndGrace) => {

@@ -19,6 +19,7 @@ use super::saving::{CookieDue, PendingCookie};
 use super::sealing::Sealing;
 use super::state::{CameWith, End, Failure, Former, LoginState, Next, Renewal, Stage, Via};
 use super::store::{Changes, Fields, Lifetimes, Record, Remember};
+use crate::message::request::Scheme;
 use crate::pipeline::plugin::Provided;
 use crate::{Error, ErrorKind, Result};
 
@@ -87,10 +88,17 @@ pub struct Session {
 }
 
 /// Whose request it is: what a login keeps of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Visitor {
     pub(crate) agent: Option<HeaderValue>,
     pub(crate) address: Option<IpAddr>,
+    pub(crate) scheme: Scheme,
+}
+
+impl Default for Visitor {
+    fn default() -> Visitor {
+        Visitor { agent: None, address: None, scheme: Scheme::Http }
+    }
 }
 
 impl Provided for Session {}
