@@ -39,14 +39,18 @@ impl Session {
             return Err(error);
         }
         loop {
-            for pending in self.pending(At::Commit)? {
-                if let Err(error) = self.save_at_once(pending) {
+            let saved = self.pending(At::Commit).and_then(|pending| {
+                let is_all = pending.is_empty() || !self.holds_back;
+                pending.into_iter().try_for_each(|pending| self.save_at_once(pending))?;
+                Ok(is_all)
+            });
+            match saved {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(error) => {
                     self.failure = Some(Failure::Unsaved(copy(&error)));
                     return Err(error);
                 }
-            }
-            if !self.holds_back {
-                break;
             }
         }
         match self.stage {

@@ -14,6 +14,7 @@ use super::id::{IdFormat, IdGenerator, SessionId};
 use super::rotation::{MOST_STEPS, next_id};
 use super::saving::{At, CookieDue, Pending, PendingCookie};
 use super::state::Via;
+use super::store::save::TOMBSTONE_FOR;
 use super::store::{Caps, Lifetimes, Load, Loaded, Record, Saved, SessionStore};
 use super::view::{Session, Visitor};
 use crate::logging::{OneLine, Recurring};
@@ -185,8 +186,8 @@ impl SessionContext {
             Ok(Found::Session(id, record)) => self.provide_loaded(entry, id, None, record),
             Ok(Found::InGrace(following)) => return Some(following),
             Ok(Found::Ended(id)) => self.provide_ended(entry, id),
+            Ok(Found::Retired(id, since)) => self.provide_retired(entry, id, since),
             // Never adopted: a session made now gets an id of its own.
-            Ok(Found::Retired) => self.provide_unknown(entry, Event::RetiredId),
             Ok(Found::Nothing) if was_sent => self.provide_unknown(entry, Event::UnknownId),
             Ok(Found::Nothing) => {
                 let visitor = visitor(entry.request());
@@ -225,10 +226,26 @@ impl SessionContext {
         match (following.other, found) {
             (Some((id, record)), _) => self.provide_loaded(entry, id, None, record),
             (None, Loaded::Unknown) => self.provide_unknown(entry, Event::UnknownId),
-            (None, Loaded::Retired(_)) => self.provide_unknown(entry, Event::RetiredId),
+            (None, Loaded::Retired { since, .. }) => {
+                self.provide_retired(entry, following.via.id, since);
+            }
             (None, _) => self.provide_ended(entry, following.via.id),
         }
         None
+    }
+
+    /// A request that was on its way for long has no session, and makes none in the place of the one that its browser has by
+    /// now; one that comes later is a stranger's.
+    fn provide_retired(
+        self: &Arc<SessionContext>,
+        entry: &mut Entry<'_>,
+        id: SessionId,
+        since: Duration,
+    ) {
+        match since < TOMBSTONE_FOR {
+            true => self.provide_dead(entry, id, Event::RetiredId),
+            false => self.provide_unknown(entry, Event::RetiredId),
+        }
     }
 
     fn provide_unknown(self: &Arc<SessionContext>, entry: &mut Entry<'_>, event: Event<'_>) {
@@ -260,7 +277,16 @@ impl SessionContext {
     }
 
     fn provide_ended(self: &Arc<SessionContext>, entry: &mut Entry<'_>, id: SessionId) {
-        self.emit(Event::UnknownId);
+        self.provide_dead(entry, id, Event::UnknownId);
+    }
+
+    fn provide_dead(
+        self: &Arc<SessionContext>,
+        entry: &mut Entry<'_>,
+        id: SessionId,
+        event: Event<'_>,
+    ) {
+        self.emit(event);
         let visitor = visitor(entry.request());
         entry.put(Session::ended(self.clone(), id).of(visitor));
     }
@@ -299,7 +325,8 @@ impl SessionContext {
                 let saved = answers.next().unwrap_or_else(|| Err(unanswered()));
                 match session.settle(pending, saved) {
                     Ok(None) => {}
-                    Ok(again) => lost = again,
+                    // The one that the session has by now comes first.
+                    Ok(again) => lost = lost.or(again),
                     Err(error) => outcome = outcome.and(Err(error)),
                 }
             }
@@ -465,8 +492,8 @@ enum Found {
     InGrace(Following),
     /// It was a session's a moment ago.
     Ended(SessionId),
-    /// It had a grace period that is over.
-    Retired,
+    /// It had a grace period that has been over for so long.
+    Retired(SessionId, Duration),
     Nothing,
 }
 
@@ -495,8 +522,8 @@ fn first_found(ids: SentIds, answers: impl IntoIterator<Item = Result<Loaded>>) 
                 }
             }
             (Ok(Loaded::Ended), _) => Found::Ended(id),
-            (Ok(Loaded::Retired(_)), Found::Nothing) => Found::Retired,
-            (Ok(Loaded::Retired(_) | Loaded::Unknown), found) => found,
+            (Ok(Loaded::Retired { since, .. }), Found::Nothing) => Found::Retired(id, since),
+            (Ok(Loaded::Retired { .. } | Loaded::Unknown), found) => found,
             (Err(error), _) => return Err(error),
         };
     }

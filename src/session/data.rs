@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::state::End;
 use super::view::Session;
 use crate::message::http_error::HttpError;
 use crate::pipeline::exchange::Exchange;
@@ -81,7 +82,7 @@ impl<T: Serialize + DeserializeOwned + Default> Data<T> {
         let Some(session) = session.filter(|_| self.touched) else { return Ok(()) };
         // What the handler has done to the session itself stands: a value that it removed, or ended with the session, is
         // not to come back in the next one.
-        if !session.ended.is_empty() || session.get(&self.key) != self.stored.as_deref() {
+        if session.end != End::None || session.get(&self.key) != self.stored.as_deref() {
             return Ok(());
         }
         let text = json(&self.value, &self.key)?;
@@ -90,7 +91,12 @@ impl<T: Serialize + DeserializeOwned + Default> Data<T> {
             // A default is not worth a session.
             None => text == json(&T::default(), &self.key)?,
         };
-        if same { Ok(()) } else { session.try_set(&*self.key, text) }
+        if same {
+            return Ok(());
+        }
+        session.try_set(&*self.key, text)?;
+        session.seal_before_save();
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ pub(super) const PREFIX: char = '\u{1}';
 pub(super) const MOST: usize = 4;
 
 /// How many bytes they have at most, keys and values together.
-pub(super) const LONGEST: usize = 512;
+pub(super) const LONGEST: usize = 1024;
 
 /// Since when the session has its id: milliseconds since 1970, by the clock of the machine that gave it.
 pub(super) const SINCE: &str = "\u{1}i";

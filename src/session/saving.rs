@@ -191,11 +191,11 @@ impl Session {
             Stage::New { .. } if self.changes.is_empty() && !logs_in => return Ok(pending),
             // A session in the place of one that this visitor had no more, or must not end, would take the place of
             // another request's, too: of the login that has ended it.
-            Stage::New { .. } if !logs_in && self.end == End::Asked => {
+            Stage::New { .. } if !logs_in && self.end == End::Asked && !pending.is_empty() => {
                 self.holds_back = true;
                 return Ok(pending);
             }
-            Stage::New { .. } if !logs_in && self.end == End::NothingThere => {
+            Stage::New { .. } if !logs_in && matches!(self.end, End::Asked | End::NothingThere) => {
                 self.changes = Changes::default();
                 self.context.emit(Event::WriteLost);
                 return Ok(pending);
@@ -372,10 +372,7 @@ impl Session {
             }
             // A store that keeps no tombstones cannot say whether there was one.
             (Saved::Gone, Kind::Destroy) if self.context.store.keeps_tombstones() => {
-                if self.came_with == CameWith::Session
-                    && self.end == End::Asked
-                    && self.may_follow()
-                {
+                if self.end == End::Asked && self.may_follow() {
                     return Ok(Some(Pending { kind: Kind::Destroy, ..pending }));
                 }
                 self.nothing_ended();
@@ -383,7 +380,9 @@ impl Session {
             (_, Kind::Destroy) => {
                 self.context.emit(Event::Destroyed);
                 self.end = End::Over;
-                if self.came_with != CameWith::Nothing {
+                // Unless a session is in its place by now.
+                let has_other = matches!(self.stage, Stage::Stored { .. });
+                if self.came_with != CameWith::Nothing && !has_other {
                     self.cookie = CookieDue::Remove;
                 }
             }

@@ -14,9 +14,9 @@
 //! - **Rotation, `regenerate`**: the data key stays and is encrypted anew under the new id, in the same atomic step. Updates
 //!   before it move along, one after a rotation [follows](super::rotation), and all are under the same data key.
 //! - **`log_in`**: a new data key. What others have written before the move is not known to the request that logs in, and
-//!   moves along under the former data key: so [`KEY`] holds that, too, for reading. Nothing is written under it again.
-//!   Values that were under a yet earlier one when they were loaded are encrypted anew. All others stay as they are: to
-//!   write what the request did not change would bring back what another one has taken meanwhile.
+//!   moves along under the former data key: so [`KEY`] holds that, too, for reading, and earlier ones as long as values are
+//!   under them. Nothing is written under them again. Values stay as they are: to write what the request did not
+//!   change would bring back what another one has taken meanwhile. Only what is under the ninth last data key is encrypted anew.
 //! - **The first seal of a record that has no key**: who writes to one does so under a key that all find by themselves, as
 //!   it is derived from the id. One [compare-and-set](super::store::SessionStore::compare_and_set), for which [`KEY`] must
 //!   not be there, encrypts the values that are there and writes [`KEY`]: on the handler's thread, before the next save,
@@ -52,8 +52,8 @@ const KEY: &str = "\u{1}k";
 const WRAPPING: &[u8] = b"bottle-session data key\0";
 const IN_PLACE: &[u8] = b"bottle-session data key of a record that had none\0";
 
-/// How many former data keys a record holds at most: one for each login since this request loaded it, and one more.
-const FORMER_KEYS: usize = 2;
+/// How many former data keys a record holds at most.
+const FORMER_KEYS: usize = 8;
 
 /// How many bytes a value is longer, besides a third of its own.
 const LONGER: usize = 55;
@@ -66,8 +66,8 @@ pub(super) enum Sealing {
     Plain,
     /// Some or all as they are yet, as the record was made without: these. What is written is sealed.
     Open { key: DataKey, plain: Fields },
-    /// Sealed, the fields of these names with a former key.
-    Sealed { keys: Keys, formerly: Vec<String> },
+    /// Sealed, the fields of these names with a former key, of this number.
+    Sealed { keys: Keys, formerly: Vec<(String, usize)> },
 }
 
 /// The data keys of a record.
@@ -87,7 +87,6 @@ impl Keys {
     fn renew(&mut self, generator: &IdGenerator) -> Result<()> {
         let former = std::mem::replace(&mut self.now, DataKey::random(generator)?);
         self.former.insert(0, former);
-        self.former.truncate(FORMER_KEYS);
         Ok(())
     }
 
@@ -106,14 +105,14 @@ impl Keys {
         Ok(Keys { now, former: keys.collect::<Result<_>>()? })
     }
 
-    /// The value, and whether a former key opened it.
-    fn open(&self, name: &str, text: &str) -> Result<(String, bool)> {
+    /// The value, and which former key opened it, if one did.
+    fn open(&self, name: &str, text: &str) -> Result<(String, Option<usize>)> {
         if let Some(value) = opened(&self.now, name, text) {
-            return Ok((value, false));
+            return Ok((value, None));
         }
-        let mut former = self.former.iter();
-        match former.find_map(|key| opened(key, name, text)) {
-            Some(value) => Ok((value, true)),
+        let mut former = self.former.iter().enumerate();
+        match former.find_map(|(number, key)| Some((opened(key, name, text)?, Some(number)))) {
+            Some(found) => Ok(found),
             None => Err(damaged(&format!(
                 "session field {name:?} holds what was not sealed for it with the session's data key"
             ))),
@@ -162,10 +161,8 @@ impl Sealing {
             }
             Sealing::Sealed { keys, mut formerly } => {
                 let open = |(name, text): (&str, &str)| {
-                    let (value, is_former) = keys.open(name, text)?;
-                    if is_former {
-                        formerly.push(name.to_owned());
-                    }
+                    let (value, former) = keys.open(name, text)?;
+                    formerly.extend(former.map(|number| (name.to_owned(), number)));
                     Ok((name.to_owned(), value))
                 };
                 *fields = fields.iter().map(open).collect::<Result<_>>()?;
@@ -267,15 +264,23 @@ impl Session {
         };
         if logs_in {
             keys.renew(generator)?;
-            anew.append(&mut formerly);
-            formerly.extend(self.fields.iter().map(|(name, _)| name.to_owned()));
+            formerly.iter_mut().for_each(|(_, number)| *number += 1);
+            let is_former = |name: &str| formerly.iter().any(|(known, _)| known == name);
+            let names = self.fields.iter().map(|(name, _)| name).filter(|name| !is_former(name));
+            let latest: Vec<_> = names.map(|name| (name.to_owned(), 0)).collect();
+            formerly.extend(latest);
+            let too_old = formerly.extract_if(.., |(_, number)| *number >= FORMER_KEYS);
+            anew.extend(too_old.map(|(name, _)| name));
+            // The key before this one may be of what others have written meanwhile, earlier ones only of what is here.
+            let used = formerly.iter().map(|(_, number)| number + 1).max().unwrap_or(1);
+            keys.former.truncate(used.max(1));
         }
         for name in anew.into_iter().filter(|_| !changes.cleared) {
             if let Some(value) = self.fields.get(&name) {
                 changes.fields.entry(name).or_insert_with(|| Some(value.to_owned()));
             }
         }
-        formerly.retain(|name| !changes.fields.contains_key(name));
+        formerly.retain(|(name, _)| !changes.fields.contains_key(name));
         self.sealing = Sealing::Sealed { keys, formerly };
         self.sealing.seal_changes(changes, generator)?;
         self.sealing.write_keys(to, changes, generator)
@@ -333,8 +338,9 @@ impl Session {
         match context.store.compare_and_set(&load, KEY, None, &fields) {
             // Or another request was first, with the same key.
             Ok(_) => self.sealing = Sealing::Sealed { keys, formerly: Vec::new() },
-            // The save finds out whether it was ended or rotated.
-            Err(error) if error.kind() == ErrorKind::Gone => {}
+            // The save finds out whether it was ended or rotated. What the store has no room for stays as it is; what is
+            // set from now on is sealed with the key that all find.
+            Err(error) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::Session) => {}
             Err(error) => {
                 context.emit_error(&error);
                 return Err(error);

@@ -156,9 +156,7 @@ impl Model {
 
     pub fn rotate(&mut self, id: usize, to: usize, old: Old, write: &Write) -> Option<Saved> {
         match (self.live.contains_key(&id), self.live.contains_key(&to)) {
-            (false, false) if write.login.is_some() && !self.is_in_grace(id) => {
-                self.create(to, write)
-            }
+            (false, false) if write.login.is_some() && !self.has_next(id) => self.create(to, write),
             (false, false) => Some(Saved::Gone),
             (false, true) => Some(Saved::Stored),
             (true, true) => None,
@@ -187,11 +185,17 @@ impl Model {
             None => Loaded::Unknown,
             Some(Left { old: Old::InGrace, to, ends, .. }) => match ends {
                 None => Loaded::Replaced(to.to_string()),
-                Some(ends) if *ends <= self.now => Loaded::Retired(to.to_string()),
+                Some(ends) if *ends <= self.now => {
+                    Loaded::Retired { left: to.to_string(), since: super::minutes(self.now - ends) }
+                }
                 Some(_) => Loaded::Ending(to.to_string()),
             },
             Some(_) => Loaded::Ended,
         }
+    }
+
+    fn has_next(&self, id: usize) -> bool {
+        !matches!(self.found(id), Loaded::Unknown | Loaded::Ended)
     }
 
     pub fn is_in_grace(&self, id: usize) -> bool {
@@ -242,7 +246,7 @@ impl Model {
             match self.left.get(&at) {
                 Some(left)
                     if left.old != Old::Unlinked
-                        && !matches!(self.found(at), Loaded::Retired(_)) =>
+                        && !matches!(self.found(at), Loaded::Retired { .. }) =>
                 {
                     at = left.to;
                 }

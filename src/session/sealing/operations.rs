@@ -12,7 +12,7 @@ use crate::session::view::Session;
 use crate::{Error, ErrorKind, Result};
 
 /// How often an addition is tried while others change the same number.
-const ATTEMPTS: u32 = 1000;
+const ATTEMPTS: u32 = 250;
 
 /// How often without a pause.
 const IMMEDIATE: u32 = 8;

@@ -145,7 +145,7 @@ impl MemoryStore {
         let now = self.now();
         let taken = pair.target().live(to, &save.lifetimes, now).is_some();
         let Some(slot) = pair.source().live(save.id, &save.lifetimes, now) else {
-            if !taken && pair.source().traces.is_in_grace(save.id, now) {
+            if !taken && pair.source().traces.has_next(save.id, now) {
                 return Ok(Saved::Gone);
             }
             // Nobody but this move knows the new id, so a record under it is what the move wrote.

@@ -7,7 +7,7 @@ mod fields;
 pub(crate) mod memory;
 mod record;
 pub(crate) mod redis;
-mod save;
+pub(crate) mod save;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 

@@ -79,14 +79,21 @@ pub enum Loaded {
     /// The same, and the grace period [is about to end](crate::Action::EndGrace).
     Ending(String),
     /// The same, and the grace period is over: whoever comes with it has, perhaps, a copied cookie.
-    Retired(String),
+    Retired {
+        /// The text.
+        left: String,
+        /// For how long it has been over.
+        since: Duration,
+    },
 }
 
 impl Loaded {
     /// What was left for whoever holds an id that has, or had, a grace period.
     pub(crate) fn left(&self) -> Option<&str> {
         match self {
-            Loaded::Replaced(text) | Loaded::Ending(text) | Loaded::Retired(text) => Some(text),
+            Loaded::Replaced(left) | Loaded::Ending(left) | Loaded::Retired { left, .. } => {
+                Some(left)
+            }
             Loaded::Session(_) | Loaded::Unknown | Loaded::Ended => None,
         }
     }

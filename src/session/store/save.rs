@@ -25,7 +25,8 @@ pub struct Save<'a> {
     /// say from now on as well. A save starts the record's life anew all the same.
     pub renewed_ago: Option<Duration>,
     /// The user who logs in, with a creation or a move. Where the session that is to move is not there any more, one is
-    /// created under the new id, of this and the changes alone.
+    /// created under the new id, of this and the changes alone; but for an id that has, or had, a
+    /// [grace period](OldId::InGrace): then nothing is written, as the caller can go on under the next one.
     pub login: Option<LogIn<'a>>,
     /// Who is logged in already, as the caller has it from a [`Record`](crate::Record). A store whose index of users is
     /// elsewhere than its records goes by it.

@@ -328,7 +328,7 @@ impl SessionStore for SqliteStore {
                 Some(Found::Session(kept)) => {
                     kept.record(load, now).map(Loaded::Session).map_err(|_| damaged())
                 }
-                Some(Found::Trace(trace)) => Ok(trace.loaded()),
+                Some(Found::Trace(trace)) => Ok(trace.loaded(now)),
             });
         }
         for error in records.iter().filter_map(|record| record.as_ref().err()) {

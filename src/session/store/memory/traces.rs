@@ -114,11 +114,18 @@ impl Traces {
                 let text = text.to_string();
                 match ends {
                     None => Loaded::Replaced(text),
-                    Some(ends) if *ends <= now => Loaded::Retired(text),
+                    Some(ends) if *ends <= now => {
+                        Loaded::Retired { left: text, since: now.since(*ends) }
+                    }
                     Some(_) => Loaded::Ending(text),
                 }
             }
         }
+    }
+
+    /// Whether the id has, or had, a grace period.
+    pub(super) fn has_next(&self, id: &SessionId, now: Moment) -> bool {
+        self.loaded(id, now).left().is_some()
     }
 
     /// Whether the id is in its grace period.

@@ -256,11 +256,11 @@ impl Step for SaveStep {
                 self.queued = transaction.commit();
             }
             (State::Extending, _) => {
-                // What a dead id has left is no session, and not to be taken for one.
-                let mut transaction = Transaction::begin(round);
-                transaction.command(&[b"HEXISTS", &self.key.name, PROOF]);
-                transaction.call(&self.key.name, &Call::expiry(self.kept_for(self.created, now)));
-                self.queued = transaction.commit();
+                // Not in a transaction, which a Redis without memory does not take. What a dead id has left is no session:
+                // one that is there behind it was there before.
+                let ends = self.kept_for(self.created, now).to_string();
+                round.command(&[b"PEXPIRE", &self.key.name, ends.as_bytes()]);
+                round.command(&[b"HEXISTS", &self.key.name, PROOF]);
             }
             (State::CleaningUp, _) => {
                 self.clean_up(round, now);
@@ -304,16 +304,13 @@ impl Step for SaveStep {
                     Outcome::Refused(_) => stored(),
                 }
             }
-            (State::Extending, _) => match transaction::read(replies, self.queued)? {
-                Outcome::Done(mut results) => match (results.next(), results.next()) {
-                    (Some(Reply::Error(line)), _) | (_, Some(Reply::Error(line))) => {
-                        State::Over(Err(refused(line)))
-                    }
-                    (Some(Reply::Integer(0)), _) | (_, Some(Reply::Integer(0))) => self.gone(),
-                    (Some(Reply::Integer(_)), Some(Reply::Integer(_))) => stored(),
-                    _ => return Err(Unfit::OutOfStep),
-                },
-                Outcome::Refused(line) => State::Over(Err(refused(line))),
+            (State::Extending, _) => match (replies.next(), replies.next()) {
+                (Some(Reply::Error(line)), Some(_)) | (Some(_), Some(Reply::Error(line))) => {
+                    State::Over(Err(refused(line)))
+                }
+                (Some(Reply::Integer(1)), Some(Reply::Integer(1))) => stored(),
+                (Some(Reply::Integer(_)), Some(Reply::Integer(_))) => self.gone(),
+                _ => return Err(Unfit::OutOfStep),
             },
             // Whether that worked or not: no reader takes it for a session.
             (State::CleaningUp, _) => match (replies.next(), &self.former) {

@@ -9,6 +9,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::record;
 use crate::session::store::{Loaded, OldId};
@@ -71,7 +72,9 @@ fn parsed(written: &[u8], now: u64) -> Option<Loaded> {
             let text = String::from_utf8(text.to_vec()).ok()?;
             match end {
                 0 => Loaded::Replaced(text),
-                end if end <= now => Loaded::Retired(text),
+                end if end <= now => {
+                    Loaded::Retired { left: text, since: Duration::from_millis(now - end) }
+                }
                 _ => Loaded::Ending(text),
             }
         }

@@ -35,8 +35,8 @@ enum Kind {
         text: String,
         ends: Option<Moment>,
     },
-    /// Its grace period is over.
-    Retired(String),
+    /// Its grace period is over, since then.
+    Retired(String, Moment),
 }
 
 impl Trace {
@@ -47,7 +47,7 @@ impl Trace {
     ) -> FromSqlResult<Trace> {
         let kind = match (next, text, ends.as_i64_or_null()?.map(Moment)) {
             (ValueRef::Null, ValueRef::Null, None) => Kind::Ended,
-            (ValueRef::Null, text, Some(_)) => Kind::Retired(text.as_str()?.to_owned()),
+            (ValueRef::Null, text, Some(ends)) => Kind::Retired(text.as_str()?.to_owned(), ends),
             (next, ValueRef::Null, None) => Kind::Linked(key(next)?),
             (next, text, ends) => {
                 Kind::Grace { to: key(next)?, text: text.as_str()?.to_owned(), ends }
@@ -56,8 +56,9 @@ impl Trace {
         Ok(Trace { kind, expires })
     }
 
-    pub(super) fn is_in_grace(&self) -> bool {
-        matches!(self.kind, Kind::Grace { .. })
+    /// Whether the id has, or had, a grace period.
+    pub(super) fn has_next(&self) -> bool {
+        matches!(self.kind, Kind::Grace { .. } | Kind::Retired(..))
     }
 
     /// Whether it is in a grace period that is over, which its row does not say yet.
@@ -67,18 +68,20 @@ impl Trace {
 
     pub(super) fn retired(self) -> Trace {
         match self.kind {
-            Kind::Grace { text, .. } => Trace { kind: Kind::Retired(text), ..self },
+            Kind::Grace { text, ends: Some(ends), .. } => {
+                Trace { kind: Kind::Retired(text, ends), ..self }
+            }
             kind => Trace { kind, ..self },
         }
     }
 
     /// What a load answers.
-    pub(super) fn loaded(self) -> Loaded {
+    pub(super) fn loaded(self, now: Moment) -> Loaded {
         match self.kind {
             Kind::Ended | Kind::Linked(_) => Loaded::Ended,
             Kind::Grace { text, ends: None, .. } => Loaded::Replaced(text),
             Kind::Grace { text, .. } => Loaded::Ending(text),
-            Kind::Retired(text) => Loaded::Retired(text),
+            Kind::Retired(left, ends) => Loaded::Retired { left, since: now.since(ends) },
         }
     }
 
@@ -86,7 +89,7 @@ impl Trace {
     fn leads_to(self) -> Option<Key> {
         match self.kind {
             Kind::Linked(to) | Kind::Grace { to, .. } => Some(to),
-            Kind::Ended | Kind::Retired(_) => None,
+            Kind::Ended | Kind::Retired(..) => None,
         }
     }
 }

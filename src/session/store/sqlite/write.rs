@@ -239,7 +239,7 @@ impl Transaction<'_> {
             Some(Found::Damaged) => return Err(damaged().into()),
             // Nobody but this move knows the new id, so a record under it is what the move wrote.
             _ if taken => return Ok(Answer::Saved(Saved::Stored)),
-            Some(Found::Trace(trace)) if trace.is_in_grace() => {
+            Some(Found::Trace(trace)) if trace.has_next() => {
                 return Ok(Answer::Saved(Saved::Gone));
             }
             _ if wish.login.is_some() => return self.create(to, changes, wish),

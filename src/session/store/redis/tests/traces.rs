@@ -16,7 +16,10 @@ fn what_was_left_is_read_by_the_times_that_it_holds() {
         (left("r", &past, "0"), Loaded::Unknown),
         (left("g", &later, "0"), replaced),
         (left("g", &later, &later), Loaded::Ending("a.b ключ".to_owned())),
-        (left("g", &later, &past), Loaded::Retired("a.b ключ".to_owned())),
+        (
+            left("g", &later, &past),
+            Loaded::Retired { left: "a.b ключ".to_owned(), since: Duration::ZERO },
+        ),
         (left("g", &past, "0"), Loaded::Unknown),
         // What somebody else has written, or a later version of the crate.
         (left("z", &later, "0"), Loaded::Unknown),
