@@ -17,22 +17,23 @@
 //! # Ok::<(), bottle_session::Error>(())
 //! ```
 //!
-//! Without `in_memory()` sessions live in the Redis on localhost, and outlive the process. A closure takes what it asks for by type:
-//! a [`Session`], a [`Form`], your own [user](LoginPlugin) or [database connection](App::provide).
+//! Without `in_memory()` sessions live in the Redis on localhost, and outlive the process. A handler says by the types of its arguments
+//! what it needs: a [`Session`], a [`Form`], your own [user](LoginPlugin) or [database connection](App::provide).
 //!
 //! Begin with the [tutorial](guide::tutorial), or with the page of the [guide] for [Bottle](guide::from_bottle) or
-//! [axum](guide::from_axum) users; [how it works](guide::inside) has the flow, the words and a map of this page.
+//! [axum](guide::from_axum) users; [inside](guide::inside) shows how a request flows, defines the words, and sorts the items below by subject.
 //!
 //! # Features
 //!
-//! - `tiny_http` (default): the adapter for the tiny_http server.
+//! - `tiny_http` (default): an adapter for the tiny_http server. [`App::run`] takes the crate's own, [`server::native`], wherever there is unix.
 //! - `https`: the native server speaks TLS. `dev-certificate`: a certificate made at the start, to develop with.
-//! - `rustls`: Redis over TLS.
+//! - `rustls`: Redis over TLS (`rediss://`).
 //! - `r2d2_redis`: a pool of `r2d2_redis` 0.14 that the app has already.
 //! - `sqlite`: sessions in one file.
+//! - `sealed`: values of sessions that only their visitor's cookie opens.
 //! - `garde`: checks of what forms hold, beyond their types.
 //! - `gzip`, `brotli`: compressed answers, `CompressionPlugin`.
-//! - `anyhow`: what is inside of an `anyhow::Error` is seen: its status, and by [`App::on_error`].
+//! - `anyhow`: an `anyhow::Error` answers with the status of the error in it, which [`App::on_error`] sees.
 //! - `secure-cookies`: signed and encrypted cookies of the app's own.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
