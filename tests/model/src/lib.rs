@@ -11,6 +11,14 @@ mod sync {
     pub(crate) use loom::sync::{Mutex, MutexGuard};
 }
 
+mod lock {
+    use super::sync::{Mutex, MutexGuard};
+
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().expect("no thread of the model panics")
+    }
+}
+
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
