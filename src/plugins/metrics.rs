@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
 use http::{Method, header};
 
+use crate::lock::{read, write};
 use crate::message::response::Response;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::histogram::{Histogram, SECONDS};
@@ -224,12 +225,12 @@ const METHODS: [&str; 10] =
 
 impl Requests {
     fn of(&self, rule: &str) -> Arc<OfRoute> {
-        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let known = read(&self.routes);
         if let Some(route) = known.get(rule) {
             return route.clone();
         }
         drop(known);
-        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = write(&self.routes);
         routes.entry(rule.to_owned()).or_default().clone()
     }
 }
@@ -240,13 +241,13 @@ impl OfRoute {
         let method = METHODS.iter().position(|name| *name == method.as_str()).unwrap_or(last);
         self.durations[method].get_or_init(|| Histogram::new(SECONDS)).observe(seconds);
         let is_it = |it: &&(usize, u16, AtomicU64)| it.0 == method && it.1 == status;
-        let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
+        let answers = read(&self.answers);
         if let Some((.., count)) = answers.iter().find(is_it) {
             count.fetch_add(1, Ordering::Relaxed);
             return;
         }
         drop(answers);
-        let mut answers = self.answers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = write(&self.answers);
         match answers.iter().find(is_it) {
             Some((.., count)) => drop(count.fetch_add(1, Ordering::Relaxed)),
             None => answers.push((method, status, AtomicU64::new(1))),

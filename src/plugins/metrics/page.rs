@@ -1,10 +1,10 @@
 //! The page: <https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4.
 
 use std::fmt::{self, Display, Write};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::{METHODS, MetricsPlugin};
+use crate::lock::read;
 use crate::pipeline::histogram::Histogram;
 use crate::redis::BreakerState;
 
@@ -26,13 +26,13 @@ impl MetricsPlugin {
     }
 
     fn requests(&self, page: &mut Page) {
-        let routes = self.requests.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let routes = read(&self.requests.routes);
         let mut routes: Vec<_> = routes.iter().collect();
         routes.sort_by_key(|(rule, _)| *rule);
         let name = "http_requests_total";
         page.family(name, "counter", "Requests answered.");
         for (rule, route) in &routes {
-            let answers = route.answers.read().unwrap_or_else(PoisonError::into_inner);
+            let answers = read(&route.answers);
             for (method, status, count) in answers.iter() {
                 let status = status.to_string();
                 let labels = [("method", METHODS[*method]), ("route", rule), ("status", &status)];

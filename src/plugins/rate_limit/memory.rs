@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::Key;
 use super::window::Counted;
+use crate::lock::lock;
 
 const SHARDS: usize = 16;
 
@@ -30,7 +31,7 @@ impl MemoryCounts {
     /// Counts a request in the window of this index; `None` where there are too many visitors to count one more.
     pub(super) fn count(&self, index: u64, key: Key) -> Option<Counted> {
         let shard = &self.shards[self.hasher.hash_one(key) as usize % SHARDS];
-        shard.lock().unwrap_or_else(PoisonError::into_inner).count(index, key)
+        lock(shard).count(index, key)
     }
 }
 

@@ -31,6 +31,7 @@ use super::{
     Action, BreakerObserver, Caps, DamageObserver, Lifetimes, Load, Loaded, PipelinedStore, Save,
     Saved, SessionStore, StoreOperation, cannot_compare_and_set,
 };
+use crate::lock::write;
 use crate::pipeline::operation::{Operation, Remote};
 use crate::redis::{RedisCluster, RedisPool, slot};
 use crate::session::id::{IdFormat, SessionId};
@@ -353,7 +354,7 @@ impl SessionStore for RedisStore {
 
     fn on_damage(&self, observer: DamageObserver) {
         let observers = &self.settings.damaged.0;
-        observers.write().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Arc::new(observer));
+        write(observers).push(Arc::new(observer));
     }
 
     fn can_move(&self, from: &SessionId, to: &SessionId) -> bool {

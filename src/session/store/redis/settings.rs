@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::record::Key;
 use super::{Layout, id_format};
+use crate::lock::read;
 use crate::session::id::SessionId;
 use crate::session::store::{Caps, DamageObserver, Lifetimes};
 use crate::{Error, ErrorKind, Result};
@@ -69,8 +70,7 @@ impl Settings {
 
     pub(super) fn tell_of_damage(&self, damage: &Error) {
         // Not while they are locked: what an observer does is its own affair.
-        let observers =
-            self.damaged.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let observers = read(&self.damaged.0).clone();
         observers.iter().for_each(|observer| observer(damage));
     }
 }
