@@ -69,6 +69,27 @@ impl Drop for Server {
     }
 }
 
+/// Has three take their steps in this order, until one of them crashes after so many of its own; whoever has not comes to an
+/// end. Says who has.
+pub(super) fn interleave(
+    actors: [&mut dyn Underway; 3],
+    (turns, crash): (&[usize], Option<(usize, usize)>),
+    server: &mut Server,
+) -> [bool; 3] {
+    let (mut taken, mut over) = ([0; 3], [false; 3]);
+    let rest = [0, 1, 2].into_iter().flat_map(|who| [who; 12]);
+    for who in turns.iter().copied().chain(rest) {
+        let has_crashed =
+            crash.is_some_and(|(crashed, after)| crashed == who && taken[who] >= after);
+        if over[who] || has_crashed {
+            continue;
+        }
+        taken[who] += 1;
+        over[who] = actors[who].step(server);
+    }
+    over
+}
+
 /// What is under way.
 pub(super) trait Underway {
     /// One round trip; says whether it is over.
@@ -139,20 +160,7 @@ impl Case<'_> {
         assert_eq!(finish(self.log_in(&first), self.server).unwrap(), Saved::Stored);
         let (mut end, mut moving, mut login) =
             (self.end_all(), self.moves(&first, &moved, OldId::Linked), self.log_in(&second));
-        let mut taken = [0; 3];
-        let mut over = [false; 3];
-        // Whoever has not crashed comes to an end.
-        let rest = [0, 1, 2].into_iter().flat_map(|who| [who; 12]);
-        for who in turns.iter().copied().chain(rest) {
-            let has_crashed =
-                crash.is_some_and(|(crashed, after)| crashed == who && taken[who] >= after);
-            if over[who] || has_crashed {
-                continue;
-            }
-            taken[who] += 1;
-            let actors: [&mut dyn Underway; 3] = [&mut end, &mut moving, &mut login];
-            over[who] = actors[who].step(self.server);
-        }
+        let over = interleave([&mut end, &mut moving, &mut login], (turns, crash), self.server);
         if !over[0] {
             // It has crashed, and is called once more.
             finish(self.end_all(), self.server).unwrap();

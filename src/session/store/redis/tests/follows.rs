@@ -1,7 +1,7 @@
 //! Every order in which a logout with an old id and the moves of its session can meet on a real Redis, one round trip after
 //! another, with a crash of each of them behind each of its round trips.
 
-use super::endings::{Case, Server, Underway, finish, orders};
+use super::endings::{Case, Server, finish, interleave, orders};
 use super::*;
 use crate::session::store::OldId;
 
@@ -26,19 +26,7 @@ impl Case<'_> {
         let mut end = self.logs_out(&a);
         let mut moving = self.moves(&a, &b, old_id);
         let mut onward = self.moves(&b, &c, OldId::Linked);
-        let (mut taken, mut over) = ([0; 3], [false; 3]);
-        // Whoever has not crashed comes to an end.
-        let rest = [0, 1, 2].into_iter().flat_map(|who| [who; 12]);
-        for who in turns.iter().copied().chain(rest) {
-            let has_crashed =
-                crash.is_some_and(|(crashed, after)| crashed == who && taken[who] >= after);
-            if over[who] || has_crashed {
-                continue;
-            }
-            taken[who] += 1;
-            let actors: [&mut dyn Underway; 3] = [&mut end, &mut moving, &mut onward];
-            over[who] = actors[who].step(self.server);
-        }
+        let over = interleave([&mut end, &mut moving, &mut onward], (turns, crash), self.server);
         let ended = match over[0] {
             true => end.into_outcomes().next().unwrap().unwrap(),
             // It has crashed; the visitor tries again, and finds it done, or does it.
