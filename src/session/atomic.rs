@@ -34,28 +34,25 @@ impl Session {
             }
             None => {}
         }
-        if let Err(error) = self.seal_stored() {
+        if let Err(error) = self.seal_stored().and_then(|()| self.save_all()) {
             self.failure = Some(Failure::Unsaved(copy(&error)));
             return Err(error);
-        }
-        loop {
-            let saved = self.pending(At::Commit).and_then(|pending| {
-                let is_all = pending.is_empty() || !self.holds_back;
-                pending.into_iter().try_for_each(|pending| self.save_at_once(pending))?;
-                Ok(is_all)
-            });
-            match saved {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(error) => {
-                    self.failure = Some(Failure::Unsaved(copy(&error)));
-                    return Err(error);
-                }
-            }
         }
         match self.stage {
             Stage::Gone(_) => Err(gone()),
             _ => Ok(()),
+        }
+    }
+
+    /// Saves what has changed, and then what had to wait for that.
+    fn save_all(&mut self) -> Result<()> {
+        loop {
+            let pending = self.pending(At::Commit)?;
+            let is_all = pending.is_empty() || !self.holds_back;
+            pending.into_iter().try_for_each(|pending| self.save_at_once(pending))?;
+            if is_all {
+                return Ok(());
+            }
         }
     }
 

@@ -190,8 +190,7 @@ impl SessionContext {
             // Never adopted: a session made now gets an id of its own.
             Ok(Found::Nothing) if was_sent => self.provide_unknown(entry, Event::UnknownId),
             Ok(Found::Nothing) => {
-                let visitor = visitor(entry.request());
-                entry.put(Session::new(self.clone()).of(visitor));
+                put(entry, Session::new(self.clone()));
             }
             Err(error) => self.refuse(entry, error),
         }
@@ -250,8 +249,7 @@ impl SessionContext {
 
     fn provide_unknown(self: &Arc<SessionContext>, entry: &mut Entry<'_>, event: Event<'_>) {
         self.emit(event);
-        let visitor = visitor(entry.request());
-        entry.put(Session::of_unknown_id(self.clone()).of(visitor));
+        put(entry, Session::of_unknown_id(self.clone()));
     }
 
     fn provide_loaded(
@@ -261,16 +259,15 @@ impl SessionContext {
         via: Option<Via>,
         record: Record,
     ) {
-        let visitor = visitor(entry.request());
         match Session::loaded(self.clone(), id, via, record) {
             Ok(session) => {
                 self.emit(Event::Loaded);
-                entry.put(session.of(visitor));
+                put(entry, session);
             }
             // A damaged record is no session.
             Err(error) if error.kind() == ErrorKind::Session => {
                 self.emit(Event::Damaged(&error));
-                entry.put(Session::of_unknown_id(self.clone()).of(visitor));
+                put(entry, Session::of_unknown_id(self.clone()));
             }
             Err(error) => self.refuse(entry, error),
         }
@@ -287,8 +284,7 @@ impl SessionContext {
         event: Event<'_>,
     ) {
         self.emit(event);
-        let visitor = visitor(entry.request());
-        entry.put(Session::ended(self.clone(), id).of(visitor));
+        put(entry, Session::ended(self.clone(), id));
     }
 
     /// Answers a request whose session the store cannot give. Not with an empty session: that would log the visitor out.
@@ -453,11 +449,13 @@ impl SessionContext {
     }
 }
 
-/// What a login keeps of a request, at no cost while nobody logs in.
-fn visitor(request: &Request) -> Visitor {
+/// Gives a request its session, with what a login keeps of the request, at no cost while nobody logs in.
+fn put(entry: &mut Entry<'_>, session: Session) {
+    let request = entry.request();
     let agent = request.headers().get(header::USER_AGENT).cloned();
     let address = request.remote_addr().map(|address| address.ip());
-    Visitor { agent, address, scheme: request.scheme() }
+    let visitor = Visitor { agent, address, scheme: request.scheme() };
+    entry.put(session.of(visitor));
 }
 
 /// A request that came with an id in its grace period.

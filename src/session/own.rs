@@ -27,7 +27,7 @@ pub(super) struct OwnFields(Fields);
 impl OwnFields {
     /// Takes them out of the fields of a record, so that nobody else sees them.
     pub(super) fn out_of(fields: &mut Fields) -> OwnFields {
-        let is_own = |(key, _): &(&str, &str)| key.starts_with(PREFIX);
+        let is_own = |(key, _): &(&str, &str)| is_own(key);
         // Keys are sorted; only the empty one comes before.
         if !fields.iter().take(2).any(|field| is_own(&field)) {
             return OwnFields::default();

@@ -11,6 +11,7 @@ use super::state::{CameWith, End, Failure, Former, LoginState, Next, Renewal, St
 use super::store::devices::{agent_of, network_of};
 use super::store::{Action, Changes, Lifetimes, Loaded, LogIn, OldId, Remember, Save, Saved};
 use super::view::Session;
+use crate::lock::lock;
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, Result};
 
@@ -24,11 +25,11 @@ type NewId = (SessionId, Option<Duration>);
 
 impl PendingCookie {
     pub(super) fn set(&self, pending_cookie: Option<NewId>) {
-        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = pending_cookie;
+        *lock(&self.0) = pending_cookie;
     }
 
     pub(crate) fn get(&self) -> Option<NewId> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        lock(&self.0).clone()
     }
 }
 
@@ -462,7 +463,6 @@ impl Session {
         match self.follow(&found) {
             Some(id) => {
                 pending.follow(id);
-                self.seal_followed(&pending.id, &mut pending.changes)?;
                 Ok(Some(pending))
             }
             None => {

@@ -299,14 +299,6 @@ impl Session {
         }
     }
 
-    /// Has changes that remove all fields leave the keys, also where another request has rotated the session to this id.
-    pub(super) fn seal_followed(&self, id: &SessionId, changes: &mut Changes) -> Result<()> {
-        match changes.cleared && !changes.fields.contains_key(KEY) {
-            true => self.sealing.write_keys(id, changes, &self.context.generator),
-            false => Ok(()),
-        }
-    }
-
     /// Seals a record that was made without, if something is to be saved in it; waits for the store.
     pub(super) fn seal_before_save(&mut self) {
         let is_moved = matches!(&self.stage, Stage::Stored { next: Next::New(_), .. });
