@@ -102,7 +102,7 @@ pub(super) struct Manner {
 impl Batch {
     pub(super) fn new(manner: Manner) -> Batch {
         Batch {
-            bytes: Vec::new(),
+            bytes: Vec::with_capacity(1024),
             parts: Vec::new(),
             asking: manner.asking,
             nonce: Nonce::new(),

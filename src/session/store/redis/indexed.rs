@@ -94,17 +94,15 @@ impl IndexedSave {
     fn take_outcome(&mut self) {
         let is_over = self.save.as_ref().is_some_and(Step::is_over);
         let Some(save) = self.save.take_if(|_| is_over) else { return };
-        let lifetime = lifetime(&self.settings, save.idle());
-        if let Some(arrival) = self.arrival() {
-            arrival.registration.lifetime = lifetime;
-        }
-        let name = save.name();
+        let idle = save.idle();
+        let name = matches!(self.part, Some(Part::Logout(_))).then(|| save.name());
         let outcome = save.into_outcome();
-        self.state = match (&self.part, &outcome) {
-            (Some(Part::Arrival(_)), Ok(Saved::Stored)) => State::Confirming,
-            (Some(Part::Logout(_)), Ok(Saved::Stored)) if self.settings.in_cluster => {
-                State::Leaving(name)
+        self.state = match (&mut self.part, &outcome, name) {
+            (Some(Part::Arrival(arrival)), Ok(Saved::Stored), _) => {
+                arrival.registration.lifetime = lifetime(&self.settings, idle);
+                State::Confirming
             }
+            (_, Ok(Saved::Stored), Some(name)) if self.settings.in_cluster => State::Leaving(name),
             _ => State::Over(outcome),
         };
     }
