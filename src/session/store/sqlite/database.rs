@@ -9,13 +9,13 @@ use rusqlite::Connection;
 
 use super::Durability;
 use super::errors::{failed, refused};
+use super::expired::{ExpiredRow, ExpiredRows, Expiry};
 use super::files::Files;
-use super::graves::{Dead, Death, Graves};
 use super::health::Health;
 use super::open::{Opened, open};
 use super::record::Moment;
 use super::sweep::Sweeping;
-use super::write::bury;
+use super::write::mark_expired;
 use crate::Result;
 use crate::lock::{lock, try_lock, unpoisoned};
 use crate::logging::OneLine;
@@ -48,7 +48,7 @@ pub(super) struct Database {
     readers: Readers,
     clock: Clock,
     patience: Duration,
-    graves: Graves,
+    expired: ExpiredRows,
     pub(super) health: Health,
     pub(super) sweeping: Sweeping,
 }
@@ -65,7 +65,7 @@ impl Database {
             readers: Readers { free: Mutex::new(readers), returned: Condvar::new() },
             clock,
             patience: PATIENCE,
-            graves: Graves::default(),
+            expired: ExpiredRows::default(),
             health: Health::default(),
             sweeping: Sweeping::new(),
         })
@@ -119,17 +119,17 @@ impl Database {
         patience: Duration,
         act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let graves = self.graves.all();
+        let expired = self.expired.all();
         let done = writer.transaction(durability, patience, |connection| {
-            for dead in &graves {
-                bury(connection, dead)?;
+            for row in &expired {
+                mark_expired(connection, row)?;
             }
             act(connection, self.now())
         });
         let done = done.map_err(|error| failed(&self.path, "write", error))?;
         self.check_files()?;
         drop(writer);
-        self.graves.forget(&graves);
+        self.expired.forget(&expired);
         Ok(done)
     }
 
@@ -148,19 +148,19 @@ impl Database {
         }
     }
 
-    /// As which this row was found dead before, with this end, also if by the clock it lives again.
-    pub(super) fn buried(&self, digest: &[u8; 32], expires: Moment) -> Option<Death> {
-        self.graves.get(digest, expires)
+    /// The expiry that was found of this row before, as long as its `expires` is this, even if the clock has gone back since.
+    pub(super) fn known_expiry(&self, digest: &[u8; 32], expires: Moment) -> Option<Expiry> {
+        self.expired.get(digest, expires)
     }
 
-    /// Sees that what was found dead stays so when the clock goes back, or the absolute limit grows. Waits for nobody:
-    /// what is not written now is written by the next transaction, and is dead for this process until then.
-    pub(super) fn bury(&self, dead: Vec<Dead>) {
-        self.graves.add(dead);
+    /// Makes rows stay expired when the clock goes back, or the absolute limit grows. Does not wait:
+    /// what is not written now is written by the next transaction, and this process remembers it until then.
+    pub(super) fn mark_expired(&self, expired: Vec<ExpiredRow>) {
+        self.expired.add(expired);
         let Some(writer) = try_lock(&self.writer) else { return };
         let nothing_else = |_: &Connection, _| Ok(());
-        let buried = self.transaction(writer, Durability::Relaxed, Duration::ZERO, nothing_else);
-        if let Err(error) = buried {
+        let marked = self.transaction(writer, Durability::Relaxed, Duration::ZERO, nothing_else);
+        if let Err(error) = marked {
             log::debug!("what has expired stays in the file for now: {}", OneLine(error));
         }
     }

@@ -6,7 +6,7 @@ use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::devices::Ending;
-use super::graves::{Dead, Death};
+use super::expired::{ExpiredRow, Expiry};
 use super::json;
 use super::record::{Kept, Key, Moment, Wish};
 use super::traces::Trace;
@@ -123,21 +123,21 @@ impl Found {
         }
     }
 
-    /// As which it is dead at this time, if it is, though the row does not say so.
-    pub(super) fn death(&self, lifetimes: &Lifetimes, now: Moment) -> Option<Death> {
+    /// What of it has expired at this time, where the row is not marked so.
+    pub(super) fn expiry(&self, lifetimes: &Lifetimes, now: Moment) -> Option<Expiry> {
         match self {
-            Found::Session(kept) => (!kept.is_live(lifetimes, now)).then_some(Death::Expired),
-            Found::Trace(trace) if trace.expires <= now => Some(Death::Expired),
-            Found::Trace(trace) => trace.is_over(now).then_some(Death::Retired),
+            Found::Session(kept) => (!kept.is_live(lifetimes, now)).then_some(Expiry::Row),
+            Found::Trace(trace) if trace.expires <= now => Some(Expiry::Row),
+            Found::Trace(trace) => trace.is_over(now).then_some(Expiry::GracePeriod),
             Found::Damaged => None,
         }
     }
 
-    /// What is left of it if it is dead as this.
-    pub(super) fn after(self, death: Option<Death>) -> Option<Found> {
-        match (death, self) {
+    /// What is left of it after this expiry.
+    pub(super) fn after(self, expiry: Option<Expiry>) -> Option<Found> {
+        match (expiry, self) {
             (None, found) => Some(found),
-            (Some(Death::Retired), Found::Trace(trace)) => Some(Found::Trace(trace.retired())),
+            (Some(Expiry::GracePeriod), Found::Trace(trace)) => Some(Found::Trace(trace.retired())),
             (Some(_), _) => None,
         }
     }
@@ -156,12 +156,12 @@ pub(super) fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Optio
         .optional()
 }
 
-/// Has a row say that it is dead, which was found so and has not been saved since.
-pub(super) fn bury(connection: &Connection, dead: &Dead) -> rusqlite::Result<()> {
-    let Dead { digest, expires, death } = dead;
-    let sql = match death {
-        Death::Expired => "DELETE FROM sessions WHERE key = ?1 AND expires = ?2",
-        Death::Retired => "UPDATE sessions SET next = NULL WHERE key = ?1 AND expires = ?2",
+/// Deletes a row that has expired, or marks its grace period as over, unless it has been saved since.
+pub(super) fn mark_expired(connection: &Connection, row: &ExpiredRow) -> rusqlite::Result<()> {
+    let ExpiredRow { digest, expires, expiry } = row;
+    let sql = match expiry {
+        Expiry::Row => "DELETE FROM sessions WHERE key = ?1 AND expires = ?2",
+        Expiry::GracePeriod => "UPDATE sessions SET next = NULL WHERE key = ?1 AND expires = ?2",
     };
     connection.prepare_cached(sql)?.execute(params![digest, expires.0]).map(drop)
 }
@@ -327,14 +327,14 @@ impl Transaction<'_> {
         }
     }
 
-    /// The row of this key, which says afterwards what it is at this time: one that has expired is removed.
+    /// The row of this key at this time: one that has expired is deleted first.
     pub(super) fn look(&self, key: &Key, lifetimes: &Lifetimes) -> Result<Option<Found>, Failure> {
         let Some(found) = find(self.connection, key)? else { return Ok(None) };
-        let death = found.death(lifetimes, self.now);
-        if let (Some(expires), Some(death)) = (found.expires(), death) {
-            bury(self.connection, &Dead { digest: key.digest, expires, death })?;
+        let expiry = found.expiry(lifetimes, self.now);
+        if let (Some(expires), Some(expiry)) = (found.expires(), expiry) {
+            mark_expired(self.connection, &ExpiredRow { digest: key.digest, expires, expiry })?;
         }
-        Ok(found.after(death))
+        Ok(found.after(expiry))
     }
 
     /// Whether it was inserted: there was no row of this key.
