@@ -21,23 +21,23 @@ use crate::lock::{lock, try_lock, unpoisoned};
 use crate::logging::OneLine;
 
 /// How long a lock of another process is waited for.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The same once that was in vain, until it works again: who comes then must not wait as long for the same.
-const IMPATIENCE: Duration = Duration::from_millis(100);
+const SHORT_BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long this process writes without a pause while another one wants to write as well.
-const TURN: Duration = Duration::from_millis(10);
+const MAX_WRITE_TURN: Duration = Duration::from_millis(10);
 
 /// How long the pause is: in it the other one looks at least once whether the lock is free.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// For how long another process counts as there after it was last waited for.
-const LATELY: Duration = Duration::from_secs(1);
+const CONTENTION_MEMORY: Duration = Duration::from_secs(1);
 
 /// Between two looks whether the lock is free. SQLite's own handler waits longer each time, up to 100 ms, so that of two
 /// busy processes the slower one starves.
-const LOOK_AGAIN: Duration = Duration::from_micros(500);
+const BUSY_RETRY_INTERVAL: Duration = Duration::from_micros(500);
 
 pub(super) type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 
@@ -47,7 +47,7 @@ pub(super) struct Database {
     writer: Mutex<Writer>,
     readers: Readers,
     clock: Clock,
-    patience: Duration,
+    busy_timeout: Duration,
     expired: ExpiredRows,
     pub(super) health: Health,
     pub(super) sweeping: Sweeping,
@@ -64,7 +64,7 @@ impl Database {
             writer: Mutex::new(Writer::new(writer)),
             readers: Readers { free: Mutex::new(readers), returned: Condvar::new() },
             clock,
-            patience: PATIENCE,
+            busy_timeout: BUSY_TIMEOUT,
             expired: ExpiredRows::default(),
             health: Health::default(),
             sweeping: Sweeping::new(),
@@ -81,7 +81,7 @@ impl Database {
         act: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
         let reader = self.readers.take();
-        wait_for(self.patience);
+        start_busy_timeout(self.busy_timeout);
         let done = act(reader.connection()).map_err(|error| failed(&self.path, "read", error));
         if let Err(error) = &done {
             self.health.is_loud(error);
@@ -96,31 +96,32 @@ impl Database {
         durability: Durability,
         act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let patience = if self.health.has_failed() { IMPATIENCE } else { self.patience };
+        let busy_timeout =
+            if self.health.has_failed() { SHORT_BUSY_TIMEOUT } else { self.busy_timeout };
         let mut writer = lock(&self.writer);
-        writer.let_others_write();
-        let done = self.transaction(writer, durability, patience, act);
+        writer.yield_to_other_processes();
+        let done = self.transaction(writer, durability, busy_timeout, act);
         self.health.hear(&self.path, done.as_ref().err());
         done
     }
 
     /// The same for what may fail, as it is done another time then.
-    pub(super) fn tidy<T>(
+    pub(super) fn maintain<T>(
         &self,
         act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        self.transaction(lock(&self.writer), Durability::Relaxed, IMPATIENCE, act)
+        self.transaction(lock(&self.writer), Durability::Relaxed, SHORT_BUSY_TIMEOUT, act)
     }
 
     fn transaction<T>(
         &self,
         mut writer: MutexGuard<'_, Writer>,
         durability: Durability,
-        patience: Duration,
+        busy_timeout: Duration,
         act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
     ) -> Result<T> {
         let expired = self.expired.all();
-        let done = writer.transaction(durability, patience, |connection| {
+        let done = writer.transaction(durability, busy_timeout, |connection| {
             for row in &expired {
                 mark_expired(connection, row)?;
             }
@@ -166,15 +167,15 @@ impl Database {
     }
 
     /// Writes back what the log holds, as far as nobody reads it, with a connection that nobody waits for to write.
-    pub(super) fn write_back(&self) -> Result<()> {
+    pub(super) fn checkpoint(&self) -> Result<()> {
         self.read(|connection| {
             connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
         })
     }
 
     #[cfg(test)]
-    pub(super) fn with_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub(super) fn set_busy_timeout(&mut self, busy_timeout: Duration) {
+        self.busy_timeout = busy_timeout;
     }
 
     #[cfg(test)]
@@ -202,13 +203,14 @@ impl Writer {
 
     /// Pauses where another process may wait that has not had a chance for long: one that writes without a pause leaves the
     /// lock free for so short a time that who looks again and again hardly ever sees it.
-    fn let_others_write(&mut self) {
+    fn yield_to_other_processes(&mut self) {
         let now = Instant::now();
         if now.duration_since(self.ended) >= PAUSE {
             self.turn = now;
         }
-        let is_alone = self.waited.is_none_or(|waited| now.duration_since(waited) > LATELY);
-        if !is_alone && now.duration_since(self.turn) >= TURN {
+        let is_alone =
+            self.waited.is_none_or(|waited| now.duration_since(waited) > CONTENTION_MEMORY);
+        if !is_alone && now.duration_since(self.turn) >= MAX_WRITE_TURN {
             std::thread::sleep(PAUSE);
             self.turn = Instant::now();
         }
@@ -217,7 +219,7 @@ impl Writer {
     fn transaction<T>(
         &mut self,
         durability: Durability,
-        patience: Duration,
+        busy_timeout: Duration,
         act: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         if self.durability != durability {
@@ -228,7 +230,7 @@ impl Writer {
             self.connection.pragma_update(None, "synchronous", synchronous)?;
             self.durability = durability;
         }
-        wait_for(patience);
+        start_busy_timeout(busy_timeout);
         let open = Open::begin(&self.connection, "BEGIN IMMEDIATE")?;
         if HAS_WAITED.get() {
             self.turn = Instant::now();
@@ -309,22 +311,22 @@ impl Drop for Reader<'_> {
 }
 
 thread_local! {
-    static GIVE_UP: Cell<Option<Instant>> = const { Cell::new(None) };
+    static BUSY_DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
     static HAS_WAITED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// How long this thread waits for locks of other processes from now on.
-pub(super) fn wait_for(patience: Duration) {
-    GIVE_UP.set(Instant::now().checked_add(patience));
+pub(super) fn start_busy_timeout(busy_timeout: Duration) {
+    BUSY_DEADLINE.set(Instant::now().checked_add(busy_timeout));
     HAS_WAITED.set(false);
 }
 
 /// The busy handler: whether to look again, which it has waited for.
-pub(super) fn wait(_: i32) -> bool {
+pub(super) fn busy_handler(_: i32) -> bool {
     HAS_WAITED.set(true);
-    let patient = GIVE_UP.get().is_some_and(|end| Instant::now() < end);
+    let patient = BUSY_DEADLINE.get().is_some_and(|end| Instant::now() < end);
     if patient {
-        std::thread::sleep(LOOK_AGAIN);
+        std::thread::sleep(BUSY_RETRY_INTERVAL);
     }
     patient
 }

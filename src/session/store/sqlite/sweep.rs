@@ -151,7 +151,7 @@ impl Sweep {
         match self.stage {
             Stage::Rows => {
                 database.check_files()?;
-                let removed = database.tidy(|connection, now| remove(connection, now, size))?;
+                let removed = database.maintain(|connection, now| remove(connection, now, size))?;
                 self.swept |= removed > 0;
                 if removed < size as usize {
                     let is_worth_it = database.read(is_worth_giving_back)?;
@@ -162,7 +162,7 @@ impl Sweep {
             }
             Stage::Pages => {
                 self.swept = true;
-                let (before, left) = database.tidy(|connection, _| {
+                let (before, left) = database.maintain(|connection, _| {
                     Ok((number(connection, "freelist_count")?, give_back(connection, size)?))
                 })?;
                 // A file that was made without auto_vacuum gives nothing back.
@@ -173,7 +173,7 @@ impl Sweep {
             }
             Stage::File => {
                 if self.swept {
-                    database.write_back()?;
+                    database.checkpoint()?;
                 }
                 Ok(false)
             }
