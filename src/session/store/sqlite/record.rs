@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::types::{FromSqlResult, ValueRef};
 
 use super::json;
-use super::traces::Leaves;
+use super::traces::OwnedOldId;
 use crate::Result;
 use crate::session::id::SessionId;
 use crate::session::store::devices::handle_of;
@@ -83,7 +83,7 @@ pub(super) struct LoggedIn {
 
 impl Kept {
     /// The record that a creation makes.
-    pub(super) fn new(save: &Wish, fields: &Fields, now: Moment) -> Kept {
+    pub(super) fn new(save: &SaveParameters, fields: &Fields, now: Moment) -> Kept {
         let mut kept = Kept {
             fields: json::write(fields),
             created: now,
@@ -124,7 +124,7 @@ impl Kept {
     }
 
     /// Takes note of a save, but for its changes.
-    pub(super) fn saved(&mut self, save: &Wish, now: Moment) {
+    pub(super) fn saved(&mut self, save: &SaveParameters, now: Moment) {
         if let Remember::To(limit) = save.remember {
             self.set_remember(limit);
         }
@@ -195,21 +195,21 @@ fn end(
 }
 
 /// What a [`Save`] says, but for its action and its changes, for the thread that carries it out.
-pub(super) struct Wish {
+pub(super) struct SaveParameters {
     pub(super) lifetimes: Lifetimes,
     remember: Remember,
     /// The idle limit that the request takes the session to have.
     idle: Duration,
     /// Whether the answer leaves the cookie as it is.
     keeps_cookie: bool,
-    pub(super) login: Option<Entering>,
+    pub(super) login: Option<LoginParameters>,
     /// What becomes of the id that the session moves away from.
-    pub(super) leaves: Leaves,
+    pub(super) old_id: OwnedOldId,
     created: Option<SystemTime>,
 }
 
 /// What a [`LogIn`](crate::LogIn) says, and the handle of the session that it makes.
-pub(super) struct Entering {
+pub(super) struct LoginParameters {
     pub(super) user: String,
     handle: String,
     agent: String,
@@ -217,27 +217,27 @@ pub(super) struct Entering {
     pub(super) most: Option<usize>,
 }
 
-impl Wish {
-    pub(super) fn of(save: &Save<'_>) -> Wish {
+impl SaveParameters {
+    pub(super) fn of(save: &Save<'_>) -> SaveParameters {
         let new_id = match save.action {
             Action::Create => Some(save.id),
             Action::Rotate { to } => Some(to),
             _ => None,
         };
-        let login = save.login.zip(new_id).map(|(login, id)| Entering {
+        let login = save.login.zip(new_id).map(|(login, id)| LoginParameters {
             user: login.user.to_owned(),
             handle: handle_of(id),
             agent: login.agent.to_owned(),
             address: login.address.to_owned(),
             most: login.most,
         });
-        Wish {
+        SaveParameters {
             lifetimes: save.lifetimes,
             remember: save.remember,
             idle: save.idle(),
             keeps_cookie: save.renewed_ago.is_some(),
             login,
-            leaves: Leaves::of(save.old_id),
+            old_id: OwnedOldId::of(save.old_id),
             created: save.created,
         }
     }

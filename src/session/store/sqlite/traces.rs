@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::params;
 use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 
-use super::record::{Key, Moment, Wish};
+use super::record::{Key, Moment, SaveParameters};
 use super::write::{Answer, Failure, Found, Transaction};
 use crate::session::store::save::{RETIRED_FOR, TOMBSTONE_FOR};
 use crate::session::store::{Lifetimes, Loaded, OldId, Saved};
@@ -104,18 +104,18 @@ fn key(column: ValueRef<'_>) -> FromSqlResult<Key> {
 }
 
 /// What becomes of the id that a session moves away from, for the thread that moves it.
-pub(super) enum Leaves {
-    Nothing,
-    Link,
-    Grace(String),
+pub(super) enum OwnedOldId {
+    Unlinked,
+    Linked,
+    InGrace(String),
 }
 
-impl Leaves {
-    pub(super) fn of(old_id: OldId<'_>) -> Leaves {
+impl OwnedOldId {
+    pub(super) fn of(old_id: OldId<'_>) -> OwnedOldId {
         match old_id {
-            OldId::Linked => Leaves::Link,
-            OldId::Unlinked => Leaves::Nothing,
-            OldId::InGrace(text) => Leaves::Grace(text.to_owned()),
+            OldId::Linked => OwnedOldId::Linked,
+            OldId::Unlinked => OwnedOldId::Unlinked,
+            OldId::InGrace(text) => OwnedOldId::InGrace(text.to_owned()),
         }
     }
 }
@@ -143,18 +143,18 @@ impl Transaction<'_> {
 
     /// Makes what a session leaves behind of its row, which has moved to another key and will not live longer than until
     /// `expires`.
-    pub(super) fn leave_behind(
+    pub(super) fn leave_tombstone(
         &self,
         from: &Key,
         to: &Key,
-        leaves: &Leaves,
+        old_id: &OwnedOldId,
         expires: Moment,
     ) -> Result<(), Failure> {
         let minute = self.now.after(TOMBSTONE_FOR);
-        match leaves {
-            Leaves::Nothing => self.leave(from, None, None, minute),
-            Leaves::Link => self.leave(from, Some(to), None, minute),
-            Leaves::Grace(text) => self.leave(from, Some(to), Some(text), expires),
+        match old_id {
+            OwnedOldId::Unlinked => self.leave(from, None, None, minute),
+            OwnedOldId::Linked => self.leave(from, Some(to), None, minute),
+            OwnedOldId::InGrace(text) => self.leave(from, Some(to), Some(text), expires),
         }
     }
 
@@ -174,13 +174,17 @@ impl Transaction<'_> {
     }
 
     /// Has an id that is in its grace period known for as long as the session lives that is saved now.
-    pub(super) fn extend_grace(&self, key: &Key, wish: &Wish) -> Result<Answer, Failure> {
+    pub(super) fn extend_grace(
+        &self,
+        key: &Key,
+        parameters: &SaveParameters,
+    ) -> Result<Answer, Failure> {
         // One that is to end is known for long behind that.
         let end = |ends: Option<Moment>| match ends {
             Some(ends) => ends.after(RETIRED_FOR),
-            None => wish.end(self.now),
+            None => parameters.end(self.now),
         };
-        self.change_grace(key, wish, |ends| (ends, end(ends)))
+        self.change_grace(key, parameters, |ends| (ends, end(ends)))
     }
 
     /// Ends the grace period of an id so long from now, unless it ends earlier.
@@ -188,10 +192,10 @@ impl Transaction<'_> {
         &self,
         key: &Key,
         after: Duration,
-        wish: &Wish,
+        parameters: &SaveParameters,
     ) -> Result<Answer, Failure> {
         let end = self.now.after(after);
-        self.change_grace(key, wish, |ends| {
+        self.change_grace(key, parameters, |ends| {
             let end = ends.map_or(end, |ends| ends.min(end));
             (Some(end), end.after(RETIRED_FOR))
         })
@@ -201,11 +205,11 @@ impl Transaction<'_> {
     fn change_grace(
         &self,
         key: &Key,
-        wish: &Wish,
+        parameters: &SaveParameters,
         change: impl FnOnce(Option<Moment>) -> (Option<Moment>, Moment),
     ) -> Result<Answer, Failure> {
         let Some(Found::Trace(Trace { kind: Kind::Grace { ends, .. }, .. })) =
-            self.look(key, &wish.lifetimes)?
+            self.look(key, &parameters.lifetimes)?
         else {
             return Ok(Answer::Saved(Saved::Gone));
         };

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::devices::Ending;
 use super::expired::{ExpiredRow, Expiry};
 use super::json;
-use super::record::{Kept, Key, Moment, Wish};
+use super::record::{Kept, Key, Moment, SaveParameters};
 use super::traces::Trace;
 use crate::session::store::memory::{applied, integer, put};
 use crate::session::store::{
@@ -16,14 +16,14 @@ use crate::session::store::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// One wish, for the thread that carries it out with those of others.
+/// One parameters, for the thread that carries it out with those of others.
 pub(super) enum Write {
-    Create(Key, Changes, Wish),
-    Update(Key, Changes, Wish),
-    Rotate(Key, Key, Changes, Wish),
+    Create(Key, Changes, SaveParameters),
+    Update(Key, Changes, SaveParameters),
+    Rotate(Key, Key, Changes, SaveParameters),
     Destroy(Key, Lifetimes),
-    ExtendGrace(Key, Wish),
-    EndGrace(Key, Duration, Wish),
+    ExtendGrace(Key, SaveParameters),
+    EndGrace(Key, Duration, SaveParameters),
     Operate(Key, Lifetimes, Operation),
     /// Of this user's sessions.
     End(String, Ending),
@@ -48,33 +48,33 @@ pub(super) enum Answer {
 impl Write {
     pub(super) fn save(save: &Save<'_>, prefix: &str) -> Write {
         let key = Key::of(save.id, prefix);
-        let said = || (save.changes.clone(), Wish::of(save));
+        let said = || (save.changes.clone(), SaveParameters::of(save));
         match save.action {
             Action::Create => {
-                let (changes, wish) = said();
-                Write::Create(key, changes, wish)
+                let (changes, parameters) = said();
+                Write::Create(key, changes, parameters)
             }
             Action::Update => {
-                let (changes, wish) = said();
-                Write::Update(key, changes, wish)
+                let (changes, parameters) = said();
+                Write::Update(key, changes, parameters)
             }
             Action::Rotate { to } => {
-                let (changes, wish) = said();
-                Write::Rotate(key, Key::of(to, prefix), changes, wish)
+                let (changes, parameters) = said();
+                Write::Rotate(key, Key::of(to, prefix), changes, parameters)
             }
             Action::Destroy => Write::Destroy(key, save.lifetimes),
-            Action::ExtendGrace => Write::ExtendGrace(key, Wish::of(save)),
-            Action::EndGrace(after) => Write::EndGrace(key, after, Wish::of(save)),
+            Action::ExtendGrace => Write::ExtendGrace(key, SaveParameters::of(save)),
+            Action::EndGrace(after) => Write::EndGrace(key, after, SaveParameters::of(save)),
         }
     }
 }
 
-/// Why a wish was not carried out.
+/// Why a parameters was not carried out.
 pub(super) enum Failure {
     /// The file failed: nothing of the transaction is.
     File(rusqlite::Error),
     /// This one cannot be; the others of the transaction are.
-    Own(Error),
+    Write(Error),
 }
 
 impl From<rusqlite::Error> for Failure {
@@ -85,7 +85,7 @@ impl From<rusqlite::Error> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure::Own(error)
+        Failure::Write(error)
     }
 }
 
@@ -175,31 +175,38 @@ pub(super) struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    /// Carries out one wish. The outer error concerns the whole transaction, the inner one this wish alone, of which
+    /// Carries out one parameters. The outer error concerns the whole transaction, the inner one this parameters alone, of which
     /// nothing is written then.
     pub(super) fn carry_out(&self, write: &Write) -> rusqlite::Result<Result<Answer>> {
         let done = match write {
-            Write::Create(key, changes, wish) => self.create(key, changes, wish),
-            Write::Update(key, changes, wish) => self.update(key, changes, wish),
-            Write::Rotate(key, to, changes, wish) => self.rotate(key, to, changes, wish),
+            Write::Create(key, changes, parameters) => self.create(key, changes, parameters),
+            Write::Update(key, changes, parameters) => self.update(key, changes, parameters),
+            Write::Rotate(key, to, changes, parameters) => {
+                self.rotate(key, to, changes, parameters)
+            }
             Write::Destroy(key, lifetimes) => self.destroy(key, lifetimes),
-            Write::ExtendGrace(key, wish) => self.extend_grace(key, wish),
-            Write::EndGrace(key, after, wish) => self.end_grace(key, *after, wish),
+            Write::ExtendGrace(key, parameters) => self.extend_grace(key, parameters),
+            Write::EndGrace(key, after, parameters) => self.end_grace(key, *after, parameters),
             Write::Operate(key, lifetimes, operation) => self.operate(key, lifetimes, operation),
             Write::End(user, which) => self.end_of(user, which).map(Answer::Ended),
         };
         match done {
             Ok(answer) => Ok(Ok(answer)),
-            Err(Failure::Own(error)) => Ok(Err(error)),
+            Err(Failure::Write(error)) => Ok(Err(error)),
             Err(Failure::File(error)) => Err(error),
         }
     }
 
-    fn create(&self, key: &Key, changes: &Changes, wish: &Wish) -> Result<Answer, Failure> {
+    fn create(
+        &self,
+        key: &Key,
+        changes: &Changes,
+        parameters: &SaveParameters,
+    ) -> Result<Answer, Failure> {
         let fields = applied(Fields::new(), changes, &self.caps)?;
-        let kept = Kept::new(wish, &fields, self.now);
+        let kept = Kept::new(parameters, &fields, self.now);
         if !self.insert(key, &kept)? {
-            match self.live(key, &wish.lifetimes)? {
+            match self.live(key, &parameters.lifetimes)? {
                 Some(there) if there.fields == kept.fields => {
                     return Ok(Answer::Saved(Saved::Stored));
                 }
@@ -207,15 +214,20 @@ impl Transaction<'_> {
                 None => self.replace(key, &kept)?,
             }
         }
-        self.logged_in(key, wish)?;
+        self.logged_in(key, parameters)?;
         Ok(Answer::Saved(Saved::Stored))
     }
 
-    fn update(&self, key: &Key, changes: &Changes, wish: &Wish) -> Result<Answer, Failure> {
-        let Some(mut kept) = self.live(key, &wish.lifetimes)? else {
+    fn update(
+        &self,
+        key: &Key,
+        changes: &Changes,
+        parameters: &SaveParameters,
+    ) -> Result<Answer, Failure> {
+        let Some(mut kept) = self.live(key, &parameters.lifetimes)? else {
             return Ok(Answer::Saved(Saved::Gone));
         };
-        self.change(&mut kept, changes, wish)?;
+        self.change(&mut kept, changes, parameters)?;
         let Kept { fields, renewed, saved_for, remember, expires, .. } = &kept;
         let mut statement = self.connection.prepare_cached(
             "UPDATE sessions SET renewed = ?2, saved_for = ?3, remember = ?4, expires = ?5, fields = ?6 \
@@ -231,10 +243,10 @@ impl Transaction<'_> {
         key: &Key,
         to: &Key,
         changes: &Changes,
-        wish: &Wish,
+        parameters: &SaveParameters,
     ) -> Result<Answer, Failure> {
-        let taken = self.live(to, &wish.lifetimes)?.is_some();
-        let mut kept = match self.look(key, &wish.lifetimes)? {
+        let taken = self.live(to, &parameters.lifetimes)?.is_some();
+        let mut kept = match self.look(key, &parameters.lifetimes)? {
             Some(Found::Session(kept)) => kept,
             Some(Found::Damaged) => return Err(damaged().into()),
             // Nobody but this move knows the new id, so a record under it is what the move wrote.
@@ -242,34 +254,39 @@ impl Transaction<'_> {
             Some(Found::Trace(trace)) if trace.has_next() => {
                 return Ok(Answer::Saved(Saved::Gone));
             }
-            _ if wish.login.is_some() => return self.create(to, changes, wish),
+            _ if parameters.login.is_some() => return self.create(to, changes, parameters),
             _ => return Ok(Answer::Saved(Saved::Gone)),
         };
         if taken {
             return Err(id_taken().into());
         }
-        self.change(&mut kept, changes, wish)?;
-        self.leave_behind(key, to, &wish.leaves, kept.expires)?;
+        self.change(&mut kept, changes, parameters)?;
+        self.leave_tombstone(key, to, &parameters.old_id, kept.expires)?;
         self.replace(to, &kept)?;
-        self.logged_in(to, wish)?;
+        self.logged_in(to, parameters)?;
         Ok(Answer::Saved(Saved::Stored))
     }
 
     /// After a login, ends those that are too many.
-    fn logged_in(&self, key: &Key, wish: &Wish) -> Result<(), Failure> {
-        match &wish.login {
+    fn logged_in(&self, key: &Key, parameters: &SaveParameters) -> Result<(), Failure> {
+        match &parameters.login {
             Some(login) => self.end_oldest(&login.user, login.most, key),
             None => Ok(()),
         }
     }
 
     /// Writes the changes into a live record, and starts its idle limit anew.
-    fn change(&self, kept: &mut Kept, changes: &Changes, wish: &Wish) -> Result<(), Failure> {
+    fn change(
+        &self,
+        kept: &mut Kept,
+        changes: &Changes,
+        parameters: &SaveParameters,
+    ) -> Result<(), Failure> {
         if !changes.is_empty() {
             let fields = json::read(&kept.fields).map_err(|_| damaged())?;
             kept.fields = json::write(&applied(fields, changes, &self.caps)?);
         }
-        kept.saved(wish, self.now);
+        kept.saved(parameters, self.now);
         Ok(())
     }
 
