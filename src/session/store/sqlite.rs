@@ -13,7 +13,7 @@ mod record;
 mod sweep;
 #[cfg(test)]
 mod tests;
-mod traces;
+mod tombstones;
 mod write;
 
 use std::fmt;
@@ -328,7 +328,7 @@ impl SessionStore for SqliteStore {
                 Some(Found::Session(kept)) => {
                     kept.record(load, now).map(Loaded::Session).map_err(|_| damaged())
                 }
-                Some(Found::Trace(trace)) => Ok(trace.loaded(now)),
+                Some(Found::Tombstone(tombstone)) => Ok(tombstone.loaded(now)),
             });
         }
         for error in records.iter().filter_map(|record| record.as_ref().err()) {

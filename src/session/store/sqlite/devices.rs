@@ -4,7 +4,7 @@ use rusqlite::types::FromSqlResult;
 use rusqlite::{Connection, params};
 
 use super::record::{Key, Moment};
-use super::traces::EMPTIED;
+use super::tombstones::CLEARED_COLUMNS;
 use super::write::{Failure, Transaction, damaged};
 use crate::Result;
 use crate::session::id::SessionId;
@@ -80,7 +80,7 @@ impl Transaction<'_> {
         }
         // Those that have expired as well, as the clock may go back; they are no more than they were.
         let mut end = self.connection.prepare_cached(&format!(
-            "UPDATE sessions SET {EMPTIED}, expires = iif(expires > ?3, ?4, expires) \
+            "UPDATE sessions SET {CLEARED_COLUMNS}, expires = iif(expires > ?3, ?4, expires) \
              WHERE user = ?1 AND prefix = ?2 AND key IS NOT ?5 AND (?6 IS NULL OR handle = ?6) \
              RETURNING expires > ?3"
         ))?;

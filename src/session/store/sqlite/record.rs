@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::types::{FromSqlResult, ValueRef};
 
 use super::json;
-use super::traces::OwnedOldId;
+use super::tombstones::OwnedOldId;
 use crate::Result;
 use crate::session::id::SessionId;
 use crate::session::store::devices::handle_of;

@@ -1,4 +1,4 @@
-mod traces;
+mod tombstones;
 
 use std::fs;
 use std::path::PathBuf;

@@ -9,7 +9,7 @@ use super::devices::Ending;
 use super::expired::{ExpiredRow, Expiry};
 use super::json;
 use super::record::{Kept, Key, Moment, SaveParameters};
-use super::traces::Trace;
+use super::tombstones::Tombstone;
 use crate::session::store::memory::{applied, integer, put};
 use crate::session::store::{
     Action, Caps, Changes, Fields, Lifetimes, Save, Saved, gone, id_taken, not_a_number,
@@ -93,7 +93,7 @@ impl From<Error> for Failure {
 pub(super) enum Found {
     Session(Kept),
     /// What a session has left.
-    Trace(Trace),
+    Tombstone(Tombstone),
     /// It holds what none of ours does.
     Damaged,
 }
@@ -108,7 +108,7 @@ impl Found {
         Ok(match column(11) {
             ValueRef::Null => {
                 let expires = Moment(column(5).as_i64()?);
-                Found::Trace(Trace::read([12, 13, 14].map(column), expires)?)
+                Found::Tombstone(Tombstone::read([12, 13, 14].map(column), expires)?)
             }
             _ => Found::Session(Kept::read(row)?),
         })
@@ -118,7 +118,7 @@ impl Found {
     pub(super) fn expires(&self) -> Option<Moment> {
         match self {
             Found::Session(kept) => Some(kept.expires),
-            Found::Trace(trace) => Some(trace.expires),
+            Found::Tombstone(tombstone) => Some(tombstone.expires),
             Found::Damaged => None,
         }
     }
@@ -127,8 +127,10 @@ impl Found {
     pub(super) fn expiry(&self, lifetimes: &Lifetimes, now: Moment) -> Option<Expiry> {
         match self {
             Found::Session(kept) => (!kept.is_live(lifetimes, now)).then_some(Expiry::Row),
-            Found::Trace(trace) if trace.expires <= now => Some(Expiry::Row),
-            Found::Trace(trace) => trace.is_over(now).then_some(Expiry::GracePeriod),
+            Found::Tombstone(tombstone) if tombstone.expires <= now => Some(Expiry::Row),
+            Found::Tombstone(tombstone) => {
+                tombstone.is_past_grace(now).then_some(Expiry::GracePeriod)
+            }
             Found::Damaged => None,
         }
     }
@@ -137,7 +139,9 @@ impl Found {
     pub(super) fn after(self, expiry: Option<Expiry>) -> Option<Found> {
         match (expiry, self) {
             (None, found) => Some(found),
-            (Some(Expiry::GracePeriod), Found::Trace(trace)) => Some(Found::Trace(trace.retired())),
+            (Some(Expiry::GracePeriod), Found::Tombstone(tombstone)) => {
+                Some(Found::Tombstone(tombstone.after_grace()))
+            }
             (Some(_), _) => None,
         }
     }
@@ -246,12 +250,12 @@ impl Transaction<'_> {
         parameters: &SaveParameters,
     ) -> Result<Answer, Failure> {
         let taken = self.live(to, &parameters.lifetimes)?.is_some();
-        let mut kept = match self.look(key, &parameters.lifetimes)? {
+        let mut kept = match self.find_current(key, &parameters.lifetimes)? {
             Some(Found::Session(kept)) => kept,
             Some(Found::Damaged) => return Err(damaged().into()),
             // Nobody but this move knows the new id, so a record under it is what the move wrote.
             _ if taken => return Ok(Answer::Saved(Saved::Stored)),
-            Some(Found::Trace(trace)) if trace.has_next() => {
+            Some(Found::Tombstone(tombstone)) if tombstone.had_grace_period() => {
                 return Ok(Answer::Saved(Saved::Gone));
             }
             _ if parameters.login.is_some() => return self.create(to, changes, parameters),
@@ -261,7 +265,7 @@ impl Transaction<'_> {
             return Err(id_taken().into());
         }
         self.change(&mut kept, changes, parameters)?;
-        self.leave_tombstone(key, to, &parameters.old_id, kept.expires)?;
+        self.replace_by_tombstone(key, to, &parameters.old_id, kept.expires)?;
         self.replace(to, &kept)?;
         self.logged_in(to, parameters)?;
         Ok(Answer::Saved(Saved::Stored))
@@ -337,15 +341,19 @@ impl Transaction<'_> {
 
     /// The live session of this key.
     fn live(&self, key: &Key, lifetimes: &Lifetimes) -> Result<Option<Kept>, Failure> {
-        match self.look(key, lifetimes)? {
+        match self.find_current(key, lifetimes)? {
             Some(Found::Session(kept)) => Ok(Some(kept)),
             Some(Found::Damaged) => Err(damaged().into()),
-            Some(Found::Trace(_)) | None => Ok(None),
+            Some(Found::Tombstone(_)) | None => Ok(None),
         }
     }
 
     /// The row of this key at this time: one that has expired is deleted first.
-    pub(super) fn look(&self, key: &Key, lifetimes: &Lifetimes) -> Result<Option<Found>, Failure> {
+    pub(super) fn find_current(
+        &self,
+        key: &Key,
+        lifetimes: &Lifetimes,
+    ) -> Result<Option<Found>, Failure> {
         let Some(found) = find(self.connection, key)? else { return Ok(None) };
         let expiry = found.expiry(lifetimes, self.now);
         if let (Some(expires), Some(expiry)) = (found.expires(), expiry) {

@@ -1,4 +1,4 @@
-//! What sessions leave in a file under ids that are theirs no more, when a process is killed and when another one writes.
+//! Tombstones in a file: when a process is killed, and when another process writes.
 
 use std::collections::HashMap;
 use std::path::Path;

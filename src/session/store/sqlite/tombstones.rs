@@ -11,15 +11,15 @@ use super::write::{Answer, Failure, Found, Transaction};
 use crate::session::store::save::{RETIRED_FOR, TOMBSTONE_FOR};
 use crate::session::store::{Lifetimes, Loaded, OldId, Saved};
 
-/// What an UPDATE sets to NULL that makes a trace of a session.
-pub(super) const EMPTIED: &str = "fields = NULL, remember = NULL, user = NULL, logged_in = NULL, prefix = NULL, \
+/// What an UPDATE sets to NULL that makes a tombstone of a session.
+pub(super) const CLEARED_COLUMNS: &str = "fields = NULL, remember = NULL, user = NULL, logged_in = NULL, prefix = NULL, \
                                   handle = NULL, agent = NULL, address = NULL";
 
 /// How many moves whoever ends an id follows. Rows that somebody has changed by hand may lead in a circle.
-const MOST_MOVES: usize = 10_000;
+const MAX_MOVES: usize = 10_000;
 
 /// The row of an id under which there is no session any more.
-pub(super) struct Trace {
+pub(super) struct Tombstone {
     kind: Kind,
     /// Until when it is known.
     pub(super) expires: Moment,
@@ -39,12 +39,12 @@ enum Kind {
     Retired(String, Moment),
 }
 
-impl Trace {
+impl Tombstone {
     /// The columns that a session has none of.
     pub(super) fn read(
         [next, text, ends]: [ValueRef<'_>; 3],
         expires: Moment,
-    ) -> FromSqlResult<Trace> {
+    ) -> FromSqlResult<Tombstone> {
         let kind = match (next, text, ends.as_i64_or_null()?.map(Moment)) {
             (ValueRef::Null, ValueRef::Null, None) => Kind::Ended,
             (ValueRef::Null, text, Some(ends)) => Kind::Retired(text.as_str()?.to_owned(), ends),
@@ -53,25 +53,25 @@ impl Trace {
                 Kind::Grace { to: key(next)?, text: text.as_str()?.to_owned(), ends }
             }
         };
-        Ok(Trace { kind, expires })
+        Ok(Tombstone { kind, expires })
     }
 
     /// Whether the id has, or had, a grace period.
-    pub(super) fn has_next(&self) -> bool {
+    pub(super) fn had_grace_period(&self) -> bool {
         matches!(self.kind, Kind::Grace { .. } | Kind::Retired(..))
     }
 
     /// Whether it is in a grace period that is over, which its row does not say yet.
-    pub(super) fn is_over(&self, now: Moment) -> bool {
+    pub(super) fn is_past_grace(&self, now: Moment) -> bool {
         matches!(self.kind, Kind::Grace { ends: Some(ends), .. } if ends <= now)
     }
 
-    pub(super) fn retired(self) -> Trace {
+    pub(super) fn after_grace(self) -> Tombstone {
         match self.kind {
             Kind::Grace { text, ends: Some(ends), .. } => {
-                Trace { kind: Kind::Retired(text, ends), ..self }
+                Tombstone { kind: Kind::Retired(text, ends), ..self }
             }
-            kind => Trace { kind, ..self },
+            kind => Tombstone { kind, ..self },
         }
     }
 
@@ -86,7 +86,7 @@ impl Trace {
     }
 
     /// Where whoever ends this id ends the session.
-    fn leads_to(self) -> Option<Key> {
+    fn next_key(self) -> Option<Key> {
         match self.kind {
             Kind::Linked(to) | Kind::Grace { to, .. } => Some(to),
             Kind::Ended | Kind::Retired(..) => None,
@@ -124,14 +124,14 @@ impl Transaction<'_> {
     /// Ends the session that is under this id, or has moved away from it.
     pub(super) fn destroy(&self, key: &Key, lifetimes: &Lifetimes) -> Result<Answer, Failure> {
         let mut at = *key;
-        for _ in 0..MOST_MOVES {
-            let next = match self.look(&at, lifetimes)? {
+        for _ in 0..MAX_MOVES {
+            let next = match self.find_current(&at, lifetimes)? {
                 None => None,
                 Some(Found::Session(_) | Found::Damaged) => {
-                    self.leave(&at, None, None, self.now.after(TOMBSTONE_FOR))?;
+                    self.write_tombstone(&at, None, None, self.now.after(TOMBSTONE_FOR))?;
                     return Ok(Answer::Saved(Saved::Stored));
                 }
-                Some(Found::Trace(trace)) => trace.leads_to(),
+                Some(Found::Tombstone(tombstone)) => tombstone.next_key(),
             };
             match next {
                 None => break,
@@ -143,7 +143,7 @@ impl Transaction<'_> {
 
     /// Makes what a session leaves behind of its row, which has moved to another key and will not live longer than until
     /// `expires`.
-    pub(super) fn leave_tombstone(
+    pub(super) fn replace_by_tombstone(
         &self,
         from: &Key,
         to: &Key,
@@ -152,13 +152,13 @@ impl Transaction<'_> {
     ) -> Result<(), Failure> {
         let minute = self.now.after(TOMBSTONE_FOR);
         match old_id {
-            OwnedOldId::Unlinked => self.leave(from, None, None, minute),
-            OwnedOldId::Linked => self.leave(from, Some(to), None, minute),
-            OwnedOldId::InGrace(text) => self.leave(from, Some(to), Some(text), expires),
+            OwnedOldId::Unlinked => self.write_tombstone(from, None, None, minute),
+            OwnedOldId::Linked => self.write_tombstone(from, Some(to), None, minute),
+            OwnedOldId::InGrace(text) => self.write_tombstone(from, Some(to), Some(text), expires),
         }
     }
 
-    fn leave(
+    fn write_tombstone(
         &self,
         key: &Key,
         next: Option<&Key>,
@@ -167,7 +167,7 @@ impl Transaction<'_> {
     ) -> Result<(), Failure> {
         let next = next.map(|next| [&next.digest[..], &next.mark[..]].concat());
         let mut statement = self.connection.prepare_cached(&format!(
-            "UPDATE sessions SET {EMPTIED}, mark = ?2, next = ?3, grace = ?4, expires = ?5 WHERE key = ?1"
+            "UPDATE sessions SET {CLEARED_COLUMNS}, mark = ?2, next = ?3, grace = ?4, expires = ?5 WHERE key = ?1"
         ))?;
         statement.execute(params![key.digest, key.mark, next, text, expires.0])?;
         Ok(())
@@ -208,8 +208,8 @@ impl Transaction<'_> {
         parameters: &SaveParameters,
         change: impl FnOnce(Option<Moment>) -> (Option<Moment>, Moment),
     ) -> Result<Answer, Failure> {
-        let Some(Found::Trace(Trace { kind: Kind::Grace { ends, .. }, .. })) =
-            self.look(key, &parameters.lifetimes)?
+        let Some(Found::Tombstone(Tombstone { kind: Kind::Grace { ends, .. }, .. })) =
+            self.find_current(key, &parameters.lifetimes)?
         else {
             return Ok(Answer::Saved(Saved::Gone));
         };
