@@ -364,7 +364,7 @@ fn saved(answer: Result<Answer>) -> Result<Saved> {
     }
 }
 
-/// The error of who has heard nothing of what became of a parameters.
+/// The error of a write whose commit panicked before it returned an answer.
 fn abandoned() -> Error {
     Error::new(
         ErrorKind::Unavailable,

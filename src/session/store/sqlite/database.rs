@@ -20,23 +20,23 @@ use crate::Result;
 use crate::lock::{lock, try_lock, unpoisoned};
 use crate::logging::OneLine;
 
-/// How long a lock of another process is waited for.
+/// How long to wait for a lock that another process holds.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The same once that was in vain, until it works again: who comes then must not wait as long for the same.
+/// The same after a write has failed and until one succeeds: the following writes must not wait as long for the same lock.
 const SHORT_BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long this process writes without a pause while another one wants to write as well.
 const MAX_WRITE_TURN: Duration = Duration::from_millis(10);
 
-/// How long the pause is: in it the other one looks at least once whether the lock is free.
+/// How long that pause is: long enough for the other process to try the lock at least once.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// For how long another process counts as there after it was last waited for.
+/// For how long other processes are expected to write after the last wait for one of them.
 const CONTENTION_MEMORY: Duration = Duration::from_secs(1);
 
-/// Between two looks whether the lock is free. SQLite's own handler waits longer each time, up to 100 ms, so that of two
-/// busy processes the slower one starves.
+/// The time between two attempts to take the lock. SQLite's own busy handler waits longer each time, up to 100 ms, so that
+/// of two busy processes the slower one starves.
 const BUSY_RETRY_INTERVAL: Duration = Duration::from_micros(500);
 
 pub(super) type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
@@ -105,7 +105,7 @@ impl Database {
         done
     }
 
-    /// The same for what may fail, as it is done another time then.
+    /// Like [`write`](Database::write), for maintenance, which may fail as it is retried later.
     pub(super) fn maintain<T>(
         &self,
         act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
@@ -134,7 +134,7 @@ impl Database {
         Ok(done)
     }
 
-    /// Whether what is written is still found under its path.
+    /// Fails if the open file is no longer the one under its path.
     pub(super) fn check_files(&self) -> Result<()> {
         match self.files.lost() {
             None => Ok(()),
@@ -166,7 +166,7 @@ impl Database {
         }
     }
 
-    /// Writes back what the log holds, as far as nobody reads it, with a connection that nobody waits for to write.
+    /// Checkpoints the write-ahead log as far as no reader needs it, over a read connection, so that no write waits.
     pub(super) fn checkpoint(&self) -> Result<()> {
         self.read(|connection| {
             connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
@@ -201,8 +201,8 @@ impl Writer {
         Writer { connection, durability: Durability::Full, waited: None, turn: now, ended: now }
     }
 
-    /// Pauses where another process may wait that has not had a chance for long: one that writes without a pause leaves the
-    /// lock free for so short a time that who looks again and again hardly ever sees it.
+    /// Pauses after a long run of writes if another process may be waiting for the lock: without a pause the lock is free
+    /// for so short a time that a process which polls it hardly ever gets it.
     fn yield_to_other_processes(&mut self) {
         let now = Instant::now();
         if now.duration_since(self.ended) >= PAUSE {
@@ -274,7 +274,7 @@ impl Drop for Open<'_> {
     }
 }
 
-/// The connections that read. Who comes when all are in use waits for the next one.
+/// The pool of read connections. A thread that finds none free waits until one is returned.
 struct Readers {
     free: Mutex<Vec<Connection>>,
     returned: Condvar,
@@ -315,18 +315,18 @@ thread_local! {
     static HAS_WAITED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How long this thread waits for locks of other processes from now on.
+/// Sets how long this thread waits for locks of other processes, counted from now.
 pub(super) fn start_busy_timeout(busy_timeout: Duration) {
     BUSY_DEADLINE.set(Instant::now().checked_add(busy_timeout));
     HAS_WAITED.set(false);
 }
 
-/// The busy handler: whether to look again, which it has waited for.
+/// SQLite's busy handler: waits a moment, and returns whether to try the lock again.
 pub(super) fn busy_handler(_: i32) -> bool {
     HAS_WAITED.set(true);
-    let patient = BUSY_DEADLINE.get().is_some_and(|end| Instant::now() < end);
-    if patient {
+    let retry = BUSY_DEADLINE.get().is_some_and(|end| Instant::now() < end);
+    if retry {
         std::thread::sleep(BUSY_RETRY_INTERVAL);
     }
-    patient
+    retry
 }

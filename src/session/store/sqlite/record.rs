@@ -194,7 +194,7 @@ fn end(
     lifetimes.end(remember, created, now.time()).map_or(Moment::NEVER, Moment::of)
 }
 
-/// What a [`Save`] says, but for its action and its changes, for the thread that carries it out.
+/// The parameters of a [`Save`], without its action and changes, for the thread that commits it.
 pub(super) struct SaveParameters {
     pub(super) lifetimes: Lifetimes,
     remember: Remember,
@@ -203,12 +203,12 @@ pub(super) struct SaveParameters {
     /// Whether the answer leaves the cookie as it is.
     keeps_cookie: bool,
     pub(super) login: Option<LoginParameters>,
-    /// What becomes of the id that the session moves away from.
+    /// What the store keeps under the id that the session moves away from.
     pub(super) old_id: OwnedOldId,
     created: Option<SystemTime>,
 }
 
-/// What a [`LogIn`](crate::LogIn) says, and the handle of the session that it makes.
+/// The parameters of a [`LogIn`](crate::LogIn), and the handle of the new session.
 pub(super) struct LoginParameters {
     pub(super) user: String,
     handle: String,

@@ -1,5 +1,5 @@
-//! What sessions have left under ids that are theirs no more: tombstones, and ids in their grace period. Each is the row that
-//! was the session's, without fields and user.
+//! Tombstones: what the file keeps under an id after its session has ended or moved to another id, the grace period of that
+//! id included. A tombstone is the row of the session without its fields and user.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use super::write::{Answer, Failure, Found, Transaction};
 use crate::session::store::save::{RETIRED_FOR, TOMBSTONE_FOR};
 use crate::session::store::{Lifetimes, Loaded, OldId, Saved};
 
-/// What an UPDATE sets to NULL that makes a tombstone of a session.
+/// The columns that an UPDATE sets to NULL to turn the row of a session into a tombstone.
 pub(super) const CLEARED_COLUMNS: &str = "fields = NULL, remember = NULL, user = NULL, logged_in = NULL, prefix = NULL, \
                                   handle = NULL, agent = NULL, address = NULL";
 
-/// How many moves whoever ends an id follows. Rows that somebody has changed by hand may lead in a circle.
+/// How many moves of a session are followed to end it. Rows that were edited by hand may form a cycle.
 const MAX_MOVES: usize = 10_000;
 
-/// The row of an id under which there is no session any more.
+/// The row of an id that is no session's any more.
 pub(super) struct Tombstone {
     kind: Kind,
-    /// Until when it is known.
+    /// When the row may be deleted.
     pub(super) expires: Moment,
 }
 
@@ -29,18 +29,18 @@ enum Kind {
     Ended,
     /// The session has moved there.
     Linked(Key),
-    /// The id goes on being one of the session's until then.
+    /// The session has moved there, and this id still opens it until `ends`.
     Grace {
         to: Key,
         text: String,
         ends: Option<Moment>,
     },
-    /// Its grace period is over, since then.
+    /// The grace period of the id has ended at this time.
     Retired(String, Moment),
 }
 
 impl Tombstone {
-    /// The columns that a session has none of.
+    /// Reads the columns that only tombstones have.
     pub(super) fn read(
         [next, text, ends]: [ValueRef<'_>; 3],
         expires: Moment,
@@ -61,7 +61,7 @@ impl Tombstone {
         matches!(self.kind, Kind::Grace { .. } | Kind::Retired(..))
     }
 
-    /// Whether it is in a grace period that is over, which its row does not say yet.
+    /// Whether its grace period is over although the row is not marked so.
     pub(super) fn is_past_grace(&self, now: Moment) -> bool {
         matches!(self.kind, Kind::Grace { ends: Some(ends), .. } if ends <= now)
     }
@@ -75,7 +75,7 @@ impl Tombstone {
         }
     }
 
-    /// What a load answers.
+    /// What a load of the id returns.
     pub(super) fn loaded(self, now: Moment) -> Loaded {
         match self.kind {
             Kind::Ended | Kind::Linked(_) => Loaded::Ended,
@@ -85,7 +85,7 @@ impl Tombstone {
         }
     }
 
-    /// Where whoever ends this id ends the session.
+    /// The key under which to go on to end the session.
     fn next_key(self) -> Option<Key> {
         match self.kind {
             Kind::Linked(to) | Kind::Grace { to, .. } => Some(to),
@@ -103,7 +103,7 @@ fn key(column: ValueRef<'_>) -> FromSqlResult<Key> {
     of(column.as_blob()?).ok_or(FromSqlError::InvalidType)
 }
 
-/// What becomes of the id that a session moves away from, for the thread that moves it.
+/// An [`OldId`] that owns its text, for the thread that commits the move.
 pub(super) enum OwnedOldId {
     Unlinked,
     Linked,
@@ -141,8 +141,8 @@ impl Transaction<'_> {
         Ok(Answer::Saved(Saved::Gone))
     }
 
-    /// Makes what a session leaves behind of its row, which has moved to another key and will not live longer than until
-    /// `expires`.
+    /// Turns the row of a session that has moved to another key into a tombstone. `expires` is when the session expires at
+    /// the latest.
     pub(super) fn replace_by_tombstone(
         &self,
         from: &Key,

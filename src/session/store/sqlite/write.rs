@@ -1,4 +1,4 @@
-//! What is to happen to sessions, and how it happens in a transaction.
+//! Writes to sessions, and how each is carried out in a transaction.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::session::store::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// One parameters, for the thread that carries it out with those of others.
+/// One write, queued for the thread that commits it together with others.
 pub(super) enum Write {
     Create(Key, Changes, SaveParameters),
     Update(Key, Changes, SaveParameters),
@@ -29,7 +29,7 @@ pub(super) enum Write {
     End(String, Ending),
 }
 
-/// What acts on the fields and leaves the idle limit as it is.
+/// An atomic operation on the fields. It leaves the idle limit as it is.
 pub(super) enum Operation {
     Increment(String, i64),
     Take(Vec<String>),
@@ -69,11 +69,11 @@ impl Write {
     }
 }
 
-/// Why a parameters was not carried out.
+/// Why a write was not carried out.
 pub(super) enum Failure {
-    /// The file failed: nothing of the transaction is.
+    /// The file failed: no write of the transaction is carried out.
     File(rusqlite::Error),
-    /// This one cannot be; the others of the transaction are.
+    /// This write alone failed; the others of the transaction are carried out.
     Write(Error),
 }
 
@@ -92,9 +92,9 @@ impl From<Error> for Failure {
 /// A row that is there.
 pub(super) enum Found {
     Session(Kept),
-    /// What a session has left.
+    /// The session has ended or moved away.
     Tombstone(Tombstone),
-    /// It holds what none of ours does.
+    /// The row cannot be read.
     Damaged,
 }
 
@@ -114,7 +114,7 @@ impl Found {
         })
     }
 
-    /// Until when it is known.
+    /// When it expires.
     pub(super) fn expires(&self) -> Option<Moment> {
         match self {
             Found::Session(kept) => Some(kept.expires),
@@ -179,8 +179,8 @@ pub(super) struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    /// Carries out one parameters. The outer error concerns the whole transaction, the inner one this parameters alone, of which
-    /// nothing is written then.
+    /// Carries out one write. The outer error fails the whole transaction, the inner one this write alone, of which nothing
+    /// is stored then.
     pub(super) fn carry_out(&self, write: &Write) -> rusqlite::Result<Result<Answer>> {
         let done = match write {
             Write::Create(key, changes, parameters) => self.create(key, changes, parameters),

@@ -1,4 +1,4 @@
-//! What sessions leave behind.
+//! Tombstones and grace periods.
 
 use super::*;
 use crate::session::store::{LogIn, OldId};
