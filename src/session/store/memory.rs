@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime};
 
-use self::record::{Kept, Moment, Worth};
+use self::record::{Kept, Timestamp, Worth};
 use self::shard::Shard;
 use self::traces::Traces;
 use super::devices::{Device, EndDevices};
@@ -178,7 +178,7 @@ impl MemoryStore {
     }
 
     /// Writes the changes into a live record, and starts its idle limit anew.
-    fn change(&self, kept: &mut Kept, save: &Save<'_>, now: Moment) -> Result<Saved> {
+    fn change(&self, kept: &mut Kept, save: &Save<'_>, now: Timestamp) -> Result<Saved> {
         if !save.changes.is_empty() {
             kept.set_fields(&applied(kept.fields.unpack(), save.changes, &self.caps)?);
         }
@@ -203,7 +203,7 @@ impl MemoryStore {
     fn change_trace(
         &self,
         id: &SessionId,
-        change: impl FnOnce(&mut Traces, Moment) -> bool,
+        change: impl FnOnce(&mut Traces, Timestamp) -> bool,
     ) -> Saved {
         let (mut shard, now) = self.shard(id);
         if change(&mut shard.traces, now) { Saved::Stored } else { Saved::Gone }
@@ -255,7 +255,7 @@ impl MemoryStore {
     }
 
     /// The session to lose first, of all shards: what it is worth, when it ends, and its shard.
-    fn least(&self) -> Option<(Worth, Moment, usize)> {
+    fn least(&self) -> Option<(Worth, Timestamp, usize)> {
         let of_one = |(number, shard): (usize, &Mutex<Shard>)| {
             let mut shard = lock(shard);
             shard.sweep_all(self.now());
@@ -266,7 +266,7 @@ impl MemoryStore {
 
     /// Takes a session out of this shard, whose place stays reserved, unless the shard has changed meanwhile and holds
     /// none that is worth as little: another shard may, and all are to be looked at again.
-    fn lose(&self, (worth, at, number): (Worth, Moment, usize)) -> bool {
+    fn lose(&self, (worth, at, number): (Worth, Timestamp, usize)) -> bool {
         let mut shard = lock(&self.shards[number]);
         match shard.least() {
             Some((found, due)) if (found, due.at) <= (worth, at) => {
@@ -277,11 +277,11 @@ impl MemoryStore {
         }
     }
 
-    fn now(&self) -> Moment {
-        Moment::of((self.clock)())
+    fn now(&self) -> Timestamp {
+        Timestamp::of((self.clock)())
     }
 
-    fn shard(&self, id: &SessionId) -> (MutexGuard<'_, Shard>, Moment) {
+    fn shard(&self, id: &SessionId) -> (MutexGuard<'_, Shard>, Timestamp) {
         let mut shard = lock(&self.shards[self.place(id)]);
         let now = self.now();
         shard.sweep(now);
@@ -362,12 +362,12 @@ impl SessionStore for MemoryStore {
             Action::Rotate { to } => self.rotate(save, to),
             Action::Destroy => Ok(self.destroy(save)),
             Action::ExtendGrace => {
-                let end = |now: Moment| {
+                let end = |now: Timestamp| {
                     let created = save.created.unwrap_or(now.time());
                     save.lifetimes.end(save.remember.limit(), created, now.time())
                 };
                 Ok(self.change_trace(save.id, |traces, now| {
-                    traces.extend(save.id, end(now).map_or(Moment::NEVER, Moment::of), now)
+                    traces.extend(save.id, end(now).map_or(Timestamp::NEVER, Timestamp::of), now)
                 }))
             }
             Action::EndGrace(after) => {

@@ -1,11 +1,11 @@
 //! When records are due: a binary heap that tells each record its place, so that one can leave from the middle.
 
-use super::record::Moment;
+use super::record::Timestamp;
 
 /// When a record is due, and where it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Due {
-    pub(super) at: Moment,
+    pub(super) at: Timestamp,
     pub(super) slot: u32,
 }
 
@@ -19,7 +19,7 @@ impl Queue {
     }
 
     /// When the record at this place is due.
-    pub(super) fn due_at(&self, place: u32) -> Moment {
+    pub(super) fn due_at(&self, place: u32) -> Timestamp {
         self.0[place as usize].at
     }
 
@@ -41,7 +41,7 @@ impl Queue {
         }
     }
 
-    pub(super) fn change(&mut self, place: u32, at: Moment, moved: impl FnMut(u32, u32)) {
+    pub(super) fn change(&mut self, place: u32, at: Timestamp, moved: impl FnMut(u32, u32)) {
         self.0[place as usize].at = at;
         self.settle(place as usize, moved);
     }
@@ -94,7 +94,7 @@ mod tests {
         let mut number = 1_u32;
         for step in 0..20_000 {
             number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let (slot, at) = (number >> 26, Moment(u64::from(number >> 8) % 1_000));
+            let (slot, at) = (number >> 26, Timestamp(u64::from(number >> 8) % 1_000));
             let stays = number & 128 == 0;
             let place = places.get(&slot).copied().unwrap_or_default();
             let moved = |slot, place| {

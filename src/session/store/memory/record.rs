@@ -9,26 +9,26 @@ use crate::session::store::fields::{Fields, Packed};
 use crate::session::store::{Action, Lifetimes, Login, Remember, Save};
 use crate::session::view::hold_nothing_private;
 
-/// A point in time as nanoseconds since 1970. [`Moment::NEVER`] is in the year 2554.
+/// A point in time as nanoseconds since 1970. [`Timestamp::NEVER`] is in the year 2554.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(pub(super) u64);
+pub(super) struct Timestamp(pub(super) u64);
 
-impl Moment {
-    pub(super) const NEVER: Moment = Moment(u64::MAX);
+impl Timestamp {
+    pub(super) const NEVER: Timestamp = Timestamp(u64::MAX);
 
-    pub(super) fn of(time: SystemTime) -> Moment {
-        Moment(nanos(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
+    pub(super) fn of(time: SystemTime) -> Timestamp {
+        Timestamp(nanos(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
     }
 
     pub(super) fn time(self) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(self.0)
     }
 
-    pub(super) fn after(self, time: Duration) -> Moment {
-        Moment(self.0.saturating_add(nanos(time)))
+    pub(super) fn after(self, time: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(nanos(time)))
     }
 
-    pub(super) fn since(self, earlier: Moment) -> Duration {
+    pub(super) fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
@@ -62,7 +62,7 @@ impl Worth {
 
 /// Who has logged in, when, and from where.
 struct LoggedIn {
-    at: Moment,
+    at: Timestamp,
     user: Box<str>,
     handle: Box<str>,
     agent: Box<str>,
@@ -72,14 +72,14 @@ struct LoggedIn {
 pub(super) struct Kept {
     pub(super) id: SessionId,
     pub(super) fields: Packed,
-    pub(super) created: Moment,
+    pub(super) created: Timestamp,
     /// When the idle limit last began anew together with the cookie.
-    pub(super) renewed: Moment,
+    pub(super) renewed: Timestamp,
     /// The idle limit that the request which saved it last took it to have.
     saved_for: u64,
     remember: Option<NonZeroU64>,
     login: Option<Box<LoggedIn>>,
-    pub(super) expires: Moment,
+    pub(super) expires: Timestamp,
     pub(super) worth: Worth,
     /// Its place in the queue of its worth.
     pub(super) place: u32,
@@ -87,7 +87,7 @@ pub(super) struct Kept {
 
 impl Kept {
     /// The record that a creation makes.
-    pub(super) fn new(save: &Save<'_>, fields: &Fields, now: Moment) -> Kept {
+    pub(super) fn new(save: &Save<'_>, fields: &Fields, now: Timestamp) -> Kept {
         let mut kept = Kept {
             id: save.id.clone(),
             fields: fields.pack(),
@@ -96,7 +96,7 @@ impl Kept {
             saved_for: 0,
             remember: None,
             login: None,
-            expires: Moment::NEVER,
+            expires: Timestamp::NEVER,
             worth: Worth::of(fields, save.login.is_some()),
             place: 0,
         };
@@ -110,7 +110,7 @@ impl Kept {
     }
 
     /// Takes note of a save, but for its changes.
-    pub(super) fn saved(&mut self, save: &Save<'_>, now: Moment) {
+    pub(super) fn saved(&mut self, save: &Save<'_>, now: Timestamp) {
         if let Remember::To(limit) = save.remember {
             self.set_remember(limit);
         }
@@ -134,7 +134,7 @@ impl Kept {
         }
         self.saved_for = nanos(save.idle());
         let end = save.lifetimes.end(self.remember(), self.created.time(), now.time());
-        self.expires = end.map_or(Moment::NEVER, Moment::of);
+        self.expires = end.map_or(Timestamp::NEVER, Timestamp::of);
     }
 
     fn set_remember(&mut self, limit: Option<Duration>) {
@@ -176,12 +176,12 @@ impl Kept {
         self.saved_for == nanos(idle)
     }
 
-    pub(super) fn has_ended(&self, now: Moment) -> bool {
+    pub(super) fn has_ended(&self, now: Timestamp) -> bool {
         self.expires <= now
     }
 
     /// Whether it is over by an absolute limit that may have been shortened since it was last saved.
-    pub(super) fn is_past_absolute(&self, lifetimes: &Lifetimes, now: Moment) -> bool {
-        lifetimes.absolute_end(self.created.time()).is_some_and(|end| Moment::of(end) <= now)
+    pub(super) fn is_past_absolute(&self, lifetimes: &Lifetimes, now: Timestamp) -> bool {
+        lifetimes.absolute_end(self.created.time()).is_some_and(|end| Timestamp::of(end) <= now)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::queue::{Due, Queue};
-use super::record::{Kept, Moment, Worth};
+use super::record::{Kept, Timestamp, Worth};
 use super::traces::Traces;
 use crate::session::id::SessionId;
 use crate::session::store::Lifetimes;
@@ -41,7 +41,7 @@ impl Shard {
         &mut self,
         id: &SessionId,
         lifetimes: &Lifetimes,
-        now: Moment,
+        now: Timestamp,
     ) -> Option<u32> {
         let slot = *self.slots.get(id)?;
         let kept = self.kept(slot);
@@ -110,7 +110,7 @@ impl Shard {
 
     /// Removes the record of this id, expired or not, and says whether it was live; then it is known for a while that it
     /// has ended.
-    pub(super) fn destroy(&mut self, id: &SessionId, now: Moment) -> bool {
+    pub(super) fn destroy(&mut self, id: &SessionId, now: Timestamp) -> bool {
         let Some(slot) = self.slots.get(id) else { return false };
         let slot = *slot;
         let was_live = !self.kept(slot).has_ended(now);
@@ -122,7 +122,7 @@ impl Shard {
     }
 
     /// The sessions here in which this user is logged in, those that have expired left out.
-    pub(super) fn of_user(&self, user: &str, now: Moment) -> impl Iterator<Item = &Kept> {
+    pub(super) fn of_user(&self, user: &str, now: Timestamp) -> impl Iterator<Item = &Kept> {
         let sessions = self.users.get(user).into_iter().flatten();
         let kept = sessions.filter_map(|id| Some(self.kept(*self.slots.get(id)?)));
         kept.filter(move |kept| !kept.has_ended(now))
@@ -134,16 +134,16 @@ impl Shard {
     }
 
     /// Removes some of what has expired.
-    pub(super) fn sweep(&mut self, now: Moment) {
+    pub(super) fn sweep(&mut self, now: Timestamp) {
         Worth::ALL.into_iter().for_each(|worth| self.sweep_queue(worth, now, SWEEP));
     }
 
     /// Removes all that has expired.
-    pub(super) fn sweep_all(&mut self, now: Moment) {
+    pub(super) fn sweep_all(&mut self, now: Timestamp) {
         Worth::ALL.into_iter().for_each(|worth| self.sweep_queue(worth, now, usize::MAX));
     }
 
-    fn sweep_queue(&mut self, worth: Worth, now: Moment, steps: usize) {
+    fn sweep_queue(&mut self, worth: Worth, now: Timestamp, steps: usize) {
         for _ in 0..steps {
             let first = self.queues[worth as usize].first();
             let Some(Due { slot, .. }) = first.filter(|due| due.at <= now) else { return };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::record::Moment;
+use super::record::Timestamp;
 use crate::session::id::SessionId;
 use crate::session::store::save::{RETIRED_FOR, TOMBSTONE_FOR};
 use crate::session::store::{Loaded, OldId};
@@ -17,7 +17,7 @@ enum Trace {
     Grace {
         to: SessionId,
         text: Box<str>,
-        ends: Option<Moment>,
+        ends: Option<Timestamp>,
     },
 }
 
@@ -35,7 +35,7 @@ enum Worth {
 struct Left {
     trace: Trace,
     /// Until when it is known.
-    until: Moment,
+    until: Timestamp,
     /// Its place in the queue of its worth.
     number: u64,
 }
@@ -44,7 +44,7 @@ struct Left {
 pub(super) struct Traces {
     by_id: HashMap<SessionId, Left>,
     /// Which one of each worth goes first.
-    queues: [BTreeMap<(Moment, u64), SessionId>; 3],
+    queues: [BTreeMap<(Timestamp, u64), SessionId>; 3],
     numbered: u64,
 }
 
@@ -65,8 +65,8 @@ impl Traces {
         from: SessionId,
         to: &SessionId,
         old_id: OldId<'_>,
-        expires: Moment,
-        now: Moment,
+        expires: Timestamp,
+        now: Timestamp,
     ) {
         let (trace, until) = match old_id {
             OldId::Linked => (Trace::Linked(to.clone()), now.after(TOMBSTONE_FOR)),
@@ -79,11 +79,11 @@ impl Traces {
     }
 
     /// What a session leaves behind that was ended.
-    pub(super) fn ended(&mut self, id: SessionId, now: Moment) {
+    pub(super) fn ended(&mut self, id: SessionId, now: Timestamp) {
         self.leave(id, Trace::Ended, now.after(TOMBSTONE_FOR));
     }
 
-    fn leave(&mut self, id: SessionId, trace: Trace, until: Moment) {
+    fn leave(&mut self, id: SessionId, trace: Trace, until: Timestamp) {
         self.remove(&id);
         self.numbered += 1;
         let number = self.numbered;
@@ -98,7 +98,7 @@ impl Traces {
         }
     }
 
-    fn get(&self, id: &SessionId, now: Moment) -> Option<&Trace> {
+    fn get(&self, id: &SessionId, now: Timestamp) -> Option<&Trace> {
         if self.by_id.is_empty() {
             return None;
         }
@@ -106,7 +106,7 @@ impl Traces {
     }
 
     /// What a load of an id answers under which there is no session.
-    pub(super) fn loaded(&self, id: &SessionId, now: Moment) -> Loaded {
+    pub(super) fn loaded(&self, id: &SessionId, now: Timestamp) -> Loaded {
         match self.get(id, now) {
             None => Loaded::Unknown,
             Some(Trace::Ended | Trace::Linked(_)) => Loaded::Ended,
@@ -124,17 +124,17 @@ impl Traces {
     }
 
     /// Whether the id has, or had, a grace period.
-    pub(super) fn has_next(&self, id: &SessionId, now: Moment) -> bool {
+    pub(super) fn has_next(&self, id: &SessionId, now: Timestamp) -> bool {
         self.loaded(id, now).left().is_some()
     }
 
     /// Whether the id is in its grace period.
-    pub(super) fn is_in_grace(&self, id: &SessionId, now: Moment) -> bool {
+    pub(super) fn is_in_grace(&self, id: &SessionId, now: Timestamp) -> bool {
         matches!(self.loaded(id, now), Loaded::Replaced(_) | Loaded::Ending(_))
     }
 
     /// Where whoever ends this id ends the session.
-    pub(super) fn leads_to(&self, id: &SessionId, now: Moment) -> Option<SessionId> {
+    pub(super) fn leads_to(&self, id: &SessionId, now: Timestamp) -> Option<SessionId> {
         match self.get(id, now)? {
             Trace::Ended => None,
             Trace::Grace { ends: Some(ends), .. } if *ends <= now => None,
@@ -144,7 +144,7 @@ impl Traces {
 
     /// Has an id that is in its grace period known until then; whether it is in one. One that is to end is known for long behind
     /// that anyway.
-    pub(super) fn extend(&mut self, id: &SessionId, until: Moment, now: Moment) -> bool {
+    pub(super) fn extend(&mut self, id: &SessionId, until: Timestamp, now: Timestamp) -> bool {
         if !self.is_in_grace(id, now) {
             return false;
         }
@@ -156,7 +156,7 @@ impl Traces {
     }
 
     /// Ends the grace period of an id so long from now, unless it ends earlier; whether it has one.
-    pub(super) fn end_grace(&mut self, id: &SessionId, after: Duration, now: Moment) -> bool {
+    pub(super) fn end_grace(&mut self, id: &SessionId, after: Duration, now: Timestamp) -> bool {
         if !self.is_in_grace(id, now) {
             return false;
         }
@@ -182,7 +182,7 @@ impl Traces {
 
     /// Forgets what nobody has to know any more, and what is beyond so many: first of that which is worth least what is known
     /// for the shortest time.
-    pub(super) fn sweep(&mut self, now: Moment, most: usize) {
+    pub(super) fn sweep(&mut self, now: Timestamp, most: usize) {
         let Traces { by_id, queues, .. } = self;
         for queue in queues.iter_mut() {
             while let Some(first) = queue.first_entry()
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn where_there_are_too_many_open_grace_periods_stay_longest() {
-        let (mut traces, ids, now) = (Traces::default(), IdGenerator::new(), Moment(1_000));
+        let (mut traces, ids, now) = (Traces::default(), IdGenerator::new(), Timestamp(1_000));
         let id = || ids.next(IdFormat::default()).unwrap();
         let [open, ended, over, next] = [(); 4].map(|()| id());
         let soon = now.after(Duration::from_secs(1));

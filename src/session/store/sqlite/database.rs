@@ -13,7 +13,7 @@ use super::expired::{ExpiredRow, ExpiredRows, Expiry};
 use super::files::Files;
 use super::health::Health;
 use super::open::{Opened, open};
-use super::record::Moment;
+use super::record::Timestamp;
 use super::sweep::Sweeping;
 use super::write::mark_expired;
 use crate::Result;
@@ -71,8 +71,8 @@ impl Database {
         })
     }
 
-    pub(super) fn now(&self) -> Moment {
-        Moment::of((self.clock)())
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::of((self.clock)())
     }
 
     /// Lets `act` read what has been committed.
@@ -94,7 +94,7 @@ impl Database {
     pub(super) fn write<T>(
         &self,
         durability: Durability,
-        act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
+        act: impl FnOnce(&Connection, Timestamp) -> rusqlite::Result<T>,
     ) -> Result<T> {
         let busy_timeout =
             if self.health.has_failed() { SHORT_BUSY_TIMEOUT } else { self.busy_timeout };
@@ -108,7 +108,7 @@ impl Database {
     /// Like [`write`](Database::write), for maintenance, which may fail as it is retried later.
     pub(super) fn maintain<T>(
         &self,
-        act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
+        act: impl FnOnce(&Connection, Timestamp) -> rusqlite::Result<T>,
     ) -> Result<T> {
         self.transaction(lock(&self.writer), Durability::Relaxed, SHORT_BUSY_TIMEOUT, act)
     }
@@ -118,7 +118,7 @@ impl Database {
         mut writer: MutexGuard<'_, Writer>,
         durability: Durability,
         busy_timeout: Duration,
-        act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
+        act: impl FnOnce(&Connection, Timestamp) -> rusqlite::Result<T>,
     ) -> Result<T> {
         let expired = self.expired.all();
         let done = writer.transaction(durability, busy_timeout, |connection| {
@@ -150,7 +150,7 @@ impl Database {
     }
 
     /// The expiry that was found of this row before, as long as its `expires` is this, even if the clock has gone back since.
-    pub(super) fn known_expiry(&self, digest: &[u8; 32], expires: Moment) -> Option<Expiry> {
+    pub(super) fn known_expiry(&self, digest: &[u8; 32], expires: Timestamp) -> Option<Expiry> {
         self.expired.get(digest, expires)
     }
 

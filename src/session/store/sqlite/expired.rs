@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::record::Moment;
+use super::record::Timestamp;
 use crate::lock::lock;
 
 /// How many rows are remembered at most.
@@ -15,7 +15,7 @@ const MAX_ROWS: usize = 4096;
 pub(super) struct ExpiredRow {
     pub(super) digest: [u8; 32],
     /// The value of the column. A row with another one has been saved anew since.
-    pub(super) expires: Moment,
+    pub(super) expires: Timestamp,
     pub(super) expiry: Expiry,
 }
 
@@ -43,7 +43,7 @@ impl ExpiredRows {
         }
     }
 
-    pub(super) fn get(&self, digest: &[u8; 32], expires: Moment) -> Option<Expiry> {
+    pub(super) fn get(&self, digest: &[u8; 32], expires: Timestamp) -> Option<Expiry> {
         if self.count.load(Ordering::SeqCst) == 0 {
             return None;
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params};
 
 use super::database::Database;
-use super::record::Moment;
+use super::record::Timestamp;
 use crate::logging::{OneLine, Recurring};
 use crate::{ErrorKind, Result};
 
@@ -191,7 +191,7 @@ impl Sweep {
 }
 
 /// Removes up to so many rows that have expired, the first ones first.
-fn remove(connection: &Connection, now: Moment, most: u32) -> rusqlite::Result<usize> {
+fn remove(connection: &Connection, now: Timestamp, most: u32) -> rusqlite::Result<usize> {
     let mut statement = connection.prepare_cached(
         "DELETE FROM sessions WHERE rowid IN ( \
          SELECT rowid FROM sessions INDEXED BY sessions_by_end WHERE expires / 60000 < ?1 / 60000 \

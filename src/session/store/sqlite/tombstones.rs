@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::params;
 use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 
-use super::record::{Key, Moment, SaveParameters};
+use super::record::{Key, SaveParameters, Timestamp};
 use super::write::{Answer, Failure, Found, Transaction};
 use crate::session::store::save::{RETIRED_FOR, TOMBSTONE_FOR};
 use crate::session::store::{Lifetimes, Loaded, OldId, Saved};
@@ -22,7 +22,7 @@ const MAX_MOVES: usize = 10_000;
 pub(super) struct Tombstone {
     kind: Kind,
     /// When the row may be deleted.
-    pub(super) expires: Moment,
+    pub(super) expires: Timestamp,
 }
 
 enum Kind {
@@ -33,19 +33,19 @@ enum Kind {
     Grace {
         to: Key,
         text: String,
-        ends: Option<Moment>,
+        ends: Option<Timestamp>,
     },
     /// The grace period of the id has ended at this time.
-    Retired(String, Moment),
+    Retired(String, Timestamp),
 }
 
 impl Tombstone {
     /// Reads the columns that only tombstones have.
     pub(super) fn read(
         [next, text, ends]: [ValueRef<'_>; 3],
-        expires: Moment,
+        expires: Timestamp,
     ) -> FromSqlResult<Tombstone> {
-        let kind = match (next, text, ends.as_i64_or_null()?.map(Moment)) {
+        let kind = match (next, text, ends.as_i64_or_null()?.map(Timestamp)) {
             (ValueRef::Null, ValueRef::Null, None) => Kind::Ended,
             (ValueRef::Null, text, Some(ends)) => Kind::Retired(text.as_str()?.to_owned(), ends),
             (next, ValueRef::Null, None) => Kind::Linked(key(next)?),
@@ -62,7 +62,7 @@ impl Tombstone {
     }
 
     /// Whether its grace period is over although the row is not marked so.
-    pub(super) fn is_past_grace(&self, now: Moment) -> bool {
+    pub(super) fn is_past_grace(&self, now: Timestamp) -> bool {
         matches!(self.kind, Kind::Grace { ends: Some(ends), .. } if ends <= now)
     }
 
@@ -76,7 +76,7 @@ impl Tombstone {
     }
 
     /// What a load of the id returns.
-    pub(super) fn loaded(self, now: Moment) -> Loaded {
+    pub(super) fn loaded(self, now: Timestamp) -> Loaded {
         match self.kind {
             Kind::Ended | Kind::Linked(_) => Loaded::Ended,
             Kind::Grace { text, ends: None, .. } => Loaded::Replaced(text),
@@ -148,7 +148,7 @@ impl Transaction<'_> {
         from: &Key,
         to: &Key,
         old_id: &OwnedOldId,
-        expires: Moment,
+        expires: Timestamp,
     ) -> Result<(), Failure> {
         let minute = self.now.after(TOMBSTONE_FOR);
         match old_id {
@@ -163,7 +163,7 @@ impl Transaction<'_> {
         key: &Key,
         next: Option<&Key>,
         text: Option<&str>,
-        expires: Moment,
+        expires: Timestamp,
     ) -> Result<(), Failure> {
         let next = next.map(|next| [&next.digest[..], &next.mark[..]].concat());
         let mut statement = self.connection.prepare_cached(&format!(
@@ -180,7 +180,7 @@ impl Transaction<'_> {
         parameters: &SaveParameters,
     ) -> Result<Answer, Failure> {
         // One that is to end is known for long behind that.
-        let end = |ends: Option<Moment>| match ends {
+        let end = |ends: Option<Timestamp>| match ends {
             Some(ends) => ends.after(RETIRED_FOR),
             None => parameters.end(self.now),
         };
@@ -206,7 +206,7 @@ impl Transaction<'_> {
         &self,
         key: &Key,
         parameters: &SaveParameters,
-        change: impl FnOnce(Option<Moment>) -> (Option<Moment>, Moment),
+        change: impl FnOnce(Option<Timestamp>) -> (Option<Timestamp>, Timestamp),
     ) -> Result<Answer, Failure> {
         let Some(Found::Tombstone(Tombstone { kind: Kind::Grace { ends, .. }, .. })) =
             self.find_current(key, &parameters.lifetimes)?

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::devices::Ending;
 use super::expired::{ExpiredRow, Expiry};
 use super::json;
-use super::record::{Kept, Key, Moment, SaveParameters};
+use super::record::{Kept, Key, SaveParameters, Timestamp};
 use super::tombstones::Tombstone;
 use crate::session::store::memory::{applied, integer, put};
 use crate::session::store::{
@@ -107,7 +107,7 @@ impl Found {
         }
         Ok(match column(11) {
             ValueRef::Null => {
-                let expires = Moment(column(5).as_i64()?);
+                let expires = Timestamp(column(5).as_i64()?);
                 Found::Tombstone(Tombstone::read([12, 13, 14].map(column), expires)?)
             }
             _ => Found::Session(Kept::read(row)?),
@@ -115,7 +115,7 @@ impl Found {
     }
 
     /// When it expires.
-    pub(super) fn expires(&self) -> Option<Moment> {
+    pub(super) fn expires(&self) -> Option<Timestamp> {
         match self {
             Found::Session(kept) => Some(kept.expires),
             Found::Tombstone(tombstone) => Some(tombstone.expires),
@@ -124,7 +124,7 @@ impl Found {
     }
 
     /// What of it has expired at this time, where the row is not marked so.
-    pub(super) fn expiry(&self, lifetimes: &Lifetimes, now: Moment) -> Option<Expiry> {
+    pub(super) fn expiry(&self, lifetimes: &Lifetimes, now: Timestamp) -> Option<Expiry> {
         match self {
             Found::Session(kept) => (!kept.is_live(lifetimes, now)).then_some(Expiry::Row),
             Found::Tombstone(tombstone) if tombstone.expires <= now => Some(Expiry::Row),
@@ -173,7 +173,7 @@ pub(super) fn mark_expired(connection: &Connection, row: &ExpiredRow) -> rusqlit
 /// A transaction that is open, at this time and with these caps.
 pub(super) struct Transaction<'a> {
     pub(super) connection: &'a Connection,
-    pub(super) now: Moment,
+    pub(super) now: Timestamp,
     pub(super) caps: Caps,
     pub(super) prefix: &'a str,
 }
