@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime};
 
-use self::record::{Kept, Timestamp, Worth};
+use self::record::{StoredSession, Timestamp, Worth};
 use self::shard::Shard;
 use self::traces::Traces;
 use super::devices::{Device, EndDevices};
@@ -121,12 +121,12 @@ impl MemoryStore {
         let (mut shard, now) = self.shard(save.id);
         if let Some(slot) = shard.live(save.id, &save.lifetimes, now) {
             self.held.fetch_sub(1, Ordering::Relaxed);
-            return match shard.kept(slot).fields == fields.pack() {
+            return match shard.stored(slot).fields == fields.pack() {
                 true => Ok(Saved::Stored),
                 false => Err(id_taken()),
             };
         }
-        shard.insert(Kept::new(save, &fields, now));
+        shard.insert(StoredSession::new(save, &fields, now));
         drop(shard);
         self.end_oldest(save.login, save.id);
         Ok(Saved::Stored)
@@ -137,7 +137,7 @@ impl MemoryStore {
         let Some(slot) = shard.live(save.id, &save.lifetimes, now) else {
             return Ok(Saved::Gone);
         };
-        shard.change(slot, |kept| self.change(kept, save, now))
+        shard.change(slot, |stored| self.change(stored, save, now))
     }
 
     fn rotate(&self, save: &Save<'_>, to: &SessionId) -> Result<Saved> {
@@ -161,28 +161,28 @@ impl MemoryStore {
         if taken {
             return Err(id_taken());
         }
-        let mut kept = pair.source().take(slot);
-        let changed = self.change(&mut kept, save, now);
+        let mut stored = pair.source().take(slot);
+        let changed = self.change(&mut stored, save, now);
         match changed {
             Ok(_) => {
-                kept.id = to.clone();
-                let expires = kept.expires;
-                pair.target().insert(kept);
+                stored.id = to.clone();
+                let expires = stored.expires;
+                pair.target().insert(stored);
                 pair.source().traces.moved(save.id.clone(), to, save.old_id, expires, now);
                 drop(pair);
                 self.end_oldest(save.login, to);
             }
-            Err(_) => pair.source().insert(kept),
+            Err(_) => pair.source().insert(stored),
         }
         changed
     }
 
     /// Writes the changes into a live record, and starts its idle limit anew.
-    fn change(&self, kept: &mut Kept, save: &Save<'_>, now: Timestamp) -> Result<Saved> {
+    fn change(&self, stored: &mut StoredSession, save: &Save<'_>, now: Timestamp) -> Result<Saved> {
         if !save.changes.is_empty() {
-            kept.set_fields(&applied(kept.fields.unpack(), save.changes, &self.caps)?);
+            stored.set_fields(&applied(stored.fields.unpack(), save.changes, &self.caps)?);
         }
-        kept.saved(save, now);
+        stored.saved(save, now);
         Ok(Saved::Stored)
     }
 
@@ -213,10 +213,10 @@ impl MemoryStore {
     fn operate<T>(&self, load: &Load<'_>, act: impl FnOnce(&mut Fields) -> Result<T>) -> Result<T> {
         let (mut shard, now) = self.shard(load.id);
         let slot = shard.live(load.id, &load.lifetimes, now).ok_or_else(gone)?;
-        shard.change(slot, |kept| {
-            let mut fields = kept.fields.unpack();
+        shard.change(slot, |stored| {
+            let mut fields = stored.fields.unpack();
             let done = act(&mut fields)?;
-            kept.set_fields(&fields);
+            stored.set_fields(&fields);
             Ok(done)
         })
     }
@@ -323,19 +323,19 @@ impl SessionStore for MemoryStore {
         let Some(slot) = shard.live(load.id, &load.lifetimes, now) else {
             return Ok(shard.traces.loaded(load.id, now));
         };
-        let kept = shard.kept(slot);
-        let mut ago = now.since(kept.renewed);
-        let idle = kept.remember().unwrap_or(load.lifetimes.idle);
-        if !kept.was_saved_for(idle) {
+        let stored = shard.stored(slot);
+        let mut ago = now.since(stored.renewed);
+        let idle = stored.remember().unwrap_or(load.lifetimes.idle);
+        if !stored.was_saved_for(idle) {
             // Saved by a request that did not know of this limit: its cookie may end too early or too late.
             ago = ago.max(idle / 10);
         }
         Ok(Loaded::Session(Record {
-            fields: kept.fields.unpack(),
-            created: Some(kept.created.time()),
+            fields: stored.fields.unpack(),
+            created: Some(stored.created.time()),
             renewed_ago: Some(ago),
-            remember: kept.remember(),
-            login: kept.login(),
+            remember: stored.remember(),
+            login: stored.login(),
         }))
     }
 
@@ -407,10 +407,10 @@ impl SessionStore for MemoryStore {
         held: Option<&str>,
         fields: &[(&str, &str)],
     ) -> Result<bool> {
-        self.operate(load, |kept| {
-            let is_held = kept.get(key) == held;
+        self.operate(load, |stored| {
+            let is_held = stored.get(key) == held;
             if is_held {
-                fields.iter().try_for_each(|(key, value)| put(kept, key, value, &self.caps))?;
+                fields.iter().try_for_each(|(key, value)| put(stored, key, value, &self.caps))?;
             }
             Ok(is_held)
         })

@@ -325,8 +325,8 @@ impl SessionStore for SqliteStore {
             records.push(match found.and_then(at_this_time) {
                 None => Ok(Loaded::Unknown),
                 Some(Found::Damaged) => Err(damaged()),
-                Some(Found::Session(kept)) => {
-                    kept.record(load, now).map(Loaded::Session).map_err(|_| damaged())
+                Some(Found::Session(stored)) => {
+                    stored.record(load, now).map(Loaded::Session).map_err(|_| damaged())
                 }
                 Some(Found::Tombstone(tombstone)) => Ok(tombstone.loaded(now)),
             });

@@ -69,7 +69,7 @@ struct LoggedIn {
     address: Box<str>,
 }
 
-pub(super) struct Kept {
+pub(super) struct StoredSession {
     pub(super) id: SessionId,
     pub(super) fields: Packed,
     pub(super) created: Timestamp,
@@ -85,10 +85,10 @@ pub(super) struct Kept {
     pub(super) place: u32,
 }
 
-impl Kept {
+impl StoredSession {
     /// The record that a creation makes.
-    pub(super) fn new(save: &Save<'_>, fields: &Fields, now: Timestamp) -> Kept {
-        let mut kept = Kept {
+    pub(super) fn new(save: &Save<'_>, fields: &Fields, now: Timestamp) -> StoredSession {
+        let mut stored = StoredSession {
             id: save.id.clone(),
             fields: fields.pack(),
             created: now,
@@ -100,9 +100,9 @@ impl Kept {
             worth: Worth::of(fields, save.login.is_some()),
             place: 0,
         };
-        kept.set_remember(save.remember.limit());
-        kept.saved(save, now);
-        kept
+        stored.set_remember(save.remember.limit());
+        stored.saved(save, now);
+        stored
     }
 
     pub(super) fn set_fields(&mut self, fields: &Fields) {

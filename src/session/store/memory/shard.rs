@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::queue::{Due, Queue};
-use super::record::{Kept, Timestamp, Worth};
+use super::record::{StoredSession, Timestamp, Worth};
 use super::traces::Traces;
 use crate::session::id::SessionId;
 use crate::session::store::Lifetimes;
@@ -20,7 +20,7 @@ const SWEEP: usize = 4;
 /// session costs nothing there.
 pub(super) struct Shard {
     slots: HashMap<SessionId, u32>,
-    records: Vec<Kept>,
+    records: Vec<StoredSession>,
     queues: [Queue; Worth::ALL.len()],
     /// The sessions of this shard in which each user is logged in.
     users: HashMap<Box<str>, Vec<SessionId>>,
@@ -44,24 +44,28 @@ impl Shard {
         now: Timestamp,
     ) -> Option<u32> {
         let slot = *self.slots.get(id)?;
-        let kept = self.kept(slot);
-        if kept.has_ended(now) || kept.is_past_absolute(lifetimes, now) {
+        let stored = self.stored(slot);
+        if stored.has_ended(now) || stored.is_past_absolute(lifetimes, now) {
             self.end(slot);
             return None;
         }
         Some(slot)
     }
 
-    pub(super) fn kept(&self, slot: u32) -> &Kept {
+    pub(super) fn stored(&self, slot: u32) -> &StoredSession {
         &self.records[slot as usize]
     }
 
     /// Changes a record, and its place in a queue where it is due earlier now or is of another worth.
-    pub(super) fn change<T>(&mut self, slot: u32, change: impl FnOnce(&mut Kept) -> T) -> T {
-        let kept = &mut self.records[slot as usize];
-        let before = (kept.worth, kept.place);
-        let changed = change(kept);
-        let (worth, at) = (kept.worth, kept.expires);
+    pub(super) fn change<T>(
+        &mut self,
+        slot: u32,
+        change: impl FnOnce(&mut StoredSession) -> T,
+    ) -> T {
+        let stored = &mut self.records[slot as usize];
+        let before = (stored.worth, stored.place);
+        let changed = change(stored);
+        let (worth, at) = (stored.worth, stored.expires);
         if worth != before.0 {
             self.leave_queue(before);
             self.queue(slot);
@@ -71,31 +75,31 @@ impl Shard {
         changed
     }
 
-    pub(super) fn insert(&mut self, kept: Kept) {
-        self.traces.remove(&kept.id);
+    pub(super) fn insert(&mut self, stored: StoredSession) {
+        self.traces.remove(&stored.id);
         // As many as a store holds at most.
         let slot = self.records.len() as u32;
-        self.slots.insert(kept.id.clone(), slot);
-        if let Some(user) = kept.user() {
+        self.slots.insert(stored.id.clone(), slot);
+        if let Some(user) = stored.user() {
             match self.users.get_mut(user) {
-                Some(sessions) => sessions.push(kept.id.clone()),
-                None => drop(self.users.insert(user.into(), vec![kept.id.clone()])),
+                Some(sessions) => sessions.push(stored.id.clone()),
+                None => drop(self.users.insert(user.into(), vec![stored.id.clone()])),
             }
         }
-        self.records.push(kept);
+        self.records.push(stored);
         self.queue(slot);
     }
 
     /// Takes a record out, whose place in the store stays reserved.
-    pub(super) fn take(&mut self, slot: u32) -> Kept {
-        let Kept { worth, place, .. } = *self.kept(slot);
+    pub(super) fn take(&mut self, slot: u32) -> StoredSession {
+        let StoredSession { worth, place, .. } = *self.stored(slot);
         self.leave_queue((worth, place));
-        let kept = self.records.swap_remove(slot as usize);
-        self.slots.remove(&kept.id);
-        if let Some(user) = kept.user()
+        let stored = self.records.swap_remove(slot as usize);
+        self.slots.remove(&stored.id);
+        if let Some(user) = stored.user()
             && let Some(sessions) = self.users.get_mut(user)
         {
-            sessions.retain(|id| *id != kept.id);
+            sessions.retain(|id| *id != stored.id);
             if sessions.is_empty() {
                 self.users.remove(user);
             }
@@ -105,7 +109,7 @@ impl Shard {
             self.slots.insert(moved.id.clone(), slot);
             self.queues[moved.worth as usize].rename(moved.place, slot);
         }
-        kept
+        stored
     }
 
     /// Removes the record of this id, expired or not, and says whether it was live; then it is known for a while that it
@@ -113,7 +117,7 @@ impl Shard {
     pub(super) fn destroy(&mut self, id: &SessionId, now: Timestamp) -> bool {
         let Some(slot) = self.slots.get(id) else { return false };
         let slot = *slot;
-        let was_live = !self.kept(slot).has_ended(now);
+        let was_live = !self.stored(slot).has_ended(now);
         self.end(slot);
         if was_live {
             self.traces.ended(id.clone(), now);
@@ -122,10 +126,14 @@ impl Shard {
     }
 
     /// The sessions here in which this user is logged in, those that have expired left out.
-    pub(super) fn of_user(&self, user: &str, now: Timestamp) -> impl Iterator<Item = &Kept> {
+    pub(super) fn of_user(
+        &self,
+        user: &str,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &StoredSession> {
         let sessions = self.users.get(user).into_iter().flatten();
-        let kept = sessions.filter_map(|id| Some(self.kept(*self.slots.get(id)?)));
-        kept.filter(move |kept| !kept.has_ended(now))
+        let stored = sessions.filter_map(|id| Some(self.stored(*self.slots.get(id)?)));
+        stored.filter(move |stored| !stored.has_ended(now))
     }
 
     fn end(&mut self, slot: u32) {
@@ -147,7 +155,7 @@ impl Shard {
         for _ in 0..steps {
             let first = self.queues[worth as usize].first();
             let Some(Due { slot, .. }) = first.filter(|due| due.at <= now) else { return };
-            match self.kept(slot).expires {
+            match self.stored(slot).expires {
                 at if at <= now => self.end(slot),
                 at => self.put_off(Due { at, slot }),
             }
@@ -159,7 +167,7 @@ impl Shard {
         Worth::ALL.into_iter().find_map(|worth| {
             loop {
                 let due = self.queues[worth as usize].first()?;
-                match self.kept(due.slot).expires {
+                match self.stored(due.slot).expires {
                     at if at == due.at => return Some((worth, due)),
                     at => self.put_off(Due { at, slot: due.slot }),
                 }
@@ -169,7 +177,7 @@ impl Shard {
 
     fn queue(&mut self, slot: u32) {
         let Shard { records, queues, .. } = self;
-        let Kept { worth, expires: at, .. } = records[slot as usize];
+        let StoredSession { worth, expires: at, .. } = records[slot as usize];
         queues[worth as usize].push(Due { at, slot }, |slot, place| {
             records[slot as usize].place = place;
         });
@@ -177,7 +185,7 @@ impl Shard {
 
     fn put_off(&mut self, Due { at, slot }: Due) {
         let Shard { records, queues, .. } = self;
-        let Kept { worth, place, .. } = records[slot as usize];
+        let StoredSession { worth, place, .. } = records[slot as usize];
         queues[worth as usize].change(place, at, |slot, place| {
             records[slot as usize].place = place;
         });

@@ -58,7 +58,7 @@ impl Key {
     }
 }
 
-pub(super) struct Kept {
+pub(super) struct StoredSession {
     /// A JSON object of texts, sorted by key: the same fields are the same text.
     pub(super) fields: String,
     pub(super) created: Timestamp,
@@ -81,10 +81,10 @@ pub(super) struct LoggedIn {
     pub(super) address: String,
 }
 
-impl Kept {
+impl StoredSession {
     /// The record that a creation makes.
-    pub(super) fn new(save: &SaveParameters, fields: &Fields, now: Timestamp) -> Kept {
-        let mut kept = Kept {
+    pub(super) fn new(save: &SaveParameters, fields: &Fields, now: Timestamp) -> StoredSession {
+        let mut stored = StoredSession {
             fields: json::write(fields),
             created: now,
             renewed: now,
@@ -93,13 +93,13 @@ impl Kept {
             login: None,
             expires: Timestamp::NEVER,
         };
-        kept.set_remember(save.remember.limit());
-        kept.saved(save, now);
-        kept
+        stored.set_remember(save.remember.limit());
+        stored.saved(save, now);
+        stored
     }
 
     /// The columns of a session's row, from `mark` on.
-    pub(super) fn read(row: &rusqlite::Row<'_>) -> FromSqlResult<Kept> {
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> FromSqlResult<StoredSession> {
         let column = |at: usize| row.get_ref(at).unwrap_or(ValueRef::Null);
         let text = |at: usize| column(at).as_str().map(str::to_owned);
         let login = match column(6) {
@@ -112,7 +112,7 @@ impl Kept {
                 address: text(10)?,
             }),
         };
-        Ok(Kept {
+        Ok(StoredSession {
             created: Timestamp(column(1).as_i64()?),
             renewed: Timestamp(column(2).as_i64()?),
             saved_for: column(3).as_i64()?,

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::devices::Ending;
 use super::expired::{ExpiredRow, Expiry};
 use super::json;
-use super::record::{Kept, Key, SaveParameters, Timestamp};
+use super::record::{Key, SaveParameters, StoredSession, Timestamp};
 use super::tombstones::Tombstone;
 use crate::session::store::memory::{applied, integer, put};
 use crate::session::store::{
@@ -91,7 +91,7 @@ impl From<Error> for Failure {
 
 /// A row that is there.
 pub(super) enum Found {
-    Session(Kept),
+    Session(StoredSession),
     /// The session has ended or moved away.
     Tombstone(Tombstone),
     /// The row cannot be read.
@@ -110,14 +110,14 @@ impl Found {
                 let expires = Timestamp(column(5).as_i64()?);
                 Found::Tombstone(Tombstone::read([12, 13, 14].map(column), expires)?)
             }
-            _ => Found::Session(Kept::read(row)?),
+            _ => Found::Session(StoredSession::read(row)?),
         })
     }
 
     /// When it expires.
     pub(super) fn expires(&self) -> Option<Timestamp> {
         match self {
-            Found::Session(kept) => Some(kept.expires),
+            Found::Session(stored) => Some(stored.expires),
             Found::Tombstone(tombstone) => Some(tombstone.expires),
             Found::Damaged => None,
         }
@@ -126,7 +126,7 @@ impl Found {
     /// What of it has expired at this time, where the row is not marked so.
     pub(super) fn expiry(&self, lifetimes: &Lifetimes, now: Timestamp) -> Option<Expiry> {
         match self {
-            Found::Session(kept) => (!kept.is_live(lifetimes, now)).then_some(Expiry::Row),
+            Found::Session(stored) => (!stored.is_live(lifetimes, now)).then_some(Expiry::Row),
             Found::Tombstone(tombstone) if tombstone.expires <= now => Some(Expiry::Row),
             Found::Tombstone(tombstone) => {
                 tombstone.is_past_grace(now).then_some(Expiry::GracePeriod)
@@ -208,14 +208,14 @@ impl Transaction<'_> {
         parameters: &SaveParameters,
     ) -> Result<Answer, Failure> {
         let fields = applied(Fields::new(), changes, &self.caps)?;
-        let kept = Kept::new(parameters, &fields, self.now);
-        if !self.insert(key, &kept)? {
+        let stored = StoredSession::new(parameters, &fields, self.now);
+        if !self.insert(key, &stored)? {
             match self.live(key, &parameters.lifetimes)? {
-                Some(there) if there.fields == kept.fields => {
+                Some(there) if there.fields == stored.fields => {
                     return Ok(Answer::Saved(Saved::Stored));
                 }
                 Some(_) => return Err(id_taken().into()),
-                None => self.replace(key, &kept)?,
+                None => self.replace(key, &stored)?,
             }
         }
         self.logged_in(key, parameters)?;
@@ -228,11 +228,11 @@ impl Transaction<'_> {
         changes: &Changes,
         parameters: &SaveParameters,
     ) -> Result<Answer, Failure> {
-        let Some(mut kept) = self.live(key, &parameters.lifetimes)? else {
+        let Some(mut stored) = self.live(key, &parameters.lifetimes)? else {
             return Ok(Answer::Saved(Saved::Gone));
         };
-        self.change(&mut kept, changes, parameters)?;
-        let Kept { fields, renewed, saved_for, remember, expires, .. } = &kept;
+        self.change(&mut stored, changes, parameters)?;
+        let StoredSession { fields, renewed, saved_for, remember, expires, .. } = &stored;
         let mut statement = self.connection.prepare_cached(
             "UPDATE sessions SET renewed = ?2, saved_for = ?3, remember = ?4, expires = ?5, fields = ?6 \
              WHERE key = ?1",
@@ -250,8 +250,8 @@ impl Transaction<'_> {
         parameters: &SaveParameters,
     ) -> Result<Answer, Failure> {
         let taken = self.live(to, &parameters.lifetimes)?.is_some();
-        let mut kept = match self.find_current(key, &parameters.lifetimes)? {
-            Some(Found::Session(kept)) => kept,
+        let mut stored = match self.find_current(key, &parameters.lifetimes)? {
+            Some(Found::Session(stored)) => stored,
             Some(Found::Damaged) => return Err(damaged().into()),
             // Nobody but this move knows the new id, so a record under it is what the move wrote.
             _ if taken => return Ok(Answer::Saved(Saved::Stored)),
@@ -264,9 +264,9 @@ impl Transaction<'_> {
         if taken {
             return Err(id_taken().into());
         }
-        self.change(&mut kept, changes, parameters)?;
-        self.replace_by_tombstone(key, to, &parameters.old_id, kept.expires)?;
-        self.replace(to, &kept)?;
+        self.change(&mut stored, changes, parameters)?;
+        self.replace_by_tombstone(key, to, &parameters.old_id, stored.expires)?;
+        self.replace(to, &stored)?;
         self.logged_in(to, parameters)?;
         Ok(Answer::Saved(Saved::Stored))
     }
@@ -282,15 +282,15 @@ impl Transaction<'_> {
     /// Writes the changes into a live record, and starts its idle limit anew.
     fn change(
         &self,
-        kept: &mut Kept,
+        stored: &mut StoredSession,
         changes: &Changes,
         parameters: &SaveParameters,
     ) -> Result<(), Failure> {
         if !changes.is_empty() {
-            let fields = json::read(&kept.fields).map_err(|_| damaged())?;
-            kept.fields = json::write(&applied(fields, changes, &self.caps)?);
+            let fields = json::read(&stored.fields).map_err(|_| damaged())?;
+            stored.fields = json::write(&applied(fields, changes, &self.caps)?);
         }
-        kept.saved(parameters, self.now);
+        stored.saved(parameters, self.now);
         Ok(())
     }
 
@@ -301,8 +301,8 @@ impl Transaction<'_> {
         lifetimes: &Lifetimes,
         operation: &Operation,
     ) -> Result<Answer, Failure> {
-        let kept = self.live(key, lifetimes)?.ok_or_else(gone)?;
-        let mut fields = json::read(&kept.fields).map_err(|_| damaged())?;
+        let stored = self.live(key, lifetimes)?.ok_or_else(gone)?;
+        let mut fields = json::read(&stored.fields).map_err(|_| damaged())?;
         let answer = match operation {
             Operation::Increment(field, by) => {
                 let held = fields.get(field).map_or(Some(0), integer);
@@ -331,7 +331,7 @@ impl Transaction<'_> {
             }
         };
         let fields = json::write(&fields);
-        if fields != kept.fields {
+        if fields != stored.fields {
             let mut statement =
                 self.connection.prepare_cached("UPDATE sessions SET fields = ?2 WHERE key = ?1")?;
             statement.execute(params![key.digest, fields])?;
@@ -340,9 +340,9 @@ impl Transaction<'_> {
     }
 
     /// The live session of this key.
-    fn live(&self, key: &Key, lifetimes: &Lifetimes) -> Result<Option<Kept>, Failure> {
+    fn live(&self, key: &Key, lifetimes: &Lifetimes) -> Result<Option<StoredSession>, Failure> {
         match self.find_current(key, lifetimes)? {
-            Some(Found::Session(kept)) => Ok(Some(kept)),
+            Some(Found::Session(stored)) => Ok(Some(stored)),
             Some(Found::Damaged) => Err(damaged().into()),
             Some(Found::Tombstone(_)) | None => Ok(None),
         }
@@ -363,8 +363,9 @@ impl Transaction<'_> {
     }
 
     /// Whether it was inserted: there was no row of this key.
-    fn insert(&self, key: &Key, kept: &Kept) -> Result<bool, Failure> {
-        let Kept { fields, created, renewed, saved_for, remember, login, expires } = kept;
+    fn insert(&self, key: &Key, stored: &StoredSession) -> Result<bool, Failure> {
+        let StoredSession { fields, created, renewed, saved_for, remember, login, expires } =
+            stored;
         let login = login.as_ref();
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO sessions (key, mark, created, renewed, saved_for, remember, expires, fields, \
@@ -392,11 +393,11 @@ impl Transaction<'_> {
     }
 
     /// Inserts a session where there is none, but perhaps what another one has left.
-    fn replace(&self, key: &Key, kept: &Kept) -> Result<(), Failure> {
+    fn replace(&self, key: &Key, stored: &StoredSession) -> Result<(), Failure> {
         let mut statement =
             self.connection.prepare_cached("DELETE FROM sessions WHERE key = ?1")?;
         statement.execute([&key.digest[..]])?;
-        self.insert(key, kept).map(drop)
+        self.insert(key, stored).map(drop)
     }
 }
 
