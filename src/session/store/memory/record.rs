@@ -38,24 +38,25 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What is lost with a session, least first: a full store lets go of these in this order.
+/// How long sessions are kept when the store is full: those of the first priority are evicted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Worth {
-    /// A CSRF token or flashes and nothing else: what a visitor gets with the first form, and a bot with each request.
+pub(super) enum Priority {
+    /// It holds a CSRF token or flashes and nothing else: visitors get one with the first form, bots with each request.
     Incidental,
-    /// What somebody has left who has not logged in.
+    /// It holds data, and nobody is logged in.
     Anonymous,
     LoggedIn,
 }
 
-impl Worth {
-    pub(super) const ALL: [Worth; 3] = [Worth::Incidental, Worth::Anonymous, Worth::LoggedIn];
+impl Priority {
+    pub(super) const ALL: [Priority; 3] =
+        [Priority::Incidental, Priority::Anonymous, Priority::LoggedIn];
 
-    fn of(fields: &Fields, logged_in: bool) -> Worth {
+    fn of(fields: &Fields, logged_in: bool) -> Priority {
         match hold_nothing_private(fields) {
-            _ if logged_in => Worth::LoggedIn,
-            true => Worth::Incidental,
-            false => Worth::Anonymous,
+            _ if logged_in => Priority::LoggedIn,
+            true => Priority::Incidental,
+            false => Priority::Anonymous,
         }
     }
 }
@@ -80,9 +81,9 @@ pub(super) struct StoredSession {
     remember: Option<NonZeroU64>,
     login: Option<Box<LoggedIn>>,
     pub(super) expires: Timestamp,
-    pub(super) worth: Worth,
-    /// Its place in the queue of its worth.
-    pub(super) place: u32,
+    pub(super) priority: Priority,
+    /// Its position in the expiry queue of its priority.
+    pub(super) position: u32,
 }
 
 impl StoredSession {
@@ -97,8 +98,8 @@ impl StoredSession {
             remember: None,
             login: None,
             expires: Timestamp::NEVER,
-            worth: Worth::of(fields, save.login.is_some()),
-            place: 0,
+            priority: Priority::of(fields, save.login.is_some()),
+            position: 0,
         };
         stored.set_remember(save.remember.limit());
         stored.saved(save, now);
@@ -106,10 +107,10 @@ impl StoredSession {
     }
 
     pub(super) fn set_fields(&mut self, fields: &Fields) {
-        (self.fields, self.worth) = (fields.pack(), Worth::of(fields, self.login.is_some()));
+        (self.fields, self.priority) = (fields.pack(), Priority::of(fields, self.login.is_some()));
     }
 
-    /// Takes note of a save, but for its changes.
+    /// Applies a save, but for its changes.
     pub(super) fn saved(&mut self, save: &Save<'_>, now: Timestamp) {
         if let Remember::To(limit) = save.remember {
             self.set_remember(limit);
@@ -127,7 +128,7 @@ impl StoredSession {
                 agent: login.agent.into(),
                 address: login.address.into(),
             }));
-            self.worth = Worth::LoggedIn;
+            self.priority = Priority::LoggedIn;
         }
         if save.renewed_ago.is_none() {
             self.renewed = now;

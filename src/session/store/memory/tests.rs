@@ -158,7 +158,7 @@ fn a_full_store_lets_go_of_who_has_been_away_longest() {
 
 #[test]
 fn a_session_that_took_the_place_of_the_least_one_meanwhile_is_not_lost_in_its_stead() {
-    // The least one leaves, logs in, or is used; its shard holds nothing that is worth as little then.
+    // The candidate leaves, logs in, or is used; its shard holds none of so low a priority then.
     let changes: [fn(&Fixture, &SessionId); 3] = [
         |fixture, id| assert!(fixture.save(id, Action::Destroy, &[]).is_ok()),
         |fixture, id| fixture.log_in(id, Action::Update),
@@ -175,13 +175,13 @@ fn a_session_that_took_the_place_of_the_least_one_meanwhile_is_not_lost_in_its_s
                 id
             })
             .collect();
-        let seen = fixture.store.least().unwrap();
-        assert_eq!(seen.0, Worth::Incidental);
+        let seen = fixture.store.eviction_candidate().unwrap();
+        assert_eq!(seen.0, Priority::Incidental);
         change(&fixture, &bot);
-        assert!(!fixture.store.lose(seen));
+        assert!(!fixture.store.evict(seen));
         assert_eq!(fixture.live(&users), 100);
-        let seen = fixture.store.least().unwrap();
-        assert!(fixture.store.lose(seen), "looking again finds the one to lose");
+        let seen = fixture.store.eviction_candidate().unwrap();
+        assert!(fixture.store.evict(seen), "looking again finds the one to lose");
     }
 }
 
