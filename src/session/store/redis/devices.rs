@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use super::index::{Index, LONGEST_INDEX, Survey, entries, key_of, name_of};
 use super::record::{self, Key, SHORT_REPLY, Unfit};
-use super::save::TOMBSTONE;
+use super::save::TOMBSTONE_MILLIS;
 use super::steps::{Request, Step};
-use super::trace::Trace;
+use super::tombstone::Tombstone;
 use super::transaction::script;
 use super::{END, Settings, desync, refused};
 use crate::pipeline::operation::Round;
@@ -155,8 +155,9 @@ impl EndStep {
 /// Removes the sessions with these keys, in one step.
 pub(super) fn end(round: &mut Round<'_>, keys: &[&[u8]]) {
     let now = record::milliseconds_since_1970(round.now());
-    let trace = Trace::Ended(String::new()).written(now.saturating_add(TOMBSTONE), b"");
-    script(round, END, keys, &[&trace, TOMBSTONE.to_string().as_bytes()], &[]);
+    let tombstone =
+        Tombstone::Ended(String::new()).written(now.saturating_add(TOMBSTONE_MILLIS), b"");
+    script(round, END, keys, &[&tombstone, TOMBSTONE_MILLIS.to_string().as_bytes()], &[]);
 }
 
 impl Step for EndStep {

@@ -37,7 +37,7 @@
 //!    stops between two steps leaves an entry too many, never one too few.
 //! 5. *After the end* the index holds logins and moves of the present epoch only; each later end finds them by 1.
 //!
-//! 6. *What is [left](super::trace) under a key* is no record. A move, a logout and an end look for the proof, and so take
+//! 6. *A [tombstone](super::tombstone) is no record.* A move, a logout and an end look for the proof, and so take
 //!    it for nothing. Only a login's creation that is sent twice makes room for a record where its own was ended meanwhile, which is
 //!    the case of 2. Whoever follows it to another key does there what they would do with that key's id.
 //!

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use smallvec::SmallVec;
 
-use super::trace::{self, TRACE};
+use super::tombstone::{self, TOMBSTONE_FIELD};
 use super::{Layout, Settings};
 use crate::redis::{RedisReply as Reply, Replies};
 use crate::session::id::SessionId;
@@ -143,7 +143,7 @@ pub(super) fn read(
                 SAVED => saved = Some(value),
                 REMEMBER => remember = Some(value),
                 LOGIN => login = Some(value),
-                TRACE => left = Some(value),
+                TOMBSTONE_FIELD => left = Some(value),
                 _ => {}
             },
             _ => {
@@ -161,7 +161,7 @@ pub(super) fn read(
             // Nothing, or what a session or a late save has left.
             None => {
                 let now = milliseconds_since_1970(now);
-                let loaded = left.map(|left| trace::loaded(left, now)).unwrap_or_default();
+                let loaded = left.map(|left| tombstone::loaded(left, now)).unwrap_or_default();
                 return Ok(Found { loaded, left_out: false });
             }
             Some(proof) => {

@@ -6,7 +6,7 @@
 //! 1. A record without a proof is no session to any reader. The proof is written by creations, moves and migrations
 //!    alone, each in one step to a key that is free, and a creation and a move to that of a fresh id.
 //! 2. What ends a session (UNLINK, a move's RENAME, expiry, eviction, FLUSHALL) takes the proof along, at one moment. What
-//!    it [leaves](super::trace) there from the same moment has none. An update before that moment is part of what ends. One
+//!    the [tombstone](super::tombstone) that replaces it has none. An update before that moment is part of what ends. One
 //!    behind it writes values without a proof, sees that, and answers [`Saved::Gone`].
 //! 3. Nothing comes between the HSET and the HMGET of a transaction: the proof that an update sees is the one beside its
 //!    values. Only expiry can, in Redis 5; then PEXPIRE finds no key.
@@ -39,7 +39,7 @@ use self::answered::{stored, unmoved};
 use super::index::name_of;
 use super::record::{self, Key, PROOF, REMEMBER, SHORT_REPLY, Unfit};
 use super::steps::{Request, Step};
-use super::trace::{self, Trace};
+use super::tombstone::{self, Tombstone};
 use super::transaction::{self, Call, Outcome, Transaction};
 use super::{Layout, Settings, desync, refused};
 use crate::pipeline::operation::Round;
@@ -51,10 +51,10 @@ use crate::{Error, Result};
 /// Words in one HSET or HDEL. A script can pass on some thousands, and no more.
 const CHUNK: usize = 2000;
 
-/// How many milliseconds a tombstone is known.
-pub(super) const TOMBSTONE: u64 = TOMBSTONE_FOR.as_millis() as u64;
+/// For how many milliseconds a tombstone is kept.
+pub(super) const TOMBSTONE_MILLIS: u64 = TOMBSTONE_FOR.as_millis() as u64;
 
-/// How many moves a session is followed over at most, to be ended.
+/// How many moves of a session are followed at most to end it.
 const MOST_MOVES: usize = 16;
 
 pub(super) struct SaveStep {
@@ -91,8 +91,8 @@ enum What {
         to: Key,
         /// The key in a layout that this one takes over from.
         former: Option<Key>,
-        /// What is left under the old key.
-        trace: Trace,
+        /// What is written to the old key.
+        tombstone: Tombstone,
     },
     Destroy {
         former: Option<Key>,
@@ -135,10 +135,10 @@ impl SaveStep {
             Action::Rotate { to } => What::Rotate {
                 to: Key::new(settings, settings.layout, to),
                 former: settings.former_key(save.id),
-                trace: Trace::of(save.old_id),
+                tombstone: Tombstone::of(save.old_id),
             },
             Action::Destroy => {
-                let (former, mark) = (settings.former_key(save.id), trace::mark());
+                let (former, mark) = (settings.former_key(save.id), tombstone::mark());
                 What::Destroy { former, mark, moves: 0 }
             }
             Action::ExtendGrace => What::ExtendGrace,
@@ -273,8 +273,8 @@ impl Step for SaveStep {
             (_, What::Update) => {
                 self.queued = self.update(round, now);
             }
-            (_, What::Rotate { to, former, trace }) => {
-                self.queued = self.rotate(round, to, former.as_ref(), trace, now);
+            (_, What::Rotate { to, former, tombstone }) => {
+                self.queued = self.rotate(round, to, former.as_ref(), tombstone, now);
             }
             (_, What::Destroy { former, mark, .. }) => {
                 self.destroy(round, former.as_ref(), mark, now);

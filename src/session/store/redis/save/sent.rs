@@ -4,12 +4,12 @@ use std::sync::LazyLock;
 
 use smallvec::SmallVec;
 
-use super::{SaveStep, TOMBSTONE};
+use super::{SaveStep, TOMBSTONE_MILLIS};
 use crate::pipeline::operation::Round;
 use crate::session::store::Remember;
 use crate::session::store::redis::index::name_of;
 use crate::session::store::redis::record::{self, Key, LOGIN, PROOF, REMEMBER, SAVED};
-use crate::session::store::redis::trace::Trace;
+use crate::session::store::redis::tombstone::Tombstone;
 use crate::session::store::redis::transaction::{Call, Transaction, script};
 use crate::session::store::redis::{CREATE, DESTROY, EMPTY, GRACE, GUARD, ROTATE};
 use crate::session::store::save::RETIRED_FOR;
@@ -100,7 +100,7 @@ impl SaveStep {
         round: &mut Round<'_>,
         to: &Key,
         former: Option<&Key>,
-        trace: &Trace,
+        tombstone: &Tombstone,
         now: u64,
     ) -> usize {
         let mut calls = self.calls(now, None);
@@ -118,11 +118,12 @@ impl SaveStep {
         let proof = proof.unwrap_or_default();
         let ends = self.kept_for(Some(now), now).to_string();
         // An id in its grace period lives as long as the session.
-        let known_for = match trace {
-            Trace::Grace(_) => self.kept_for(self.created, now),
-            Trace::Linked | Trace::Ended(_) => TOMBSTONE,
+        let known_for = match tombstone {
+            Tombstone::Grace(_) => self.kept_for(self.created, now),
+            Tombstone::Linked | Tombstone::Ended(_) => TOMBSTONE_MILLIS,
         };
-        let trace = trace.written(now.saturating_add(known_for), &name_of(&self.settings, to));
+        let tombstone =
+            tombstone.written(now.saturating_add(known_for), &name_of(&self.settings, to));
         let (now, known_for) = (now.to_string(), known_for.to_string());
         let arguments: [&[u8]; 9] = [
             owners[0],
@@ -132,7 +133,7 @@ impl SaveStep {
             &proof,
             ends.as_bytes(),
             now.as_bytes(),
-            &trace,
+            &tombstone,
             known_for.as_bytes(),
         ];
         let is_alone = round.is_for_one_key();
@@ -172,9 +173,10 @@ impl SaveStep {
         }
         let mut keys = vec![&self.key.name[..]];
         keys.extend(former.map(|former| &former.name[..]));
-        let trace = Trace::Ended(mark.to_owned()).written(now.saturating_add(TOMBSTONE), b"");
-        let (now, known_for) = (now.to_string(), TOMBSTONE.to_string());
-        let arguments = [now.as_bytes(), &trace, known_for.as_bytes(), mark.as_bytes()];
+        let tombstone =
+            Tombstone::Ended(mark.to_owned()).written(now.saturating_add(TOMBSTONE_MILLIS), b"");
+        let (now, known_for) = (now.to_string(), TOMBSTONE_MILLIS.to_string());
+        let arguments = [now.as_bytes(), &tombstone, known_for.as_bytes(), mark.as_bytes()];
         script(round, DESTROY, &keys, &arguments, &[]);
     }
 

@@ -1,9 +1,10 @@
-//! What a session leaves under a key that is its own no more: a tombstone, or an id in its grace period.
+//! Tombstones: what Redis keeps under a key after its session has ended or moved to another id, the grace period of that id
+//! included.
 //!
-//! It is a hash with one field of the store's own and no proof, so that no reader takes it for a session, also where a late
-//! update adds values to it. The field is `<kind><until>.<end>.<next>.<text>`: until when it is known, when the grace period
-//! ends (0 while that is open), the name of the session's next key, and the text for who holds the id. When it ends is part of it, as
-//! a late update changes when the key does; what removes the rest of such an update sets that right.
+//! A tombstone is a hash with one field of the store's own and no proof, so that no reader takes it for a session, even if a
+//! late update adds values to it. The field is `<kind><until>.<end>.<next>.<text>`: when the tombstone expires, when the grace
+//! period ends (0 while it is open), the name of the session's next key, and the text for requests that come with the id. The
+//! expiry is part of the text as a late update changes that of the key; removing the values of such an update restores it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -14,48 +15,48 @@ use std::time::Duration;
 use super::record;
 use crate::session::store::{Loaded, OldId};
 
-/// What was left, in a record that is no session.
-pub(super) const TRACE: &[u8] = b"\0x";
+/// The field that holds the tombstone.
+pub(super) const TOMBSTONE_FIELD: &[u8] = b"\0x";
 
-/// What a session leaves.
+/// What a tombstone says.
 #[derive(Clone, Debug)]
-pub(super) enum Trace {
-    /// The text is the mark of whoever has ended it, or nothing.
+pub(super) enum Tombstone {
+    /// The session has ended. The text is the mark of the save that ended it, or nothing.
     Ended(String),
     /// The session has moved.
     Linked,
-    /// The same, and the id goes on being one of its own; this is for whoever holds it.
+    /// The session has moved, and the id is in its grace period. The text is for requests that come with the id.
     Grace(String),
 }
 
-impl Trace {
-    pub(super) fn of(old_id: OldId<'_>) -> Trace {
+impl Tombstone {
+    pub(super) fn of(old_id: OldId<'_>) -> Tombstone {
         match old_id {
-            OldId::Linked => Trace::Linked,
-            OldId::Unlinked => Trace::Ended(String::new()),
-            OldId::InGrace(text) => Trace::Grace(text.to_owned()),
+            OldId::Linked => Tombstone::Linked,
+            OldId::Unlinked => Tombstone::Ended(String::new()),
+            OldId::InGrace(text) => Tombstone::Grace(text.to_owned()),
         }
     }
 
-    /// As it is written, where the session's next key has this name.
+    /// The text of the field. `next` is the name of the session's next key.
     pub(super) fn written(&self, until: u64, next: &[u8]) -> Vec<u8> {
         let (kind, next, text) = match self {
-            Trace::Ended(mark) => (b"e", &b""[..], &mark[..]),
-            Trace::Linked => (b"r", next, ""),
-            Trace::Grace(text) => (b"g", next, &text[..]),
+            Tombstone::Ended(mark) => (b"e", &b""[..], &mark[..]),
+            Tombstone::Linked => (b"r", next, ""),
+            Tombstone::Grace(text) => (b"g", next, &text[..]),
         };
         [&kind[..], &record::base36(until), b".0.", next, b".", text.as_bytes()].concat()
     }
 }
 
-/// A mark that nobody else leaves, by which who ends a session twice, as the first answer was lost, finds itself.
+/// A unique mark. By it a save that is repeated because its first reply was lost recognizes its own tombstone.
 pub(super) fn mark() -> String {
     static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
     static MADE: AtomicU64 = AtomicU64::new(0);
     format!("{:x}-{:x}", *SEED, MADE.fetch_add(1, Ordering::Relaxed))
 }
 
-/// What a load answers that finds this.
+/// What a load returns that finds this text.
 pub(super) fn loaded(written: &[u8], now: u64) -> Loaded {
     parsed(written, now).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What is left under an old id: how it is read, and how it is followed.
+//! Tombstones: how they are written, read and followed.
 
 use super::*;
 use crate::session::store::OldId;
@@ -45,11 +45,11 @@ fn what_is_written_is_what_is_read() {
         (OldId::Unlinked, Loaded::Ended),
         (OldId::InGrace("a.b."), Loaded::Replaced("a.b.".to_owned())),
     ] {
-        let written = trace::Trace::of(old_id).written(NOW + 1, b"{ab}next");
-        assert_eq!(trace::loaded(&written, NOW), loaded);
-        assert_eq!(trace::loaded(&written, NOW + 1), Loaded::Unknown);
+        let written = tombstone::Tombstone::of(old_id).written(NOW + 1, b"{ab}next");
+        assert_eq!(tombstone::loaded(&written, NOW), loaded);
+        assert_eq!(tombstone::loaded(&written, NOW + 1), Loaded::Unknown);
     }
-    assert_ne!(trace::mark(), trace::mark());
+    assert_ne!(tombstone::mark(), tombstone::mark());
 }
 
 #[test]
