@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::index::{Index, LONGEST_INDEX, Survey, entries, key_of, name_of};
+use super::index::{Index, LivenessCheck, MAX_INDEX_BYTES, entries, key_of, name_of};
 use super::record::{self, Key, SHORT_REPLY, Unfit};
 use super::save::TOMBSTONE_MILLIS;
 use super::steps::{Request, Step};
@@ -29,7 +29,7 @@ enum Listing {
     /// The index is to be read.
     Reading,
     /// Its sessions are to be looked at.
-    Looking(Survey),
+    Looking(LivenessCheck),
     Over(Result<Vec<Device>>),
 }
 
@@ -55,13 +55,13 @@ impl Step for ListStep {
 
     fn request(&mut self, round: &mut Round<'_>) -> Request {
         match &self.state {
-            Listing::Looking(survey) => survey.request(&self.settings, round),
+            Listing::Looking(check) => check.request(&self.settings, round),
             _ => {
-                self.index.is_asked(round);
+                self.index.set_as_key(round);
                 self.index.read(round);
             }
         }
-        Request { repeatable: true, read_only: false, longest_reply: LONGEST_INDEX }
+        Request { repeatable: true, read_only: false, longest_reply: MAX_INDEX_BYTES }
     }
 
     fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
@@ -69,22 +69,22 @@ impl Step for ListStep {
             Listing::Reading => match replies.next() {
                 Some(Reply::Array(pairs)) => {
                     let (index, user) = (self.index.clone(), self.user.clone());
-                    let survey = Survey::new(index, user, self.this.clone(), entries(pairs)?);
-                    Listing::Looking(survey)
+                    let check = LivenessCheck::new(index, user, self.this.clone(), entries(pairs)?);
+                    Listing::Looking(check)
                 }
                 Some(Reply::Error(line)) => Listing::Over(Err(refused(line))),
                 _ => return Err(Unfit::OutOfStep),
             },
-            Listing::Looking(mut survey) => match survey.answer(&self.settings, replies, now)? {
-                Ok(()) => Listing::Looking(survey),
+            Listing::Looking(mut check) => match check.answer(&self.settings, replies, now)? {
+                Ok(()) => Listing::Looking(check),
                 Err(error) => Listing::Over(Err(error)),
             },
             over @ Listing::Over(_) => over,
         };
-        if matches!(&self.state, Listing::Looking(survey) if survey.is_over())
-            && let Listing::Looking(survey) = std::mem::replace(&mut self.state, Listing::Reading)
+        if matches!(&self.state, Listing::Looking(check) if check.is_over())
+            && let Listing::Looking(check) = std::mem::replace(&mut self.state, Listing::Reading)
         {
-            self.state = Listing::Over(Ok(survey.into_devices()));
+            self.state = Listing::Over(Ok(check.into_devices()));
         }
         Ok(())
     }
@@ -114,12 +114,12 @@ pub(super) struct EndStep {
 }
 
 enum Ending {
-    /// The index is to say which ones, and to let none of them move any more.
-    Condemning,
+    /// The sessions are to be marked as ended in the index, which returns their names.
+    Marking,
     /// The records of these are to be removed.
     Removing(Removal),
-    /// So many were removed, and all of them are to leave the index.
-    Forgetting(Vec<Vec<u8>>, usize),
+    /// The entries of these sessions are to be removed from the index. The number is that of the records removed.
+    RemovingFromIndex(Vec<Vec<u8>>, usize),
     Over(Result<usize>),
 }
 
@@ -132,7 +132,7 @@ struct Removal {
 }
 
 impl Removal {
-    /// How often each is removed, as what moves from one node to another may be missed once.
+    /// In a cluster each is removed twice, as one that moves from one node to another may be missed once.
     fn is_over(&self, in_cluster: bool) -> bool {
         self.done >= self.names.len() * if in_cluster { 2 } else { 1 }
     }
@@ -148,7 +148,7 @@ impl EndStep {
             EndDevices::One(handle) => ("one", handle.as_bytes().to_vec()),
         };
         let (settings, index) = (settings.clone(), Index::of(settings, user));
-        EndStep { settings, index, which, name, state: Ending::Condemning }
+        EndStep { settings, index, which, name, state: Ending::Marking }
     }
 }
 
@@ -180,14 +180,14 @@ impl Step for EndStep {
                 let keys: Vec<_> = names.iter().map(|name| key_of(&self.settings, name)).collect();
                 end(round, &keys.iter().map(Vec::as_slice).collect::<Vec<_>>());
             }
-            Ending::Forgetting(names, _) => {
-                self.index.is_asked(round);
-                self.index.forget(round, names);
+            Ending::RemovingFromIndex(names, _) => {
+                self.index.set_as_key(round);
+                self.index.remove_ended(round, names);
             }
-            Ending::Condemning | Ending::Over(_) => {
-                self.index.is_asked(round);
-                self.index.condemn(round, self.which, &self.name);
-                longest_reply = LONGEST_INDEX;
+            Ending::Marking | Ending::Over(_) => {
+                self.index.set_as_key(round);
+                self.index.mark_ended(round, self.which, &self.name);
+                longest_reply = MAX_INDEX_BYTES;
             }
         }
         Request { repeatable: true, read_only: false, longest_reply }
@@ -200,9 +200,9 @@ impl Step for EndStep {
             return Ok(());
         }
         let in_cluster = self.settings.in_cluster;
-        self.state = match (std::mem::replace(&mut self.state, Ending::Condemning), reply) {
-            (Ending::Condemning, Some(Reply::Nil)) => Ending::Over(Err(no_such_device())),
-            (Ending::Condemning, Some(Reply::Array(names))) => {
+        self.state = match (std::mem::replace(&mut self.state, Ending::Marking), reply) {
+            (Ending::Marking, Some(Reply::Nil)) => Ending::Over(Err(no_such_device())),
+            (Ending::Marking, Some(Reply::Array(names))) => {
                 let names = names.map(|name| Some(name.bulk()?.to_vec()));
                 let names = names.collect::<Option<Vec<_>>>().ok_or(Unfit::OutOfStep)?;
                 match names.is_empty() {
@@ -214,22 +214,22 @@ impl Step for EndStep {
                 removal.done += if in_cluster { 1 } else { removal.names.len() };
                 removal.were_there += usize::try_from(count).unwrap_or(0);
                 match removal.is_over(in_cluster) {
-                    true => Ending::Forgetting(removal.names, removal.were_there),
+                    true => Ending::RemovingFromIndex(removal.names, removal.were_there),
                     false => Ending::Removing(removal),
                 }
             }
-            (Ending::Forgetting(_, count), Some(_)) => Ending::Over(Ok(count)),
+            (Ending::RemovingFromIndex(_, count), Some(_)) => Ending::Over(Ok(count)),
             _ => return Err(Unfit::OutOfStep),
         };
         Ok(())
     }
 
     fn fail(&mut self, error: Error) {
-        self.state = match std::mem::replace(&mut self.state, Ending::Condemning) {
+        self.state = match std::mem::replace(&mut self.state, Ending::Marking) {
             over @ Ending::Over(_) => over,
             // All of them are removed; who looks next finds that out.
-            Ending::Forgetting(_, count) => Ending::Over(Ok(count)),
-            Ending::Condemning | Ending::Removing(_) => Ending::Over(Err(error)),
+            Ending::RemovingFromIndex(_, count) => Ending::Over(Ok(count)),
+            Ending::Marking | Ending::Removing(_) => Ending::Over(Err(error)),
         };
     }
 

@@ -5,8 +5,8 @@
 //!
 //! 1. A record without a proof is no session to any reader. The proof is written by creations, moves and migrations
 //!    alone, each in one step to a key that is free, and a creation and a move to that of a fresh id.
-//! 2. What ends a session (UNLINK, a move's RENAME, expiry, eviction, FLUSHALL) takes the proof along, at one moment. What
-//!    the [tombstone](super::tombstone) that replaces it has none. An update before that moment is part of what ends. One
+//! 2. What ends a session (UNLINK, a move's RENAME, expiry, eviction, FLUSHALL) takes the proof along, at one moment. The
+//!    [tombstone](super::tombstone) that replaces it has none. An update before that moment is part of what ends. One
 //!    behind it writes values without a proof, sees that, and answers [`Saved::Gone`].
 //! 3. Nothing comes between the HSET and the HMGET of a transaction: the proof that an update sees is the one beside its
 //!    values. Only expiry can, in Redis 5; then PEXPIRE finds no key.

@@ -1,4 +1,4 @@
--- Takes those of the sessions in ARGV out of an index that are marked as ended.
+-- Removes those of the sessions in ARGV from an index that are marked as ended.
 local index = KEYS[1]
 local epoch = redis.call('HGET', index, 'epoch') or '0'
 for _, name in ipairs(ARGV) do

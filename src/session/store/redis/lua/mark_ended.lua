@@ -1,6 +1,6 @@
 -- Marks sessions of an index as ended: all of them, all but that of the session ARGV[2], or the one with the handle
--- ARGV[2], as ARGV[1] says. From then on none of them moves, and no login that is under way is confirmed. The answer is
--- their names; nothing where the one that is to stay is not there.
+-- ARGV[2], as ARGV[1] says. From then on none of them can move, and no login in progress is confirmed. Returns
+-- their names, or nil if the one to keep is not in the index.
 local index, which = KEYS[1], ARGV[1]
 local members, stays, ended = redis.call('HGETALL', index), nil, {}
 local function handle(value) return string.match(value, '^%S+ %S+ (%S+)') end
