@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::index::{Index, LivenessCheck, MAX_INDEX_BYTES, entries, key_of, name_of};
-use super::record::{self, Key, SHORT_REPLY, Unfit};
+use super::record::{self, Key, RecordError, SHORT_REPLY};
 use super::save::TOMBSTONE_MILLIS;
 use super::steps::{Request, Step};
 use super::tombstone::Tombstone;
@@ -61,10 +61,10 @@ impl Step for ListStep {
                 self.index.read(round);
             }
         }
-        Request { repeatable: true, read_only: false, longest_reply: MAX_INDEX_BYTES }
+        Request { repeatable: true, read_only: false, max_reply_bytes: MAX_INDEX_BYTES }
     }
 
-    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
+    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), RecordError> {
         self.state = match std::mem::replace(&mut self.state, Listing::Reading) {
             Listing::Reading => match replies.next() {
                 Some(Reply::Array(pairs)) => {
@@ -73,7 +73,7 @@ impl Step for ListStep {
                     Listing::Looking(check)
                 }
                 Some(Reply::Error(line)) => Listing::Over(Err(refused(line))),
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
             Listing::Looking(mut check) => match check.answer(&self.settings, replies, now)? {
                 Ok(()) => Listing::Looking(check),
@@ -168,7 +168,7 @@ impl Step for EndStep {
     }
 
     fn request(&mut self, round: &mut Round<'_>) -> Request {
-        let mut longest_reply = SHORT_REPLY;
+        let mut max_reply_bytes = SHORT_REPLY;
         match &self.state {
             Ending::Removing(Removal { names, done, .. }) if self.settings.in_cluster => {
                 let key = key_of(&self.settings, &names[done % names.len()]);
@@ -187,13 +187,13 @@ impl Step for EndStep {
             Ending::Marking | Ending::Over(_) => {
                 self.index.set_as_key(round);
                 self.index.mark_ended(round, self.which, &self.name);
-                longest_reply = MAX_INDEX_BYTES;
+                max_reply_bytes = MAX_INDEX_BYTES;
             }
         }
-        Request { repeatable: true, read_only: false, longest_reply }
+        Request { repeatable: true, read_only: false, max_reply_bytes }
     }
 
-    fn answer(&mut self, replies: &mut Replies<'_>, _: SystemTime) -> Result<(), Unfit> {
+    fn answer(&mut self, replies: &mut Replies<'_>, _: SystemTime) -> Result<(), RecordError> {
         let reply = replies.next();
         if let Some(Reply::Error(line)) = reply {
             self.state = Ending::Over(Err(refused(line)));
@@ -204,7 +204,7 @@ impl Step for EndStep {
             (Ending::Marking, Some(Reply::Nil)) => Ending::Over(Err(no_such_device())),
             (Ending::Marking, Some(Reply::Array(names))) => {
                 let names = names.map(|name| Some(name.bulk()?.to_vec()));
-                let names = names.collect::<Option<Vec<_>>>().ok_or(Unfit::OutOfStep)?;
+                let names = names.collect::<Option<Vec<_>>>().ok_or(RecordError::OutOfStep)?;
                 match names.is_empty() {
                     true => Ending::Over(Ok(0)),
                     false => Ending::Removing(Removal { names, done: 0, were_there: 0 }),
@@ -219,7 +219,7 @@ impl Step for EndStep {
                 }
             }
             (Ending::RemovingFromIndex(_, count), Some(_)) => Ending::Over(Ok(count)),
-            _ => return Err(Unfit::OutOfStep),
+            _ => return Err(RecordError::OutOfStep),
         };
         Ok(())
     }

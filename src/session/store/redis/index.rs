@@ -52,7 +52,7 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-use super::record::{self, Key, LOGIN, PROOF, SAVED, Unfit};
+use super::record::{self, Key, LOGIN, PROOF, RecordError, SAVED};
 use super::transaction::script;
 use super::{Settings, refused};
 use crate::pipeline::operation::Round;
@@ -172,11 +172,11 @@ pub(super) struct Entry {
 }
 
 /// Reads the entries in a reply to HGETALL, and skips other fields.
-pub(super) fn entries(mut pairs: Replies<'_>) -> Result<Vec<Entry>, Unfit> {
+pub(super) fn entries(mut pairs: Replies<'_>) -> Result<Vec<Entry>, RecordError> {
     let mut entries = Vec::new();
     while let Some(name) = pairs.next() {
         let (Some(name), Some(Some(value))) = (name.bulk(), pairs.next().map(Reply::bulk)) else {
-            return Err(Unfit::OutOfStep);
+            return Err(RecordError::OutOfStep);
         };
         let Ok(text) = std::str::from_utf8(value) else { continue };
         let mut words = text.splitn(5, ' ').skip(1);
@@ -270,12 +270,12 @@ impl LivenessCheck {
         settings: &Settings,
         replies: &mut Replies<'_>,
         now: SystemTime,
-    ) -> Result<Result<(), Error>, Unfit> {
+    ) -> Result<Result<(), Error>, RecordError> {
         let count = self.next(settings).len();
         if count == 0 {
             self.expired.clear();
             // An error is ignored: the next check finds them again.
-            return replies.next().map(|_| Ok(())).ok_or(Unfit::OutOfStep);
+            return replies.next().map(|_| Ok(())).ok_or(RecordError::OutOfStep);
         }
         let mut refusal = Ok(());
         for _ in 0..count {
@@ -287,7 +287,7 @@ impl LivenessCheck {
                     refusal = Err(refused(line));
                     continue;
                 }
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             };
             let mut field = || held.next().and_then(Reply::bulk);
             match (field(), field(), field()) {

@@ -9,7 +9,7 @@ use super::devices::{EndStep, end};
 use super::index::{
     Entry, Index, LivenessCheck, MAX_INDEX_BYTES, Registration, entries, key_of, name_of,
 };
-use super::record::{self, Key, SHORT_REPLY, Unfit};
+use super::record::{self, Key, RecordError, SHORT_REPLY};
 use super::save::SaveStep;
 use super::steps::{Request, Step};
 use super::{Settings, desync, refused};
@@ -219,7 +219,7 @@ impl Step for IndexedSave {
 
     fn request(&mut self, round: &mut Round<'_>) -> Request {
         let mut request =
-            Request { repeatable: true, read_only: false, longest_reply: SHORT_REPLY };
+            Request { repeatable: true, read_only: false, max_reply_bytes: SHORT_REPLY };
         match (&mut self.state, &self.index_update) {
             (State::Saving, index_update) => {
                 let Some(save) = &mut self.save else { return request };
@@ -234,11 +234,11 @@ impl Step for IndexedSave {
                 {
                     index.remove(round, &save.name());
                 }
-                request.longest_reply = request.longest_reply.saturating_add(SHORT_REPLY);
+                request.max_reply_bytes = request.max_reply_bytes.saturating_add(SHORT_REPLY);
             }
             (State::Checking(check), _) => {
                 check.request(&self.settings, round);
-                request.longest_reply = MAX_INDEX_BYTES;
+                request.max_reply_bytes = MAX_INDEX_BYTES;
             }
             (State::EndingOldest(ends), _) => {
                 if let Some(end) = ends.front_mut() {
@@ -256,7 +256,7 @@ impl Step for IndexedSave {
             (State::Registering, Some(IndexUpdate::Insertion(insertion))) => {
                 insertion.index.set_as_key(round);
                 insertion.index.register(round, &insertion.registration);
-                request.longest_reply = MAX_INDEX_BYTES;
+                request.max_reply_bytes = MAX_INDEX_BYTES;
             }
             (State::Confirming, Some(IndexUpdate::Insertion(insertion))) => {
                 insertion.index.set_as_key(round);
@@ -272,17 +272,17 @@ impl Step for IndexedSave {
         request
     }
 
-    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
+    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), RecordError> {
         if matches!(self.state, State::Saving) {
-            let Some(save) = &mut self.save else { return Err(Unfit::OutOfStep) };
+            let Some(save) = &mut self.save else { return Err(RecordError::OutOfStep) };
             let aside = self.index_update.as_ref().filter(|_| !self.settings.in_cluster);
             // That the index could not be told ends nothing: it lives for long yet, and the next renewal tells it.
             if matches!(aside, Some(IndexUpdate::Renewal(..))) {
-                replies.next().ok_or(Unfit::OutOfStep)?;
+                replies.next().ok_or(RecordError::OutOfStep)?;
             }
             save.answer(replies, now)?;
             if matches!(aside, Some(IndexUpdate::Logout(_))) {
-                replies.next().ok_or(Unfit::OutOfStep)?;
+                replies.next().ok_or(RecordError::OutOfStep)?;
             }
             self.take_outcome();
             return Ok(());
@@ -290,11 +290,11 @@ impl Step for IndexedSave {
         self.state = match std::mem::replace(&mut self.state, State::Saving) {
             State::Touching => match replies.next() {
                 Some(_) => State::Saving,
-                None => return Err(Unfit::OutOfStep),
+                None => return Err(RecordError::OutOfStep),
             },
             State::Removing(_) => match replies.next() {
                 Some(_) => State::Over(Ok(Saved::Stored)),
-                None => return Err(Unfit::OutOfStep),
+                None => return Err(RecordError::OutOfStep),
             },
             State::Registering => match replies.next() {
                 Some(Reply::Nil) => State::Over(Ok(Saved::Gone)),
@@ -306,18 +306,18 @@ impl Step for IndexedSave {
                     State::Saving
                 }
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
             State::Confirming => match replies.next() {
                 Some(Reply::Integer(1)) => self.confirmed(now),
                 Some(Reply::Integer(_)) => State::RollingBack,
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
             State::RollingBack => match replies.next() {
                 Some(Reply::Integer(_)) => self.rolled_back(),
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
             State::Checking(mut check) => {
                 // Whether that worked or not: who logs in next looks again.

@@ -37,7 +37,7 @@ use smallvec::SmallVec;
 
 use self::answered::{stored, unmoved};
 use super::index::name_of;
-use super::record::{self, Key, PROOF, REMEMBER, SHORT_REPLY, Unfit};
+use super::record::{self, Key, PROOF, REMEMBER, RecordError, SHORT_REPLY};
 use super::steps::{Request, Step};
 use super::tombstone::{self, Tombstone};
 use super::transaction::{self, Call, Outcome, Transaction};
@@ -55,12 +55,12 @@ const CHUNK: usize = 2000;
 pub(super) const TOMBSTONE_MILLIS: u64 = TOMBSTONE_FOR.as_millis() as u64;
 
 /// How many moves of a session are followed at most to end it.
-const MOST_MOVES: usize = 16;
+const MAX_MOVES: usize = 16;
 
 pub(super) struct SaveStep {
     settings: Arc<Settings>,
     key: Key,
-    what: What,
+    action: SaveAction,
     lifetimes: Lifetimes,
     /// The idle limit that the record is to live by.
     idle: Duration,
@@ -84,7 +84,7 @@ pub(super) struct SaveStep {
     queued: usize,
 }
 
-enum What {
+enum SaveAction {
     Create,
     Update,
     Rotate {
@@ -129,25 +129,25 @@ enum State {
 
 impl SaveStep {
     pub(super) fn new(settings: &Arc<Settings>, save: &Save<'_>) -> SaveStep {
-        let what = match save.action {
-            Action::Create => What::Create,
-            Action::Update => What::Update,
-            Action::Rotate { to } => What::Rotate {
+        let action = match save.action {
+            Action::Create => SaveAction::Create,
+            Action::Update => SaveAction::Update,
+            Action::Rotate { to } => SaveAction::Rotate {
                 to: Key::new(settings, settings.layout, to),
                 former: settings.former_key(save.id),
                 tombstone: Tombstone::of(save.old_id),
             },
             Action::Destroy => {
                 let (former, mark) = (settings.former_key(save.id), tombstone::mark());
-                What::Destroy { former, mark, moves: 0 }
+                SaveAction::Destroy { former, mark, moves: 0 }
             }
-            Action::ExtendGrace => What::ExtendGrace,
-            Action::EndGrace(after) => What::EndGrace(record::milliseconds(after)),
+            Action::ExtendGrace => SaveAction::ExtendGrace,
+            Action::EndGrace(after) => SaveAction::EndGrace(record::milliseconds(after)),
         };
         let mut step = SaveStep {
             settings: settings.clone(),
             key: Key::new(settings, settings.layout, save.id),
-            what,
+            action,
             lifetimes: save.lifetimes,
             idle: save.idle(),
             remember: save.remember,
@@ -189,7 +189,7 @@ impl SaveStep {
             self.state = State::Over(Err(error));
             return;
         }
-        if count == 0 && matches!(self.what, What::Create) && !self.settings.keeps_empty() {
+        if count == 0 && matches!(self.action, SaveAction::Create) && !self.settings.keeps_empty() {
             // There is nothing to write.
             self.state = State::Comparing;
         }
@@ -239,12 +239,12 @@ impl Step for SaveStep {
     fn request(&mut self, round: &mut Round<'_>) -> Request {
         round.for_key(&self.key.name);
         let now = record::milliseconds_since_1970(round.now());
-        let mut longest_reply = SHORT_REPLY;
-        match (&self.state, &self.what) {
+        let mut max_reply_bytes = SHORT_REPLY;
+        match (&self.state, &self.action) {
             (State::Comparing, _) => {
                 self.clean_up(round, now);
                 round.command(&[b"HGETALL", &self.key.name]);
-                longest_reply = record::longest_reply(&self.settings);
+                max_reply_bytes = record::max_reply_bytes(&self.settings);
             }
             (State::Extending, _) if self.is_written => {
                 // Once more together with the question: yet another limit may have been set. That the record was saved
@@ -269,37 +269,37 @@ impl Step for SaveStep {
                 }
             }
             (State::Removing, _) => round.command(&[b"UNLINK", &self.key.name]),
-            (_, What::Create) => self.create(round, now),
-            (_, What::Update) => {
+            (_, SaveAction::Create) => self.create(round, now),
+            (_, SaveAction::Update) => {
                 self.queued = self.update(round, now);
             }
-            (_, What::Rotate { to, former, tombstone }) => {
+            (_, SaveAction::Rotate { to, former, tombstone }) => {
                 self.queued = self.rotate(round, to, former.as_ref(), tombstone, now);
             }
-            (_, What::Destroy { former, mark, .. }) => {
+            (_, SaveAction::Destroy { former, mark, .. }) => {
                 self.destroy(round, former.as_ref(), mark, now);
             }
-            (_, What::ExtendGrace) => self.change_grace(round, now, None),
-            (_, What::EndGrace(after)) => self.change_grace(round, now, Some(*after)),
+            (_, SaveAction::ExtendGrace) => self.change_grace(round, now, None),
+            (_, SaveAction::EndGrace(after)) => self.change_grace(round, now, Some(*after)),
         }
-        let updates = matches!((&self.state, &self.what), (State::Writing, What::Update));
-        Request { repeatable: !updates, read_only: false, longest_reply }
+        let updates = matches!((&self.state, &self.action), (State::Writing, SaveAction::Update));
+        Request { repeatable: !updates, read_only: false, max_reply_bytes }
     }
 
-    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
-        self.state = match (&self.state, &self.what) {
+    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), RecordError> {
+        self.state = match (&self.state, &self.action) {
             (State::Comparing, _) => self.compared(replies, now)?,
-            (State::Removing, What::Create) => match replies.next() {
+            (State::Removing, SaveAction::Create) => match replies.next() {
                 Some(Reply::Integer(_)) => State::Writing,
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
             (State::Extending, _) if self.is_written => {
                 match transaction::read(replies, self.queued)? {
                     Outcome::Done(mut results) => match results.next() {
                         Some(Reply::Array(own)) => self.settled(own, now)?,
                         Some(Reply::Error(_)) => stored(),
-                        _ => return Err(Unfit::OutOfStep),
+                        _ => return Err(RecordError::OutOfStep),
                     },
                     Outcome::Refused(_) => stored(),
                 }
@@ -310,7 +310,7 @@ impl Step for SaveStep {
                 }
                 (Some(Reply::Integer(1)), Some(Reply::Integer(1))) => stored(),
                 (Some(Reply::Integer(_)), Some(Reply::Integer(_))) => self.gone(),
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
             // Whether that worked or not: no reader takes it for a session.
             (State::CleaningUp, _) => match (replies.next(), &self.former) {
@@ -319,27 +319,29 @@ impl Step for SaveStep {
                     // When it was loaded, Redis did not write, so that it was read where it was.
                     Some(Reply::Integer(1)) => State::Over(Err(unmoved())),
                     Some(_) => self.gone(),
-                    None => return Err(Unfit::OutOfStep),
+                    None => return Err(RecordError::OutOfStep),
                 },
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
             (State::Removing, _) => match replies.next() {
                 Some(_) => self.gone(),
-                None => return Err(Unfit::OutOfStep),
+                None => return Err(RecordError::OutOfStep),
             },
-            (_, What::Destroy { .. } | What::ExtendGrace | What::EndGrace(_)) => {
+            (_, SaveAction::Destroy { .. } | SaveAction::ExtendGrace | SaveAction::EndGrace(_)) => {
                 self.ended(replies.next())?
             }
-            (_, What::Create) => self.created(replies.next())?,
-            (_, what) => match (transaction::read(replies, self.queued)?, what) {
+            (_, SaveAction::Create) => self.created(replies.next())?,
+            (_, action) => match (transaction::read(replies, self.queued)?, action) {
                 // A Redis without memory still sets when a key ends: who only reads must not be logged out by it.
-                (Outcome::Refused(line), What::Update)
+                (Outcome::Refused(line), SaveAction::Update)
                     if line.starts_with(b"OOM") && self.is_only_extended() =>
                 {
                     State::Extending
                 }
                 (Outcome::Refused(line), _) => State::Over(Err(refused(line))),
-                (Outcome::Done(results), What::Rotate { .. }) => self.rotated(results, now)?,
+                (Outcome::Done(results), SaveAction::Rotate { .. }) => {
+                    self.rotated(results, now)?
+                }
                 (Outcome::Done(results), _) => self.updated(results, now)?,
             },
         };

@@ -83,7 +83,7 @@ impl SaveStep {
             }
             calls.push(expiry);
             transaction.script(GUARD, &[key], &[b""], &calls);
-            self.or_nothing(&mut transaction, is_alone);
+            self.check_permissions_first(&mut transaction, is_alone);
             return transaction.commit();
         }
         if self.values.cleared {
@@ -143,20 +143,24 @@ impl SaveStep {
             true => transaction.command(&[b"HMGET", &to.name, PROOF, REMEMBER]),
             false => transaction.command(&[b"EXISTS", &to.name]),
         }
-        self.or_nothing(&mut transaction, is_alone);
+        self.check_permissions_first(&mut transaction, is_alone);
         transaction.commit()
     }
 
     /// A key that nobody ever sees: at the end of each transaction it is not there.
-    pub(super) fn unseen(&self) -> Vec<u8> {
+    pub(super) fn placeholder_key(&self) -> Vec<u8> {
         [&self.key.name[..], b".new"].concat()
     }
 
     /// What a script may not do is found out in its midst; what a transaction may not do, before it begins. This one
     /// does nothing, but without PEXPIRE nothing is done.
-    pub(super) fn or_nothing(&self, transaction: &mut Transaction<'_, '_>, is_alone: bool) {
+    pub(super) fn check_permissions_first(
+        &self,
+        transaction: &mut Transaction<'_, '_>,
+        is_alone: bool,
+    ) {
         if !is_alone {
-            transaction.call(&self.unseen(), &Call::expiry(1));
+            transaction.call(&self.placeholder_key(), &Call::expiry(1));
         }
     }
 
