@@ -19,12 +19,12 @@ use crate::message::body::DEFAULT_BODY_LIMIT;
 use crate::message::response::Response;
 use crate::message::trace;
 use crate::pipeline::debug::Debugging;
+use crate::pipeline::expiring_flag::ExpiringFlag;
 use crate::pipeline::plugin::{Callback, Plugin};
 use crate::pipeline::route::Route;
 use crate::pipeline::service::{Endpoint, Inner, Scope, Service, Target};
 use crate::pipeline::serving::Servers;
 use crate::pipeline::shutdown::ShutdownHandle;
-use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
 use crate::routing::{Accepts, Filters, Prefix, Router, Rule};
 use crate::{Error, ErrorKind, Result};
@@ -260,7 +260,7 @@ impl Building {
             providers: resolver.providers,
             pages: ends.pages,
             after: ends.after,
-            slow: Slow::default(),
+            handler_blocks: ExpiringFlag::default(),
             shutdown: self.shutdown.clone(),
             watchers,
         };

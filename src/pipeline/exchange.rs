@@ -17,7 +17,6 @@ use crate::pipeline::provider::{Place, Values};
 use crate::pipeline::route::{Ask, Route};
 use crate::pipeline::service::Endpoint;
 use crate::pipeline::shutdown::ShutdownHandle;
-use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
 use crate::routing::Captures;
 
@@ -404,10 +403,10 @@ impl Exchange {
         self.0.endpoint.as_ref()
     }
 
-    /// Whether the handler of its route is slow, once there is a route.
+    /// Whether the handler of its route has blocked a short time ago.
     #[cfg_attr(not(unix), allow(dead_code))]
-    pub(crate) fn slow(&self) -> Option<&Slow> {
-        self.0.endpoint.as_deref().map(|endpoint| &endpoint.slow)
+    pub(crate) fn handler_blocks(&self) -> bool {
+        self.0.endpoint.as_deref().is_some_and(|endpoint| endpoint.handler_blocks.is_set())
     }
 
     /// The value of a wildcard by its place in the route.

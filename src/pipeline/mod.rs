@@ -5,6 +5,9 @@ pub(crate) mod batch;
 pub(crate) mod conversion;
 pub(crate) mod debug;
 pub(crate) mod exchange;
+// Only servers with threads of their own ask.
+#[cfg_attr(not(unix), allow(dead_code))]
+pub(crate) mod expiring_flag;
 pub(crate) mod histogram;
 pub(crate) mod operation;
 pub mod plugin;
@@ -13,8 +16,6 @@ pub(crate) mod route;
 pub(crate) mod service;
 pub(crate) mod serving;
 pub(crate) mod shutdown;
-// Only servers with threads of their own ask.
-#[cfg_attr(not(unix), allow(dead_code))]
-pub(crate) mod slow;
+
 pub(crate) mod urls;
 mod watch;

@@ -23,13 +23,13 @@ use crate::pipeline::batch::{Batch, Entry, Stage};
 use crate::pipeline::conversion::Converters;
 use crate::pipeline::debug::{Argued, Debugging};
 use crate::pipeline::exchange::{Exchange, Position};
+use crate::pipeline::expiring_flag::ExpiringFlag;
 use crate::pipeline::operation::{Operation, Pending, Waiting};
 use crate::pipeline::plugin::{self, Callback, Plugin};
 use crate::pipeline::provider::BoundProvider;
 use crate::pipeline::route::Route;
 use crate::pipeline::serving::{Servers, Serving};
 use crate::pipeline::shutdown::ShutdownHandle;
-use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
 use crate::routing::Accepts;
 use crate::routing::Router;
@@ -100,8 +100,8 @@ pub(crate) struct Endpoint {
     pub(crate) after: Vec<AfterHook>,
     /// Whether a page or a hook asks for values of the request.
     pub(crate) has_early: bool,
-    /// Whether its handler took long lately.
-    pub(crate) slow: Slow,
+    /// Its handler has blocked a short time ago, so that it is run on another thread.
+    pub(crate) handler_blocks: ExpiringFlag,
     /// Who stops the server; unset until there is one.
     pub(crate) shutdown: Arc<OnceLock<ShutdownHandle>>,
     /// The slots of the plugins that watch it, outermost first.

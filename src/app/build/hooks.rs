@@ -13,10 +13,10 @@ use crate::handler::{Asks, Binder, Function, Resolver, Role, Wildcards, add_ask}
 use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
 use crate::pipeline::answers::{AfterHook, HookCallback, Page};
+use crate::pipeline::expiring_flag::ExpiringFlag;
 use crate::pipeline::plugin::Callback;
 use crate::pipeline::route::{Ask, Route};
 use crate::pipeline::service::Endpoint;
-use crate::pipeline::slow::Slow;
 
 /// When a guard is bound: some have to know what the handler asks for.
 #[derive(Clone, Copy)]
@@ -153,7 +153,7 @@ impl Building {
                 providers: resolver.providers,
                 pages: ends.pages,
                 after: ends.after,
-                slow: Slow::default(),
+                handler_blocks: ExpiringFlag::default(),
                 shutdown: self.shutdown.clone(),
                 watchers,
             };
