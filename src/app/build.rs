@@ -15,9 +15,9 @@ use super::route::RouteDefinition;
 use super::{App, Mount};
 use crate::handler::{BindHook, BindPage, Function, Resolver, Wildcards, add_ask};
 use crate::logging::Recurring;
+use crate::message::backtrace;
 use crate::message::body::DEFAULT_BODY_LIMIT;
 use crate::message::response::Response;
-use crate::message::trace;
 use crate::pipeline::debug::Debugging;
 use crate::pipeline::expiring_flag::ExpiringFlag;
 use crate::pipeline::plugin::{Callback, Plugin};
@@ -46,7 +46,7 @@ pub(crate) fn service(app: App) -> Result<Service> {
     let stand_in = building.scopes.first().and_then(|scope| scope.unrouted.first());
     let arrivals = stand_in.map_or(Vec::new(), |(_, endpoint)| endpoint.watchers.clone());
     if debugging.is_some() {
-        trace::watch_panics();
+        backtrace::install_panic_hook();
     }
     Ok(Service::new(Inner {
         router: building.router,
@@ -245,7 +245,7 @@ impl Building {
         // What could not be bound has said so, and the app is never built with it.
         let handler = handler.unwrap_or_else(|| Callback::new(|_| Response::new(500)));
         let watchers = watchers(wrapping.iter().copied(), &route);
-        let mut callback = around.converters.around(guarded(guards, handler));
+        let mut callback = around.converters.wrap(guarded(guards, handler));
         for (plugin, _) in wrapping.iter().rev() {
             callback = plugin.plugin.apply(callback, &route);
         }

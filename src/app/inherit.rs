@@ -7,7 +7,7 @@ use super::plugins::{InstalledPlugin, compatible};
 use super::route::Skip;
 use crate::handler::{Kind, ProviderDefinition, Resolver, Source, Wildcards};
 use crate::message::body::DEFAULT_BODY_LIMIT;
-use crate::pipeline::conversion::Converters;
+use crate::pipeline::error_converters::Converters;
 use crate::pipeline::provider::public_name;
 use crate::{Error, ErrorKind, Result};
 

@@ -17,7 +17,7 @@ use crate::message::http_error::{HttpError, IntoHttpError};
 use crate::message::into_response::{IntoResponse, Json};
 use crate::message::redirect::redirect;
 use crate::message::request::Request;
-use crate::pipeline::answers::HookCallback;
+use crate::pipeline::completion::HookCallback;
 use crate::pipeline::plugin::Provided;
 use crate::pipeline::urls::Urls;
 use crate::session::view::Session;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use http::{Extensions, Method, StatusCode};
 
 use crate::handler::{self, BindHook, BindPage, Handler, ProviderDefinition, Signature, Source};
-use crate::pipeline::conversion::Converter;
+use crate::pipeline::error_converters::Converter;
 use crate::pipeline::service::{BeforeHook, Service};
 use crate::pipeline::urls::Urls;
 use crate::routing::{Filter, Filters, Prefix};

@@ -11,7 +11,7 @@ use super::binder::Binder;
 use crate::message::http_error::HttpError;
 use crate::message::into_response::{HookOutcome, IntoResponse};
 use crate::message::response::Response;
-use crate::pipeline::answers::{HookCallback, PageCallback};
+use crate::pipeline::completion::{HookCallback, PageCallback};
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Callback;
 use crate::pipeline::provider::{Create, Value, Yields};

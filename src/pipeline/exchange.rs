@@ -10,7 +10,7 @@ use crate::message::http_error::HttpError;
 use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::message::response_head::ResponseHead;
-use crate::pipeline::answers::{Caused, caused};
+use crate::pipeline::completion::{Caused, caused};
 use crate::pipeline::operation::Pending;
 use crate::pipeline::plugin::Provided;
 use crate::pipeline::provider::{Place, Values};

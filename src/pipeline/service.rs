@@ -1,6 +1,6 @@
 //! A built app: what servers see, and the three stages of a request.
 
-mod finding;
+mod route_lookup;
 
 use std::any::Any;
 use std::fmt;
@@ -13,15 +13,15 @@ use smallvec::SmallVec;
 use crate::Result;
 use crate::logging::{OneLine, Recurring};
 use crate::message::address::ListenAddress;
+use crate::message::backtrace;
 use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
 use crate::message::request::Request;
 use crate::message::response::Response;
-use crate::message::trace;
-use crate::pipeline::answers::{AfterHook, Page};
 use crate::pipeline::batch::{Batch, Entry, Stage};
-use crate::pipeline::conversion::Converters;
+use crate::pipeline::completion::{AfterHook, Page};
 use crate::pipeline::debug::{Argued, Debugging};
+use crate::pipeline::error_converters::Converters;
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::expiring_flag::ExpiringFlag;
 use crate::pipeline::operation::{Operation, Pending, Waiting};
@@ -251,7 +251,7 @@ impl Service {
     /// have made is finished.
     pub fn run(&self, exchange: &mut Exchange) {
         let _working = exchange.work();
-        trace::traced(self.0.debugging.is_some(), || {
+        backtrace::with_backtraces(self.0.debugging.is_some(), || {
             catching_panics(exchange, |exchange| {
                 if exchange.response().is_none()
                     && let Some(endpoint) = exchange.endpoint().cloned()
@@ -423,7 +423,7 @@ fn catching_panics(exchange: &mut Exchange, run: impl FnOnce(&mut Exchange)) {
         exchange.drop_provided();
         let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
             .with_source(panicked("its handler, a hook or a filter", panic.as_ref()))
-            .with_backtrace(trace::of_panic());
+            .with_backtrace(backtrace::of_last_panic());
         exchange.answer(error.into_response());
     }
 }

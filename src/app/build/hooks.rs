@@ -12,7 +12,7 @@ use crate::app::plugins::InstalledPlugin;
 use crate::handler::{Asks, Binder, Function, Resolver, Role, Wildcards, add_ask};
 use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
-use crate::pipeline::answers::{AfterHook, HookCallback, Page};
+use crate::pipeline::completion::{AfterHook, HookCallback, Page};
 use crate::pipeline::expiring_flag::ExpiringFlag;
 use crate::pipeline::plugin::Callback;
 use crate::pipeline::route::{Ask, Route};

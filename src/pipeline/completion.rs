@@ -1,4 +1,4 @@
-//! From what a handler, a plugin or the router answers to what leaves: error pages, hooks, cookies and headers.
+//! Completes responses before they are sent: error pages, after-request hooks, cookies and headers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -7,39 +7,38 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 
 use crate::logging::OneLine;
+use crate::message::backtrace;
 use crate::message::cookies::set_cookie_below;
 use crate::message::error_page;
 use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
-use crate::message::trace;
 use crate::pipeline::debug;
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::route::{Ask, Route};
 use crate::pipeline::service::{Endpoint, LoggedBefore, Service, panicked};
 use crate::{Error, ErrorKind};
 
-/// An error page as a route knows it.
+/// An error page that is bound to a route.
 pub(crate) struct Page {
     /// `None` for one that shows all errors.
     pub(crate) status: Option<StatusCode>,
     pub(crate) show: PageCallback,
-    /// What it asks of plugins; acquired where the route has not asked for it.
+    /// The values that it asks plugins for; acquired if the route has not asked for them.
     pub(crate) asks: Vec<Ask>,
-    /// It asks for values of this request, and so is shown before they are finished and saved.
+    /// It asks for values of the request, and so runs before they are finished and saved.
     pub(crate) early: bool,
 }
 
-/// What a guard or a hook does, and the answer that it gives, if any. The error is that of an argument which cannot be
-/// had.
+/// Runs a guard or a hook and returns its response, if it gives one. The error is that of an argument that is unavailable.
 pub(crate) type HookCallback =
     Arc<dyn Fn(&mut Exchange) -> Result<Option<Response>, HttpError> + Send + Sync>;
 
-/// What an error page shows. The error is that of an argument which cannot be had.
+/// Runs an error page. The error is that of an argument that is unavailable.
 pub(crate) type PageCallback =
     Arc<dyn Fn(&mut Exchange) -> Result<Response, HttpError> + Send + Sync>;
 
-/// An after-request hook as a route knows it.
+/// An after-request hook that is bound to a route.
 pub(crate) struct AfterHook {
     pub(crate) run: HookCallback,
     /// It asks for values of this request, and so runs before they are finished and saved.
@@ -212,7 +211,7 @@ impl Service {
                     log::error!("{:?}: {text}", exchange.request());
                     let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
                         .with_source(text)
-                        .with_backtrace(trace::of_panic());
+                        .with_backtrace(backtrace::of_last_panic());
                     let mut page = self.built_in_page(&error, exchange);
                     page.set_error_page_of(error);
                     exchange.answer(page);

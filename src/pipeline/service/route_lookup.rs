@@ -1,4 +1,4 @@
-//! Which route a request finds, and the hooks before it.
+//! Finds the route of a request, and runs the hooks before it.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{ROOT, Service, Target};
 use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
-use crate::pipeline::answers::not_allowed;
+use crate::pipeline::completion::not_allowed;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Plugin;
 use crate::routing::Found;
@@ -79,7 +79,7 @@ impl Service {
             _ => ROOT,
         };
         self.enter_none(exchange, scope, Some(answer.status()));
-        if let Some(asked) = self.asked_by_preflight(exchange) {
+        if let Some(asked) = self.preflight_target(exchange) {
             exchange.watch_as(asked);
         }
         self.begin(exchange);

@@ -1,4 +1,4 @@
-//! Answers that an app gives to errors of its own types.
+//! The converters that `App::on_error` registers: each makes a response of the errors of one type.
 
 use std::any::TypeId;
 use std::error::Error;
@@ -12,7 +12,7 @@ use crate::pipeline::plugin::Callback;
 
 type Convert = Box<dyn Fn(&(dyn Error + 'static)) -> Option<Response> + Send + Sync>;
 
-/// What an app answers to errors of one type.
+/// Makes a response of errors of one type.
 pub(crate) struct Converter {
     type_id: TypeId,
     convert: Convert,
@@ -36,18 +36,18 @@ impl Converter {
     }
 }
 
-/// Those that hold on a route, of the innermost app first.
+/// The converters of a route, those of the innermost app first.
 #[derive(Clone, Default)]
 pub(crate) struct Converters(Vec<Arc<Converter>>);
 
 impl Converters {
-    /// Those of an app inside the app that has these.
+    /// The converters of an app inside the app that has these.
     pub(crate) fn inside(&self, own: Vec<Converter>) -> Converters {
         Converters(own.into_iter().map(Arc::new).chain(self.0.iter().cloned()).collect())
     }
 
-    /// The same callback, with the answers to the errors that it gives.
-    pub(crate) fn around(&self, callback: Callback) -> Callback {
+    /// The callback with the errors that it returns converted.
+    pub(crate) fn wrap(&self, callback: Callback) -> Callback {
         if self.0.is_empty() {
             return callback;
         }
@@ -55,11 +55,11 @@ impl Converters {
         Callback::new(move |exchange| converters.convert(callback.call(exchange)))
     }
 
-    /// The answer in the place of this one, where it is an error that somebody answers; each is answered once.
+    /// Converts a response that is an error, unless it was converted before.
     pub(crate) fn convert(&self, mut answer: Response) -> Response {
         let error =
             answer.error().filter(|error| answer.needs_error_page() && !error.is_converted());
-        let Some(mut made) = error.and_then(|error| self.answer_to(error)) else { return answer };
+        let Some(mut made) = error.and_then(|error| self.response_to(error)) else { return answer };
         let Some(error) = answer.take_error() else { return answer };
         match made.take_error() {
             Some(in_place) => in_place.in_place_of(error).into_response(),
@@ -74,8 +74,8 @@ impl Converters {
         }
     }
 
-    /// What the outermost cause is answered with that somebody answers.
-    fn answer_to(&self, error: &HttpError) -> Option<Response> {
+    /// The response to the outermost cause that has a converter.
+    fn response_to(&self, error: &HttpError) -> Option<Response> {
         let mut chain = causes(error.cause()?);
         chain.find_map(|cause| self.0.iter().find_map(|converter| (converter.convert)(cause)))
     }

@@ -1,4 +1,4 @@
-//! Plugins that watch: they see requests arrive and begin, and answers leave, whether there is a route or not.
+//! Calls the lifecycle methods of the plugins that watch a route: `arrive`, `begin` and `end`, even if no route is found.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::pipeline::service::{Endpoint, Service, panicked};
 use crate::routing::Found;
 
 impl Service {
-    /// The plugins of the outermost app that watch see a request that has just come.
+    /// Calls [`arrive`](crate::Plugin::arrive) of the plugins of the outermost app, before a route is looked up.
     pub(crate) fn arrive(&self, exchange: &mut Exchange) {
         for plugin in self.plugins_at(self.arrivals()) {
             plugin.arrive(exchange);
@@ -22,7 +22,7 @@ impl Service {
         }
     }
 
-    /// The plugins that watch the route of an exchange, or what stands in for one, see it begin.
+    /// Calls [`begin`](crate::Plugin::begin) of the plugins that watch the route, or the stand-in for one.
     pub(crate) fn begin(&self, exchange: &mut Exchange) {
         let Some(endpoint) = exchange.watched().cloned() else { return };
         for plugin in self.plugins_at(&endpoint.watchers) {
@@ -33,7 +33,7 @@ impl Service {
         }
     }
 
-    /// The plugins that watch see the answer as it leaves, the innermost first. A panic is a 500.
+    /// Calls [`end`](crate::Plugin::end) of the plugins that watch the route, the innermost first. A panic is a 500.
     pub(crate) fn end(&self, exchange: &mut Exchange) {
         let Some(endpoint) = exchange.watched().filter(|watched| !watched.watchers.is_empty())
         else {
@@ -54,9 +54,9 @@ impl Service {
         }
     }
 
-    /// What stands behind an OPTIONS request that no route takes: the route that a script of another site asks to use
-    /// (Fetch standard, CORS preflight), so that the plugins of that route answer.
-    pub(crate) fn asked_by_preflight(&self, exchange: &Exchange) -> Option<Arc<Endpoint>> {
+    /// The route that a CORS preflight asks for (Fetch standard), where no route takes the OPTIONS request itself, so that the
+    /// plugins of that route answer it.
+    pub(crate) fn preflight_target(&self, exchange: &Exchange) -> Option<Arc<Endpoint>> {
         let request = exchange.request();
         let name = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
         if request.method() != Method::OPTIONS || !request.headers().contains_key(header::ORIGIN) {
