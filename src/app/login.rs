@@ -9,7 +9,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::App;
-use super::hooks::Placed;
+use super::hooks::Located;
 use super::plugins::Installation;
 use crate::handler::{Binder, Named, ProviderDefinition, ProviderFn, Signature, provider};
 use crate::message::accept::weighted;
@@ -140,7 +140,7 @@ impl<U: Provided> Installation for LoginPlugin<U> {
             }
         };
         if let Some(page) = page.clone() {
-            app.login_pages.push(Placed { function: page, location });
+            app.login_pages.push(Located { function: page, location });
         }
         let last = move |session: &mut Session, _: &Request, _: &Urls| LastLogin {
             at: session.logged_in_at(),

@@ -5,7 +5,7 @@ mod data;
 mod errors;
 mod files;
 mod hooks;
-mod inherit;
+mod inheritance;
 mod login;
 mod parts;
 mod plugins;
@@ -25,7 +25,7 @@ use crate::server::{self, ShutdownHandle};
 use crate::{Error, ErrorKind, Result};
 
 pub use data::DataOptions;
-use hooks::{Guard, Placed};
+use hooks::{Guard, Located};
 pub use login::LoginPlugin;
 pub use parts::{GroupOutcome, MountOptions, ProviderOptions};
 pub use plugins::Installation;
@@ -55,14 +55,14 @@ pub struct App {
     pub(crate) states: Vec<Source>,
     pub(crate) routes: Vec<RouteDefinition>,
     /// Names of routes that there must be, each with who needs it.
-    pub(crate) login_pages: Vec<Placed<Arc<str>>>,
+    pub(crate) login_pages: Vec<Located<Arc<str>>>,
     pub(crate) filters: Filters,
     pub(crate) before: Vec<BeforeHook>,
-    pub(crate) guards: Vec<Placed<Guard>>,
+    pub(crate) guards: Vec<Located<Guard>>,
     /// The one added last comes first.
-    pub(crate) after: Vec<Placed<BindHook>>,
+    pub(crate) after: Vec<Located<BindHook>>,
     /// By status; `None` is for all.
-    pub(crate) pages: Vec<(Option<StatusCode>, Placed<BindPage>)>,
+    pub(crate) pages: Vec<(Option<StatusCode>, Located<BindPage>)>,
     /// What errors of its own types are answered with.
     pub(crate) converters: Vec<Converter>,
     pub(crate) mounts: Vec<Mount>,

@@ -6,7 +6,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::hooks::{Guard, Placed};
+use super::hooks::{Guard, Located};
 use super::{App, Mount};
 use crate::handler::{
     self, Condition, Hook, Kind, ProviderDefinition, ProviderFn, Signature, Source,
@@ -220,7 +220,7 @@ impl<T: Provided> ProviderOptions<'_, T> {
         self
     }
 
-    /// Ends the value: it commits or rolls back, closes, gives back. `finish` runs for each value that was made, after
+    /// RouteHooks the value: it commits or rolls back, closes, gives back. `finish` runs for each value that was made, after
     /// the handler, guards and error pages, in whatever way these end: with an answer, an `Err` or a panic. The last value
     /// made is finished first. Plugins release what they provide afterwards: a 503 because the session could not be saved
     /// does not undo a commit.
@@ -336,7 +336,7 @@ impl MountOptions<'_> {
 
     fn guard(mut self, function: Guard, location: &'static Location<'static>) -> Self {
         let at = self.guards;
-        self.mounted().guards.insert(at, Placed { function, location });
+        self.mounted().guards.insert(at, Located { function, location });
         self.guards += 1;
         self
     }

@@ -1,4 +1,4 @@
-//! What holds in an app: what it has itself, and what it inherits from the app around.
+//! Inheritance between apps: plugins, providers, state and options of an app, and those inherited from the apps around it.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::pipeline::error_converters::Converters;
 use crate::pipeline::provider::public_name;
 use crate::{Error, ErrorKind, Result};
 
-/// What holds in an app.
+/// What an app has: its own plugins, providers, state and options, and the inherited ones.
 #[derive(Clone, Default)]
-pub(super) struct Around {
+pub(super) struct Inherited {
     /// The scope of the app that an app mounted here inherits from.
     pub(super) parent: Option<usize>,
     /// How many apps are around.
@@ -30,14 +30,14 @@ pub(super) struct Around {
     pub(super) problem_json: Option<bool>,
 }
 
-impl Around {
-    /// What an app has around it that inherits nothing.
-    pub(super) fn isolated(&self) -> Around {
+impl Inherited {
+    /// The same for an app that inherits nothing.
+    pub(super) fn isolated(&self) -> Inherited {
         let body_limit = Some(DEFAULT_BODY_LIMIT);
-        Around { level: self.level, body_limit, ..Around::default() }
+        Inherited { level: self.level, body_limit, ..Inherited::default() }
     }
 
-    /// What holds inside this app.
+    /// Adds what this app has itself.
     pub(super) fn with(
         mut self,
         app: &mut App,
@@ -45,7 +45,7 @@ impl Around {
         first_slot: usize,
         first_provider: usize,
         errors: &mut Vec<Error>,
-    ) -> Around {
+    ) -> Inherited {
         let mut providers = std::mem::take(&mut app.providers);
         for (provider, number) in providers.iter_mut().zip(first_provider..) {
             provider.number = number;
@@ -81,15 +81,15 @@ impl Around {
         self
     }
 
-    /// Name and keyword of all that a route can skip.
+    /// Name and keyword of each plugin and provider that a route can skip.
     pub(super) fn named(&self) -> Vec<(&str, Option<&str>)> {
         let plugins = self.plugins.iter().map(|(plugin, _)| (&*plugin.name, plugin.keyword()));
         let keywords = self.providers.iter().map(|(provider, _)| &*provider.keyword);
         plugins.chain(keywords.map(|keyword| (keyword, Some(keyword)))).collect()
     }
 
-    /// Whether a route's own plugin can be there beside the providers that it does not skip.
-    pub(super) fn unprovided(&self, plugin: &InstalledPlugin, skip: &Skip) -> Result<()> {
+    /// Fails if a provider that the route does not skip has the keyword of this plugin of the route's own.
+    pub(super) fn check_keyword(&self, plugin: &InstalledPlugin, skip: &Skip) -> Result<()> {
         let taken = |(other, _): &&(Arc<ProviderDefinition>, usize)| {
             plugin.keyword() == Some(&other.keyword)
                 && !skip.skips(&other.keyword, Some(&other.keyword))
@@ -100,7 +100,7 @@ impl Around {
         }
     }
 
-    /// What arguments can ask for on a route with these plugins of its own.
+    /// The sources of arguments on a route with these plugins of its own.
     pub(super) fn sources<'a>(
         &'a self,
         own: impl Iterator<Item = (&'a InstalledPlugin, usize)>,
@@ -136,7 +136,7 @@ impl Around {
         plugins.chain(providers).chain(self.states.iter().cloned()).collect()
     }
 
-    /// A resolver for what belongs to no route.
+    /// A resolver for the pages and hooks that run when no route is found.
     pub(super) fn resolver(&self, wildcards: Wildcards) -> Resolver {
         let sources = self.sources(std::iter::empty(), &Skip::default());
         Resolver::new("what no route answers".to_owned(), None, sources, wildcards)
