@@ -278,7 +278,7 @@ impl Builder {
     /// Reports the problems that the resolver found, each once.
     fn report(&mut self, resolver: &mut Resolver) {
         self.resolved.extend(resolver.resolved_providers());
-        for trouble in resolver.troubles.drain(..) {
+        for trouble in resolver.problems.drain(..) {
             if self.reported.insert(trouble.key) {
                 self.errors.push(trouble.error);
             }

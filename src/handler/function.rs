@@ -281,7 +281,7 @@ impl<F: ProviderFn<M>, M> ProviderFn<ByName<M>> for Named<F> {
     }
 }
 
-/// Binds a function to a route; once for each route that it is for.
+/// Binds a function to a route; called once for each route.
 type Bind<T> = Arc<dyn Fn(&mut Binder<'_>) -> Option<T> + Send + Sync>;
 
 pub(crate) type BindReply = Bind<Callback>;

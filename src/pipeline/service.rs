@@ -20,7 +20,7 @@ use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::pipeline::batch::{Batch, Entry, Stage};
 use crate::pipeline::completion::{AfterHook, Page};
-use crate::pipeline::debug::{Argued, Debugging};
+use crate::pipeline::debug::{ArgumentInfo, Debugging};
 use crate::pipeline::error_converters::Converters;
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::expiring_flag::ExpiringFlag;
@@ -87,7 +87,7 @@ pub(crate) struct Endpoint {
     pub(crate) route: Route,
     pub(crate) callback: Callback,
     /// What its handler takes.
-    pub(crate) arguments: Vec<Argued>,
+    pub(crate) arguments: Vec<ArgumentInfo>,
     /// What errors are answered with that did not come from the callback.
     pub(crate) converters: Converters,
     /// False for what stands in for a route.
