@@ -14,7 +14,7 @@ use super::plugins::compatible;
 use super::route::RouteDefinition;
 use super::{App, Mount};
 use crate::handler::{BindHook, BindPage, Function, Resolver, Wildcards, add_ask};
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 use crate::message::backtrace;
 use crate::message::body::DEFAULT_BODY_LIMIT;
 use crate::message::response::Response;
@@ -55,7 +55,7 @@ pub(crate) fn service(app: App) -> Result<Service> {
         scopes: builder.scopes,
         prefixes,
         urls: Arc::new(builder.urls),
-        unavailable: Recurring::default(),
+        unavailable: ThrottledLog::default(),
         servers: Servers::of(builder.shutdown),
         body_limit,
         debugging,

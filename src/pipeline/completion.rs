@@ -227,10 +227,10 @@ impl Service {
         let line = || format!("{method} {path} answers {status}{text}");
         if logged || error.status() == StatusCode::SERVICE_UNAVAILABLE {
             // Thousands a second where a store is down.
-            self.unavailable().happened(log::Level::Warn, &format!("{status}{text}"), line);
+            self.unavailable().log_throttled(log::Level::Warn, &format!("{status}{text}"), line);
         } else if misconfigured {
             // It stays so for all until somebody repairs it.
-            self.unavailable().happened(log::Level::Error, &format!("{status}{text}"), line);
+            self.unavailable().log_throttled(log::Level::Error, &format!("{status}{text}"), line);
         } else if error.status().is_server_error() {
             log::error!("{}{}", line(), places(error, exchange.route()));
         } else {

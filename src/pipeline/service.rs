@@ -11,7 +11,7 @@ use http::StatusCode;
 use smallvec::SmallVec;
 
 use crate::Result;
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 use crate::message::address::ListenAddress;
 use crate::message::backtrace;
 use crate::message::http_error::HttpError;
@@ -68,7 +68,7 @@ pub(crate) struct Inner {
     pub(crate) urls: Arc<Urls>,
     pub(crate) body_limit: u64,
     /// What is answered 503, by its cause.
-    pub(crate) unavailable: Recurring,
+    pub(crate) unavailable: ThrottledLog,
     pub(crate) servers: Servers,
     /// Whether the app's author is to see what goes wrong.
     pub(crate) debugging: Option<Debugging>,
@@ -340,7 +340,7 @@ impl Service {
         self.0.scopes[scope].problem_json
     }
 
-    pub(crate) fn unavailable(&self) -> &Recurring {
+    pub(crate) fn unavailable(&self) -> &ThrottledLog {
         &self.0.unavailable
     }
 

@@ -18,7 +18,7 @@ use super::errors::copy;
 use super::pool::RedisPool;
 use super::resp::Reply;
 use crate::lock::{lock, read, try_lock, write};
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 use crate::pipeline::operation::{Answer, Carrier, Operation, Remote};
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
@@ -65,7 +65,7 @@ struct Inner {
     /// Why no node said who has the slots.
     refusal: Mutex<Option<Error>>,
     /// What somebody has to change.
-    misconfigured: Recurring,
+    misconfigured: ThrottledLog,
     observers: Arc<RwLock<Vec<Observer>>>,
 }
 
@@ -102,7 +102,7 @@ impl RedisCluster {
             map: RwLock::default(),
             reading: Mutex::default(),
             refusal: Mutex::default(),
-            misconfigured: Recurring::default(),
+            misconfigured: ThrottledLog::default(),
             observers: Arc::default(),
         }));
         // Settings that cannot work are refused here and not with the first request.
@@ -268,7 +268,9 @@ impl RedisCluster {
         }
         // The breaker of a node's pool has told of what it met when connecting.
         if !std::error::Error::source(refusal).is_some_and(|source| source.is::<LoggedBefore>()) {
-            self.0.misconfigured.happened(log::Level::Error, "", || OneLine(&error).to_string());
+            self.0
+                .misconfigured
+                .log_throttled(log::Level::Error, "", || OneLine(&error).to_string());
         }
         error.with_source(LoggedBefore)
     }

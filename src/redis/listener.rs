@@ -17,7 +17,7 @@ use super::sentinel::Watch;
 use super::sentinel_connection::{EVERY, SentinelConnection};
 use super::signal::{Signal, Watcher};
 use crate::lock::{lock, unpoisoned};
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 
 /// How long somebody who connects waits for the rest of the sentinels once one has answered.
 const FOR_THE_OTHERS: Duration = Duration::from_millis(250);
@@ -36,7 +36,7 @@ pub(super) struct Listener {
     signal: Signal,
     /// Whether its thread runs.
     runs: AtomicBool,
-    log: Recurring,
+    log: ThrottledLog,
 }
 
 #[derive(Default)]
@@ -48,7 +48,7 @@ struct SentinelConnections {
 /// What is to be told once nothing is locked.
 pub(super) enum Notice {
     Changed(Arc<Watch>, Change),
-    Log(Recurring, log::Level, String),
+    Log(ThrottledLog, log::Level, String),
 }
 
 pub(super) type Notices = Vec<Notice>;
@@ -58,7 +58,7 @@ pub(super) fn deliver(notices: Notices) {
     for notice in notices {
         match notice {
             Notice::Changed(watch, change) => watch.notify(&change),
-            Notice::Log(log, level, line) => log.happened(level, level.as_str(), || line),
+            Notice::Log(log, level, line) => log.log_throttled(level, level.as_str(), || line),
         }
     }
 }
@@ -71,7 +71,7 @@ impl Listener {
             heard: Condvar::new(),
             signal: Signal::new(),
             runs: AtomicBool::new(false),
-            log: Recurring::default(),
+            log: ThrottledLog::default(),
         }
     }
 
@@ -99,7 +99,7 @@ impl Listener {
         }
         if let Err(error) = spawn(self.clone()) {
             self.runs.store(false, Ordering::Release);
-            self.log.happened(log::Level::Error, "thread", || {
+            self.log.log_throttled(log::Level::Error, "thread", || {
                 format!("no thread to listen to sentinels: {error}")
             });
         }

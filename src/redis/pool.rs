@@ -21,7 +21,7 @@ use super::sentinel::{Registration, Watch};
 use super::transport::Trust;
 use super::upstream::{FOR_EVER, RoundTrips, Source, Upstream};
 use crate::lock::write;
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 use crate::pipeline::operation::Remote;
 use crate::{Error, ErrorKind, Result};
 
@@ -88,7 +88,7 @@ impl RedisPool {
         };
         let upstream = Arc::new_cyclic(|upstream| Upstream {
             watch: sentinel.map(|sentinel| Arc::new(Watch::new(sentinel, upstream.clone()))),
-            short_of_replicas: Recurring::default(),
+            short_of_replicas: ThrottledLog::default(),
             config,
             source,
             trust,

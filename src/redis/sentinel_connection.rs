@@ -23,7 +23,7 @@ use super::resp::{Replies, Reply, end_of};
 use super::sentinel::{SentinelNode, Watch};
 use super::signal::{Signal, Watcher};
 use super::transport::Transport;
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 
 /// How often a sentinel is asked, how long it may take to answer, and how long after a failure it is tried again.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ pub(super) struct SentinelConnection {
     pub(super) answered: u64,
     /// Whether it was told that nobody may listen to it.
     is_refused: bool,
-    log: Recurring,
+    log: ThrottledLog,
 }
 
 enum State {
@@ -91,7 +91,7 @@ impl SentinelConnection {
             asked: 0,
             answered: 0,
             is_refused: false,
-            log: Recurring::default(),
+            log: ThrottledLog::default(),
         }
     }
 

@@ -16,7 +16,7 @@ use super::errors::{TooLarge, connecting, is_distrust, said};
 use super::sentinel::Watch;
 use super::transport::Trust;
 use crate::lock::{lock, read};
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 use crate::pipeline::histogram::{Histogram, SECONDS, SIZES};
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
@@ -55,7 +55,7 @@ pub(super) struct Upstream {
     /// What the sentinels say, where there are some.
     pub(super) watch: Option<Arc<Watch>>,
     /// Saves that too few replicas have.
-    pub(super) short_of_replicas: Recurring,
+    pub(super) short_of_replicas: ThrottledLog,
     pub(super) observers: RwLock<Vec<Observer>>,
     pub(super) round_trips: RoundTrips,
 }
@@ -260,7 +260,7 @@ impl Upstream {
             "{config}: {have} replicas had what was written within {:?}",
             config.operation_timeout
         );
-        self.short_of_replicas.happened(log::Level::Error, "replicas", || text.clone());
+        self.short_of_replicas.log_throttled(log::Level::Error, "replicas", || text.clone());
         Error::new(ErrorKind::Unavailable, text).with_source(LoggedBefore)
     }
 

@@ -17,7 +17,7 @@ use super::state::Via;
 use super::store::save::TOMBSTONE_FOR;
 use super::store::{Caps, Lifetimes, Load, Loaded, Record, Saved, SessionStore};
 use super::view::{Session, Visitor};
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 use crate::message::address::is_this_machine;
 use crate::message::cookies::Cookie;
 use crate::message::http_error::HttpError;
@@ -58,7 +58,7 @@ pub(crate) struct SessionContext {
     /// Whether logins keep where they came from.
     pub(crate) keeps_addresses: bool,
     /// Failures of which only a handler has heard, that went on.
-    pub(crate) unheard: Recurring,
+    pub(crate) unheard: ThrottledLog,
     /// Whether it was logged that somebody has logged in with a cookie that others can read.
     pub(crate) open_login_logged: AtomicBool,
     /// Whether it was logged that browsers drop the cookie.
@@ -375,7 +375,7 @@ impl SessionContext {
                 _ => log::Level::Error,
             };
             let error = OneLine(error).to_string();
-            self.unheard.happened(level, &error, || {
+            self.unheard.log_throttled(level, &error, || {
                 format!("an operation of a session failed, and its handler went on: {error}")
             });
         }

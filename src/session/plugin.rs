@@ -23,7 +23,7 @@ use super::store::redis::{Layout, RedisStore};
 use super::store::sqlite::SqliteStore;
 use super::store::{Caps, Lifetimes, PipelinedStore, SessionStore};
 use super::view::Session;
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 use crate::message::address::{ListenAddress, is_public};
 use crate::message::request::Scheme;
 use crate::pipeline::batch::{Batch, Entry};
@@ -269,7 +269,7 @@ impl Plugin for SessionPlugin {
             renew_every: self.renew_every,
             seals: self.seals,
             keeps_addresses: self.keeps_addresses,
-            unheard: Recurring::default(),
+            unheard: ThrottledLog::default(),
             open_login_logged: AtomicBool::new(false),
             lost_cookie_logged: AtomicBool::new(false),
         };

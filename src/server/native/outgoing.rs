@@ -9,7 +9,7 @@ use http::{StatusCode, Version};
 
 use super::transport::{Flushed, Transport};
 use crate::logging::request_id::{self, RequestId};
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 use crate::message::response::{Body, Response};
 use crate::server::http1::{ChunkEnd, Delivery, push_chunk, refusal, write_head};
 
@@ -236,7 +236,7 @@ fn read(reader: &mut Box<dyn Read + Send>, buffer: &mut [u8]) -> io::Result<usiz
 
 /// What answers are read from may be down for all of them.
 fn breaks_off(error: &io::Error) {
-    static REPEATED: LazyLock<Recurring> = LazyLock::new(Recurring::default);
+    static REPEATED: LazyLock<ThrottledLog> = LazyLock::new(ThrottledLog::default);
     let error = OneLine(error).to_string();
-    REPEATED.happened(log::Level::Error, &error, || format!("an answer breaks off: {error}"));
+    REPEATED.log_throttled(log::Level::Error, &error, || format!("an answer breaks off: {error}"));
 }

@@ -25,7 +25,7 @@ use super::{
     not_a_number,
 };
 use crate::lock::lock;
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 use crate::session::id::SessionId;
 use crate::session::own::is_own;
 use crate::{Error, ErrorKind, Result};
@@ -54,7 +54,7 @@ pub struct MemoryStore {
     capacity: usize,
     caps: Caps,
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
-    full: Recurring,
+    full: ThrottledLog,
 }
 
 impl MemoryStore {
@@ -75,7 +75,7 @@ impl MemoryStore {
             capacity: 100_000,
             caps: Caps::default(),
             clock: Box::new(clock),
-            full: Recurring::default(),
+            full: ThrottledLog::default(),
         }
     }
 
@@ -241,7 +241,7 @@ impl MemoryStore {
                 return Err(Error::new(ErrorKind::Unavailable, text));
             };
             if self.evict(candidate) {
-                self.full.happened(log::Level::Warn, "full", || {
+                self.full.log_throttled(log::Level::Warn, "full", || {
                     format!(
                         "the session store in memory is full and loses live sessions: it holds {}; raise its \
                          capacity, shorten their lifetimes, or keep sessions in Redis",

@@ -258,7 +258,7 @@ impl Engine {
 
     pub(super) fn note_refusal(&self, why: &str) {
         let line = || format!("refused a request: {why}");
-        self.refused.happened(log::Level::Warn, why, line);
+        self.refused.log_throttled(log::Level::Warn, why, line);
     }
 
     /// Answers a request 503 and closes its connection.

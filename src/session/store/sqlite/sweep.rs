@@ -10,7 +10,7 @@ use rusqlite::{Connection, params};
 
 use super::database::Database;
 use super::record::Timestamp;
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 use crate::{ErrorKind, Result};
 
 /// How often there is a sweep, where somebody comes.
@@ -34,7 +34,7 @@ pub(super) struct Sweeping {
     /// In milliseconds since the file was opened.
     due: AtomicU64,
     running: Arc<AtomicBool>,
-    failed: Recurring,
+    failed: ThrottledLog,
 }
 
 impl Sweeping {
@@ -43,7 +43,7 @@ impl Sweeping {
             opened: Instant::now(),
             due: AtomicU64::new(0),
             running: Arc::default(),
-            failed: Recurring::default(),
+            failed: ThrottledLog::default(),
         }
     }
 
@@ -105,7 +105,7 @@ impl Database {
     fn tell_of_sweep(&self, outcome: Result<()>) {
         match outcome {
             Err(error) if error.kind() == ErrorKind::Config => self.health.is_loud(&error),
-            Err(error) => self.sweeping.failed.happened(log::Level::Warn, "sweep", || {
+            Err(error) => self.sweeping.failed.log_throttled(log::Level::Warn, "sweep", || {
                 format!("expired sessions stay in the file for now: {}", OneLine(error))
             }),
             Ok(()) => {}
