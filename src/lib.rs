@@ -72,7 +72,7 @@ pub use handler::{
 };
 #[doc(no_inline)]
 pub use http;
-pub use logging::request_id::{RequestId, RequestIdLogger, WorkingFor};
+pub use logging::request_id::{RequestId, RequestIdGuard, RequestIdLogger};
 pub use message::address::ListenAddress;
 pub use message::body::{DEFAULT_BODY_LIMIT, RequestBody};
 pub use message::cookies::{Cookie, CookieLifetime, RequestCookies, SameSite};

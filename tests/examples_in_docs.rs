@@ -35,7 +35,7 @@ const UNSPOKEN: [&str; 25] = [
     "RouteOptions",
     "Signature",
     "UploadReader",
-    "WorkingFor",
+    "RequestIdGuard",
     "Yields",
 ];
 

@@ -55,7 +55,7 @@ impl Endpoint {
 impl Service {
     /// Completes the answer of an exchange that plugins are done with.
     pub(crate) fn complete(&self, exchange: &mut Exchange) {
-        let _working = exchange.work();
+        let _guard = exchange.enter_request_id();
         if exchange.response().is_none() {
             let answer = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
                 .with_source("nothing answered the request");

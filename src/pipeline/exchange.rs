@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-use crate::logging::request_id::{self, RequestId, WorkingFor};
+use crate::logging::request_id::{self, RequestId, RequestIdGuard};
 use crate::message::http_error::HttpError;
 use crate::message::request::Request;
 use crate::message::response::Response;
@@ -177,8 +177,8 @@ impl Exchange {
         self.0.id = Some(id);
     }
 
-    /// Has this thread work for the request until the guard is dropped.
-    pub(crate) fn work(&self) -> Option<WorkingFor> {
+    /// Lines that this thread logs carry the id of the request until the guard is dropped.
+    pub(crate) fn enter_request_id(&self) -> Option<RequestIdGuard> {
         request_id::enter(self.0.id.as_ref())
     }
 

@@ -235,17 +235,17 @@ pub(crate) struct Then<O, F> {
 
 impl<O: Operation, F: Send + 'static> Operation for Then<O, F> {
     fn request(&mut self, round: &mut Round<'_>) {
-        let _working = request_id::enter(self.id.as_ref());
+        let _guard = request_id::enter(self.id.as_ref());
         self.operation.request(round);
     }
 
     fn answer(&mut self, answer: Answer<'_>) -> Progress {
-        let _working = request_id::enter(self.id.as_ref());
+        let _guard = request_id::enter(self.id.as_ref());
         self.operation.answer(answer)
     }
 
     fn fail(&mut self, error: Error) {
-        let _working = request_id::enter(self.id.as_ref());
+        let _guard = request_id::enter(self.id.as_ref());
         self.operation.fail(error);
     }
 }

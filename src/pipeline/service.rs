@@ -240,7 +240,7 @@ impl Service {
 
     /// Goes on with an exchange whose operation is over.
     pub(crate) fn conclude(&self, exchange: &mut Exchange, slot: usize, waiting: Box<dyn Waiting>) {
-        let _working = exchange.work();
+        let _guard = exchange.enter_request_id();
         let finish = || waiting.finish(&mut Entry { exchange: &mut *exchange, slot });
         if let Err(panic) = catch_unwind(AssertUnwindSafe(finish)) {
             self.fail_after_panic(exchange, slot, panic.as_ref());
@@ -250,7 +250,7 @@ impl Service {
     /// The second stage: the route's callback runs, unless there is an answer already. A panic is a 500. What providers
     /// have made is finished.
     pub fn run(&self, exchange: &mut Exchange) {
-        let _working = exchange.work();
+        let _guard = exchange.enter_request_id();
         backtrace::with_backtraces(self.0.debugging.is_some(), || {
             catching_panics(exchange, |exchange| {
                 if exchange.response().is_none()
@@ -376,7 +376,7 @@ impl Service {
         // One request alone need not be told from others: all that is logged is its own.
         let mut alone = exchanges.iter().zip(&concerned).filter(|(_, concerned)| **concerned);
         let alone = alone.next().filter(|_| alone.next().is_none());
-        let _working = alone.and_then(|(exchange, _)| exchange.work());
+        let _guard = alone.and_then(|(exchange, _)| exchange.enter_request_id());
         let mut batch = Batch { exchanges: &mut *exchanges, slot, stage };
         let done = catch_unwind(AssertUnwindSafe(|| run(&mut batch)));
         for (exchange, _) in exchanges.iter_mut().zip(concerned).filter(|(_, concerned)| *concerned)
@@ -396,7 +396,7 @@ impl Service {
 
     /// A plugin has panicked. Which of its exchanges it had done with is unknown: none of them is to be trusted.
     fn fail_after_panic(&self, exchange: &mut Exchange, slot: usize, panic: &(dyn Any + Send)) {
-        let _working = exchange.work();
+        let _guard = exchange.enter_request_id();
         let error = panicked(&format!("plugin {:?}", self.0.plugins[slot].name()), panic);
         exchange.drop_provided();
         let answer = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(error);

@@ -276,7 +276,7 @@ impl Line {
             }
             Sink::Writer { writer, failed } => {
                 // The body may be read, or dropped, on any thread.
-                let _working = request_id::enter(self.id.as_ref());
+                let _guard = request_id::enter(self.id.as_ref());
                 let mut writer = lock(writer);
                 let written = writer.write_all((line + "\n").as_bytes());
                 if let Err(error) = written.and_then(|()| writer.flush()) {

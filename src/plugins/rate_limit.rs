@@ -286,7 +286,7 @@ impl Plugin for RateLimitPlugin {
 
     fn acquire(&self, batch: &mut Batch<'_>) {
         for mut entry in batch.iter_mut() {
-            let _working = entry.work();
+            let _guard = entry.enter_request_id();
             let address = entry.request().remote_addr().map(|at| at.ip());
             let Some(key) = self.key_of_address(address) else {
                 entry.put(Passed);

@@ -217,7 +217,7 @@ impl Workers<'_> {
         let reader = Box::new(shared.clone());
         let response =
             self.service.handle(request.with_body(RequestBody::Stream { reader, length }));
-        let _working = request_id::enter(response.request_id());
+        let _guard = request_id::enter(response.request_id());
         let Some(incoming) = shared.reclaim() else { return };
         // Where a chunked body ends is known only to who has read it: to tiny_http the rest would be a request.
         let unread = head.framing == Framing::Chunked && !shared.has_ended();

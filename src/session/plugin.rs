@@ -363,7 +363,7 @@ impl Plugin for SessionPlugin {
 /// Loads all sessions of the batch in one call of the store.
 fn acquire(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     let sent = |entry: Entry<'_>| {
-        let _working = entry.work();
+        let _guard = entry.enter_request_id();
         context.sent_ids(entry.request())
     };
     let ids: Vec<_> = batch.iter_mut().map(sent).collect();
@@ -371,7 +371,7 @@ fn acquire(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     let answers = if loads.is_empty() { Vec::new() } else { context.store.load_many(&loads) };
     let mut answers = answers.into_iter();
     for (mut entry, ids) in batch.iter_mut().zip(ids) {
-        let _working = entry.work();
+        let _guard = entry.enter_request_id();
         let own: SmallVec<[_; 1]> = answers.by_ref().take(ids.len()).collect();
         let mut following = context.provide(&mut entry, ids, own);
         while let Some(step) = following {
@@ -388,7 +388,7 @@ fn acquire_pipelined(
     batch: &mut Batch<'_>,
 ) {
     for mut entry in batch.iter_mut() {
-        let _working = entry.work();
+        let _guard = entry.enter_request_id();
         let ids = context.sent_ids(entry.request());
         if ids.is_empty() {
             context.provide(&mut entry, ids, []);
@@ -424,7 +424,7 @@ fn follow_pipelined(
 /// Saves all sessions of the batch in one call of the store.
 fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     let plan = |mut entry: Entry<'_>| {
-        let _working = entry.work();
+        let _guard = entry.enter_request_id();
         context.plan(&mut entry)
     };
     let plans: Vec<_> = batch.iter_mut().map(plan).collect();
@@ -432,7 +432,7 @@ fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     let answers = if saves.is_empty() { Vec::new() } else { context.store.save_many(&saves) };
     let mut answers = answers.into_iter();
     for (mut entry, plan) in batch.iter_mut().zip(plans) {
-        let _working = entry.work();
+        let _guard = entry.enter_request_id();
         match plan {
             Ok(pending) => {
                 let own: SmallVec<[_; 1]> = answers.by_ref().take(pending.len()).collect();
@@ -461,7 +461,7 @@ fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
 /// Leaves each request that has something to save pending on its own saves.
 fn release_pipelined(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     for mut entry in batch.iter_mut() {
-        let _working = entry.work();
+        let _guard = entry.enter_request_id();
         match context.plan(&mut entry) {
             Ok(pending) if pending.is_empty() => context.finish(&mut entry, Ok(())),
             Ok(pending) => save_pipelined(context, &mut entry, pending),

@@ -39,7 +39,7 @@ impl Service {
         });
         exchange.request_mut().set_body_limit(self.0.body_limit);
         self.arrive(exchange);
-        let _working = exchange.work();
+        let _guard = exchange.enter_request_id();
         if exchange.response().is_some() {
             return;
         }
@@ -61,7 +61,7 @@ impl Service {
                 let scope = endpoint.route.scope;
                 exchange.enter(endpoint, rule, captures, self.0.plugins.len());
                 self.begin(exchange);
-                let _working = exchange.work();
+                let _guard = exchange.enter_request_id();
                 if scope != ROOT && exchange.response().is_none() {
                     self.enter_mounted(scope, exchange);
                 }

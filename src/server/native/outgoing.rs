@@ -42,7 +42,7 @@ struct Source {
 impl Drop for Source {
     /// A panic in the body's own `drop` must not reach the worker of an event loop.
     fn drop(&mut self) {
-        let _working = request_id::enter(self.request_id.as_ref());
+        let _guard = request_id::enter(self.request_id.as_ref());
         let reader = std::mem::replace(&mut self.reader, Box::new(io::empty()));
         if catch_unwind(AssertUnwindSafe(|| drop(reader))).is_err() {
             log::error!("the body of an answer panicked when it was dropped");
@@ -183,7 +183,7 @@ impl Outgoing {
     /// Reads the next piece of the body.
     fn refill(&mut self) -> io::Result<()> {
         let Some(source) = &mut self.source else { return Ok(()) };
-        let _working = request_id::enter(source.request_id.as_ref());
+        let _guard = request_id::enter(source.request_id.as_ref());
         let mut piece = vec![0; PIECE];
         let room = source.left.map_or(PIECE, |left| left.min(PIECE as u64) as usize);
         let count = match room {

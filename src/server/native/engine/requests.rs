@@ -147,7 +147,7 @@ impl Engine {
     }
 
     pub(super) fn send(&self, response: Response, mut recipient: Recipient) -> Returned {
-        let _working = request_id::enter(response.request_id());
+        let _guard = request_id::enter(response.request_id());
         let whole = recipient.connection.reclaim(recipient.stream);
         recipient.audience.keep_alive &= whole && self.stage() == ShutdownStage::Running;
         let mut status = response.status();
@@ -268,7 +268,7 @@ impl Engine {
         (exchange, recipient): InFlight,
         why: &str,
     ) {
-        let _working = exchange.work();
+        let _guard = exchange.enter_request_id();
         let status = StatusCode::SERVICE_UNAVAILABLE;
         self.note_refusal(why);
         contained(|| drop(exchange));
