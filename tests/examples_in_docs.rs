@@ -36,7 +36,7 @@ const UNSPOKEN: [&str; 25] = [
     "Signature",
     "UploadReader",
     "RequestIdGuard",
-    "Yields",
+    "ProviderOutcome",
 ];
 
 /// What the author of a store like [`RedisStore`](bottle_session::RedisStore) meets, which is an example of it.

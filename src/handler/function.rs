@@ -14,7 +14,7 @@ use crate::message::response::Response;
 use crate::pipeline::completion::{HookCallback, PageCallback};
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Callback;
-use crate::pipeline::provider::{Create, Value, Yields};
+use crate::pipeline::provider::{Create, ProviderOutcome, Value};
 
 /// What can be registered for a route: closures and functions of up to eight [arguments](Argument), and
 /// [`named!`](crate::named) ones.
@@ -204,7 +204,7 @@ macro_rules! functions {
         where
             Func: Fn($($argument),*) -> R + Send + Sync + 'static,
             $($argument: Argument + 'static,)*
-            R: Yields,
+            R: ProviderOutcome,
             Func: for<'a> Fn($($argument::Item<'a>),*) -> R,
         {
             type Value = R::Value;

@@ -60,7 +60,7 @@ impl<T> DerefMut for Own<T> {
     note = "a type of another crate goes into `Own`: `Ok(Own(connection))`",
     note = "`E` is `HttpError`, `Redirect`, `Response`, or any type that is `std::error::Error + Send + Sync`"
 )]
-pub trait Yields {
+pub trait ProviderOutcome {
     /// What handlers get.
     type Value: Provided;
 
@@ -69,7 +69,7 @@ pub trait Yields {
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Provided> Yields for T {
+impl<T: Provided> ProviderOutcome for T {
     type Value = T;
 
     fn into_value(self) -> Result<T, HttpError> {
@@ -78,7 +78,7 @@ impl<T: Provided> Yields for T {
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Provided, E: IntoHttpError> Yields for Result<T, E> {
+impl<T: Provided, E: IntoHttpError> ProviderOutcome for Result<T, E> {
     type Value = T;
 
     fn into_value(self) -> Result<T, HttpError> {

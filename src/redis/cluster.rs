@@ -19,7 +19,7 @@ use super::pool::RedisPool;
 use super::resp::Reply;
 use crate::lock::{lock, read, try_lock, write};
 use crate::logging::{OneLine, ThrottledLog};
-use crate::pipeline::operation::{Answer, Carrier, Operation, Remote};
+use crate::pipeline::operation::{Answer, Operation, Remote, RemoteService};
 use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
@@ -369,7 +369,7 @@ impl RedisCluster {
     }
 }
 
-impl Carrier for RedisCluster {
+impl RemoteService for RedisCluster {
     fn identity(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }
@@ -382,7 +382,7 @@ impl Carrier for RedisCluster {
 /// A cluster where what is written counts once as many replicas have it as are to.
 struct Replicated(RedisCluster);
 
-impl Carrier for Replicated {
+impl RemoteService for Replicated {
     fn identity(&self) -> usize {
         self.0.identity() + 1
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use ::redis::{RedisError, RedisResult, Value};
 
 use super::RedisPool;
-use crate::pipeline::operation::{Answer, Carrier, Operation, Progress};
+use crate::pipeline::operation::{Answer, Operation, Progress, RemoteService};
 #[cfg(unix)]
 use crate::pipeline::operation::{Channel, Wake};
 use crate::redis::batch::{Batch, Manner, Received, deliver, fail, is_read_only};
@@ -304,7 +304,7 @@ impl Replicated {
     }
 }
 
-impl Carrier for Replicated {
+impl RemoteService for Replicated {
     /// Another one than the pool's: it has connections of its own.
     fn identity(&self) -> usize {
         self.0.identity() + 1
@@ -320,7 +320,7 @@ impl Carrier for Replicated {
     }
 }
 
-impl Carrier for RedisPool {
+impl RemoteService for RedisPool {
     fn identity(&self) -> usize {
         Arc::as_ptr(&self.0.upstream).addr()
     }
