@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// The longest id, in bytes.
-const LONGEST: usize = 128;
+const MAX_BYTES: usize = 128;
 
 thread_local! {
     static CURRENT: RefCell<Option<RequestId>> = const { RefCell::new(None) };
@@ -23,7 +23,7 @@ impl RequestId {
     /// The id; `None` where the text cannot be one.
     pub fn parse(text: &str) -> Option<RequestId> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=:@".contains(&byte);
-        let is_id = !text.is_empty() && text.len() <= LONGEST && text.bytes().all(fits);
+        let is_id = !text.is_empty() && text.len() <= MAX_BYTES && text.bytes().all(fits);
         is_id.then(|| RequestId(text.into()))
     }
 
@@ -163,7 +163,7 @@ impl<L: log::Log> log::Log for RequestIdLogger<L> {
 
 #[test]
 fn an_id_can_stand_in_a_header_and_in_a_log_line() {
-    let longest = "x".repeat(LONGEST);
+    let longest = "x".repeat(MAX_BYTES);
     for text in ["4711", "a-b._~+/=:@Z9", &longest] {
         assert_eq!(RequestId::parse(text).unwrap().as_str(), text);
     }

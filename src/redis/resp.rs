@@ -14,7 +14,7 @@ use crate::pipeline::operation::Answer;
 const DEPTH: usize = 8;
 
 /// More than any single string or array of Redis has (`proto-max-bulk-len` is 512 MiB).
-const LONGEST: u64 = 1 << 32;
+const MAX_LENGTH: u64 = 1 << 32;
 
 /// A reply of Redis, where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +200,7 @@ fn length(line: &[u8]) -> Result<Option<usize>, Garbage> {
             _ => return Err(Garbage),
         }
     }
-    match value < LONGEST {
+    match value < MAX_LENGTH {
         true => Ok(Some(value as usize)),
         false => Err(Garbage),
     }

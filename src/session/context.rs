@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::cookie::CookieSettings;
 use super::events::{Counters, Event, Events};
 use super::id::{IdFormat, IdGenerator, SessionId};
-use super::rotation::{MOST_STEPS, next_id};
+use super::rotation::{MAX_STEPS, next_id};
 use super::saving::{At, CookieDue, Pending, PendingCookie};
 use super::state::Via;
 use super::store::save::TOMBSTONE_FOR;
@@ -216,7 +216,7 @@ impl SessionContext {
             }
         };
         if let Loaded::Replaced(left) | Loaded::Ending(left) = &found
-            && following.steps < MOST_STEPS
+            && following.steps < MAX_STEPS
             && let Some(next) = next_id(&following.id, left)
         {
             (following.id, following.steps) = (next, following.steps + 1);

@@ -21,7 +21,7 @@ use crate::Result;
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 /// How many grace periods lead from one id to the next at most.
-pub(super) const MOST_STEPS: usize = 16;
+pub(super) const MAX_STEPS: usize = 16;
 
 /// By how many milliseconds the clocks of two machines differ at most.
 const CLOCKS_DIFFER: u64 = 60_000;
@@ -153,7 +153,7 @@ impl Session {
     /// Whether what was not found under the session's id may be under another one by now, to which a request beside this one
     /// has rotated it.
     pub(super) fn may_follow(&self) -> bool {
-        self.context.store.keeps_tombstones() && self.steps < MOST_STEPS
+        self.context.store.keeps_tombstones() && self.steps < MAX_STEPS
     }
 
     /// Goes on under the id that the session has by now.

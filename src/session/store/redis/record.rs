@@ -33,7 +33,7 @@ const MARK: usize = 11;
 const DIGEST: usize = 28;
 
 /// A hundred years: a longer lifetime is kept as this one, which Redis can add to its clock.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const MAX_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A record of up to so many times the caps is loaded: requests that add to a session at the same time, each of them
 /// within the caps, must not end it.
@@ -273,7 +273,7 @@ pub(super) const SHORT_REPLY: usize = 16 * 1024;
 
 /// For PEXPIRE and for the store's own fields; rounded up, so that no lifetime becomes none.
 pub(super) fn milliseconds(time: Duration) -> u64 {
-    let time = time.min(LONGEST).as_nanos().div_ceil(1_000_000);
+    let time = time.min(MAX_LIFETIME).as_nanos().div_ceil(1_000_000);
     u64::try_from(time).unwrap_or(u64::MAX)
 }
 

@@ -14,7 +14,7 @@ use super::files::Files;
 use super::health::Health;
 use super::open::{Opened, open};
 use super::record::Timestamp;
-use super::sweep::Sweeping;
+use super::sweep::SweepSchedule;
 use super::write::mark_expired;
 use crate::Result;
 use crate::lock::{lock, try_lock, unpoisoned};
@@ -50,7 +50,7 @@ pub(super) struct Database {
     busy_timeout: Duration,
     expired: ExpiredRows,
     pub(super) health: Health,
-    pub(super) sweeping: Sweeping,
+    pub(super) sweeping: SweepSchedule,
 }
 
 impl Database {
@@ -67,7 +67,7 @@ impl Database {
             busy_timeout: BUSY_TIMEOUT,
             expired: ExpiredRows::default(),
             health: Health::default(),
-            sweeping: Sweeping::new(),
+            sweeping: SweepSchedule::new(),
         })
     }
 

@@ -182,7 +182,7 @@ fn a_sweep_that_panicked_is_not_the_last_one() {
             "{} panics are due",
             panics.load(Ordering::SeqCst)
         );
-        store.database.sweeping.is_due_now();
+        store.database.sweeping.make_due();
         assert_eq!(load(), Loaded::Unknown);
         std::thread::yield_now();
     }
