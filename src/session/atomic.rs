@@ -1,6 +1,6 @@
 //! What a session does in the store at once.
 
-use super::own::is_own;
+use super::reserved::is_reserved;
 use super::saving::{At, Pending, unsaved};
 use super::state::{Failure, Stage};
 use super::store::memory::integer;
@@ -95,7 +95,7 @@ impl Session {
     /// it. Changes made so far are saved first.
     pub fn take(&mut self, key: &str) -> Result<Option<String>> {
         self.used.set(true);
-        if is_own(key) {
+        if is_reserved(key) {
             return Ok(None);
         }
         if !self.is_stored()? {

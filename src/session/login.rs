@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::own::OwnFields;
+use super::reserved::ReservedFields;
 use super::state::{LoginState, Next, Stage};
 use super::store::{Changes, Login};
 use super::view::Session;
@@ -69,7 +69,7 @@ impl Session {
                 self.fields.clear();
                 self.changes = Changes::default();
                 self.created = None;
-                self.own = OwnFields::default();
+                self.reserved = ReservedFields::default();
             }
         }
         self.login = LoginState::In { login: Login { user, at: SystemTime::now() }, again };

@@ -13,7 +13,7 @@ use super::cookie::CookieSettings;
 use super::events::{Event, LogEvents};
 use super::id::IdGenerator;
 use super::options::{Backend, SessionPlugin};
-use super::own;
+use super::reserved;
 use super::saving::Pending;
 use super::sealing::{plain_size, sealed_size};
 use super::store::devices::no_index;
@@ -112,8 +112,8 @@ impl SessionPlugin {
     fn session_caps(&self, store: &dyn SessionStore) -> Result<Caps> {
         let mut caps = self.caps.and(store.caps());
         if self.renew_every.is_some() && !self.seals {
-            caps.fields = caps.fields.saturating_sub(own::MOST);
-            caps.bytes = caps.bytes.saturating_sub(own::LONGEST);
+            caps.fields = caps.fields.saturating_sub(reserved::MAX_FIELDS);
+            caps.bytes = caps.bytes.saturating_sub(reserved::MAX_BYTES);
         }
         if self.seals {
             caps = self.caps.and(plain_size(store.caps(), self.caps.fields));

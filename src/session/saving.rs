@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use super::events::Event;
 use super::id::SessionId;
-use super::own::FORMER;
-use super::rotation::{GRACE, next_id, without_own};
+use super::reserved::FORMER;
+use super::rotation::{GRACE, next_id, without_reserved};
 use super::state::{CameWith, End, Failure, Former, LoginState, Next, Renewal, Stage, Via};
 use super::store::devices::{agent_of, network_of};
 use super::store::{Action, Changes, Lifetimes, Loaded, LogIn, OldId, Remember, Save, Saved};
@@ -155,7 +155,7 @@ impl Pending {
             self.kind = Kind::Update { renews: false };
         }
         if matches!(self.kind, Kind::Update { .. }) {
-            without_own(&mut self.changes);
+            without_reserved(&mut self.changes);
         }
     }
 }
@@ -177,7 +177,7 @@ impl Session {
         {
             pending.push(Pending::new(former, Kind::EndGrace, lifetimes));
         }
-        let forgets = self.former == Former::Ends && self.own.get(FORMER).is_some();
+        let forgets = self.former == Former::Ends && self.reserved.get(FORMER).is_some();
         let proves = at == At::End && self.carries_unproven_id();
         self.holds_back = false;
         let (id, kind) = match &mut self.stage {
@@ -244,7 +244,7 @@ impl Session {
             }
             _ => {
                 if forgets {
-                    self.own.remove(FORMER, &mut changes);
+                    self.reserved.remove(FORMER, &mut changes);
                 }
                 self.seal_update(&id, &mut changes)?;
             }

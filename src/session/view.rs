@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::context::SessionContext;
 use super::id::SessionId;
-use super::own::{OwnFields, is_own};
+use super::reserved::{ReservedFields, is_reserved};
 use super::saving::{CookieDue, PendingCookie};
 use super::sealing::Sealing;
 use super::state::{CameWith, End, Failure, Former, LoginState, Next, Renewal, Stage, Via};
@@ -65,7 +65,7 @@ pub struct Session {
     /// afterwards goes into a new one: to save it under this id would bring back what is gone.
     pub(super) emptied: Option<SessionId>,
     pub(super) created: Option<SystemTime>,
-    pub(super) own: OwnFields,
+    pub(super) reserved: ReservedFields,
     pub(super) sealing: Sealing,
     /// The id that the request came with, where that is one in its grace period.
     pub(super) via: Option<Via>,
@@ -119,7 +119,7 @@ impl Session {
             ended: Vec::new(),
             emptied: None,
             created: None,
-            own: OwnFields::default(),
+            reserved: ReservedFields::default(),
             sealing: Sealing::default(),
             via: None,
             is_proven: false,
@@ -161,8 +161,8 @@ impl Session {
         via: Option<Via>,
         mut record: Record,
     ) -> Result<Session> {
-        let mut own = OwnFields::out_of(&mut record.fields);
-        let sealing = Sealing::open(&context, &id, &mut own, &mut record.fields)?;
+        let mut reserved = ReservedFields::out_of(&mut record.fields);
+        let sealing = Sealing::open(&context, &id, &mut reserved, &mut record.fields)?;
         let idle = record.remember.unwrap_or(context.lifetimes.idle);
         let renewal = match record.renewed_ago {
             None => Renewal::EachLoad,
@@ -181,7 +181,7 @@ impl Session {
             login: LoginState::Same(record.login),
             renewal,
             created: record.created,
-            own,
+            reserved,
             sealing,
             via,
             came_with: CameWith::Session,
@@ -339,7 +339,7 @@ impl Session {
         }
         // Whoever has this one has the session.
         self.ended.extend(self.via.take().map(|via| (via.id, None)));
-        self.own = OwnFields::default();
+        self.reserved = ReservedFields::default();
         self.fields.clear();
         self.changes = Changes::default();
         self.remember = Remember::Same(None);
@@ -383,7 +383,7 @@ impl Session {
                 "keys that start with NUL are the store's own; take another".to_owned(),
             );
         }
-        if is_own(key) {
+        if is_reserved(key) {
             return refused(
                 "keys that start with U+0001 are the plugin's own; take another".to_owned(),
             );
@@ -455,6 +455,6 @@ impl fmt::Debug for Session {
 /// Whether these say no more than that their session has a token, or are flashes.
 pub(super) fn hold_nothing_private(fields: &Fields) -> bool {
     let is_incidental =
-        |key| key == super::csrf::MARKER || super::flash::is_flash(key) || is_own(key);
+        |key| key == super::csrf::MARKER || super::flash::is_flash(key) || is_reserved(key);
     fields.iter().all(|(key, _)| is_incidental(key))
 }

@@ -27,7 +27,7 @@ use super::{
 use crate::lock::lock;
 use crate::logging::ThrottledLog;
 use crate::session::id::SessionId;
-use crate::session::own::is_own;
+use crate::session::reserved::is_reserved;
 use crate::{Error, ErrorKind, Result};
 
 /// Threads that want different sessions seldom wait for each other.
@@ -461,7 +461,7 @@ impl Pair<'_> {
 /// The fields after the changes, or an error if they would be too many or too large.
 pub(super) fn applied(mut fields: Fields, changes: &Changes, caps: &Caps) -> Result<Fields> {
     if changes.cleared {
-        fields.retain(is_own);
+        fields.retain(is_reserved);
     }
     for (key, value) in &changes.fields {
         match value {

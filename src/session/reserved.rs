@@ -1,15 +1,15 @@
-//! Fields of a session that are the plugin's own, and how it keeps secrets in them.
+//! Reserved fields: those that the plugin keeps in a session for its own use.
 
 use super::store::{Changes, Fields};
 
-/// What the keys of such fields begin with. No key of a user does.
+/// The prefix of their keys. Keys of users cannot begin with it.
 pub(super) const PREFIX: char = '\u{1}';
 
 /// How many there are at most; they count towards the caps of stores.
-pub(super) const MOST: usize = 4;
+pub(super) const MAX_FIELDS: usize = 4;
 
 /// How many bytes they have at most, keys and values together.
-pub(super) const LONGEST: usize = 1024;
+pub(super) const MAX_BYTES: usize = 1024;
 
 /// Since when the session has its id: milliseconds since 1970, by the clock of the machine that gave it.
 pub(super) const SINCE: &str = "\u{1}i";
@@ -22,26 +22,26 @@ pub(super) const TOKENS: &str = "\u{1}t";
 
 /// The plugin's own fields of one session.
 #[derive(Clone, Debug, Default)]
-pub(super) struct OwnFields(Fields);
+pub(super) struct ReservedFields(Fields);
 
-impl OwnFields {
-    /// Takes them out of the fields of a record, so that nobody else sees them.
-    pub(super) fn out_of(fields: &mut Fields) -> OwnFields {
-        let is_own = |(key, _): &(&str, &str)| is_own(key);
+impl ReservedFields {
+    /// Takes the reserved fields out of the fields of a record, so that users do not see them.
+    pub(super) fn out_of(fields: &mut Fields) -> ReservedFields {
+        let is_reserved = |(key, _): &(&str, &str)| is_reserved(key);
         // Keys are sorted; only the empty one comes before.
-        if !fields.iter().take(2).any(|field| is_own(&field)) {
-            return OwnFields::default();
+        if !fields.iter().take(2).any(|field| is_reserved(&field)) {
+            return ReservedFields::default();
         }
-        let own: Fields = fields.iter().filter(is_own).collect();
+        let own: Fields = fields.iter().filter(is_reserved).collect();
         own.iter().for_each(|(key, _)| drop(fields.remove(key)));
-        OwnFields(own)
+        ReservedFields(own)
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key)
     }
 
-    /// Takes one out, for whoever keeps it from then on.
+    /// Takes one out and returns its value.
     pub(super) fn take(&mut self, key: &str) -> Option<String> {
         self.0.remove(key)
     }
@@ -59,6 +59,6 @@ impl OwnFields {
 }
 
 /// Whether a key is one of the plugin's own.
-pub(crate) fn is_own(key: &str) -> bool {
+pub(crate) fn is_reserved(key: &str) -> bool {
     key.starts_with(PREFIX)
 }
