@@ -72,7 +72,7 @@ pub use handler::{
 };
 #[doc(no_inline)]
 pub use http;
-pub use logging::request_id::{RequestId, RequestIdLogger, WorkingFor};
+pub use logging::request_id::{RequestId, RequestIdGuard, RequestIdLogger};
 pub use message::address::ListenAddress;
 pub use message::body::{DEFAULT_BODY_LIMIT, RequestBody};
 pub use message::cookies::{Cookie, CookieLifetime, RequestCookies, SameSite};
@@ -94,7 +94,7 @@ pub use pipeline::exchange::Exchange;
 pub use pipeline::operation::{Answer, Operation, Progress, Remote, Round};
 pub use pipeline::plugin;
 pub use pipeline::plugin::{Callback, Installed, Plugin, Provided, Provision};
-pub use pipeline::provider::{Asked, Own, Yields};
+pub use pipeline::provider::{Asked, Own, ProviderOutcome};
 pub use pipeline::route::Route;
 pub use pipeline::service::Service;
 pub use pipeline::urls::Urls;

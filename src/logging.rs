@@ -1,4 +1,4 @@
-//! Log lines that input cannot forge, and that do not fill the disk.
+//! Logging: texts on one line, which input cannot forge, and throttling of lines that repeat.
 
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -12,14 +12,14 @@ use self::request_id::RequestId;
 
 use crate::lock::lock;
 
-/// How often a line says that something goes on.
-const EVERY: Duration = Duration::from_secs(60);
+/// How often a line reports the events of a kind that goes on.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// After how long without it something is over.
-const QUIET: Duration = Duration::from_secs(10);
+/// After how long without an event a kind is over.
+const QUIET_PERIOD: Duration = Duration::from_secs(10);
 
-/// How many kinds are told apart; texts that hold input could be without end.
-const MOST_KINDS: usize = 16;
+/// How many kinds are counted apart at most, as texts that hold input have no limit.
+const MAX_KINDS: usize = 16;
 
 /// Writes log lines to standard error.
 struct StandardError;
@@ -82,16 +82,16 @@ fn is_unsafe(character: char) -> bool {
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// What can happen very often, by kinds: one line when a kind begins, one a minute with the count and an example, one
-/// when it is over. All others are for debugging.
+/// A log for events that can happen very often, throttled by kind: it writes one line when a kind begins, one a minute with the
+/// count and an example, and one when it is over. All other events are logged at level debug.
 ///
-/// Clones tell of the same.
+/// Clones share their state.
 #[derive(Clone, Default)]
-pub(crate) struct Recurring(Arc<Kinds>);
+pub(crate) struct ThrottledLog(Arc<Kinds>);
 
-impl fmt::Debug for Recurring {
+impl fmt::Debug for ThrottledLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Recurring")
+        f.write_str("ThrottledLog")
     }
 }
 
@@ -101,8 +101,8 @@ struct Kinds(Mutex<State>);
 #[derive(Default)]
 struct State {
     kinds: Vec<Kind>,
-    /// Whether a thread sees to the lines that are due later.
-    is_reported: bool,
+    /// Whether the reporter thread runs, which writes the lines that are due later.
+    has_reporter: bool,
 }
 
 struct Kind {
@@ -110,29 +110,29 @@ struct Kind {
     level: Level,
     began: Instant,
     last: Instant,
-    /// When it was last told of.
-    told: Instant,
-    /// How often it has happened, in all and since then.
+    /// When the last line was written.
+    reported: Instant,
+    /// How many events there were in all, and since the last line.
     total: u64,
-    since: u64,
+    unreported: u64,
     example: String,
 }
 
-impl Recurring {
-    /// Something of this kind has happened. Its line is made where it is logged.
-    pub(crate) fn happened(&self, level: Level, kind: &str, line: impl FnOnce() -> String) {
-        let is_reported = self.0.happened(Instant::now(), level, kind, line);
-        if !is_reported {
+impl ThrottledLog {
+    /// Logs an event of this kind. `line` is called only if its text is needed.
+    pub(crate) fn log_throttled(&self, level: Level, kind: &str, line: impl FnOnce() -> String) {
+        let has_reporter = self.0.log(Instant::now(), level, kind, line);
+        if !has_reporter {
             self.start_reporter();
         }
     }
 
-    /// Starts the thread that tells how it goes on. It ends when all is over.
+    /// Starts the reporter thread. It ends when all kinds are over.
     fn start_reporter(&self) {
         let kinds = Arc::downgrade(&self.0);
         let thread = std::thread::Builder::new().name("log".to_owned());
-        // Without a thread, lines come when something happens again.
-        self.0.state().is_reported = thread.spawn(move || report(&kinds)).is_ok();
+        // Without the thread, lines are written with the next event.
+        self.0.state().has_reporter = thread.spawn(move || report(&kinds)).is_ok();
     }
 }
 
@@ -147,17 +147,11 @@ impl Kinds {
         lock(&self.0)
     }
 
-    /// Whether a thread attends.
-    fn happened(
-        &self,
-        now: Instant,
-        level: Level,
-        name: &str,
-        line: impl FnOnce() -> String,
-    ) -> bool {
+    /// Returns whether the reporter thread runs.
+    fn log(&self, now: Instant, level: Level, name: &str, line: impl FnOnce() -> String) -> bool {
         let mut state = self.state();
         let known = state.kinds.iter().position(|kind| kind.name == name);
-        let name = if known.is_none() && state.kinds.len() >= MOST_KINDS { "" } else { name };
+        let name = if known.is_none() && state.kinds.len() >= MAX_KINDS { "" } else { name };
         match state.kinds.iter_mut().find(|kind| kind.name == name) {
             None => {
                 state.kinds.push(Kind {
@@ -165,19 +159,19 @@ impl Kinds {
                     level,
                     began: now,
                     last: now,
-                    told: now,
+                    reported: now,
                     total: 1,
-                    since: 0,
+                    unreported: 0,
                     example: String::new(),
                 });
                 log::log!(level, "{}", line());
             }
             Some(kind) => {
                 kind.total += 1;
-                kind.since += 1;
+                kind.unreported += 1;
                 kind.last = now;
                 let debugging = log::log_enabled!(Level::Debug);
-                if kind.since == 1 || debugging {
+                if kind.unreported == 1 || debugging {
                     let line = line();
                     log::debug!("{line}");
                     kind.example = line;
@@ -185,23 +179,27 @@ impl Kinds {
                 kind.report_continuation(now);
             }
         }
-        state.is_reported
+        state.has_reporter
     }
 
-    /// Tells what is due, and says when the next one is due; `None` once all is over.
+    /// Writes the lines that are due, and returns when the next one is due; `None` if all kinds are over.
     fn report_due(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state();
         state.kinds.retain_mut(|kind| {
-            let is_over = now >= kind.last + QUIET;
+            let is_over = now >= kind.last + QUIET_PERIOD;
             if is_over {
-                kind.end();
+                kind.report_end();
             } else {
                 kind.report_continuation(now);
             }
             !is_over
         });
-        let due = state.kinds.iter().map(|kind| (kind.last + QUIET).min(kind.told + EVERY)).min();
-        state.is_reported = due.is_some();
+        let due = state
+            .kinds
+            .iter()
+            .map(|kind| (kind.last + QUIET_PERIOD).min(kind.reported + REPORT_INTERVAL))
+            .min();
+        state.has_reporter = due.is_some();
         // What was told of this minute is not due before the next one.
         due.map(|due| due.max(now + Duration::from_millis(100)))
     }
@@ -209,20 +207,20 @@ impl Kinds {
 
 impl Kind {
     fn report_continuation(&mut self, now: Instant) {
-        if self.since > 0 && now >= self.told + EVERY {
+        if self.unreported > 0 && now >= self.reported + REPORT_INTERVAL {
             // It tells of many requests.
             let _none = request_id::leave();
             log::log!(
                 self.level,
                 "{} times more within a minute, such as: {}",
-                self.since,
+                self.unreported,
                 self.example
             );
-            (self.since, self.told) = (0, now);
+            (self.unreported, self.reported) = (0, now);
         }
     }
 
-    fn end(&self) {
+    fn report_end(&self) {
         let took = (self.last - self.began).as_secs();
         // What happened once was told when it did.
         if self.total > 1 {
@@ -255,35 +253,39 @@ mod tests {
         let kinds = Kinds::default();
         let begin = Instant::now();
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        let told = |kinds: &Kinds| {
-            kinds.state().kinds.iter().map(|kind| (kind.total, kind.since)).collect::<Vec<_>>()
+        let reported = |kinds: &Kinds| {
+            kinds.state().kinds.iter().map(|kind| (kind.total, kind.unreported)).collect::<Vec<_>>()
         };
         // A hundred a second for 90 seconds.
         for second in 0..90 {
             for _ in 0..100 {
-                kinds.happened(at(second), Level::Warn, "down", || format!("at {second}"));
+                kinds.log(at(second), Level::Warn, "down", || format!("at {second}"));
             }
         }
-        assert_eq!(told(&kinds), [(9_000, 2_999)], "the last line was at 60 s, with 6,000 and one");
-        kinds.happened(at(90), Level::Warn, "other", || "other".to_owned());
-        assert_eq!(told(&kinds), [(9_000, 2_999), (1, 0)]);
+        assert_eq!(
+            reported(&kinds),
+            [(9_000, 2_999)],
+            "the last line was at 60 s, with 6,000 and one"
+        );
+        kinds.log(at(90), Level::Warn, "other", || "other".to_owned());
+        assert_eq!(reported(&kinds), [(9_000, 2_999), (1, 0)]);
         assert_eq!(kinds.report_due(at(95)), Some(at(99)));
         assert_eq!(kinds.report_due(at(99)), Some(at(100)));
-        assert_eq!(told(&kinds), [(1, 0)], "the first one is over");
+        assert_eq!(reported(&kinds), [(1, 0)], "the first one is over");
         assert_eq!(kinds.report_due(at(100)), None);
         // And begins anew.
-        kinds.happened(at(200), Level::Warn, "down", || "again".to_owned());
-        assert_eq!(told(&kinds), [(1, 0)]);
+        kinds.log(at(200), Level::Warn, "down", || "again".to_owned());
+        assert_eq!(reported(&kinds), [(1, 0)]);
     }
 
     #[test]
     fn texts_without_end_are_not_kinds_without_end() {
         let kinds = Kinds::default();
         for number in 0..1_000 {
-            kinds.happened(Instant::now(), Level::Warn, &number.to_string(), String::new);
+            kinds.log(Instant::now(), Level::Warn, &number.to_string(), String::new);
         }
         let state = kinds.state();
-        assert_eq!(state.kinds.len(), MOST_KINDS + 1);
-        assert_eq!(state.kinds[MOST_KINDS].total, 1_000 - MOST_KINDS as u64);
+        assert_eq!(state.kinds.len(), MAX_KINDS + 1);
+        assert_eq!(state.kinds[MAX_KINDS].total, 1_000 - MAX_KINDS as u64);
     }
 }

@@ -35,8 +35,8 @@ const UNSPOKEN: [&str; 25] = [
     "RouteOptions",
     "Signature",
     "UploadReader",
-    "WorkingFor",
-    "Yields",
+    "RequestIdGuard",
+    "ProviderOutcome",
 ];
 
 /// What the author of a store like [`RedisStore`](bottle_session::RedisStore) meets, which is an example of it.

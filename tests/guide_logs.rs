@@ -79,7 +79,7 @@ fn lines(source: &str, found: &mut BTreeSet<String>) {
         "log::warn!(",
         "log::info!(",
         "log::log!(",
-        ".happened(",
+        ".log_throttled(",
         "let line = || ",
     ];
     for begin in loud {
@@ -97,7 +97,7 @@ fn lines(source: &str, found: &mut BTreeSet<String>) {
         }
     }
     // Texts that are made before, as an error has them as well.
-    for begin in [".happened(", "Notice::Log("] {
+    for begin in [".log_throttled(", "Notice::Log("] {
         for (at, _) in source.match_indices(begin) {
             let function = source[..at].rfind("fn ").unwrap_or(0);
             let before = &source[function..at];

@@ -18,7 +18,7 @@ use bottle_session::{
 use rusqlite::Connection;
 
 use crate::sqlite_store::is_closed;
-use crate::sqlite_traces;
+use crate::sqlite_tombstones;
 use crate::support::http::Browser;
 use crate::support::serving::Serving;
 use crate::support::sessions::{IDLE, create, fields, fresh_id, load, owned, save, together};
@@ -58,9 +58,9 @@ fn another_process() {
     match task.as_str() {
         "save full" => save_until_killed(&path, Durability::Full),
         "save relaxed" => save_until_killed(&path, Durability::Relaxed),
-        "leave full" => sqlite_traces::leave_until_killed(&path, Durability::Full),
-        "leave relaxed" => sqlite_traces::leave_until_killed(&path, Durability::Relaxed),
-        "end" => sqlite_traces::end_what_moves(&path),
+        "leave full" => sqlite_tombstones::leave_until_killed(&path, Durability::Full),
+        "leave relaxed" => sqlite_tombstones::leave_until_killed(&path, Durability::Relaxed),
+        "end" => sqlite_tombstones::end_what_moves(&path),
         "count" => {
             count(&SqliteStore::open(&path).unwrap(), &shared_ids(), "other");
         }

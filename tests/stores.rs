@@ -145,8 +145,8 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
       redis.call('HSET', key, '\0u', older(since) .. user)
     end
   elseif redis.call('HEXISTS', key, '\0x') == 1 then
-    local trace = redis.call('HGET', key, '\0x')
-    local kind, till, ends, rest = string.match(trace, '^(%l)(%w+)%.(%w+)(%..*)$')
+    local tombstone = redis.call('HGET', key, '\0x')
+    local kind, till, ends, rest = string.match(tombstone, '^(%l)(%w+)%.(%w+)(%..*)$')
     if ends ~= '0' then ends = older(ends) end
     redis.call('HSET', key, '\0x', kind .. older(till) .. '.' .. ends .. rest)
   elseif string.find(key, ':u:', 1, true) then

@@ -93,7 +93,7 @@ mod sqlite_guide;
 #[cfg(all(unix, feature = "sqlite"))]
 mod sqlite_store;
 #[cfg(all(unix, feature = "sqlite"))]
-mod sqlite_traces;
+mod sqlite_tombstones;
 mod static_files;
 mod store_model;
 mod stores;

@@ -1,4 +1,4 @@
-//! From an app to a service: rules are read, arguments find what they ask for, plugins wrap callbacks.
+//! Builds a service of an app: parses rules, binds arguments to what provides them, has plugins wrap callbacks.
 
 mod hooks;
 
@@ -7,114 +7,115 @@ use std::sync::{Arc, OnceLock};
 
 use http::{Method, StatusCode};
 
-use self::hooks::{Turn, guarded, watchers};
-use super::hooks::{Guard, Placed};
-use super::inherit::Around;
+use self::hooks::{BindPhase, guarded, watchers};
+use super::hooks::{Guard, Located};
+use super::inheritance::Inherited;
 use super::plugins::compatible;
 use super::route::RouteDefinition;
 use super::{App, Mount};
 use crate::handler::{BindHook, BindPage, Function, Resolver, Wildcards, add_ask};
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
+use crate::message::backtrace;
 use crate::message::body::DEFAULT_BODY_LIMIT;
 use crate::message::response::Response;
-use crate::message::trace;
 use crate::pipeline::debug::Debugging;
+use crate::pipeline::expiring_flag::ExpiringFlag;
 use crate::pipeline::plugin::{Callback, Plugin};
 use crate::pipeline::route::Route;
 use crate::pipeline::service::{Endpoint, Inner, Scope, Service, Target};
 use crate::pipeline::serving::Servers;
 use crate::pipeline::shutdown::ShutdownHandle;
-use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
 use crate::routing::{Accepts, Filters, Prefix, Router, Rule};
 use crate::{Error, ErrorKind, Result};
 
-/// The service of an app, or all that cannot work.
+/// The service of an app, or an error with everything in it that cannot work.
 pub(crate) fn service(app: App) -> Result<Service> {
-    let mut building = Building::default();
+    let mut builder = Builder::default();
     let body_limit = app.body_limit.unwrap_or(DEFAULT_BODY_LIMIT);
     let debugging = app.debug.then(Debugging::default);
-    building.add_app(app, &Prefix::default(), Around::default());
-    building.add_aliases();
-    building.check_login_pages();
-    let prefixes = building.prefixes();
-    if !building.errors.is_empty() {
-        building.plugins.iter().for_each(|plugin| plugin.close());
-        return Err(Error::many(building.errors));
+    builder.add_app(app, &Prefix::default(), Inherited::default());
+    builder.add_aliases();
+    builder.check_login_pages();
+    let prefixes = builder.prefixes();
+    if !builder.errors.is_empty() {
+        builder.plugins.iter().for_each(|plugin| plugin.close());
+        return Err(Error::many(builder.errors));
     }
     // What stands in for a route of the outermost app: there is none yet when a request arrives.
-    let stand_in = building.scopes.first().and_then(|scope| scope.unrouted.first());
+    let stand_in = builder.scopes.first().and_then(|scope| scope.unrouted.first());
     let arrivals = stand_in.map_or(Vec::new(), |(_, endpoint)| endpoint.watchers.clone());
     if debugging.is_some() {
-        trace::watch_panics();
+        backtrace::install_panic_hook();
     }
     Ok(Service::new(Inner {
-        router: building.router,
-        plugins: building.plugins,
+        router: builder.router,
+        plugins: builder.plugins,
         arrivals,
-        scopes: building.scopes,
+        scopes: builder.scopes,
         prefixes,
-        urls: Arc::new(building.urls),
-        unavailable: Recurring::default(),
-        servers: Servers::of(building.shutdown),
+        urls: Arc::new(builder.urls),
+        unavailable: ThrottledLog::default(),
+        servers: Servers::of(builder.shutdown),
         body_limit,
         debugging,
     }))
 }
 
-/// An app on its way to a service.
+/// The state of a build.
 #[derive(Default)]
-struct Building {
+struct Builder {
     router: Router<Target>,
     plugins: Vec<Arc<dyn Plugin>>,
     scopes: Vec<Scope>,
     /// What the app of each scope has for all its routes.
-    parts: Vec<Parts>,
+    parts: Vec<ScopeParts>,
     urls: Urls,
-    /// Who will stop the server.
+    /// The handle that will stop the server.
     shutdown: Arc<OnceLock<ShutdownHandle>>,
     errors: Vec<Error>,
-    /// What has been reported already.
+    /// The errors that have been reported.
     reported: HashSet<String>,
     names: HashSet<String>,
     /// Rules that come by themselves, for paths that no other rule has.
     aliases: Vec<(Option<Method>, Rule, Target)>,
     /// Names of routes where one logs in.
-    login_pages: Vec<Placed<Arc<str>>>,
+    login_pages: Vec<Located<Arc<str>>>,
     /// How many providers there are.
     providers: usize,
     /// Those that a route has asked for, by their numbers.
     resolved: HashSet<usize>,
 }
 
-/// What an app has for all its routes.
-struct Parts {
+/// The guards, hooks and error pages that an app has for all its routes.
+struct ScopeParts {
     level: usize,
     prefix: Prefix,
-    guards: Vec<Placed<Guard>>,
-    after: Vec<Placed<BindHook>>,
-    pages: Vec<(Option<StatusCode>, Placed<BindPage>)>,
+    guards: Vec<Located<Guard>>,
+    after: Vec<Located<BindHook>>,
+    pages: Vec<(Option<StatusCode>, Located<BindPage>)>,
 }
 
-impl Building {
-    fn add_app(&mut self, mut app: App, prefix: &Prefix, around: Around) {
+impl Builder {
+    fn add_app(&mut self, mut app: App, prefix: &Prefix, inherited: Inherited) {
         self.errors.append(&mut app.errors);
         self.login_pages.append(&mut app.login_pages);
         let scope = self.scopes.len();
         let first_slot = self.plugins.len();
         self.plugins.extend(app.plugins.iter().map(|installed| installed.plugin.clone()));
-        let (parent, level) = (around.parent, around.level);
+        let (parent, level) = (inherited.parent, inherited.level);
         let first_provider = self.providers;
         self.providers += app.providers.len();
-        let around = around.with(&mut app, scope, first_slot, first_provider, &mut self.errors);
+        let inherited =
+            inherited.with(&mut app, scope, first_slot, first_provider, &mut self.errors);
         self.scopes.push(Scope {
             parent,
             before: std::mem::take(&mut app.before),
             depth: prefix.depth(),
-            problem_json: around.problem_json.unwrap_or(false),
+            problem_json: inherited.problem_json.unwrap_or(false),
             unrouted: Vec::new(),
         });
-        self.parts.push(Parts {
+        self.parts.push(ScopeParts {
             level,
             prefix: prefix.clone(),
             guards: std::mem::take(&mut app.guards),
@@ -124,26 +125,32 @@ impl Building {
         let mut mounts = app.mounts.into_iter().peekable();
         for (number, mut definition) in app.routes.into_iter().enumerate() {
             while let Some(mount) = mounts.next_if(|mount| mount.after <= number) {
-                self.add_mount(mount, &app.filters, prefix, &around);
+                self.add_mount(mount, &app.filters, prefix, &inherited);
             }
-            definition.body_limit = definition.body_limit.or(around.body_limit);
-            self.add_route(definition, &around, &app.filters, prefix, scope);
+            definition.body_limit = definition.body_limit.or(inherited.body_limit);
+            self.add_route(definition, &inherited, &app.filters, prefix, scope);
         }
         for mount in mounts {
-            self.add_mount(mount, &app.filters, prefix, &around);
+            self.add_mount(mount, &app.filters, prefix, &inherited);
         }
-        self.add_unrouted(scope, &around);
-        self.check_unasked(&around, scope);
+        self.add_unrouted(scope, &inherited);
+        self.check_unasked(&inherited, scope);
     }
 
-    fn add_mount(&mut self, mount: Mount, filters: &Filters, prefix: &Prefix, around: &Around) {
+    fn add_mount(
+        &mut self,
+        mount: Mount,
+        filters: &Filters,
+        prefix: &Prefix,
+        inherited: &Inherited,
+    ) {
         match prefix.join(&mount.prefix, filters) {
             Ok(prefix) => {
-                let around = match mount.app.isolated {
-                    true => around.isolated(),
-                    false => around.clone(),
+                let inherited = match mount.app.isolated {
+                    true => inherited.isolated(),
+                    false => inherited.clone(),
                 };
-                self.add_app(mount.app, &prefix, around);
+                self.add_app(mount.app, &prefix, inherited);
             }
             Err(error) => self.errors.push(error.at(mount.location)),
         }
@@ -152,7 +159,7 @@ impl Building {
     fn add_route(
         &mut self,
         definition: RouteDefinition,
-        around: &Around,
+        inherited: &Inherited,
         filters: &Filters,
         prefix: &Prefix,
         scope: usize,
@@ -176,16 +183,16 @@ impl Building {
         if self.errors.len() > errors_before {
             return;
         }
-        let wildcards = gathered(&rules);
+        let wildcards = collect_wildcards(&rules);
         let places = wildcards.rules.iter().map(|(_, places)| places.clone()).collect();
         let names = wildcards.names.clone();
         let title = format!("route {}", texts.join(", "));
-        for unknown in definition.skip.unknown(&around.named()) {
+        for unknown in definition.skip.unknown(&inherited.named()) {
             let text = format!("{title} skips what is not there: {unknown}");
             self.errors.push(Error::new(ErrorKind::Plugin, text).at(location));
         }
         let own = definition.plugins.iter().zip(first_own..);
-        let wrapping: Vec<_> = around
+        let wrapping: Vec<_> = inherited
             .plugins
             .iter()
             .filter(|(plugin, _)| !definition.skip.skips(&plugin.name, plugin.keyword()))
@@ -195,10 +202,10 @@ impl Building {
             let fits = wrapping.iter().try_for_each(|(other, _)| {
                 compatible(&plugin.name, plugin.provision.as_ref(), other)
             });
-            let fits = fits.and_then(|()| around.unprovided(plugin, &definition.skip));
+            let fits = fits.and_then(|()| inherited.check_keyword(plugin, &definition.skip));
             self.errors.extend(fits.err().map(|error| error.at(location)));
         }
-        let sources = around.sources(own.clone(), &definition.skip);
+        let sources = inherited.sources(own.clone(), &definition.skip);
         let mut resolver = Resolver::new(title.clone(), Some(location), sources, wildcards);
         let mut route = Route {
             methods: definition.methods,
@@ -214,15 +221,16 @@ impl Building {
             keywords: Vec::new(),
         };
         let (own_guards, asks) = (&definition.guards, &mut route.asks);
-        let mut guards = self.guards(&mut resolver, scope, own_guards, asks, Turn::BeforeHandler);
+        let mut guards =
+            self.guards(&mut resolver, scope, own_guards, asks, BindPhase::BeforeHandler);
         let function = Function::handler();
         let (handler, asks) = resolver.bind(function, |binder| (definition.bind)(binder));
         asks.plugins.into_iter().for_each(|ask| add_ask(&mut route.asks, ask));
         let asks = &mut route.asks;
-        guards.extend(self.guards(&mut resolver, scope, own_guards, asks, Turn::AfterHandler));
+        guards.extend(self.guards(&mut resolver, scope, own_guards, asks, BindPhase::AfterHandler));
         guards.sort_by_key(|(place, _)| *place);
-        let ends = self.ends(&mut resolver, scope);
-        ends.asks.iter().for_each(|ask| add_ask(&mut route.asks, *ask));
+        let hooks = self.route_hooks(&mut resolver, scope);
+        hooks.asks.iter().for_each(|ask| add_ask(&mut route.asks, *ask));
         route.keywords = resolver.keywords();
         let wrapping: Vec<_> = wrapping.into_iter().chain(own).collect();
         for (plugin, _) in &wrapping {
@@ -245,7 +253,7 @@ impl Building {
         // What could not be bound has said so, and the app is never built with it.
         let handler = handler.unwrap_or_else(|| Callback::new(|_| Response::new(500)));
         let watchers = watchers(wrapping.iter().copied(), &route);
-        let mut callback = around.converters.around(guarded(guards, handler));
+        let mut callback = inherited.converters.wrap(guarded(guards, handler));
         for (plugin, _) in wrapping.iter().rev() {
             callback = plugin.plugin.apply(callback, &route);
         }
@@ -254,23 +262,23 @@ impl Building {
             route,
             callback,
             arguments: resolver.arguments,
-            converters: around.converters.clone(),
+            converters: inherited.converters.clone(),
             is_route: true,
-            has_early: ends.has_early(),
+            has_early: hooks.has_early(),
             providers: resolver.providers,
-            pages: ends.pages,
-            after: ends.after,
-            slow: Slow::default(),
+            pages: hooks.pages,
+            after: hooks.after,
+            handler_blocks: ExpiringFlag::default(),
             shutdown: self.shutdown.clone(),
             watchers,
         };
         self.add_endpoint(endpoint, rules, without_slash, &accepts);
     }
 
-    /// Tells what cannot work, each once.
+    /// Reports the problems that the resolver found, each once.
     fn report(&mut self, resolver: &mut Resolver) {
         self.resolved.extend(resolver.resolved_providers());
-        for trouble in resolver.troubles.drain(..) {
+        for trouble in resolver.problems.drain(..) {
             if self.reported.insert(trouble.key) {
                 self.errors.push(trouble.error);
             }
@@ -278,9 +286,9 @@ impl Building {
     }
 
     /// Providers that no route asks for must find what they need all the same.
-    fn check_unasked(&mut self, around: &Around, scope: usize) {
-        let mut resolver = around.resolver(Wildcards { unknown: true, ..Wildcards::default() });
-        for number in around.own_providers(scope) {
+    fn check_unasked(&mut self, inherited: &Inherited, scope: usize) {
+        let mut resolver = inherited.resolver(Wildcards { unknown: true, ..Wildcards::default() });
+        for number in inherited.own_providers(scope) {
             if !self.resolved.contains(&number) {
                 resolver.resolve_provider(number);
             }
@@ -330,7 +338,7 @@ impl Building {
     }
 
     fn check_login_pages(&mut self) {
-        for Placed { function: name, location } in std::mem::take(&mut self.login_pages) {
+        for Located { function: name, location } in std::mem::take(&mut self.login_pages) {
             if let Err(error) = self.urls.build(&name, &[("next", "/")]) {
                 let text = format!(
                     "login_page({name:?}) leads nowhere: {error}; call .name({name:?}) on the route where one logs in"
@@ -380,7 +388,7 @@ fn conflict(method: &Option<Method>, rule: &Rule, route: &Route, other: &Target)
 }
 
 /// The wildcards of all rules, in the order of the rule that has most of them.
-fn gathered(rules: &[Rule]) -> Wildcards {
+fn collect_wildcards(rules: &[Rule]) -> Wildcards {
     let mut names: Vec<String> = Vec::new();
     let mut longest_first: Vec<&Rule> = rules.iter().collect();
     longest_first.sort_by_key(|rule| std::cmp::Reverse(rule.wildcards().count()));

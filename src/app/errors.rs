@@ -1,7 +1,7 @@
 //! What an app makes of errors: answers to those of its own types, the form of pages, debugging.
 
 use crate::message::into_response::IntoResponse;
-use crate::pipeline::conversion::Converter;
+use crate::pipeline::error_converters::Converter;
 
 use super::App;
 

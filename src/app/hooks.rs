@@ -15,7 +15,7 @@ use crate::message::status::IntoStatus;
 
 /// A function and where it was given.
 #[derive(Clone)]
-pub(crate) struct Placed<T> {
+pub(crate) struct Located<T> {
     pub(crate) function: T,
     pub(crate) location: &'static Location<'static>,
 }
@@ -90,7 +90,8 @@ impl App {
     /// ```
     #[track_caller]
     pub fn before<M, G: Signature<M> + Hook<M>>(&mut self, guard: G) -> &mut App {
-        self.guards.push(Placed { function: Guard::function(guard), location: Location::caller() });
+        self.guards
+            .push(Located { function: Guard::function(guard), location: Location::caller() });
         self
     }
 
@@ -102,7 +103,7 @@ impl App {
     #[track_caller]
     pub fn require<M, C: Signature<M> + Condition<M>>(&mut self, condition: C) -> &mut App {
         let (function, location) = (Guard::condition(condition), Location::caller());
-        self.guards.push(Placed { function, location });
+        self.guards.push(Located { function, location });
         self
     }
 
@@ -114,7 +115,7 @@ impl App {
     #[track_caller]
     pub fn require_recent(&mut self, login: Duration) -> &mut App {
         let (function, location) = (Guard::RecentLogin(login), Location::caller());
-        self.guards.push(Placed { function, location });
+        self.guards.push(Located { function, location });
         self
     }
 
@@ -144,7 +145,7 @@ impl App {
     /// ```
     #[track_caller]
     pub fn after_request<M, H: Signature<M> + Hook<M>>(&mut self, hook: H) -> &mut App {
-        let placed = Placed { function: handler::hook(hook), location: Location::caller() };
+        let placed = Located { function: handler::hook(hook), location: Location::caller() };
         self.after.insert(0, placed);
         self
     }
@@ -204,7 +205,7 @@ impl App {
         location: &'static Location<'static>,
     ) {
         self.pages.retain(|(other, _)| *other != status);
-        let page = (status, Placed { function: handler::page(page), location });
+        let page = (status, Located { function: handler::page(page), location });
         match status {
             // A page for the status goes before one for all.
             Some(_) => self.pages.insert(0, page),

@@ -1,13 +1,13 @@
 //! The app: routes, plugins, hooks, error pages, mounted apps.
 
 mod build;
+mod composition;
 mod data;
 mod errors;
 mod files;
 mod hooks;
-mod inherit;
+mod inheritance;
 mod login;
-mod parts;
 mod plugins;
 mod route;
 
@@ -17,17 +17,17 @@ use std::sync::Arc;
 use http::{Extensions, Method, StatusCode};
 
 use crate::handler::{self, BindHook, BindPage, Handler, ProviderDefinition, Signature, Source};
-use crate::pipeline::conversion::Converter;
+use crate::pipeline::error_converters::Converter;
 use crate::pipeline::service::{BeforeHook, Service};
 use crate::pipeline::urls::Urls;
 use crate::routing::{Filter, Filters, Prefix};
 use crate::server::{self, ShutdownHandle};
 use crate::{Error, ErrorKind, Result};
 
+pub use composition::{GroupOutcome, MountOptions, ProviderOptions};
 pub use data::DataOptions;
-use hooks::{Guard, Placed};
+use hooks::{Guard, Located};
 pub use login::LoginPlugin;
-pub use parts::{GroupOutcome, MountOptions, ProviderOptions};
 pub use plugins::Installation;
 use plugins::InstalledPlugin;
 pub use route::{IntoMethods, IntoRules, RouteOptions};
@@ -55,14 +55,14 @@ pub struct App {
     pub(crate) states: Vec<Source>,
     pub(crate) routes: Vec<RouteDefinition>,
     /// Names of routes that there must be, each with who needs it.
-    pub(crate) login_pages: Vec<Placed<Arc<str>>>,
+    pub(crate) login_pages: Vec<Located<Arc<str>>>,
     pub(crate) filters: Filters,
     pub(crate) before: Vec<BeforeHook>,
-    pub(crate) guards: Vec<Placed<Guard>>,
+    pub(crate) guards: Vec<Located<Guard>>,
     /// The one added last comes first.
-    pub(crate) after: Vec<Placed<BindHook>>,
+    pub(crate) after: Vec<Located<BindHook>>,
     /// By status; `None` is for all.
-    pub(crate) pages: Vec<(Option<StatusCode>, Placed<BindPage>)>,
+    pub(crate) pages: Vec<(Option<StatusCode>, Located<BindPage>)>,
     /// What errors of its own types are answered with.
     pub(crate) converters: Vec<Converter>,
     pub(crate) mounts: Vec<Mount>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{Extensions, Method};
 
 use super::App;
-use super::hooks::{Guard, Placed};
+use super::hooks::{Guard, Located};
 use super::plugins::{InstalledPlugin, compatible, prepared};
 use crate::handler::{BindReply, Condition, Hook, Signature};
 use crate::pipeline::plugin::{Plugin, Provision};
@@ -16,7 +16,7 @@ pub(crate) struct RouteDefinition {
     pub(crate) methods: Vec<Method>,
     pub(crate) rules: Vec<String>,
     pub(crate) bind: BindReply,
-    pub(crate) guards: Vec<Placed<Guard>>,
+    pub(crate) guards: Vec<Located<Guard>>,
     pub(crate) name: Option<String>,
     pub(crate) skip: Skip,
     pub(crate) plugins: Vec<InstalledPlugin>,
@@ -124,7 +124,7 @@ impl RouteOptions<'_> {
     /// Runs `guard` before the handler, after those of the app; see [`App::before`].
     #[track_caller]
     pub fn before<M, G: Signature<M> + Hook<M>>(mut self, guard: G) -> Self {
-        let placed = Placed { function: Guard::function(guard), location: Location::caller() };
+        let placed = Located { function: Guard::function(guard), location: Location::caller() };
         self.definition().guards.push(placed);
         self
     }
@@ -142,7 +142,7 @@ impl RouteOptions<'_> {
     #[track_caller]
     pub fn require<M, C: Signature<M> + Condition<M>>(mut self, condition: C) -> Self {
         let (function, location) = (Guard::condition(condition), Location::caller());
-        self.definition().guards.push(Placed { function, location });
+        self.definition().guards.push(Located { function, location });
         self
     }
 
@@ -150,7 +150,7 @@ impl RouteOptions<'_> {
     #[track_caller]
     pub fn require_recent(mut self, login: Duration) -> Self {
         let (function, location) = (Guard::RecentLogin(login), Location::caller());
-        self.definition().guards.push(Placed { function, location });
+        self.definition().guards.push(Located { function, location });
         self
     }
 

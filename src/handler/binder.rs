@@ -1,4 +1,4 @@
-//! Settling, when the app is built, what each argument of a function asks for.
+//! Binds the arguments of a function to their sources when the app is built.
 
 mod sources;
 
@@ -7,9 +7,9 @@ use std::marker::PhantomData;
 use std::panic::Location;
 
 use super::argument::Argument;
-use super::resolver::{Asks, Kind, Resolver, Trouble, add_ask};
-use super::values::Shared;
-use crate::pipeline::debug::Argued;
+use super::provided::Shared;
+use super::resolver::{Asks, BuildProblem, Kind, Resolver, add_ask};
+use crate::pipeline::debug::ArgumentInfo;
 use crate::pipeline::plugin::Provided;
 use crate::pipeline::provider::{Asked, Place};
 use crate::{Error, ErrorKind};
@@ -100,8 +100,8 @@ impl<'a> Binder<'a> {
 
     pub(crate) fn next<A: Argument>(&mut self) -> Option<A::Plan> {
         if self.function.role == Role::Handler {
-            let argued = Argued { name: self.name(), type_name: type_name::<A>() };
-            self.resolver.arguments.push(argued);
+            let info = ArgumentInfo { name: self.name(), type_name: type_name::<A>() };
+            self.resolver.arguments.push(info);
         }
         let plan = A::plan(self);
         self.position += 1;
@@ -137,7 +137,7 @@ impl<'a> Binder<'a> {
         if let Some(location) = location {
             error = error.at(location);
         }
-        resolver.troubles.push(Trouble { key, error });
+        resolver.problems.push(BuildProblem { key, error });
     }
 
     fn argument(&self) -> String {

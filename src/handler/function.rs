@@ -11,10 +11,10 @@ use super::binder::Binder;
 use crate::message::http_error::HttpError;
 use crate::message::into_response::{HookOutcome, IntoResponse};
 use crate::message::response::Response;
-use crate::pipeline::answers::{HookCallback, PageCallback};
+use crate::pipeline::completion::{HookCallback, PageCallback};
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Callback;
-use crate::pipeline::provider::{Create, Value, Yields};
+use crate::pipeline::provider::{Create, ProviderOutcome, Value};
 
 /// What can be registered for a route: closures and functions of up to eight [arguments](Argument), and
 /// [`named!`](crate::named) ones.
@@ -204,7 +204,7 @@ macro_rules! functions {
         where
             Func: Fn($($argument),*) -> R + Send + Sync + 'static,
             $($argument: Argument + 'static,)*
-            R: Yields,
+            R: ProviderOutcome,
             Func: for<'a> Fn($($argument::Item<'a>),*) -> R,
         {
             type Value = R::Value;
@@ -281,7 +281,7 @@ impl<F: ProviderFn<M>, M> ProviderFn<ByName<M>> for Named<F> {
     }
 }
 
-/// Binds a function to a route; once for each route that it is for.
+/// Binds a function to a route; called once for each route.
 type Bind<T> = Arc<dyn Fn(&mut Binder<'_>) -> Option<T> + Send + Sync>;
 
 pub(crate) type BindReply = Bind<Callback>;

@@ -13,8 +13,8 @@ mod argument;
 mod binder;
 mod extract;
 mod function;
+mod provided;
 mod resolver;
-mod values;
 
 pub use argument::Argument;
 pub use binder::Binder;

@@ -1,4 +1,4 @@
-//! What can be had on a route, and which providers it takes to have it.
+//! Resolves what the functions of a route ask for: to plugins, to state, and to providers and what these need themselves.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use super::binder::{Binder, Function, Role};
 use super::function::BindProvider;
-use crate::pipeline::debug::Argued;
+use crate::pipeline::debug::ArgumentInfo;
 use crate::pipeline::provider::{BoundProvider, Finish, Place, public_name};
 use crate::pipeline::route::Ask;
 use crate::routing::Accepts;
 use crate::{Error, ErrorKind};
 
-/// A plugin, a provider or the app's state, as an argument sees it.
+/// A source of argument values: a plugin, a provider or the app's state.
 #[derive(Clone)]
 pub(crate) struct Source {
     /// The plugin's name.
@@ -45,7 +45,7 @@ impl Source {
 
 /// A provider before it is bound to a route.
 pub(crate) struct ProviderDefinition {
-    /// What tells it from all others; given when the app is built.
+    /// A unique number, given when the app is built.
     pub(crate) number: usize,
     pub(crate) keyword: String,
     pub(crate) type_id: TypeId,
@@ -55,7 +55,7 @@ pub(crate) struct ProviderDefinition {
     pub(crate) location: &'static Location<'static>,
 }
 
-/// The wildcards of a route, gathered over its rules.
+/// The wildcards in all rules of a route.
 #[derive(Debug, Default)]
 pub(crate) struct Wildcards {
     pub(crate) names: Vec<String>,
@@ -63,18 +63,18 @@ pub(crate) struct Wildcards {
     pub(crate) floats: Vec<bool>,
     /// For each rule its text, and for each wildcard its place in that rule.
     pub(crate) rules: Vec<(String, Vec<Option<usize>>)>,
-    /// Nobody knows which there will be: no route asks.
+    /// They are unknown, as this is for requests without a route.
     pub(crate) unknown: bool,
 }
 
-/// Something that cannot work.
-pub(crate) struct Trouble {
-    /// What is the same wherever it is met: it is told once.
+/// Something in an app that cannot work.
+pub(crate) struct BuildProblem {
+    /// Problems with the same key are reported once.
     pub(crate) key: String,
     pub(crate) error: Error,
 }
 
-/// Finds what the functions of one route ask for. All of them share what they need.
+/// Resolves what the functions of one route ask for. They share values.
 pub(crate) struct Resolver {
     /// The route, or what stands in for one, as messages name it.
     pub(crate) title: String,
@@ -84,14 +84,14 @@ pub(crate) struct Resolver {
     /// The providers that are needed, each behind those that it needs itself.
     pub(crate) providers: Vec<BoundProvider>,
     pub(crate) accepts: Vec<(usize, Accepts)>,
-    pub(crate) troubles: Vec<Trouble>,
-    /// What the handler takes.
-    pub(crate) arguments: Vec<Argued>,
+    pub(crate) problems: Vec<BuildProblem>,
+    /// The handler's arguments.
+    pub(crate) arguments: Vec<ArgumentInfo>,
     /// Which argument takes the body, and as what.
     pub(crate) body: Option<(String, &'static str)>,
     resolved: HashMap<usize, Option<Resolved>>,
-    /// The sources that are being resolved, each for the one in front of it.
-    underway: Vec<usize>,
+    /// The sources that are being resolved, each for the one before it; to detect cycles.
+    resolving: Vec<usize>,
 }
 
 #[derive(Clone)]
@@ -114,11 +114,11 @@ impl Resolver {
             wildcards,
             providers: Vec::new(),
             accepts: Vec::new(),
-            troubles: Vec::new(),
+            problems: Vec::new(),
             arguments: Vec::new(),
             body: None,
             resolved: HashMap::new(),
-            underway: Vec::new(),
+            resolving: Vec::new(),
         }
     }
 
@@ -150,11 +150,11 @@ impl Resolver {
         if let Some(resolved) = self.resolved.get(&index) {
             return resolved.clone();
         }
-        if let Some(begin) = self.underway.iter().position(|other| *other == index) {
-            self.circle(begin);
+        if let Some(begin) = self.resolving.iter().position(|other| *other == index) {
+            self.report_cycle(begin);
             return None;
         }
-        self.underway.push(index);
+        self.resolving.push(index);
         let title = format!(
             "the provider of {} (keyword {:?})",
             public_name(definition.type_name),
@@ -162,7 +162,7 @@ impl Resolver {
         );
         let function = Function::titled(Role::Provider, title, definition.location);
         let (create, asks) = self.bind(function, |binder| (definition.bind)(binder));
-        self.underway.pop();
+        self.resolving.pop();
         let resolved = create.map(|create| {
             let (keyword, finish) = (definition.keyword.clone(), definition.finish.clone());
             self.providers.push(BoundProvider { keyword, create, finish });
@@ -173,17 +173,17 @@ impl Resolver {
     }
 
     /// Says that providers need each other.
-    fn circle(&mut self, begin: usize) {
-        let mut circle: Vec<usize> = self.underway[begin..].to_vec();
+    fn report_cycle(&mut self, begin: usize) {
+        let mut cycle: Vec<usize> = self.resolving[begin..].to_vec();
         // Wherever it was entered, it is told in the same words.
         let place = |index: &usize| {
             let location = self.sources[*index].location;
             (location.file(), location.line())
         };
-        let first = circle.iter().enumerate().min_by_key(|(_, index)| place(index));
+        let first = cycle.iter().enumerate().min_by_key(|(_, index)| place(index));
         let first = first.map_or(0, |(at, _)| at);
-        circle.rotate_left(first);
-        circle.push(circle[0]);
+        cycle.rotate_left(first);
+        cycle.push(cycle[0]);
         let named = |index: &usize| {
             let source = &self.sources[*index];
             format!(
@@ -194,10 +194,10 @@ impl Resolver {
                 source.location.line()
             )
         };
-        let chain: Vec<_> = circle.iter().map(named).collect();
+        let chain: Vec<_> = cycle.iter().map(named).collect();
         let text = format!("providers need each other: {}", chain.join(" asks for "));
-        let error = Error::new(ErrorKind::Route, text.clone()).at(self.sources[circle[0]].location);
-        self.troubles.push(Trouble { key: text, error });
+        let error = Error::new(ErrorKind::Route, text.clone()).at(self.sources[cycle[0]].location);
+        self.problems.push(BuildProblem { key: text, error });
     }
 
     /// The numbers of the providers that somebody has asked for.

@@ -1,4 +1,4 @@
-//! The id of a request, and which request a thread works for: what its log lines carry.
+//! The id of a request, and the current one of each thread, which its log lines carry.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// The longest id, in bytes.
-const LONGEST: usize = 128;
+const MAX_BYTES: usize = 128;
 
 thread_local! {
     static CURRENT: RefCell<Option<RequestId>> = const { RefCell::new(None) };
@@ -23,7 +23,7 @@ impl RequestId {
     /// The id; `None` where the text cannot be one.
     pub fn parse(text: &str) -> Option<RequestId> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=:@".contains(&byte);
-        let is_id = !text.is_empty() && text.len() <= LONGEST && text.bytes().all(fits);
+        let is_id = !text.is_empty() && text.len() <= MAX_BYTES && text.bytes().all(fits);
         is_id.then(|| RequestId(text.into()))
     }
 
@@ -50,22 +50,22 @@ impl RequestId {
         CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
     }
 
-    /// Has this thread work for the request until the guard is dropped, for threads that a handler starts: what they
-    /// log carries the id, too.
+    /// Makes this the current id of the thread until the guard is dropped, so that its log lines carry it. For threads that a
+    /// handler starts.
     ///
     /// ```
     /// use bottle_session::RequestId;
     ///
     /// let id = RequestId::parse("4711").unwrap();
     /// std::thread::spawn(move || {
-    ///     let _working = id.enter();
+    ///     let _guard = id.enter();
     ///     assert_eq!(RequestId::current(), Some(id));
     /// })
     /// .join()
     /// .unwrap();
     /// ```
-    pub fn enter(&self) -> WorkingFor {
-        WorkingFor::swap(Some(self.clone()))
+    pub fn enter(&self) -> RequestIdGuard {
+        RequestIdGuard::swap(Some(self.clone()))
     }
 }
 
@@ -75,37 +75,37 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// While it lives, its thread works for one request; see [`RequestId::enter`].
-#[must_use = "the thread works for the request as long as this lives"]
+/// Keeps the current id of a thread until it is dropped; see [`RequestId::enter`].
+#[must_use = "the id is the current one until this is dropped"]
 #[derive(Debug)]
-pub struct WorkingFor {
+pub struct RequestIdGuard {
     before: Option<RequestId>,
     /// It belongs to its thread.
     _thread: std::marker::PhantomData<Rc<()>>,
 }
 
-impl WorkingFor {
-    fn swap(id: Option<RequestId>) -> WorkingFor {
+impl RequestIdGuard {
+    fn swap(id: Option<RequestId>) -> RequestIdGuard {
         let before = CURRENT.try_with(|current| current.replace(id)).ok().flatten();
-        WorkingFor { before, _thread: std::marker::PhantomData }
+        RequestIdGuard { before, _thread: std::marker::PhantomData }
     }
 }
 
-impl Drop for WorkingFor {
+impl Drop for RequestIdGuard {
     fn drop(&mut self) {
         let before = self.before.take();
         let _ = CURRENT.try_with(|current| current.replace(before));
     }
 }
 
-/// Has this thread work for a request, if that has an id.
-pub(crate) fn enter(id: Option<&RequestId>) -> Option<WorkingFor> {
+/// Makes this the current id of the thread, if there is one.
+pub(crate) fn enter(id: Option<&RequestId>) -> Option<RequestIdGuard> {
     id.map(RequestId::enter)
 }
 
-/// Has this thread work for no request: for lines that tell of many, or have the id themselves.
-pub(crate) fn leave() -> WorkingFor {
-    WorkingFor::swap(None)
+/// Leaves the thread without a current id: for lines that concern many requests, or show the id themselves.
+pub(crate) fn leave() -> RequestIdGuard {
+    RequestIdGuard::swap(None)
 }
 
 /// Adds the id of its request to each log line, whoever logs it, and hands it on to another logger: ` request_id=…` at
@@ -163,7 +163,7 @@ impl<L: log::Log> log::Log for RequestIdLogger<L> {
 
 #[test]
 fn an_id_can_stand_in_a_header_and_in_a_log_line() {
-    let longest = "x".repeat(LONGEST);
+    let longest = "x".repeat(MAX_BYTES);
     for text in ["4711", "a-b._~+/=:@Z9", &longest] {
         assert_eq!(RequestId::parse(text).unwrap().as_str(), text);
     }

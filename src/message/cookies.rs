@@ -145,7 +145,7 @@ pub(crate) fn decoded(value: &str) -> Cow<'_, str> {
 
 /// How long the name and value of a cookie may be together: browsers drop longer ones without a word (RFC 6265bis
 /// section 5.6).
-const LONGEST: usize = 4096;
+const MAX_BYTES: usize = 4096;
 
 /// The `Set-Cookie` value of a cookie; the value is percent-encoded where RFC 6265 section 4.1.1 does not
 /// allow it as it is.
@@ -183,9 +183,9 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
         text.replace_range(..name, cookie.name());
     }
     let length = text.find(';').unwrap_or(text.len()) - 1;
-    if length > LONGEST {
+    if length > MAX_BYTES {
         let text = format!(
-            "cookie {:?} is {length} bytes long, and browsers drop what has more than {LONGEST} in name and \
+            "cookie {:?} is {length} bytes long, and browsers drop what has more than {MAX_BYTES} in name and \
              value; a session holds more",
             cookie.name()
         );

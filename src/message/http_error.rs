@@ -8,11 +8,11 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use crate::error::in_users_program;
+use crate::message::backtrace;
 use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
 use crate::message::response_head::header_pair;
 use crate::message::status::IntoStatus;
-use crate::message::trace;
 
 /// What can be the error of a handler's, a hook's or a provider's `Result`: [`HttpError`], [`Redirect`](crate::Redirect), [`Response`],
 /// and whatever becomes a `Box<dyn Error + Send + Sync>`: every type that is [`std::error::Error`], `Send` and `Sync`, such
@@ -106,7 +106,7 @@ impl HttpError {
     /// Blames this place, where it is one of the user's program and not of this crate or the standard library.
     pub(super) fn raised_at(mut self, location: &'static Location<'static>) -> HttpError {
         self.0.raised = self.0.raised.or_else(|| in_users_program(location));
-        self.0.backtrace = self.0.backtrace.or_else(trace::here);
+        self.0.backtrace = self.0.backtrace.or_else(backtrace::capture);
         self
     }
 

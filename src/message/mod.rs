@@ -2,6 +2,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod address;
+pub(crate) mod backtrace;
 pub(crate) mod base64;
 pub(crate) mod body;
 pub(crate) mod cookies;
@@ -20,4 +21,3 @@ pub(crate) mod response_head;
 pub(crate) mod secure_cookies;
 pub(crate) mod static_file;
 pub(crate) mod status;
-pub(crate) mod trace;

@@ -42,7 +42,7 @@ use crate::{Error, ErrorKind, Result};
 const SIGNATURE: usize = 44;
 
 /// The shortest secret, in bytes: as long as the keys.
-const SHORTEST_SECRET: usize = 32;
+const MIN_SECRET_BYTES: usize = 32;
 
 /// A key for signed and encrypted cookies, of any secret of 32 bytes or more: text or bytes, from the app's settings. A
 /// shorter one is an error. The secret must be random (`openssl rand -base64 32`), and the same in all processes.
@@ -60,10 +60,10 @@ const SHORTEST_SECRET: usize = 32;
 /// ```
 pub fn cookie_key(secret: impl AsRef<[u8]>) -> Result<Key> {
     match secret.as_ref() {
-        secret if secret.len() >= SHORTEST_SECRET => Ok(Key::derive_from(secret)),
+        secret if secret.len() >= MIN_SECRET_BYTES => Ok(Key::derive_from(secret)),
         secret => {
             let text = format!(
-                "a secret of {} bytes is too short for a key: it takes {SHORTEST_SECRET} random bytes or more",
+                "a secret of {} bytes is too short for a key: it takes {MIN_SECRET_BYTES} random bytes or more",
                 secret.len()
             );
             Err(Error::new(ErrorKind::Config, text))

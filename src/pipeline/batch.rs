@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use crate::logging::request_id::{RequestId, WorkingFor};
+use crate::logging::request_id::{RequestId, RequestIdGuard};
 use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::message::response_head::ResponseHead;
@@ -111,10 +111,10 @@ impl Entry<'_> {
         self.exchange.request_id()
     }
 
-    /// Has this thread work for the request until the guard is dropped, so that what is logged carries its id. For
-    /// stages that do something for one request of a batch after the other; what [waits](Entry::wait) has it by itself.
-    pub fn work(&self) -> Option<WorkingFor> {
-        self.exchange.work()
+    /// Lines that this thread logs carry the id of the request until the guard is dropped. For stages that handle the requests
+    /// of a batch one after the other; in the callbacks of [`wait`](Entry::wait) the id is entered already.
+    pub fn enter_request_id(&self) -> Option<RequestIdGuard> {
+        self.exchange.enter_request_id()
     }
 
     /// Whether the handler can do without: it asks for `Option<&mut T>` only.

@@ -18,31 +18,31 @@ use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Plugin;
 use crate::pipeline::provider::public_name;
 
-/// Whether pages for the app's author can be shown, and that they could not.
+/// Whether debugging pages may be shown.
 #[derive(Debug, Default)]
 pub(crate) struct Debugging {
     listens: AtomicU8,
-    /// The log has it that a page was not shown.
+    /// A warning that a page was not shown has been logged.
     warned: AtomicBool,
 }
 
 /// Where the app is served.
 const NOWHERE: u8 = 0;
 const ON_LOOPBACK: u8 = 1;
-const ELSEWHERE: u8 = 2;
+const ON_NETWORK: u8 = 2;
 
-/// Headers whose values open doors, by themselves or beside a cookie.
-const SECRETS: [&str; 5] =
+/// Headers whose values are secrets.
+const SECRET_HEADERS: [&str; 5] =
     ["authorization", "cookie", "proxy-authorization", "x-api-key", "x-csrf-token"];
 
-/// What a request has that came through a proxy, beside all that begin with `x-forwarded`. `Via` is RFC 9110's, section
+/// Headers that proxies add, besides those that begin with `x-forwarded`. `Via` is RFC 9110's, section
 /// 7.6.3; `Forwarded` RFC 7239's.
-const OF_PROXIES: [HeaderName; 3] =
+const PROXY_HEADERS: [HeaderName; 3] =
     [header::FORWARDED, header::VIA, HeaderName::from_static("x-real-ip")];
 
-/// What an argument of a handler is.
+/// Name and type of an argument of a handler.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Argued {
+pub(crate) struct ArgumentInfo {
     pub(crate) name: Option<&'static str>,
     pub(crate) type_name: &'static str,
 }
@@ -51,11 +51,11 @@ impl Debugging {
     /// The app is served here, too.
     pub(crate) fn serving(&self, address: &ListenAddress) {
         let is_loopback = address.socket_addr().is_some_and(|at| at.ip().is_loopback());
-        let listens = if is_loopback { ON_LOOPBACK } else { ELSEWHERE };
+        let listens = if is_loopback { ON_LOOPBACK } else { ON_NETWORK };
         self.listens.fetch_max(listens, Ordering::Relaxed);
     }
 
-    /// Whether this request's author may see the inside of the app. Where it may not, the log says once why.
+    /// Whether the sender of this request may see debugging pages. If not, the reason is logged once.
     pub(crate) fn may_show(&self, request: &Request) -> bool {
         match self.obstacle(request) {
             None => true,
@@ -70,7 +70,7 @@ impl Debugging {
 
     fn obstacle(&self, request: &Request) -> Option<&'static str> {
         let forwarded = |name: &HeaderName| {
-            OF_PROXIES.contains(name) || name.as_str().starts_with("x-forwarded")
+            PROXY_HEADERS.contains(name) || name.as_str().starts_with("x-forwarded")
         };
         match self.listens.load(Ordering::Relaxed) {
             NOWHERE => return Some("no server has said where it listens"),
@@ -132,7 +132,7 @@ code,pre,td{font-family:ui-monospace,monospace;font-size:.9rem}\
 pre{overflow-x:auto;padding:1rem;border:1px solid #8884;border-radius:.5rem}\
 ol{margin:0;padding-left:1.5rem}small{opacity:.7}";
 
-/// All that is known of an error, for the app's author.
+/// The page with all that is known of an error, for the author of the app.
 pub(crate) fn page(
     error: &HttpError,
     exchange: &Exchange,
@@ -165,7 +165,7 @@ pub(crate) fn page(
         )
 }
 
-/// HTML on its way. Whatever comes in as a value is escaped.
+/// A buffer of HTML. Values are escaped.
 struct Page(String);
 
 impl Page {
@@ -234,13 +234,13 @@ impl Page {
         }
     }
 
-    /// What the client sent. What opens doors is left out: the page may end up in a report.
+    /// The request as the client sent it. Secrets are left out, as the page may end up in a report.
     fn request(&mut self, request: &Request) {
         self.heading("Request");
         let mut rows =
             vec![("target".to_owned(), format!("{} {}", request.method(), request.target()))];
         for (name, value) in request.headers() {
-            let secret = value.is_sensitive() || SECRETS.contains(&name.as_str());
+            let secret = value.is_sensitive() || SECRET_HEADERS.contains(&name.as_str());
             let value = match secret {
                 true => "(not shown)".to_owned(),
                 false => String::from_utf8_lossy(value.as_bytes()).into_owned(),

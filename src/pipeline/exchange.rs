@@ -5,19 +5,18 @@ use std::sync::Arc;
 
 use http::Method;
 
-use crate::logging::request_id::{self, RequestId, WorkingFor};
+use crate::logging::request_id::{self, RequestId, RequestIdGuard};
 use crate::message::http_error::HttpError;
 use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::message::response_head::ResponseHead;
-use crate::pipeline::answers::{Caused, caused};
+use crate::pipeline::completion::{Caused, caused};
 use crate::pipeline::operation::Pending;
 use crate::pipeline::plugin::Provided;
 use crate::pipeline::provider::{Place, Values};
 use crate::pipeline::route::{Ask, Route};
 use crate::pipeline::service::Endpoint;
 use crate::pipeline::shutdown::ShutdownHandle;
-use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
 use crate::routing::Captures;
 
@@ -178,8 +177,8 @@ impl Exchange {
         self.0.id = Some(id);
     }
 
-    /// Has this thread work for the request until the guard is dropped.
-    pub(crate) fn work(&self) -> Option<WorkingFor> {
+    /// Lines that this thread logs carry the id of the request until the guard is dropped.
+    pub(crate) fn enter_request_id(&self) -> Option<RequestIdGuard> {
         request_id::enter(self.0.id.as_ref())
     }
 
@@ -404,10 +403,10 @@ impl Exchange {
         self.0.endpoint.as_ref()
     }
 
-    /// Whether the handler of its route is slow, once there is a route.
+    /// Whether the handler of its route has blocked a short time ago.
     #[cfg_attr(not(unix), allow(dead_code))]
-    pub(crate) fn slow(&self) -> Option<&Slow> {
-        self.0.endpoint.as_deref().map(|endpoint| &endpoint.slow)
+    pub(crate) fn handler_blocks(&self) -> bool {
+        self.0.endpoint.as_deref().is_some_and(|endpoint| endpoint.handler_blocks.is_set())
     }
 
     /// The value of a wildcard by its place in the route.

@@ -138,7 +138,7 @@ impl Answer<'_> {
 
 /// A remote service that carries out operations. Clones are the same service.
 #[derive(Clone)]
-pub struct Remote(pub(crate) Arc<dyn Carrier>);
+pub struct Remote(pub(crate) Arc<dyn RemoteService>);
 
 impl Remote {
     /// Carries the operations out, in one round trip where each needs no more, and waits for all of them.
@@ -161,7 +161,7 @@ impl fmt::Debug for Remote {
 }
 
 /// How operations reach a remote service.
-pub(crate) trait Carrier: Send + Sync {
+pub(crate) trait RemoteService: Send + Sync {
     /// What tells this service from others.
     fn identity(&self) -> usize;
 
@@ -169,7 +169,7 @@ pub(crate) trait Carrier: Send + Sync {
     fn run(&self, operations: &mut [&mut dyn Operation]);
 
     /// A connection for an event loop, which `wake` wakes when there is something to do; `None` where only
-    /// [`run`](Carrier::run) reaches the service.
+    /// [`run`](RemoteService::run) reaches the service.
     fn channel(&self, wake: Wake) -> Option<Box<dyn Channel>> {
         let _ = wake;
         None
@@ -235,17 +235,17 @@ pub(crate) struct Then<O, F> {
 
 impl<O: Operation, F: Send + 'static> Operation for Then<O, F> {
     fn request(&mut self, round: &mut Round<'_>) {
-        let _working = request_id::enter(self.id.as_ref());
+        let _guard = request_id::enter(self.id.as_ref());
         self.operation.request(round);
     }
 
     fn answer(&mut self, answer: Answer<'_>) -> Progress {
-        let _working = request_id::enter(self.id.as_ref());
+        let _guard = request_id::enter(self.id.as_ref());
         self.operation.answer(answer)
     }
 
     fn fail(&mut self, error: Error) {
-        let _working = request_id::enter(self.id.as_ref());
+        let _guard = request_id::enter(self.id.as_ref());
         self.operation.fail(error);
     }
 }

@@ -60,7 +60,7 @@ impl<T> DerefMut for Own<T> {
     note = "a type of another crate goes into `Own`: `Ok(Own(connection))`",
     note = "`E` is `HttpError`, `Redirect`, `Response`, or any type that is `std::error::Error + Send + Sync`"
 )]
-pub trait Yields {
+pub trait ProviderOutcome {
     /// What handlers get.
     type Value: Provided;
 
@@ -69,7 +69,7 @@ pub trait Yields {
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Provided> Yields for T {
+impl<T: Provided> ProviderOutcome for T {
     type Value = T;
 
     fn into_value(self) -> Result<T, HttpError> {
@@ -78,7 +78,7 @@ impl<T: Provided> Yields for T {
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Provided, E: IntoHttpError> Yields for Result<T, E> {
+impl<T: Provided, E: IntoHttpError> ProviderOutcome for Result<T, E> {
     type Value = T;
 
     fn into_value(self) -> Result<T, HttpError> {
@@ -188,7 +188,7 @@ impl Exchange {
         let name = type_name::<T>();
         self.value_at(asked.place)
             .and_then(|value| value.downcast_mut())
-            .ok_or_else(|| broken_promise(name))
+            .ok_or_else(|| missing_value(name))
     }
 
     /// Makes the value of this place, where it is one of a provider and not made yet. Says whether the provider has run.
@@ -216,7 +216,7 @@ impl Exchange {
     pub(crate) fn refusal_at(&mut self, place: Place, type_name: &str) -> Option<HttpError> {
         self.make(place);
         match place {
-            Place::Plugin(slot) => (!self.holds(slot)).then(|| broken_promise(type_name)),
+            Place::Plugin(slot) => (!self.holds(slot)).then(|| missing_value(type_name)),
             Place::Nowhere => Some(unavailable(type_name, "the route skips what provides it")),
             Place::Provider(number) => {
                 let values = self.values();
@@ -331,7 +331,7 @@ impl Exchange {
 }
 
 /// A plugin has not kept its word.
-pub(crate) fn broken_promise(type_name: &str) -> HttpError {
+pub(crate) fn missing_value(type_name: &str) -> HttpError {
     HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(format!(
         "a plugin promised {} and put none into the exchange",
         public_name(type_name)

@@ -1,6 +1,6 @@
 //! A built app: what servers see, and the three stages of a request.
 
-mod finding;
+mod route_lookup;
 
 use std::any::Any;
 use std::fmt;
@@ -11,25 +11,25 @@ use http::StatusCode;
 use smallvec::SmallVec;
 
 use crate::Result;
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 use crate::message::address::ListenAddress;
+use crate::message::backtrace;
 use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
 use crate::message::request::Request;
 use crate::message::response::Response;
-use crate::message::trace;
-use crate::pipeline::answers::{AfterHook, Page};
 use crate::pipeline::batch::{Batch, Entry, Stage};
-use crate::pipeline::conversion::Converters;
-use crate::pipeline::debug::{Argued, Debugging};
+use crate::pipeline::completion::{AfterHook, Page};
+use crate::pipeline::debug::{ArgumentInfo, Debugging};
+use crate::pipeline::error_converters::Converters;
 use crate::pipeline::exchange::{Exchange, Position};
+use crate::pipeline::expiring_flag::ExpiringFlag;
 use crate::pipeline::operation::{Operation, Pending, Waiting};
 use crate::pipeline::plugin::{self, Callback, Plugin};
 use crate::pipeline::provider::BoundProvider;
 use crate::pipeline::route::Route;
 use crate::pipeline::serving::{Servers, Serving};
 use crate::pipeline::shutdown::ShutdownHandle;
-use crate::pipeline::slow::Slow;
 use crate::pipeline::urls::Urls;
 use crate::routing::Accepts;
 use crate::routing::Router;
@@ -68,7 +68,7 @@ pub(crate) struct Inner {
     pub(crate) urls: Arc<Urls>,
     pub(crate) body_limit: u64,
     /// What is answered 503, by its cause.
-    pub(crate) unavailable: Recurring,
+    pub(crate) unavailable: ThrottledLog,
     pub(crate) servers: Servers,
     /// Whether the app's author is to see what goes wrong.
     pub(crate) debugging: Option<Debugging>,
@@ -87,7 +87,7 @@ pub(crate) struct Endpoint {
     pub(crate) route: Route,
     pub(crate) callback: Callback,
     /// What its handler takes.
-    pub(crate) arguments: Vec<Argued>,
+    pub(crate) arguments: Vec<ArgumentInfo>,
     /// What errors are answered with that did not come from the callback.
     pub(crate) converters: Converters,
     /// False for what stands in for a route.
@@ -100,8 +100,8 @@ pub(crate) struct Endpoint {
     pub(crate) after: Vec<AfterHook>,
     /// Whether a page or a hook asks for values of the request.
     pub(crate) has_early: bool,
-    /// Whether its handler took long lately.
-    pub(crate) slow: Slow,
+    /// Its handler has blocked a short time ago, so that it is run on another thread.
+    pub(crate) handler_blocks: ExpiringFlag,
     /// Who stops the server; unset until there is one.
     pub(crate) shutdown: Arc<OnceLock<ShutdownHandle>>,
     /// The slots of the plugins that watch it, outermost first.
@@ -240,7 +240,7 @@ impl Service {
 
     /// Goes on with an exchange whose operation is over.
     pub(crate) fn conclude(&self, exchange: &mut Exchange, slot: usize, waiting: Box<dyn Waiting>) {
-        let _working = exchange.work();
+        let _guard = exchange.enter_request_id();
         let finish = || waiting.finish(&mut Entry { exchange: &mut *exchange, slot });
         if let Err(panic) = catch_unwind(AssertUnwindSafe(finish)) {
             self.fail_after_panic(exchange, slot, panic.as_ref());
@@ -250,8 +250,8 @@ impl Service {
     /// The second stage: the route's callback runs, unless there is an answer already. A panic is a 500. What providers
     /// have made is finished.
     pub fn run(&self, exchange: &mut Exchange) {
-        let _working = exchange.work();
-        trace::traced(self.0.debugging.is_some(), || {
+        let _guard = exchange.enter_request_id();
+        backtrace::with_backtraces(self.0.debugging.is_some(), || {
             catching_panics(exchange, |exchange| {
                 if exchange.response().is_none()
                     && let Some(endpoint) = exchange.endpoint().cloned()
@@ -340,7 +340,7 @@ impl Service {
         self.0.scopes[scope].problem_json
     }
 
-    pub(crate) fn unavailable(&self) -> &Recurring {
+    pub(crate) fn unavailable(&self) -> &ThrottledLog {
         &self.0.unavailable
     }
 
@@ -376,7 +376,7 @@ impl Service {
         // One request alone need not be told from others: all that is logged is its own.
         let mut alone = exchanges.iter().zip(&concerned).filter(|(_, concerned)| **concerned);
         let alone = alone.next().filter(|_| alone.next().is_none());
-        let _working = alone.and_then(|(exchange, _)| exchange.work());
+        let _guard = alone.and_then(|(exchange, _)| exchange.enter_request_id());
         let mut batch = Batch { exchanges: &mut *exchanges, slot, stage };
         let done = catch_unwind(AssertUnwindSafe(|| run(&mut batch)));
         for (exchange, _) in exchanges.iter_mut().zip(concerned).filter(|(_, concerned)| *concerned)
@@ -396,7 +396,7 @@ impl Service {
 
     /// A plugin has panicked. Which of its exchanges it had done with is unknown: none of them is to be trusted.
     fn fail_after_panic(&self, exchange: &mut Exchange, slot: usize, panic: &(dyn Any + Send)) {
-        let _working = exchange.work();
+        let _guard = exchange.enter_request_id();
         let error = panicked(&format!("plugin {:?}", self.0.plugins[slot].name()), panic);
         exchange.drop_provided();
         let answer = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(error);
@@ -423,7 +423,7 @@ fn catching_panics(exchange: &mut Exchange, run: impl FnOnce(&mut Exchange)) {
         exchange.drop_provided();
         let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR)
             .with_source(panicked("its handler, a hook or a filter", panic.as_ref()))
-            .with_backtrace(trace::of_panic());
+            .with_backtrace(backtrace::of_last_panic());
         exchange.answer(error.into_response());
     }
 }
@@ -439,12 +439,12 @@ pub(crate) fn panicked(who: &str, panic: &(dyn Any + Send)) -> String {
 
 /// The cause of an error that was logged when it began: the requests that it meets need not be as loud.
 #[derive(Debug)]
-pub(crate) struct LoggedBefore;
+pub(crate) struct AlreadyLogged;
 
-impl fmt::Display for LoggedBefore {
+impl fmt::Display for AlreadyLogged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an error in the log tells when it began")
     }
 }
 
-impl std::error::Error for LoggedBefore {}
+impl std::error::Error for AlreadyLogged {}

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::lock::lock;
 use crate::logging::request_id::{self, RequestId};
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 use crate::message::request::Request;
 use crate::message::response::{Body, Response};
 use crate::pipeline::exchange::Exchange;
@@ -70,7 +70,7 @@ enum Format {
 /// Where lines go.
 enum Sink {
     Log,
-    Writer { writer: Mutex<Box<dyn Write + Send>>, failed: Recurring },
+    Writer { writer: Mutex<Box<dyn Write + Send>>, failed: ThrottledLog },
 }
 
 impl AccessLogPlugin {
@@ -121,7 +121,7 @@ impl fmt::Debug for AccessLogPlugin {
 
 impl Sink {
     fn of(writer: impl Write + Send + 'static) -> Sink {
-        Sink::Writer { writer: Mutex::new(Box::new(writer)), failed: Recurring::default() }
+        Sink::Writer { writer: Mutex::new(Box::new(writer)), failed: ThrottledLog::default() }
     }
 }
 
@@ -276,12 +276,12 @@ impl Line {
             }
             Sink::Writer { writer, failed } => {
                 // The body may be read, or dropped, on any thread.
-                let _working = request_id::enter(self.id.as_ref());
+                let _guard = request_id::enter(self.id.as_ref());
                 let mut writer = lock(writer);
                 let written = writer.write_all((line + "\n").as_bytes());
                 if let Err(error) = written.and_then(|()| writer.flush()) {
                     let error = OneLine(error).to_string();
-                    failed.happened(log::Level::Error, &error, || {
+                    failed.log_throttled(log::Level::Error, &error, || {
                         format!("a line of the access log is lost: {error}")
                     });
                 }

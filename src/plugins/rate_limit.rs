@@ -11,7 +11,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use self::memory::MemoryCounts;
 use self::redis::RedisCount;
 use self::window::{Counted, Verdict, Window};
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
@@ -69,7 +69,7 @@ pub struct RateLimitPlugin {
     counts: Counts,
     clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     policy: Option<HeaderValue>,
-    log: Recurring,
+    log: ThrottledLog,
 }
 
 #[derive(Clone)]
@@ -93,7 +93,7 @@ impl RateLimitPlugin {
             counts: Counts::Memory(Arc::default()),
             clock: Arc::new(SystemTime::now),
             policy: None,
-            log: Recurring::default(),
+            log: ThrottledLog::default(),
         }
     }
 
@@ -146,7 +146,7 @@ impl RateLimitPlugin {
                 Some(key)
             }
             None => {
-                self.log.happened(log::Level::Warn, "address", || {
+                self.log.log_throttled(log::Level::Warn, "address", || {
                     let keyword = &self.keyword;
                     format!(
                         "limit {keyword:?} holds for nobody, as their addresses are not known: trust the proxy in front"
@@ -161,7 +161,7 @@ impl RateLimitPlugin {
         let at = self.window.at((self.clock)());
         let counted = counts.count(at.index, key);
         if counted.is_none() {
-            self.log.happened(log::Level::Warn, "full", || {
+            self.log.log_throttled(log::Level::Warn, "full", || {
                 let keyword = &self.keyword;
                 format!(
                     "limit {keyword:?} counts as many visitors as it can, and holds for no others"
@@ -176,7 +176,7 @@ impl RateLimitPlugin {
             Ok((counted, at)) => Some(self.window.judge(counted, at)),
             Err(error) => {
                 let error = crate::logging::OneLine(error).to_string();
-                self.log.happened(log::Level::Warn, &error, || {
+                self.log.log_throttled(log::Level::Warn, &error, || {
                     format!(
                         "limit {:?} holds for nobody, as Redis does not count: {error}",
                         self.keyword
@@ -286,7 +286,7 @@ impl Plugin for RateLimitPlugin {
 
     fn acquire(&self, batch: &mut Batch<'_>) {
         for mut entry in batch.iter_mut() {
-            let _working = entry.work();
+            let _guard = entry.enter_request_id();
             let address = entry.request().remote_addr().map(|at| at.ip());
             let Some(key) = self.key_of_address(address) else {
                 entry.put(Passed);

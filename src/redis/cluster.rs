@@ -10,24 +10,24 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 pub(crate) use self::slots::slot;
-use self::slots::{Map, key, read_slots, target};
-use super::batch::{Manner, fail};
+use self::slots::{SlotMap, key, read_slots, target};
+use super::batch::{BatchOptions, fail};
 use super::breaker::BreakerState;
 use super::config::{Node, RedisConfig};
 use super::errors::copy;
 use super::pool::RedisPool;
 use super::resp::Reply;
 use crate::lock::{lock, read, try_lock, write};
-use crate::logging::{OneLine, Recurring};
-use crate::pipeline::operation::{Answer, Carrier, Operation, Remote};
-use crate::pipeline::service::LoggedBefore;
+use crate::logging::{OneLine, ThrottledLog};
+use crate::pipeline::operation::{Answer, Operation, Remote, RemoteService};
+use crate::pipeline::service::AlreadyLogged;
 use crate::{Error, ErrorKind, Result};
 
 /// How often one command follows its slot to another node.
-const REDIRECTIONS: usize = 4;
+const MAX_REDIRECTIONS: usize = 4;
 
 /// How long a map of the slots counts as new, although a node fails.
-const MAP_IS_NEW: Duration = Duration::from_millis(250);
+const MAP_TTL: Duration = Duration::from_millis(250);
 
 /// The nodes of a Redis cluster, for [`RedisStore::on_cluster`](crate::RedisStore::on_cluster). Clones share
 /// the connections.
@@ -59,13 +59,13 @@ struct Inner {
     tls: bool,
     seeds: Vec<Node>,
     pools: Mutex<BTreeMap<Node, RedisPool>>,
-    map: RwLock<Arc<Map>>,
+    map: RwLock<Arc<SlotMap>>,
     /// When the map was read last; whoever holds this reads it.
     reading: Mutex<Option<Instant>>,
     /// Why no node said who has the slots.
     refusal: Mutex<Option<Error>>,
     /// What somebody has to change.
-    misconfigured: Recurring,
+    misconfigured: ThrottledLog,
     observers: Arc<RwLock<Vec<Observer>>>,
 }
 
@@ -102,7 +102,7 @@ impl RedisCluster {
             map: RwLock::default(),
             reading: Mutex::default(),
             refusal: Mutex::default(),
-            misconfigured: Recurring::default(),
+            misconfigured: ThrottledLog::default(),
             observers: Arc::default(),
         }));
         // Settings that cannot work are refused here and not with the first request.
@@ -152,9 +152,9 @@ impl RedisCluster {
         operations: Vec<&'o mut dyn Operation>,
         replicas: u32,
     ) -> Vec<&'o mut dyn Operation> {
-        let manner = Manner { one_key: true, asking: false, replicas };
+        let options = BatchOptions { one_key: true, asking: false, replicas };
         let (mut left, mut again, mut moved_to) = (operations, Vec::new(), None);
-        for _ in 0..REDIRECTIONS {
+        for _ in 0..MAX_REDIRECTIONS {
             let map = match self.map() {
                 Ok(map) => map,
                 Err(error) => {
@@ -179,7 +179,7 @@ impl RedisCluster {
                     }
                 };
                 let (mut moved, mut asked) = (Vec::new(), Vec::new());
-                let unfinished = pool.round(operations, manner, |operation, answer| {
+                let unfinished = pool.round(operations, options, |operation, answer| {
                     // Not done there: to send it elsewhere is no repetition.
                     match self.redirection(answer, node) {
                         Some(("MOVED", to)) => {
@@ -197,7 +197,7 @@ impl RedisCluster {
                 }
                 if pool.breaker() != BreakerState::Closed {
                     // Perhaps a replica has taken over.
-                    self.read_map(MAP_IS_NEW, None);
+                    self.read_map(MAP_TTL, None);
                 }
             }
             if left.is_empty() {
@@ -221,8 +221,8 @@ impl RedisCluster {
         let pool = node.ok_or_else(|| self.error("a node did not say where a slot goes"));
         match pool.and_then(|node| self.pool(&node)) {
             Ok(pool) => {
-                let manner = Manner { one_key: true, asking: true, replicas };
-                pool.round(vec![operation], manner, |_, _| ())
+                let options = BatchOptions { one_key: true, asking: true, replicas };
+                pool.round(vec![operation], options, |_, _| ())
             }
             Err(error) => {
                 fail(operation, error);
@@ -239,7 +239,7 @@ impl RedisCluster {
         }
     }
 
-    fn map(&self) -> Result<Arc<Map>> {
+    fn map(&self) -> Result<Arc<SlotMap>> {
         let known = || read(&self.0.map).clone();
         if known().0.is_empty() {
             self.read_map(Duration::ZERO, None);
@@ -267,10 +267,12 @@ impl RedisCluster {
             return error;
         }
         // The breaker of a node's pool has told of what it met when connecting.
-        if !std::error::Error::source(refusal).is_some_and(|source| source.is::<LoggedBefore>()) {
-            self.0.misconfigured.happened(log::Level::Error, "", || OneLine(&error).to_string());
+        if !std::error::Error::source(refusal).is_some_and(|source| source.is::<AlreadyLogged>()) {
+            self.0
+                .misconfigured
+                .log_throttled(log::Level::Error, "", || OneLine(&error).to_string());
         }
-        error.with_source(LoggedBefore)
+        error.with_source(AlreadyLogged)
     }
 
     /// Reads the map, unless it was read this short a time ago or by somebody else meanwhile. The node that
@@ -367,7 +369,7 @@ impl RedisCluster {
     }
 }
 
-impl Carrier for RedisCluster {
+impl RemoteService for RedisCluster {
     fn identity(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }
@@ -380,7 +382,7 @@ impl Carrier for RedisCluster {
 /// A cluster where what is written counts once as many replicas have it as are to.
 struct Replicated(RedisCluster);
 
-impl Carrier for Replicated {
+impl RemoteService for Replicated {
     fn identity(&self) -> usize {
         self.0.identity() + 1
     }

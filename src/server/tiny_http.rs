@@ -33,7 +33,7 @@ use super::{
     ListenAddress, Server, ShutdownHandle, ShutdownStage, cannot_listen, canonical, elsewhere,
 };
 use crate::lock::lock;
-use crate::logging::{Recurring, request_id};
+use crate::logging::{ThrottledLog, request_id};
 use crate::message::body::RequestBody;
 use crate::message::request::Request;
 use crate::message::response::{Body, Response};
@@ -217,7 +217,7 @@ impl Workers<'_> {
         let reader = Box::new(shared.clone());
         let response =
             self.service.handle(request.with_body(RequestBody::Stream { reader, length }));
-        let _working = request_id::enter(response.request_id());
+        let _guard = request_id::enter(response.request_id());
         let Some(incoming) = shared.reclaim() else { return };
         // Where a chunked body ends is known only to who has read it: to tiny_http the rest would be a request.
         let unread = head.framing == Framing::Chunked && !shared.has_ended();
@@ -265,11 +265,11 @@ fn end(peer: SocketAddr) {
 fn end(_: SocketAddr) {}
 
 /// What clients and handlers can bring about as often as they like.
-static REPEATED: LazyLock<Recurring> = LazyLock::new(Recurring::default);
+static REPEATED: LazyLock<ThrottledLog> = LazyLock::new(ThrottledLog::default);
 
 /// Answers a request whose body must not be read, nor dropped: tiny_http would allocate all of it.
 fn give_up(incoming: ::tiny_http::Request) {
-    REPEATED.happened(log::Level::Warn, "body", || {
+    REPEATED.log_throttled(log::Level::Warn, "body", || {
         let length = incoming.body_length();
         format!("refused a body of {length:?} bytes and gave its connection up")
     });
@@ -318,7 +318,7 @@ fn outgoing(response: Response) -> ::tiny_http::Response<Box<dyn Read + Send>> {
         .filter_map(|(name, value)| {
             ::tiny_http::Header::from_bytes(name.as_str().as_bytes(), value.as_bytes())
                 .map_err(|()| {
-                    REPEATED.happened(log::Level::Warn, name.as_str(), || {
+                    REPEATED.log_throttled(log::Level::Warn, name.as_str(), || {
                         format!("tiny_http cannot send header {name}: its value is not ASCII")
                     });
                 })

@@ -9,7 +9,7 @@ use crate::message::request::Scheme;
 use crate::{Error, ErrorKind, Result};
 
 /// Browsers keep no cookie longer: 400 days (RFC 6265bis section 5.5).
-const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+const MAX_LIFETIME: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 #[derive(Clone, Debug)]
 pub(crate) struct CookieSettings {
@@ -126,7 +126,7 @@ impl CookieSettings {
         }
         if let Some(lifetime) = lifetime {
             // Rounded up: the browser must not let go of it before the store does.
-            let seconds = lifetime.min(LONGEST).as_nanos().div_ceil(1_000_000_000).max(1);
+            let seconds = lifetime.min(MAX_LIFETIME).as_nanos().div_ceil(1_000_000_000).max(1);
             cookie.set_max_age(cookie::time::Duration::seconds(seconds as i64));
         }
         cookie

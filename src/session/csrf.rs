@@ -7,7 +7,7 @@ use url::{Origin, Url};
 
 use super::view::Session;
 use crate::handler::apply_form_limits;
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
 use crate::message::request::{Request, Scheme};
@@ -70,7 +70,7 @@ pub struct CsrfPlugin {
     /// The first option that could not work; told at install.
     refused: Option<String>,
     /// Requests that were refused.
-    refusals: Recurring,
+    refusals: ThrottledLog,
 }
 
 impl CsrfPlugin {
@@ -81,7 +81,7 @@ impl CsrfPlugin {
             trusted: Vec::new(),
             always_token: false,
             refused: None,
-            refusals: Recurring::default(),
+            refusals: ThrottledLog::default(),
         }
     }
 
@@ -141,7 +141,7 @@ impl CsrfPlugin {
         let request = exchange.request();
         let sent = |name| request.header(name).unwrap_or("not sent");
         let reason = refused.reason();
-        self.refusals.happened(log::Level::Info, &reason, || {
+        self.refusals.log_throttled(log::Level::Info, &reason, || {
             let line = format_args!(
                 "{} {} is refused by the csrf plugin: {reason}; Sec-Fetch-Site: {}, Origin: {}, Host: {}",
                 request.method(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use log::Level;
 
 use crate::Error;
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 
 /// Something that happened to a session or to the store. None of them carries an id.
 #[derive(Clone, Copy, Debug)]
@@ -91,19 +91,19 @@ pub struct LogEvents;
 impl Events for LogEvents {
     fn event(&self, event: Event<'_>) {
         // One visitor's browser can send a damaged session's cookie as often as it likes.
-        static REPEATED: LazyLock<Recurring> = LazyLock::new(Recurring::default);
+        static REPEATED: LazyLock<ThrottledLog> = LazyLock::new(ThrottledLog::default);
         match event {
-            Event::WriteLost => REPEATED.happened(Level::Warn, "write_lost", || {
+            Event::WriteLost => REPEATED.log_throttled(Level::Warn, "write_lost", || {
                 "a session ended while a request that changed it was running: its changes were not saved".to_owned()
             }),
-            Event::Damaged(error) => REPEATED.happened(Level::Warn, "damaged", || {
+            Event::Damaged(error) => REPEATED.log_throttled(Level::Warn, "damaged", || {
                 format!("damaged session data: {}", OneLine(error))
             }),
-            Event::RetiredId => REPEATED.happened(Level::Warn, "retired_id", || {
+            Event::RetiredId => REPEATED.log_throttled(Level::Warn, "retired_id", || {
                 "a cookie held a session id that had been replaced by a new one, which somebody uses: perhaps a copied cookie"
                     .to_owned()
             }),
-            Event::Desync => REPEATED.happened(Level::Error, "desync", || {
+            Event::Desync => REPEATED.log_throttled(Level::Error, "desync", || {
                 "a reply belonged to another session: its connection was closed".to_owned()
             }),
             // The request's own error is logged with its path when it is answered.

@@ -2,14 +2,14 @@
 
 use std::time::SystemTime;
 
-use super::own::OwnFields;
+use super::reserved::ReservedFields;
 use super::state::{LoginState, Next, Stage};
 use super::store::{Changes, Login};
 use super::view::Session;
 use crate::{Error, ErrorKind, Result};
 
 /// How many bytes a user's name has at most.
-const LONGEST_USER: usize = 256;
+const MAX_USER_BYTES: usize = 256;
 
 impl Session {
     /// Logs a user in, with the save: the session gets a new id, the old one is dead, so that nobody who knew it, or planted
@@ -43,9 +43,9 @@ impl Session {
     /// ```
     pub fn log_in(&mut self, user: impl ToString) -> Result<()> {
         let user = user.to_string();
-        if user.is_empty() || user.len() > LONGEST_USER || user.chars().any(char::is_control) {
+        if user.is_empty() || user.len() > MAX_USER_BYTES || user.chars().any(char::is_control) {
             let text = format!(
-                "user {user:?} cannot log in: a user's name has 1 to {LONGEST_USER} bytes and no control characters"
+                "user {user:?} cannot log in: a user's name has 1 to {MAX_USER_BYTES} bytes and no control characters"
             );
             return Err(Error::new(ErrorKind::Session, text));
         }
@@ -69,7 +69,7 @@ impl Session {
                 self.fields.clear();
                 self.changes = Changes::default();
                 self.created = None;
-                self.own = OwnFields::default();
+                self.reserved = ReservedFields::default();
             }
         }
         self.login = LoginState::In { login: Login { user, at: SystemTime::now() }, again };

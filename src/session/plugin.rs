@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::context::{Following, More, Resuming, SessionContext, unanswered};
+use super::context::{FollowUp, Following, LostSave, SessionContext, missing_answer};
 use super::cookie::CookieSettings;
 use super::events::{Event, LogEvents};
 use super::id::IdGenerator;
 use super::options::{Backend, SessionPlugin};
-use super::own;
+use super::reserved;
 use super::saving::Pending;
 use super::sealing::{plain_size, sealed_size};
 use super::store::devices::no_index;
@@ -23,7 +23,7 @@ use super::store::redis::{Layout, RedisStore};
 use super::store::sqlite::SqliteStore;
 use super::store::{Caps, Lifetimes, PipelinedStore, SessionStore};
 use super::view::Session;
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 use crate::message::address::{ListenAddress, is_public};
 use crate::message::request::Scheme;
 use crate::pipeline::batch::{Batch, Entry};
@@ -112,8 +112,8 @@ impl SessionPlugin {
     fn session_caps(&self, store: &dyn SessionStore) -> Result<Caps> {
         let mut caps = self.caps.and(store.caps());
         if self.renew_every.is_some() && !self.seals {
-            caps.fields = caps.fields.saturating_sub(own::MOST);
-            caps.bytes = caps.bytes.saturating_sub(own::LONGEST);
+            caps.fields = caps.fields.saturating_sub(reserved::MAX_FIELDS);
+            caps.bytes = caps.bytes.saturating_sub(reserved::MAX_BYTES);
         }
         if self.seals {
             caps = self.caps.and(plain_size(store.caps(), self.caps.fields));
@@ -160,7 +160,7 @@ impl SessionPlugin {
     }
 
     /// A server that only this machine can reach has visitors from elsewhere all the same where a proxy in front says so.
-    fn look_behind_the_proxy(&self, batch: &mut Batch<'_>) {
+    fn warn_behind_proxy(&self, batch: &mut Batch<'_>) {
         for entry in batch.iter_mut() {
             let request = entry.request();
             if !request.is_from_trusted_proxy() {
@@ -269,7 +269,7 @@ impl Plugin for SessionPlugin {
             renew_every: self.renew_every,
             seals: self.seals,
             keeps_addresses: self.keeps_addresses,
-            unheard: Recurring::default(),
+            unreported: ThrottledLog::default(),
             open_login_logged: AtomicBool::new(false),
             lost_cookie_logged: AtomicBool::new(false),
         };
@@ -342,7 +342,7 @@ impl Plugin for SessionPlugin {
 
     fn acquire(&self, batch: &mut Batch<'_>) {
         if !self.exposure_logged.load(Ordering::Relaxed) {
-            self.look_behind_the_proxy(batch);
+            self.warn_behind_proxy(batch);
         }
         let context = self.context();
         match context.store.pipelined() {
@@ -363,7 +363,7 @@ impl Plugin for SessionPlugin {
 /// Loads all sessions of the batch in one call of the store.
 fn acquire(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     let sent = |entry: Entry<'_>| {
-        let _working = entry.work();
+        let _guard = entry.enter_request_id();
         context.sent_ids(entry.request())
     };
     let ids: Vec<_> = batch.iter_mut().map(sent).collect();
@@ -371,7 +371,7 @@ fn acquire(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     let answers = if loads.is_empty() { Vec::new() } else { context.store.load_many(&loads) };
     let mut answers = answers.into_iter();
     for (mut entry, ids) in batch.iter_mut().zip(ids) {
-        let _working = entry.work();
+        let _guard = entry.enter_request_id();
         let own: SmallVec<[_; 1]> = answers.by_ref().take(ids.len()).collect();
         let mut following = context.provide(&mut entry, ids, own);
         while let Some(step) = following {
@@ -388,7 +388,7 @@ fn acquire_pipelined(
     batch: &mut Batch<'_>,
 ) {
     for mut entry in batch.iter_mut() {
-        let _working = entry.work();
+        let _guard = entry.enter_request_id();
         let ids = context.sent_ids(entry.request());
         if ids.is_empty() {
             context.provide(&mut entry, ids, []);
@@ -415,7 +415,7 @@ fn follow_pipelined(
     let (operation, context) = (store.load_operation(&load), context.clone());
     drop(load);
     entry.wait(store.remote(), operation, move |operation, entry| {
-        let found = operation.into_answers().pop().unwrap_or_else(|| Err(unanswered()));
+        let found = operation.into_answers().pop().unwrap_or_else(|| Err(missing_answer()));
         let following = context.follow(entry, step, found);
         follow_pipelined(&context, entry, following);
     });
@@ -424,7 +424,7 @@ fn follow_pipelined(
 /// Saves all sessions of the batch in one call of the store.
 fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     let plan = |mut entry: Entry<'_>| {
-        let _working = entry.work();
+        let _guard = entry.enter_request_id();
         context.plan(&mut entry)
     };
     let plans: Vec<_> = batch.iter_mut().map(plan).collect();
@@ -432,18 +432,18 @@ fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     let answers = if saves.is_empty() { Vec::new() } else { context.store.save_many(&saves) };
     let mut answers = answers.into_iter();
     for (mut entry, plan) in batch.iter_mut().zip(plans) {
-        let _working = entry.work();
+        let _guard = entry.enter_request_id();
         match plan {
             Ok(pending) => {
                 let own: SmallVec<[_; 1]> = answers.by_ref().take(pending.len()).collect();
                 let mut more = context.settle(&mut entry, pending, own);
                 while let Some(next) = more {
                     more = match next {
-                        More::Look(lost) => {
+                        FollowUp::Resume(lost) => {
                             let found = context.load(lost.id());
                             context.resume(&mut entry, lost, found)
                         }
-                        More::Save(pending) => {
+                        FollowUp::Save(pending) => {
                             let saves: SmallVec<[_; 1]> =
                                 pending.iter().map(Pending::save).collect();
                             let saved = context.store.save_many(&saves);
@@ -461,7 +461,7 @@ fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
 /// Leaves each request that has something to save pending on its own saves.
 fn release_pipelined(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     for mut entry in batch.iter_mut() {
-        let _working = entry.work();
+        let _guard = entry.enter_request_id();
         match context.plan(&mut entry) {
             Ok(pending) if pending.is_empty() => context.finish(&mut entry, Ok(())),
             Ok(pending) => save_pipelined(context, &mut entry, pending),
@@ -481,23 +481,23 @@ fn save_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, pending:
     });
 }
 
-fn go_on_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, more: Option<More>) {
+fn go_on_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, more: Option<FollowUp>) {
     match more {
-        Some(More::Save(pending)) => save_pipelined(context, entry, pending),
-        Some(More::Look(lost)) => look_pipelined(context, entry, lost),
+        Some(FollowUp::Save(pending)) => save_pipelined(context, entry, pending),
+        Some(FollowUp::Resume(lost)) => resume_pipelined(context, entry, lost),
         None => {}
     }
 }
 
 /// Leaves a request whose save found no session pending on what there is instead.
-fn look_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, lost: Resuming) {
+fn resume_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, lost: LostSave) {
     let Some(store) = context.store.pipelined() else { return };
     let load: SmallVec<[_; 1]> = context.loads([lost.id()]).collect();
     let (operation, context) = (store.load_operation(&load), context.clone());
     drop(load);
     // Where saves are carried out: a replica may not have seen the rotation yet.
     entry.wait(store.write_remote(), operation, move |operation, entry| {
-        let found = operation.into_answers().pop().unwrap_or_else(|| Err(unanswered()));
+        let found = operation.into_answers().pop().unwrap_or_else(|| Err(missing_answer()));
         let more = context.resume(entry, lost, found);
         go_on_pipelined(&context, entry, more);
     });

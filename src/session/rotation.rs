@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::events::Event;
 use super::id::{SessionId, decode_base64url, encode_base64url};
-use super::own::{self, FORMER, OwnFields, SINCE, TOKENS};
-use super::saving::CookieDue;
-use super::state::{Former, Next, Stage, Via};
+use super::reserved::{self, FORMER, ReservedFields, SINCE, TOKENS};
+use super::saving::CookieAction;
+use super::state::{Former, GraceId, Next, Stage};
 use super::store::{Changes, Loaded};
 use super::view::Session;
 use crate::Result;
@@ -21,7 +21,7 @@ use crate::Result;
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 /// How many grace periods lead from one id to the next at most.
-pub(super) const MOST_STEPS: usize = 16;
+pub(super) const MAX_STEPS: usize = 16;
 
 /// By how many milliseconds the clocks of two machines differ at most.
 const CLOCKS_DIFFER: u64 = 60_000;
@@ -44,7 +44,8 @@ impl Session {
             return None;
         };
         // One grace period at a time.
-        if self.via.is_some() || self.own.get(FORMER).is_some() || self.sealing.is_open() {
+        if self.grace_id.is_some() || self.reserved.get(FORMER).is_some() || self.sealing.is_open()
+        {
             return None;
         }
         // A session from before the option, or one that several requests have filled together, may have no room for what a
@@ -53,7 +54,7 @@ impl Session {
         if self.fields.len() > caps.fields || self.fields.bytes() > caps.bytes {
             return None;
         }
-        let since = self.own.get(SINCE).and_then(|text| text.parse().ok());
+        let since = self.reserved.get(SINCE).and_then(|text| text.parse().ok());
         let is_young = |since: u64| match milliseconds_since_1970().checked_sub(since) {
             Some(age) => Duration::from_millis(age) < every,
             // By the clock of another machine; one that is far ahead tells nothing.
@@ -75,8 +76,8 @@ impl Session {
     pub(super) fn note_rotation(&mut self, to: &SessionId, changes: &mut Changes) -> Result<()> {
         let Some(from) = self.id().cloned() else { return Ok(()) };
         let former = to.encrypt_id(FORMER_ID, &self.context.generator.random()?, &from);
-        self.own.set(TOKENS, &self.tokens_under(&from, to), changes);
-        self.own.set(FORMER, &former, changes);
+        self.reserved.set(TOKENS, &self.tokens_under(&from, to), changes);
+        self.reserved.set(FORMER, &former, changes);
         self.note_new_id(changes);
         Ok(())
     }
@@ -89,7 +90,7 @@ impl Session {
     /// The same for a new id that has nothing to do with the old one.
     pub(super) fn note_new_id(&mut self, changes: &mut Changes) {
         if self.context.renew_every.is_some() {
-            self.own.set(SINCE, &milliseconds_since_1970().to_string(), changes);
+            self.reserved.set(SINCE, &milliseconds_since_1970().to_string(), changes);
         }
     }
 
@@ -97,7 +98,7 @@ impl Session {
     /// meanwhile.
     pub(super) fn forget_rotation(&mut self, changes: &mut Changes) {
         for key in [FORMER, TOKENS] {
-            self.own.remove(key, changes);
+            self.reserved.remove(key, changes);
             if self.context.renew_every.is_some() {
                 changes.fields.insert(key.to_owned(), None);
             }
@@ -106,10 +107,10 @@ impl Session {
 
     /// The id whose grace period is to end, as this request came with the one that follows it.
     pub(super) fn former_to_end(&mut self) -> Option<SessionId> {
-        if self.via.is_some() || self.former != Former::Same {
+        if self.grace_id.is_some() || self.former != Former::Same {
             return None;
         }
-        let former = self.own.get(FORMER)?;
+        let former = self.reserved.get(FORMER)?;
         let former = self.id()?.decrypt_id(FORMER_ID, former);
         self.former = if former.is_some() { Former::Asked } else { Former::Ends };
         former
@@ -118,15 +119,19 @@ impl Session {
     /// Whether the answer carries an id of which this request does not know whether it is good yet: another one may have
     /// logged in or out meanwhile.
     pub(super) fn carries_unproven_id(&self) -> bool {
-        self.cookie == CookieDue::Send
+        self.cookie == CookieAction::Send
             && !self.is_proven
-            && self.via.as_ref().is_some_and(|via| via.is_open)
+            && self.grace_id.as_ref().is_some_and(|grace_id| grace_id.is_open)
     }
 
     /// What the session's CSRF tokens are made of, under its present id.
     pub(super) fn token_secret_of(&self, id: &SessionId) -> [u8; 32] {
         let mut kept = [0; 32];
-        match self.own.get(TOKENS).and_then(|text| decode_base64url(text.as_bytes(), &mut kept)) {
+        match self
+            .reserved
+            .get(TOKENS)
+            .and_then(|text| decode_base64url(text.as_bytes(), &mut kept))
+        {
             Some(()) => id.encrypt(TOKEN_SECRET, &kept),
             None => id.derived(super::csrf::token::PURPOSE),
         }
@@ -141,19 +146,19 @@ impl Session {
         self.steps += 1;
         // What else it knows of rotations is in the store, under the new id.
         let tokens = self.tokens_under(&id, &next);
-        self.own = OwnFields::default();
-        self.own.set(TOKENS, &tokens, &mut Changes::default());
+        self.reserved = ReservedFields::default();
+        self.reserved.set(TOKENS, &tokens, &mut Changes::default());
         self.stage = Stage::stored(next.clone());
         let is_open = matches!(loaded, Loaded::Replaced(_));
-        self.via.get_or_insert(Via { id, is_open });
-        self.cookie = if is_open { CookieDue::Send } else { CookieDue::Nothing };
+        self.grace_id.get_or_insert(GraceId { id, is_open });
+        self.cookie = if is_open { CookieAction::Send } else { CookieAction::Nothing };
         Some(next)
     }
 
     /// Whether what was not found under the session's id may be under another one by now, to which a request beside this one
     /// has rotated it.
     pub(super) fn may_follow(&self) -> bool {
-        self.context.store.keeps_tombstones() && self.steps < MOST_STEPS
+        self.context.store.keeps_tombstones() && self.steps < MAX_STEPS
     }
 
     /// Goes on under the id that the session has by now.
@@ -183,6 +188,6 @@ fn milliseconds_since_1970() -> u64 {
 }
 
 /// Leaves what is not the plugin's own.
-pub(super) fn without_own(changes: &mut Changes) {
-    changes.fields.retain(|key, _| !own::is_own(key));
+pub(super) fn without_reserved(changes: &mut Changes) {
+    changes.fields.retain(|key, _| !reserved::is_reserved(key));
 }

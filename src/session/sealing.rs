@@ -31,7 +31,7 @@
 //! not who writes it: who does can remove fields, or put back an older record whole.
 
 #[cfg(not(feature = "sealed"))]
-#[path = "sealing/absent.rs"]
+#[path = "sealing/cipher_disabled.rs"]
 mod cipher;
 #[cfg(feature = "sealed")]
 mod cipher;
@@ -40,7 +40,7 @@ mod operations;
 use self::cipher::DataKey;
 use super::context::SessionContext;
 use super::id::{IdGenerator, SessionId};
-use super::own::{self, OwnFields, is_own};
+use super::reserved::{self, ReservedFields, is_reserved};
 use super::state::{LoginState, Next, Renewal, Stage};
 use super::store::{Caps, Changes, Fields, Load, Remember};
 use super::view::Session;
@@ -141,10 +141,10 @@ impl Sealing {
     pub(super) fn open(
         context: &SessionContext,
         id: &SessionId,
-        own: &mut OwnFields,
+        reserved: &mut ReservedFields,
         fields: &mut Fields,
     ) -> Result<Sealing> {
-        let sealing = Sealing::of_record(context, id, own.take(KEY).as_deref())?;
+        let sealing = Sealing::of_record(context, id, reserved.take(KEY).as_deref())?;
         match sealing {
             Sealing::Plain => Ok(sealing),
             Sealing::Open { key, .. } => {
@@ -208,7 +208,7 @@ impl Sealing {
             return Ok(());
         }
         for (name, value) in &mut changes.fields {
-            if let Some(value) = value.as_mut().filter(|_| !is_own(name)) {
+            if let Some(value) = value.as_mut().filter(|_| !is_reserved(name)) {
                 *value = self.seal(name, value, generator)?;
             }
         }
@@ -344,15 +344,15 @@ impl Session {
 
 /// How much a store must hold for sessions that hold so much, sealed.
 pub(super) fn sealed_size(plain: Caps) -> Caps {
-    let longer = plain.fields.saturating_mul(LONGER).saturating_add(own::LONGEST);
+    let longer = plain.fields.saturating_mul(LONGER).saturating_add(reserved::MAX_BYTES);
     let bytes = plain.bytes.saturating_add(plain.bytes.div_ceil(3)).saturating_add(longer);
-    Caps { fields: plain.fields.saturating_add(own::MOST), bytes }
+    Caps { fields: plain.fields.saturating_add(reserved::MAX_FIELDS), bytes }
 }
 
 /// How much a session of so many fields may hold where a store holds so much, sealed.
 pub(super) fn plain_size(sealed: Caps, fields: usize) -> Caps {
-    let fields = fields.min(sealed.fields.saturating_sub(own::MOST));
-    let longer = fields.saturating_mul(LONGER).saturating_add(own::LONGEST);
+    let fields = fields.min(sealed.fields.saturating_sub(reserved::MAX_FIELDS));
+    let longer = fields.saturating_mul(LONGER).saturating_add(reserved::MAX_BYTES);
     let left = sealed.bytes.saturating_sub(longer);
     Caps { fields, bytes: left / 4 * 3 + left % 4 * 3 / 4 }
 }

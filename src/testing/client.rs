@@ -174,7 +174,7 @@ pub struct TestRequest<'a> {
 }
 
 /// How many redirections are followed before they count as endless: as many as browsers follow.
-const MOST_REDIRECTS: usize = 20;
+const MAX_REDIRECTS: usize = 20;
 
 impl TestRequest<'_> {
     /// Adds a header. One that a request has once (`Host`, `Content-Type`, `Content-Length`, `Authorization`) takes the
@@ -322,7 +322,7 @@ impl TestRequest<'_> {
         let mut followed = 0;
         while self.follows && self.go_on(&answer) {
             followed += 1;
-            assert!(followed <= MOST_REDIRECTS, "endless redirections, to {}", self.target);
+            assert!(followed <= MAX_REDIRECTS, "endless redirections, to {}", self.target);
             answer = self.send_once();
         }
         answer

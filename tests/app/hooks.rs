@@ -24,6 +24,49 @@ fn watch(app: &mut App, seen: &Seen) {
 }
 
 #[test]
+fn hooks_run_around_every_request() {
+    let client = client(|app| {
+        app.before_request(|request: &mut Request| {
+            if request.path() == "/old" {
+                request.set_target("/new".parse().unwrap());
+            }
+        });
+        app.before_request(|request: &mut Request| match request.path() {
+            "/secret" => Err(abort(403, "no")),
+            _ => Ok(()),
+        });
+        app.after_request(|response: &mut Response| {
+            response.headers_mut().insert("x-after", "1".parse().unwrap());
+        });
+        app.get("/new", || "new");
+        app.get("/secret", || "secret");
+    });
+    let moved = client.get("/old").send();
+    assert_eq!((moved.text().as_str(), moved.header("x-after")), ("new", Some("1")));
+    let refused = client.get("/secret").send();
+    assert_eq!((refused.status(), refused.header("x-after")), (403, Some("1")));
+    assert_eq!(client.get("/nowhere").send().header("x-after"), Some("1"));
+}
+
+#[test]
+fn after_request_hooks_run_the_last_one_first() {
+    let mut inner = App::new();
+    inner.get("/", || "x");
+    inner.after_request(|response: &mut Response| note(response, "inner"));
+    fn note(response: &mut Response, what: &'static str) {
+        response.headers_mut().append("x-order", what.parse().unwrap());
+    }
+    let client = client(|app| {
+        app.after_request(|response: &mut Response| note(response, "first"));
+        app.after_request(|response: &mut Response| note(response, "second"));
+        app.mount("/in", inner);
+    });
+    let response = client.get("/in/").send();
+    let order: Vec<_> = response.headers().get_all("x-order").iter().collect();
+    assert_eq!(order, ["inner", "second", "first"]);
+}
+
+#[test]
 fn one_hook_sees_every_error_with_its_cause() {
     let seen = Seen::default();
     for with_pages in [false, true] {

@@ -3,6 +3,34 @@
 use super::*;
 
 #[test]
+fn a_mounted_app_keeps_its_plugins_hooks_and_pages() {
+    let mut shop = App::new();
+    shop.install(Counting::new("counter", 100)).unwrap();
+    shop.get("/", || "shop");
+    shop.get("/item/<id:int>", |id: u32, n: &mut Number| format!("{id} {}", n.0)).name("item");
+    shop.get("/gone", || abort(410, "").into_response());
+    shop.error(410, || "sold out");
+    shop.before_request(|request: &mut Request| match request.query("stop").unwrap() {
+        Some(_) => Err(abort(402, "pay")),
+        None => Ok(()),
+    });
+    let client = client(|app| {
+        app.install(Counting::new("counter", 0)).unwrap();
+        app.get("/", |n: &mut Number| n.0.to_string());
+        app.error(404, || "lost");
+        app.mount("/shop", shop);
+    });
+    assert_eq!(client.get("/").send().text(), "1");
+    assert_eq!(client.get("/shop/item/5").send().text(), "5 101");
+    assert_eq!(client.get("/shop/").send().text(), "shop");
+    assert_eq!(client.get("/shop/gone").send().text(), "sold out");
+    assert_eq!(client.get("/shop/nothing").send().text(), "lost");
+    assert_eq!(client.get("/shop/?stop=1").send().status(), 402);
+    assert_eq!(client.get("/?stop=1").send().status(), 200);
+    assert_eq!(client.service().url("item", &[("id", "7")]).unwrap(), "/shop/item/7");
+}
+
+#[test]
 fn a_prefix_is_a_rule_of_the_app_around() {
     let mut inner = App::new();
     inner.get("/<n:int>", |color: &str, n: i64| format!("{color} {n}"));

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bottle_session::{
     Action, Changes, EndDevices, ErrorKind, IdFormat, Layout, Lifetimes, Load, Loaded, LogIn,
-    OldId, RedisPool, RedisStore, Remember, Save, Saved, SessionId, SessionStore,
+    OldId, RedisConfig, RedisPool, RedisStore, Remember, Save, Saved, SessionId, SessionStore,
 };
 use redis::{Commands, Connection};
 
@@ -35,7 +35,10 @@ impl Fixture {
 
     fn with(set_up: impl FnOnce(RedisStore) -> RedisStore) -> Fixture {
         let server = RedisServer::start(&[]);
-        let store = set_up(RedisStore::new(RedisPool::open(&server.url(0)).unwrap()));
+        // What takes long does, on a machine that is busy.
+        let config = RedisConfig::from_url(&server.url(0)).unwrap();
+        let config = config.operation_timeout(Duration::from_secs(10));
+        let store = set_up(RedisStore::new(RedisPool::new(config).unwrap()));
         Fixture { store, redis: server.connect(0), server }
     }
 

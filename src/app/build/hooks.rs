@@ -1,67 +1,67 @@
-//! What goes around the handlers of a scope: guards, hooks and error pages.
+//! Binds the guards, hooks and error pages of a scope to its routes.
 
 use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::Building;
-use crate::app::hooks::{Guard, Placed};
-use crate::app::inherit::Around;
+use super::Builder;
+use crate::app::hooks::{Guard, Located};
+use crate::app::inheritance::Inherited;
 use crate::app::login::recent;
 use crate::app::plugins::InstalledPlugin;
 use crate::handler::{Asks, Binder, Function, Resolver, Role, Wildcards, add_ask};
 use crate::message::into_response::IntoResponse;
 use crate::message::response::Response;
-use crate::pipeline::answers::{AfterHook, HookCallback, Page};
+use crate::pipeline::completion::{AfterHook, HookCallback, Page};
+use crate::pipeline::expiring_flag::ExpiringFlag;
 use crate::pipeline::plugin::Callback;
 use crate::pipeline::route::{Ask, Route};
 use crate::pipeline::service::Endpoint;
-use crate::pipeline::slow::Slow;
 
-/// When a guard is bound: some have to know what the handler asks for.
+/// When a guard is bound: some depend on what the handler asks for.
 #[derive(Clone, Copy)]
-pub(super) enum Turn {
+pub(super) enum BindPhase {
     BeforeHandler,
     AfterHandler,
 }
 
-/// Pages and hooks of a route.
-pub(super) struct Ends {
+/// Error pages and after-request hooks of a route.
+pub(super) struct RouteHooks {
     pub(super) pages: Vec<Page>,
     pub(super) after: Vec<AfterHook>,
     pub(super) asks: Vec<Ask>,
 }
 
-impl Ends {
+impl RouteHooks {
     pub(super) fn has_early(&self) -> bool {
         self.pages.iter().any(|page| page.early) || self.after.iter().any(|hook| hook.early)
     }
 }
 
-impl Building {
+impl Builder {
     /// This scope and those around it, innermost first.
-    pub(super) fn outwards(&self, scope: usize) -> Vec<usize> {
+    pub(super) fn scope_chain(&self, scope: usize) -> Vec<usize> {
         std::iter::successors(Some(scope), |scope| self.scopes[*scope].parent).collect()
     }
 
-    /// The guards of a route that are bound in this turn, each with its place in the order they run in.
+    /// The guards of a route that are bound in this phase, each with its place in the order they run in.
     pub(super) fn guards(
         &self,
         resolver: &mut Resolver,
         scope: usize,
-        own: &[Placed<Guard>],
+        own: &[Located<Guard>],
         asks: &mut Vec<Ask>,
-        turn: Turn,
+        phase: BindPhase,
     ) -> Vec<(usize, HookCallback)> {
-        let outwards = self.outwards(scope);
-        let of_apps = outwards.iter().rev().flat_map(|scope| &self.parts[*scope].guards);
+        let scope_chain = self.scope_chain(scope);
+        let of_apps = scope_chain.iter().rev().flat_map(|scope| &self.parts[*scope].guards);
         of_apps
             .chain(own)
             .enumerate()
             .filter_map(|(place, guard)| {
-                let bind = |binder: &mut Binder<'_>| match (&guard.function, turn) {
-                    (Guard::Function(bind), Turn::BeforeHandler) => bind(binder),
-                    (Guard::RecentLogin(login), Turn::AfterHandler) => recent(*login, binder),
+                let bind = |binder: &mut Binder<'_>| match (&guard.function, phase) {
+                    (Guard::Function(bind), BindPhase::BeforeHandler) => bind(binder),
+                    (Guard::RecentLogin(login), BindPhase::AfterHandler) => recent(*login, binder),
                     _ => None,
                 };
                 let function = Function::titled(Role::Guard, "the guard", guard.location);
@@ -73,9 +73,9 @@ impl Building {
     }
 
     /// Pages and hooks, bound to what the resolver finds.
-    pub(super) fn ends(&self, resolver: &mut Resolver, scope: usize) -> Ends {
-        let mut ends = Ends { pages: Vec::new(), after: Vec::new(), asks: Vec::new() };
-        for parts in self.outwards(scope).into_iter().map(|scope| &self.parts[scope]) {
+    pub(super) fn route_hooks(&self, resolver: &mut Resolver, scope: usize) -> RouteHooks {
+        let mut hooks = RouteHooks { pages: Vec::new(), after: Vec::new(), asks: Vec::new() };
+        for parts in self.scope_chain(scope).into_iter().map(|scope| &self.parts[scope]) {
             for (status, page) in &parts.pages {
                 let title = match status {
                     Some(status) => format!("the page for {}", status.as_u16()),
@@ -86,7 +86,7 @@ impl Building {
                     resolver.bind(function, |binder| (page.function)(binder));
                 // Without its values a page is not shown, and nothing worse happens.
                 plugins.iter_mut().for_each(|ask| ask.required = false);
-                ends.pages.extend(bound.map(|show| Page {
+                hooks.pages.extend(bound.map(|show| Page {
                     status: *status,
                     show,
                     asks: plugins,
@@ -99,15 +99,15 @@ impl Building {
                 let (bound, asks) = resolver.bind(function, |binder| (hook.function)(binder));
                 // Without its values a hook does not run, and nothing worse happens.
                 let optional = |ask: Ask| Ask { required: false, ..ask };
-                asks.plugins.into_iter().for_each(|ask| add_ask(&mut ends.asks, optional(ask)));
-                ends.after.extend(bound.map(|run| AfterHook { run, early: asks.any }));
+                asks.plugins.into_iter().for_each(|ask| add_ask(&mut hooks.asks, optional(ask)));
+                hooks.after.extend(bound.map(|run| AfterHook { run, early: asks.any }));
             }
         }
-        ends
+        hooks
     }
 
-    /// What stands in for a route where none is found: pages and hooks of the app that the path belongs to.
-    pub(super) fn add_unrouted(&mut self, scope: usize, around: &Around) {
+    /// Adds the stand-in for a route that requests without a route get: pages and hooks of the app that the path belongs to.
+    pub(super) fn add_unrouted(&mut self, scope: usize, inherited: &Inherited) {
         let statuses = [
             None,
             Some(StatusCode::NOT_FOUND),
@@ -115,12 +115,12 @@ impl Building {
             Some(StatusCode::BAD_REQUEST),
         ];
         for status in statuses {
-            let mut resolver = around.resolver(Wildcards::default());
-            let ends = self.ends(&mut resolver, scope);
+            let mut resolver = inherited.resolver(Wildcards::default());
+            let hooks = self.route_hooks(&mut resolver, scope);
             self.report(&mut resolver);
-            let mut asks = ends.asks.clone();
+            let mut asks = hooks.asks.clone();
             let page =
-                ends.pages.iter().find(|page| page.status.is_none_or(|own| Some(own) == status));
+                hooks.pages.iter().find(|page| page.status.is_none_or(|own| Some(own) == status));
             if let (Some(page), Some(_)) = (page, status) {
                 page.asks.iter().for_each(|ask| add_ask(&mut asks, *ask));
             }
@@ -137,8 +137,8 @@ impl Building {
                 asks,
                 keywords: resolver.keywords(),
             };
-            let has_early = ends.has_early();
-            let plugins = around.plugins.iter().map(|(plugin, slot)| (plugin, *slot));
+            let has_early = hooks.has_early();
+            let plugins = inherited.plugins.iter().map(|(plugin, slot)| (plugin, *slot));
             let watchers = watchers(plugins, &route);
             let callback = Callback::new(|exchange| {
                 exchange.take_later().unwrap_or_else(|| Response::new(StatusCode::NOT_FOUND))
@@ -147,13 +147,13 @@ impl Building {
                 route,
                 callback,
                 arguments: Vec::new(),
-                converters: around.converters.clone(),
+                converters: inherited.converters.clone(),
                 is_route: false,
                 has_early,
                 providers: resolver.providers,
-                pages: ends.pages,
-                after: ends.after,
-                slow: Slow::default(),
+                pages: hooks.pages,
+                after: hooks.after,
+                handler_blocks: ExpiringFlag::default(),
                 shutdown: self.shutdown.clone(),
                 watchers,
             };

@@ -1,4 +1,4 @@
-//! Where an argument that something provides comes from: by type, or by keyword.
+//! Finds the source of a provided argument, by type or by keyword.
 
 use std::any::{TypeId, type_name};
 

@@ -23,7 +23,7 @@ use super::error::{FormError, Part, Problem};
 use super::{FormData, secret};
 
 /// After so many wrong fields, those that come later are not looked for.
-const MOST_FAULTS: usize = 50;
+const MAX_FAULTS: usize = 50;
 
 /// Fields that every form has and no struct.
 const OUR_OWN: [&str; 2] = ["csrf_token", "_charset_"];
@@ -57,8 +57,7 @@ impl FormData {
             }
             names = context.names.get();
             let at = fault.entry;
-            if faults.iter().any(|known| known.field == fault.field) || faults.len() == MOST_FAULTS
-            {
+            if faults.iter().any(|known| known.field == fault.field) || faults.len() == MAX_FAULTS {
                 break;
             }
             faults.push(fault);

@@ -16,10 +16,10 @@ use crate::message::body::{BodyStream, FormBody};
 use crate::{Error, Result};
 
 /// How much of one file is kept in memory.
-const MOST_IN_MEMORY: usize = 256 * 1024;
+const MAX_FILE_IN_MEMORY: usize = 256 * 1024;
 
 /// How much of all files is.
-const MOST_IN_MEMORY_TOGETHER: usize = 1024 * 1024;
+const MAX_FILES_IN_MEMORY: usize = 1024 * 1024;
 
 /// How much is read at once.
 const PIECE: usize = 64 * 1024;
@@ -148,8 +148,8 @@ impl Receiver {
                 self.spool(bytes)?;
             }
             Content::Memory(_)
-                if file.pieces.len() + bytes.len() > MOST_IN_MEMORY
-                    || self.in_memory + bytes.len() > MOST_IN_MEMORY_TOGETHER =>
+                if file.pieces.len() + bytes.len() > MAX_FILE_IN_MEMORY
+                    || self.in_memory + bytes.len() > MAX_FILES_IN_MEMORY =>
             {
                 let before = std::mem::take(&mut file.pieces);
                 self.in_memory -= before.len();

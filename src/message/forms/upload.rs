@@ -294,7 +294,7 @@ impl<'de> Deserialize<'de> for Upload {
     }
 }
 
-const LONGEST_NAME: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 
 fn safe_name(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
@@ -336,7 +336,7 @@ fn is_device(name: &str) -> bool {
 fn marked(name: &str, mark: &str) -> String {
     let extension = name.rfind('.').filter(|at| *at > 0 && name.len() - at <= 20);
     let (stem, extension) = name.split_at(extension.unwrap_or(name.len()));
-    let mut most = stem.len().min(LONGEST_NAME - extension.len() - mark.len());
+    let mut most = stem.len().min(MAX_NAME_BYTES - extension.len() - mark.len());
     while !stem.is_char_boundary(most) {
         most -= 1;
     }
@@ -385,7 +385,7 @@ mod tests {
         ] {
             let name = safe_name(raw);
             assert_eq!(name, safe, "{raw:?}");
-            assert!(name.len() <= LONGEST_NAME);
+            assert!(name.len() <= MAX_NAME_BYTES);
             assert_eq!(safe_name(&name), name, "it is safe already");
         }
     }

@@ -125,7 +125,7 @@ impl MetricsPlugin {
         let name = "memory_sessions_capacity";
         page.family(name, "gauge", "Sessions that there is room for.");
         for (store, memory) in &self.memory {
-            page.sample(name, &[("store", store)], memory.room());
+            page.sample(name, &[("store", store)], memory.max_sessions());
         }
     }
 

@@ -11,10 +11,10 @@ use super::host::is_authority;
 use super::{Framing, Refused, is_text, is_token};
 
 /// No method is nearly as long, and without a bound the target's limit could be walked around.
-const LONGEST_METHOD: usize = 64;
+const MAX_METHOD_BYTES: usize = 64;
 
 /// The most header fields that any limit allows.
-const MOST_FIELDS: usize = 256;
+const MAX_FIELDS: usize = 256;
 
 /// How long a head may be.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +97,7 @@ fn line_ends(input: &[u8], ends: &mut Ends) -> bool {
         let empty = at == 1 && from > 0 && input[from] == b'\r';
         from += at + 1;
         ends.push(from);
-        if empty || ends.len() > MOST_FIELDS + 2 {
+        if empty || ends.len() > MAX_FIELDS + 2 {
             return empty;
         }
     }
@@ -112,7 +112,7 @@ fn read_lines(
 ) -> Result<(RequestLine, Fields), Refused> {
     let shared = Bytes::copy_from_slice(&input[..ends.last().copied().unwrap_or(0)]);
     let (mut at, mut request_line) = (0, None);
-    let most = limits.fields.min(MOST_FIELDS);
+    let most = limits.fields.min(MAX_FIELDS);
     // One more than there are: a map that is full grows when it is looked into.
     let headers = HeaderMap::with_capacity(ends.len().saturating_sub(1).min(most + 1));
     let mut fields = Fields { headers, ..Fields::default() };
@@ -157,7 +157,7 @@ fn begins_a_line(input: &[u8], at: usize, limits: &HeadLimits) -> Result<(), Ref
 }
 
 fn within_limits(method: usize, target: usize, limits: &HeadLimits) -> Result<(), Refused> {
-    if method > LONGEST_METHOD {
+    if method > MAX_METHOD_BYTES {
         return Err(Refused::BAD);
     }
     if target > limits.target {

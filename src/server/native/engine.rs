@@ -14,7 +14,7 @@ use super::event_loops::EventLoops;
 use super::options::Options;
 use super::run_loop;
 use super::threads::Threads;
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 use crate::pipeline::service::Service;
 use crate::server::ShutdownStage;
 use crate::{Error, ErrorKind, Result};
@@ -39,7 +39,7 @@ pub(super) struct Engine {
     /// Requests that were cut when their event loops ended.
     cut: AtomicUsize,
     /// Requests refused for want of threads.
-    refused: Recurring,
+    refused: ThrottledLog,
 }
 
 impl Engine {
@@ -64,7 +64,7 @@ impl Engine {
             monitor: std::thread::current(),
             monitor_sleeps: AtomicBool::new(false),
             cut: AtomicUsize::new(0),
-            refused: Recurring::default(),
+            refused: ThrottledLog::default(),
         }
     }
 

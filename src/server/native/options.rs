@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::proxy::{Network, ProxyHeaders};
 #[cfg(feature = "https")]
 use super::redirects::Redirects;
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 use crate::server::http1::HeadLimits;
 #[cfg(feature = "https")]
 use crate::server::tls::TlsAcceptor;
@@ -55,7 +55,7 @@ pub(super) struct Options {
     #[cfg(feature = "https")]
     pub(super) redirects: Option<Arc<Redirects>>,
     /// Clients that speak TLS where it is not spoken.
-    pub(super) speak_tls: Arc<Recurring>,
+    pub(super) speak_tls: Arc<ThrottledLog>,
 }
 
 impl Default for Options {
@@ -112,7 +112,7 @@ impl Options {
     pub(super) fn speaks_tls(&self, peer: Option<SocketAddr>) {
         let peer = peer.map_or("unix".to_owned(), |peer| peer.to_string());
         let line = || format!("{peer} speaks TLS to a port that serves plain http");
-        self.speak_tls.happened(log::Level::Info, "TLS", line);
+        self.speak_tls.log_throttled(log::Level::Info, "TLS", line);
     }
 
     fn most_held(&self) -> usize {

@@ -9,7 +9,7 @@ use http::{StatusCode, Version};
 
 use super::transport::{Flushed, Transport};
 use crate::logging::request_id::{self, RequestId};
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 use crate::message::response::{Body, Response};
 use crate::server::http1::{ChunkEnd, Delivery, push_chunk, refusal, write_head};
 
@@ -42,7 +42,7 @@ struct Source {
 impl Drop for Source {
     /// A panic in the body's own `drop` must not reach the worker of an event loop.
     fn drop(&mut self) {
-        let _working = request_id::enter(self.request_id.as_ref());
+        let _guard = request_id::enter(self.request_id.as_ref());
         let reader = std::mem::replace(&mut self.reader, Box::new(io::empty()));
         if catch_unwind(AssertUnwindSafe(|| drop(reader))).is_err() {
             log::error!("the body of an answer panicked when it was dropped");
@@ -187,7 +187,7 @@ impl Outgoing {
     /// Reads the next piece of the body.
     fn refill(&mut self) -> io::Result<()> {
         let Some(source) = &mut self.source else { return Ok(()) };
-        let _working = request_id::enter(source.request_id.as_ref());
+        let _guard = request_id::enter(source.request_id.as_ref());
         let mut piece = vec![0; PIECE];
         let room = source.left.map_or(PIECE, |left| left.min(PIECE as u64) as usize);
         let count = match room {
@@ -240,7 +240,7 @@ fn read(reader: &mut Box<dyn Read + Send>, buffer: &mut [u8]) -> io::Result<usiz
 
 /// What answers are read from may be down for all of them.
 fn breaks_off(error: &io::Error) {
-    static REPEATED: LazyLock<Recurring> = LazyLock::new(Recurring::default);
+    static REPEATED: LazyLock<ThrottledLog> = LazyLock::new(ThrottledLog::default);
     let error = OneLine(error).to_string();
-    REPEATED.happened(log::Level::Error, &error, || format!("an answer breaks off: {error}"));
+    REPEATED.log_throttled(log::Level::Error, &error, || format!("an answer breaks off: {error}"));
 }

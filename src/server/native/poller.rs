@@ -17,7 +17,7 @@ use self::channels::Watched;
 use super::connection::{Connection, Incoming, Next};
 use super::event_loop::InFlight;
 use super::options::Options;
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 use crate::pipeline::operation::{Ready as ReadyFor, Waiting, Wake};
 
 /// The token of the first listener; the next one has the number before it.
@@ -42,7 +42,7 @@ pub(super) struct Poller {
     listeners: Vec<Listening>,
     closing: bool,
     /// Why accepting paused: out of file descriptors, twenty times a second.
-    paused: Recurring,
+    paused: ThrottledLog,
     scratch: Vec<u8>,
     next_scan: Instant,
     options: Arc<Options>,
@@ -99,7 +99,7 @@ impl Poller {
             free: Vec::new(),
             listeners: Vec::new(),
             closing: false,
-            paused: Recurring::default(),
+            paused: ThrottledLog::default(),
             scratch: vec![0; 64 * 1024],
             next_scan: Instant::now(),
             options,

@@ -241,7 +241,7 @@ fn run_tasks(engine: &Arc<Engine>, event_loop: &Arc<EventLoop>, epoch: u64) -> O
 /// Whether another thread is to run it: a handler that blocked a moment ago, or a body that may wait.
 fn should_offload(task: &Task) -> bool {
     match task {
-        Task::Run((exchange, _)) => exchange.slow().is_some_and(|slow| slow.is()),
+        Task::Run((exchange, _)) => exchange.handler_blocks(),
         Task::Pump(connection) => connection.may_wait(),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::engine::contained;
 use crate::lock::{lock, unpoisoned};
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ struct Inner {
     /// Threads in a task of the queue, and those that are blocked in an urgent one.
     limited: AtomicUsize,
     /// The system gave no thread.
-    failed: Recurring,
+    failed: ThrottledLog,
 }
 
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Threads {
             max_threads,
             reserve: max_threads.div_ceil(RESERVED).min(max_threads - 1),
             limited: AtomicUsize::new(0),
-            failed: Recurring::default(),
+            failed: ThrottledLog::default(),
         }))
     }
 
@@ -192,7 +192,7 @@ impl Threads {
     fn spawn(&self, number: usize) {
         let inner = self.0.clone();
         if let Err(error) = (self.0.thread)(number).spawn(move || inner.work()) {
-            self.0.failed.happened(log::Level::Error, "", || {
+            self.0.failed.log_throttled(log::Level::Error, "", || {
                 format!("no thread for another request: {error}")
             });
             let mut state = self.0.state();

@@ -10,7 +10,7 @@ use crate::session::id::{SessionId, base64url};
 use crate::{Error, ErrorKind};
 
 /// How many bytes a store keeps of a browser's `User-Agent`.
-const LONGEST_AGENT: usize = 256;
+const MAX_AGENT_BYTES: usize = 256;
 
 /// How many characters a handle has: 168 bits.
 const HANDLE: usize = 28;
@@ -134,7 +134,7 @@ pub(crate) fn agent_of(header: &[u8]) -> String {
     let text = String::from_utf8_lossy(header);
     let mut agent = String::new();
     for character in text.chars().filter(|character| !character.is_control()) {
-        if agent.len() + character.len_utf8() > LONGEST_AGENT {
+        if agent.len() + character.len_utf8() > MAX_AGENT_BYTES {
             break;
         }
         agent.push(character);

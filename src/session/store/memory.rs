@@ -1,12 +1,12 @@
 //! Sessions in this process's memory.
 
 mod devices;
-mod queue;
+mod expiry_queue;
 mod record;
 mod shard;
 #[cfg(test)]
 mod tests;
-mod traces;
+mod tombstones;
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime};
 
-use self::record::{Kept, Moment, Worth};
+use self::record::{Priority, StoredSession, Timestamp};
 use self::shard::Shard;
-use self::traces::Traces;
+use self::tombstones::Tombstones;
 use super::devices::{Device, EndDevices};
 use super::fields::Fields;
 use super::{
@@ -25,16 +25,16 @@ use super::{
     not_a_number,
 };
 use crate::lock::lock;
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 use crate::session::id::SessionId;
-use crate::session::own::is_own;
+use crate::session::reserved::is_reserved;
 use crate::{Error, ErrorKind, Result};
 
 /// Threads that want different sessions seldom wait for each other.
 const SHARDS: usize = 16;
 
-/// How many ended sessions a shard knows of in any case.
-const FEWEST_TRACES: usize = 1024;
+/// How many tombstones a shard keeps whatever the capacity.
+const MIN_TOMBSTONES: usize = 1024;
 
 /// Keeps sessions in this process's memory: they end with it, and no other process sees them.
 ///
@@ -50,11 +50,11 @@ const FEWEST_TRACES: usize = 1024;
 pub struct MemoryStore {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
-    held: Arc<AtomicUsize>,
+    count: Arc<AtomicUsize>,
     capacity: usize,
     caps: Caps,
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
-    full: Recurring,
+    full: ThrottledLog,
 }
 
 impl MemoryStore {
@@ -67,15 +67,15 @@ impl MemoryStore {
 
     /// An empty store that asks this clock, so that a test can let time pass.
     pub fn with_clock(clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> MemoryStore {
-        let held = Arc::new(AtomicUsize::new(0));
+        let count = Arc::new(AtomicUsize::new(0));
         MemoryStore {
-            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(held.clone()))).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(count.clone()))).collect(),
             hasher: RandomState::new(),
-            held,
+            count,
             capacity: 100_000,
             caps: Caps::default(),
             clock: Box::new(clock),
-            full: Recurring::default(),
+            full: ThrottledLog::default(),
         }
     }
 
@@ -102,7 +102,7 @@ impl MemoryStore {
 
     /// How many sessions it holds, those included that expired and were not yet collected.
     pub fn len(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Whether it holds none.
@@ -111,7 +111,7 @@ impl MemoryStore {
     }
 
     /// How many sessions it holds at most.
-    pub(crate) fn room(&self) -> usize {
+    pub(crate) fn max_sessions(&self) -> usize {
         self.capacity
     }
 
@@ -120,13 +120,13 @@ impl MemoryStore {
         self.reserve()?;
         let (mut shard, now) = self.shard(save.id);
         if let Some(slot) = shard.live(save.id, &save.lifetimes, now) {
-            self.held.fetch_sub(1, Ordering::Relaxed);
-            return match shard.kept(slot).fields == fields.pack() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            return match shard.stored(slot).fields == fields.pack() {
                 true => Ok(Saved::Stored),
                 false => Err(id_taken()),
             };
         }
-        shard.insert(Kept::new(save, &fields, now));
+        shard.insert(StoredSession::new(save, &fields, now));
         drop(shard);
         self.end_oldest(save.login, save.id);
         Ok(Saved::Stored)
@@ -137,7 +137,7 @@ impl MemoryStore {
         let Some(slot) = shard.live(save.id, &save.lifetimes, now) else {
             return Ok(Saved::Gone);
         };
-        shard.change(slot, |kept| self.change(kept, save, now))
+        shard.change(slot, |stored| self.change(stored, save, now))
     }
 
     fn rotate(&self, save: &Save<'_>, to: &SessionId) -> Result<Saved> {
@@ -145,7 +145,7 @@ impl MemoryStore {
         let now = self.now();
         let taken = pair.target().live(to, &save.lifetimes, now).is_some();
         let Some(slot) = pair.source().live(save.id, &save.lifetimes, now) else {
-            if !taken && pair.source().traces.has_next(save.id, now) {
+            if !taken && pair.source().tombstones.had_grace_period(save.id, now) {
                 return Ok(Saved::Gone);
             }
             // Nobody but this move knows the new id, so a record under it is what the move wrote.
@@ -161,28 +161,28 @@ impl MemoryStore {
         if taken {
             return Err(id_taken());
         }
-        let mut kept = pair.source().take(slot);
-        let changed = self.change(&mut kept, save, now);
+        let mut stored = pair.source().take(slot);
+        let changed = self.change(&mut stored, save, now);
         match changed {
             Ok(_) => {
-                kept.id = to.clone();
-                let expires = kept.expires;
-                pair.target().insert(kept);
-                pair.source().traces.moved(save.id.clone(), to, save.old_id, expires, now);
+                stored.id = to.clone();
+                let expires = stored.expires;
+                pair.target().insert(stored);
+                pair.source().tombstones.add_moved(save.id.clone(), to, save.old_id, expires, now);
                 drop(pair);
                 self.end_oldest(save.login, to);
             }
-            Err(_) => pair.source().insert(kept),
+            Err(_) => pair.source().insert(stored),
         }
         changed
     }
 
     /// Writes the changes into a live record, and starts its idle limit anew.
-    fn change(&self, kept: &mut Kept, save: &Save<'_>, now: Moment) -> Result<Saved> {
+    fn change(&self, stored: &mut StoredSession, save: &Save<'_>, now: Timestamp) -> Result<Saved> {
         if !save.changes.is_empty() {
-            kept.set_fields(&applied(kept.fields.unpack(), save.changes, &self.caps)?);
+            stored.set_fields(&applied(stored.fields.unpack(), save.changes, &self.caps)?);
         }
-        kept.saved(save, now);
+        stored.saved(save, now);
         Ok(Saved::Stored)
     }
 
@@ -194,54 +194,54 @@ impl MemoryStore {
             if shard.destroy(&at, now) {
                 return Saved::Stored;
             }
-            id = shard.traces.leads_to(&at, now);
+            id = shard.tombstones.next_id(&at, now);
         }
         Saved::Gone
     }
 
-    /// Lets the traces of an id's shard be changed, and says whether there was something to change.
-    fn change_trace(
+    /// Changes the tombstones of the shard of this id.
+    fn change_tombstones(
         &self,
         id: &SessionId,
-        change: impl FnOnce(&mut Traces, Moment) -> bool,
+        change: impl FnOnce(&mut Tombstones, Timestamp) -> bool,
     ) -> Saved {
         let (mut shard, now) = self.shard(id);
-        if change(&mut shard.traces, now) { Saved::Stored } else { Saved::Gone }
+        if change(&mut shard.tombstones, now) { Saved::Stored } else { Saved::Gone }
     }
 
     /// Lets `act` work on the fields of one live session.
     fn operate<T>(&self, load: &Load<'_>, act: impl FnOnce(&mut Fields) -> Result<T>) -> Result<T> {
         let (mut shard, now) = self.shard(load.id);
         let slot = shard.live(load.id, &load.lifetimes, now).ok_or_else(gone)?;
-        shard.change(slot, |kept| {
-            let mut fields = kept.fields.unpack();
+        shard.change(slot, |stored| {
+            let mut fields = stored.fields.unpack();
             let done = act(&mut fields)?;
-            kept.set_fields(&fields);
+            stored.set_fields(&fields);
             Ok(done)
         })
     }
 
-    /// Makes sure that one more session has its place.
+    /// Reserves the place of one more session, and evicts another one if the store is full.
     fn reserve(&self) -> Result<()> {
-        let place = || {
-            self.held
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                    (held < self.capacity).then_some(held + 1)
+        let try_reserve = || {
+            self.count
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                    (count < self.capacity).then_some(count + 1)
                 })
                 .is_ok()
         };
-        while !place() {
-            let least = self.least();
-            if place() {
+        while !try_reserve() {
+            let candidate = self.eviction_candidate();
+            if try_reserve() {
                 break;
             }
-            let Some(least) = least else {
+            let Some(candidate) = candidate else {
                 let text =
                     "the session store in memory has no place for any session; raise its capacity";
                 return Err(Error::new(ErrorKind::Unavailable, text));
             };
-            if self.lose(least) {
-                self.full.happened(log::Level::Warn, "full", || {
+            if self.evict(candidate) {
+                self.full.log_throttled(log::Level::Warn, "full", || {
                     format!(
                         "the session store in memory is full and loses live sessions: it holds {}; raise its \
                          capacity, shorten their lifetimes, or keep sessions in Redis",
@@ -254,22 +254,22 @@ impl MemoryStore {
         Ok(())
     }
 
-    /// The session to lose first, of all shards: what it is worth, when it ends, and its shard.
-    fn least(&self) -> Option<(Worth, Moment, usize)> {
+    /// The session of all shards to evict first: its priority, when it expires, and its shard.
+    fn eviction_candidate(&self) -> Option<(Priority, Timestamp, usize)> {
         let of_one = |(number, shard): (usize, &Mutex<Shard>)| {
             let mut shard = lock(shard);
             shard.sweep_all(self.now());
-            shard.least().map(|(worth, due)| (worth, due.at, number))
+            shard.eviction_candidate().map(|(priority, due)| (priority, due.at, number))
         };
         self.shards.iter().enumerate().filter_map(of_one).min()
     }
 
-    /// Takes a session out of this shard, whose place stays reserved, unless the shard has changed meanwhile and holds
-    /// none that is worth as little: another shard may, and all are to be looked at again.
-    fn lose(&self, (worth, at, number): (Worth, Moment, usize)) -> bool {
+    /// Evicts a session of this shard and keeps its place reserved. Returns false if the shard has changed meanwhile and has
+    /// no session of so low a priority: then all shards must be searched again.
+    fn evict(&self, (priority, at, number): (Priority, Timestamp, usize)) -> bool {
         let mut shard = lock(&self.shards[number]);
-        match shard.least() {
-            Some((found, due)) if (found, due.at) <= (worth, at) => {
+        match shard.eviction_candidate() {
+            Some((found, due)) if (found, due.at) <= (priority, at) => {
                 drop(shard.take(due.slot));
                 true
             }
@@ -277,27 +277,27 @@ impl MemoryStore {
         }
     }
 
-    fn now(&self) -> Moment {
-        Moment::of((self.clock)())
+    fn now(&self) -> Timestamp {
+        Timestamp::of((self.clock)())
     }
 
-    fn shard(&self, id: &SessionId) -> (MutexGuard<'_, Shard>, Moment) {
-        let mut shard = lock(&self.shards[self.place(id)]);
+    fn shard(&self, id: &SessionId) -> (MutexGuard<'_, Shard>, Timestamp) {
+        let mut shard = lock(&self.shards[self.shard_index(id)]);
         let now = self.now();
         shard.sweep(now);
-        shard.traces.sweep(now, self.capacity / SHARDS + FEWEST_TRACES);
+        shard.tombstones.sweep(now, self.capacity / SHARDS + MIN_TOMBSTONES);
         (shard, now)
     }
 
     /// The shards of two ids, locked in one order by everybody, so that two moves never wait for each other.
     fn pair(&self, old: &SessionId, new: &SessionId) -> Pair<'_> {
-        let (old, new) = (self.place(old), self.place(new));
+        let (old, new) = (self.shard_index(old), self.shard_index(new));
         let first = lock(&self.shards[old.min(new)]);
         let second = (old != new).then(|| lock(&self.shards[old.max(new)]));
         Pair { first, second, source_is_first: old <= new }
     }
 
-    fn place(&self, id: &SessionId) -> usize {
+    fn shard_index(&self, id: &SessionId) -> usize {
         self.hasher.hash_one(id) as usize % self.shards.len()
     }
 }
@@ -321,21 +321,21 @@ impl SessionStore for MemoryStore {
     fn load(&self, load: &Load<'_>) -> Result<Loaded> {
         let (mut shard, now) = self.shard(load.id);
         let Some(slot) = shard.live(load.id, &load.lifetimes, now) else {
-            return Ok(shard.traces.loaded(load.id, now));
+            return Ok(shard.tombstones.loaded(load.id, now));
         };
-        let kept = shard.kept(slot);
-        let mut ago = now.since(kept.renewed);
-        let idle = kept.remember().unwrap_or(load.lifetimes.idle);
-        if !kept.was_saved_for(idle) {
+        let stored = shard.stored(slot);
+        let mut ago = now.since(stored.renewed);
+        let idle = stored.remember().unwrap_or(load.lifetimes.idle);
+        if !stored.was_saved_for(idle) {
             // Saved by a request that did not know of this limit: its cookie may end too early or too late.
             ago = ago.max(idle / 10);
         }
         Ok(Loaded::Session(Record {
-            fields: kept.fields.unpack(),
-            created: Some(kept.created.time()),
+            fields: stored.fields.unpack(),
+            created: Some(stored.created.time()),
             renewed_ago: Some(ago),
-            remember: kept.remember(),
-            login: kept.login(),
+            remember: stored.remember(),
+            login: stored.login(),
         }))
     }
 
@@ -362,17 +362,21 @@ impl SessionStore for MemoryStore {
             Action::Rotate { to } => self.rotate(save, to),
             Action::Destroy => Ok(self.destroy(save)),
             Action::ExtendGrace => {
-                let end = |now: Moment| {
+                let end = |now: Timestamp| {
                     let created = save.created.unwrap_or(now.time());
                     save.lifetimes.end(save.remember.limit(), created, now.time())
                 };
-                Ok(self.change_trace(save.id, |traces, now| {
-                    traces.extend(save.id, end(now).map_or(Moment::NEVER, Moment::of), now)
+                Ok(self.change_tombstones(save.id, |tombstones, now| {
+                    tombstones.extend_grace(
+                        save.id,
+                        end(now).map_or(Timestamp::NEVER, Timestamp::of),
+                        now,
+                    )
                 }))
             }
-            Action::EndGrace(after) => {
-                Ok(self.change_trace(save.id, |traces, now| traces.end_grace(save.id, after, now)))
-            }
+            Action::EndGrace(after) => Ok(self.change_tombstones(save.id, |tombstones, now| {
+                tombstones.end_grace(save.id, after, now)
+            })),
         }
     }
 
@@ -407,10 +411,10 @@ impl SessionStore for MemoryStore {
         held: Option<&str>,
         fields: &[(&str, &str)],
     ) -> Result<bool> {
-        self.operate(load, |kept| {
-            let is_held = kept.get(key) == held;
+        self.operate(load, |stored| {
+            let is_held = stored.get(key) == held;
             if is_held {
-                fields.iter().try_for_each(|(key, value)| put(kept, key, value, &self.caps))?;
+                fields.iter().try_for_each(|(key, value)| put(stored, key, value, &self.caps))?;
             }
             Ok(is_held)
         })
@@ -457,7 +461,7 @@ impl Pair<'_> {
 /// The fields after the changes, or an error if they would be too many or too large.
 pub(super) fn applied(mut fields: Fields, changes: &Changes, caps: &Caps) -> Result<Fields> {
     if changes.cleared {
-        fields.retain(is_own);
+        fields.retain(is_reserved);
     }
     for (key, value) in &changes.fields {
         match value {

@@ -13,7 +13,7 @@ mod settings;
 mod steps;
 #[cfg(test)]
 mod tests;
-mod trace;
+mod tombstone;
 mod transaction;
 
 use std::collections::HashSet;
@@ -49,14 +49,15 @@ const EMPTY: &str =
 const ROTATE: &str = concat!(
     include_str!("redis/lua/run.lua"),
     include_str!("redis/lua/clear.lua"),
-    include_str!("redis/lua/trace.lua"),
+    include_str!("redis/lua/tombstone.lua"),
     include_str!("redis/lua/rotate.lua")
 );
 const DESTROY: &str =
-    concat!(include_str!("redis/lua/trace.lua"), include_str!("redis/lua/destroy.lua"));
-const END: &str = concat!(include_str!("redis/lua/trace.lua"), include_str!("redis/lua/end.lua"));
+    concat!(include_str!("redis/lua/tombstone.lua"), include_str!("redis/lua/destroy.lua"));
+const END: &str =
+    concat!(include_str!("redis/lua/tombstone.lua"), include_str!("redis/lua/end.lua"));
 const GRACE: &str =
-    concat!(include_str!("redis/lua/trace.lua"), include_str!("redis/lua/grace.lua"));
+    concat!(include_str!("redis/lua/tombstone.lua"), include_str!("redis/lua/grace.lua"));
 const MOVE: &str = include_str!("redis/lua/move.lua");
 
 /// Keeps sessions in Redis: they outlive the process, and all processes share them.

@@ -3,8 +3,8 @@
 mod database;
 mod devices;
 mod errors;
+mod expired;
 mod files;
-mod graves;
 mod group;
 mod health;
 mod json;
@@ -13,7 +13,7 @@ mod record;
 mod sweep;
 #[cfg(test)]
 mod tests;
-mod traces;
+mod tombstones;
 mod write;
 
 use std::fmt;
@@ -25,7 +25,7 @@ use rusqlite::Connection;
 
 use self::database::{Database, Open};
 use self::devices::{Ending, list};
-use self::graves::Dead;
+use self::expired::ExpiredRow;
 use self::group::Group;
 use self::record::Key;
 use self::write::{Answer, Found, Operation, Transaction, Write, damaged, find};
@@ -309,33 +309,33 @@ impl SessionStore for SqliteStore {
             Ok(found) => found,
             Err(error) => return batch.iter().map(|_| Err(copy(&error))).collect(),
         };
-        let mut dead = Vec::new();
+        let mut expired = Vec::new();
         let mut records = Vec::with_capacity(batch.len());
         for ((load, key), found) in batch.iter().zip(keys).zip(found) {
             let at_this_time = |found: Found| {
                 let Some(expires) = found.expires() else { return Some(found) };
-                let buried = database.buried(&key.digest, expires);
-                let death = buried.or_else(|| {
-                    let death = found.death(&load.lifetimes, now)?;
-                    dead.push(Dead { digest: key.digest, expires, death });
-                    Some(death)
+                let known = database.known_expiry(&key.digest, expires);
+                let expiry = known.or_else(|| {
+                    let expiry = found.expiry(&load.lifetimes, now)?;
+                    expired.push(ExpiredRow { digest: key.digest, expires, expiry });
+                    Some(expiry)
                 });
-                found.after(death)
+                found.after(expiry)
             };
             records.push(match found.and_then(at_this_time) {
                 None => Ok(Loaded::Unknown),
                 Some(Found::Damaged) => Err(damaged()),
-                Some(Found::Session(kept)) => {
-                    kept.record(load, now).map(Loaded::Session).map_err(|_| damaged())
+                Some(Found::Session(stored)) => {
+                    stored.record(load, now).map(Loaded::Session).map_err(|_| damaged())
                 }
-                Some(Found::Trace(trace)) => Ok(trace.loaded(now)),
+                Some(Found::Tombstone(tombstone)) => Ok(tombstone.loaded(now)),
             });
         }
         for error in records.iter().filter_map(|record| record.as_ref().err()) {
             database.health.is_loud(error);
         }
-        if !dead.is_empty() {
-            database.bury(dead);
+        if !expired.is_empty() {
+            database.mark_expired(expired);
         }
         records
     }
@@ -364,7 +364,7 @@ fn saved(answer: Result<Answer>) -> Result<Saved> {
     }
 }
 
-/// The error of who has heard nothing of what became of a wish.
+/// The error of a write whose commit panicked before it returned an answer.
 fn abandoned() -> Error {
     Error::new(
         ErrorKind::Unavailable,

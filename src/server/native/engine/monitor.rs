@@ -151,7 +151,7 @@ impl Engine {
         if let Activity::Handler(Some(endpoint)) = activity
             && blocks
         {
-            endpoint.slow.mark(HANDLER_IS_SLOW);
+            endpoint.handler_blocks.set_for(HANDLER_IS_SLOW);
         }
         self.start(event_loop.clone(), epoch);
         tasks.into_iter().for_each(|task| self.offload(event_loop, task));

@@ -147,7 +147,7 @@ impl Engine {
     }
 
     pub(super) fn send(&self, response: Response, mut recipient: Recipient) -> Returned {
-        let _working = request_id::enter(response.request_id());
+        let _guard = request_id::enter(response.request_id());
         let whole = recipient.connection.reclaim(recipient.stream);
         recipient.audience.keep_alive &= whole && self.stage() == ShutdownStage::Running;
         let mut status = response.status();
@@ -258,7 +258,7 @@ impl Engine {
 
     pub(super) fn note_refusal(&self, why: &str) {
         let line = || format!("refused a request: {why}");
-        self.refused.happened(log::Level::Warn, why, line);
+        self.refused.log_throttled(log::Level::Warn, why, line);
     }
 
     /// Answers a request 503 and closes its connection.
@@ -268,7 +268,7 @@ impl Engine {
         (exchange, recipient): InFlight,
         why: &str,
     ) {
-        let _working = exchange.work();
+        let _guard = exchange.enter_request_id();
         let status = StatusCode::SERVICE_UNAVAILABLE;
         self.note_refusal(why);
         contained(|| drop(exchange));

@@ -9,7 +9,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
 use super::{LISTENERS, Poller};
-use crate::logging::Recurring;
+use crate::logging::ThrottledLog;
 use crate::server::native::connection::{Connection, Purpose};
 use crate::server::native::options::Options;
 use crate::server::native::socket::Listener;
@@ -72,7 +72,7 @@ impl Listening {
         &mut self,
         accepted: &mut Vec<Connection>,
         options: &Arc<Options>,
-        paused: &Recurring,
+        paused: &ThrottledLog,
         now: Instant,
     ) {
         self.accept_at = None;
@@ -86,7 +86,7 @@ impl Listening {
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     let line = || format!("accepting pauses: {error}");
-                    paused.happened(log::Level::Error, &error.to_string(), line);
+                    paused.log_throttled(log::Level::Error, &error.to_string(), line);
                     self.accept_at = Some(now + ACCEPT_PAUSE);
                     return;
                 }

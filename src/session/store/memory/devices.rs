@@ -15,8 +15,8 @@ use crate::session::store::devices::{
 impl MemoryStore {
     pub(super) fn list(&self, user: &str, this: Option<&SessionId>) -> Vec<Device> {
         let (shards, now) = (self.all_shards(), self.now());
-        let kept = shards.iter().flat_map(|shard| shard.of_user(user, now));
-        let mut devices: Vec<_> = kept.filter_map(|kept| kept.device(this)).collect();
+        let stored = shards.iter().flat_map(|shard| shard.of_user(user, now));
+        let mut devices: Vec<_> = stored.filter_map(|stored| stored.device(this)).collect();
         newest_first(&mut devices);
         devices
     }
@@ -29,7 +29,7 @@ impl MemoryStore {
             EndDevices::One(ends) => handle == Some(ends),
         };
         let is_there = |stays: &SessionId| {
-            shards.iter().any(|shard| shard.of_user(user, now).any(|kept| kept.id == *stays))
+            shards.iter().any(|shard| shard.of_user(user, now).any(|stored| stored.id == *stays))
         };
         if let EndDevices::AllBut(stays) = which
             && !is_there(stays)
@@ -38,8 +38,9 @@ impl MemoryStore {
         }
         let mut count = 0;
         for shard in &mut shards {
-            let kept = shard.of_user(user, now).filter(|kept| ends(&kept.id, kept.handle()));
-            let ids: Vec<_> = kept.map(|kept| kept.id.clone()).collect();
+            let stored =
+                shard.of_user(user, now).filter(|stored| ends(&stored.id, stored.handle()));
+            let ids: Vec<_> = stored.map(|stored| stored.id.clone()).collect();
             count += ids.len();
             for id in &ids {
                 shard.destroy(id, now);

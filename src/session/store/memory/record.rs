@@ -9,26 +9,26 @@ use crate::session::store::fields::{Fields, Packed};
 use crate::session::store::{Action, Lifetimes, Login, Remember, Save};
 use crate::session::view::hold_nothing_private;
 
-/// A point in time as nanoseconds since 1970. [`Moment::NEVER`] is in the year 2554.
+/// A point in time as nanoseconds since 1970. [`Timestamp::NEVER`] is in the year 2554.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(pub(super) u64);
+pub(super) struct Timestamp(pub(super) u64);
 
-impl Moment {
-    pub(super) const NEVER: Moment = Moment(u64::MAX);
+impl Timestamp {
+    pub(super) const NEVER: Timestamp = Timestamp(u64::MAX);
 
-    pub(super) fn of(time: SystemTime) -> Moment {
-        Moment(nanos(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
+    pub(super) fn of(time: SystemTime) -> Timestamp {
+        Timestamp(nanos(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
     }
 
     pub(super) fn time(self) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(self.0)
     }
 
-    pub(super) fn after(self, time: Duration) -> Moment {
-        Moment(self.0.saturating_add(nanos(time)))
+    pub(super) fn after(self, time: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(nanos(time)))
     }
 
-    pub(super) fn since(self, earlier: Moment) -> Duration {
+    pub(super) fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
@@ -38,57 +38,58 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What is lost with a session, least first: a full store lets go of these in this order.
+/// How long sessions are kept when the store is full: those of the first priority are evicted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Worth {
-    /// A CSRF token or flashes and nothing else: what a visitor gets with the first form, and a bot with each request.
+pub(super) enum Priority {
+    /// It holds a CSRF token or flashes and nothing else: visitors get one with the first form, bots with each request.
     Incidental,
-    /// What somebody has left who has not logged in.
+    /// It holds data, and nobody is logged in.
     Anonymous,
     LoggedIn,
 }
 
-impl Worth {
-    pub(super) const ALL: [Worth; 3] = [Worth::Incidental, Worth::Anonymous, Worth::LoggedIn];
+impl Priority {
+    pub(super) const ALL: [Priority; 3] =
+        [Priority::Incidental, Priority::Anonymous, Priority::LoggedIn];
 
-    fn of(fields: &Fields, logged_in: bool) -> Worth {
+    fn of(fields: &Fields, logged_in: bool) -> Priority {
         match hold_nothing_private(fields) {
-            _ if logged_in => Worth::LoggedIn,
-            true => Worth::Incidental,
-            false => Worth::Anonymous,
+            _ if logged_in => Priority::LoggedIn,
+            true => Priority::Incidental,
+            false => Priority::Anonymous,
         }
     }
 }
 
 /// Who has logged in, when, and from where.
 struct LoggedIn {
-    at: Moment,
+    at: Timestamp,
     user: Box<str>,
     handle: Box<str>,
     agent: Box<str>,
     address: Box<str>,
 }
 
-pub(super) struct Kept {
+pub(super) struct StoredSession {
     pub(super) id: SessionId,
     pub(super) fields: Packed,
-    pub(super) created: Moment,
+    pub(super) created: Timestamp,
     /// When the idle limit last began anew together with the cookie.
-    pub(super) renewed: Moment,
+    pub(super) renewed: Timestamp,
     /// The idle limit that the request which saved it last took it to have.
     saved_for: u64,
     remember: Option<NonZeroU64>,
     login: Option<Box<LoggedIn>>,
-    pub(super) expires: Moment,
-    pub(super) worth: Worth,
-    /// Its place in the queue of its worth.
-    pub(super) place: u32,
+    pub(super) expires: Timestamp,
+    pub(super) priority: Priority,
+    /// Its position in the expiry queue of its priority.
+    pub(super) position: u32,
 }
 
-impl Kept {
+impl StoredSession {
     /// The record that a creation makes.
-    pub(super) fn new(save: &Save<'_>, fields: &Fields, now: Moment) -> Kept {
-        let mut kept = Kept {
+    pub(super) fn new(save: &Save<'_>, fields: &Fields, now: Timestamp) -> StoredSession {
+        let mut stored = StoredSession {
             id: save.id.clone(),
             fields: fields.pack(),
             created: now,
@@ -96,21 +97,21 @@ impl Kept {
             saved_for: 0,
             remember: None,
             login: None,
-            expires: Moment::NEVER,
-            worth: Worth::of(fields, save.login.is_some()),
-            place: 0,
+            expires: Timestamp::NEVER,
+            priority: Priority::of(fields, save.login.is_some()),
+            position: 0,
         };
-        kept.set_remember(save.remember.limit());
-        kept.saved(save, now);
-        kept
+        stored.set_remember(save.remember.limit());
+        stored.saved(save, now);
+        stored
     }
 
     pub(super) fn set_fields(&mut self, fields: &Fields) {
-        (self.fields, self.worth) = (fields.pack(), Worth::of(fields, self.login.is_some()));
+        (self.fields, self.priority) = (fields.pack(), Priority::of(fields, self.login.is_some()));
     }
 
-    /// Takes note of a save, but for its changes.
-    pub(super) fn saved(&mut self, save: &Save<'_>, now: Moment) {
+    /// Applies a save, but for its changes.
+    pub(super) fn saved(&mut self, save: &Save<'_>, now: Timestamp) {
         if let Remember::To(limit) = save.remember {
             self.set_remember(limit);
         }
@@ -127,14 +128,14 @@ impl Kept {
                 agent: login.agent.into(),
                 address: login.address.into(),
             }));
-            self.worth = Worth::LoggedIn;
+            self.priority = Priority::LoggedIn;
         }
         if save.renewed_ago.is_none() {
             self.renewed = now;
         }
         self.saved_for = nanos(save.idle());
         let end = save.lifetimes.end(self.remember(), self.created.time(), now.time());
-        self.expires = end.map_or(Moment::NEVER, Moment::of);
+        self.expires = end.map_or(Timestamp::NEVER, Timestamp::of);
     }
 
     fn set_remember(&mut self, limit: Option<Duration>) {
@@ -176,12 +177,12 @@ impl Kept {
         self.saved_for == nanos(idle)
     }
 
-    pub(super) fn has_ended(&self, now: Moment) -> bool {
+    pub(super) fn has_ended(&self, now: Timestamp) -> bool {
         self.expires <= now
     }
 
     /// Whether it is over by an absolute limit that may have been shortened since it was last saved.
-    pub(super) fn is_past_absolute(&self, lifetimes: &Lifetimes, now: Moment) -> bool {
-        lifetimes.absolute_end(self.created.time()).is_some_and(|end| Moment::of(end) <= now)
+    pub(super) fn is_past_absolute(&self, lifetimes: &Lifetimes, now: Timestamp) -> bool {
+        lifetimes.absolute_end(self.created.time()).is_some_and(|end| Timestamp::of(end) <= now)
     }
 }

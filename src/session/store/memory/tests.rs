@@ -158,7 +158,7 @@ fn a_full_store_lets_go_of_who_has_been_away_longest() {
 
 #[test]
 fn a_session_that_took_the_place_of_the_least_one_meanwhile_is_not_lost_in_its_stead() {
-    // The least one leaves, logs in, or is used; its shard holds nothing that is worth as little then.
+    // The candidate leaves, logs in, or is used; its shard holds none of so low a priority then.
     let changes: [fn(&Fixture, &SessionId); 3] = [
         |fixture, id| assert!(fixture.save(id, Action::Destroy, &[]).is_ok()),
         |fixture, id| fixture.log_in(id, Action::Update),
@@ -175,13 +175,13 @@ fn a_session_that_took_the_place_of_the_least_one_meanwhile_is_not_lost_in_its_s
                 id
             })
             .collect();
-        let seen = fixture.store.least().unwrap();
-        assert_eq!(seen.0, Worth::Incidental);
+        let seen = fixture.store.eviction_candidate().unwrap();
+        assert_eq!(seen.0, Priority::Incidental);
         change(&fixture, &bot);
-        assert!(!fixture.store.lose(seen));
+        assert!(!fixture.store.evict(seen));
         assert_eq!(fixture.live(&users), 100);
-        let seen = fixture.store.least().unwrap();
-        assert!(fixture.store.lose(seen), "looking again finds the one to lose");
+        let seen = fixture.store.eviction_candidate().unwrap();
+        assert!(fixture.store.evict(seen), "looking again finds the one to lose");
     }
 }
 
@@ -189,15 +189,15 @@ fn a_session_that_took_the_place_of_the_least_one_meanwhile_is_not_lost_in_its_s
 fn a_session_that_is_left_with_flashes_alone_is_worth_no_more_than_they_are() {
     let mut fixture = Fixture::new();
     fixture.store = fixture.store.capacity(2);
-    let (left, kept) = (fixture.id(), fixture.id());
+    let (left, stored) = (fixture.id(), fixture.id());
     fixture.save(&left, Action::Create, &[("user", "Ada")]).unwrap();
-    fixture.save(&kept, Action::Create, &[("user", "Bob")]).unwrap();
+    fixture.save(&stored, Action::Create, &[("user", "Bob")]).unwrap();
     fixture.pass(1);
     let load = Load { id: &left, lifetimes: LIFETIMES };
     assert_eq!(fixture.store.take(&load, &["user"]).unwrap(), [Some("Ada".to_owned())]);
     fixture.save(&left, Action::Update, &[("_flash.1", "[]")]).unwrap();
     fixture.create();
-    assert!(fixture.load(&left).is_none() && fixture.load(&kept).is_some());
+    assert!(fixture.load(&left).is_none() && fixture.load(&stored).is_some());
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn abandoned_sessions_go_without_being_asked_for() {
 #[test]
 fn neither_use_nor_churn_makes_the_queue_grow() {
     let fixture = Fixture::new();
-    let kept = fixture.create();
+    let stored = fixture.create();
     for round in 0..1000 {
         let id = fixture.create();
         let to = fixture.id();
@@ -277,7 +277,7 @@ fn neither_use_nor_churn_makes_the_queue_grow() {
         fixture.save(&id, Action::Rotate { to: &to }, &[]).unwrap();
         fixture.save(&to, Action::Destroy, &[]).unwrap();
         fixture.pass(round % 2);
-        assert_eq!(fixture.save(&kept, Action::Update, &[]).unwrap(), Saved::Stored);
+        assert_eq!(fixture.save(&stored, Action::Update, &[]).unwrap(), Saved::Stored);
     }
     assert_eq!((fixture.store.len(), fixture.queued()), (1, 1));
 }

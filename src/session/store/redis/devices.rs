@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::index::{Index, LONGEST_INDEX, Survey, entries, key_of, name_of};
-use super::record::{self, Key, SHORT_REPLY, Unfit};
-use super::save::TOMBSTONE;
+use super::index::{Index, LivenessCheck, MAX_INDEX_BYTES, entries, key_of, name_of};
+use super::record::{self, Key, RecordError, SHORT_REPLY};
+use super::save::TOMBSTONE_MILLIS;
 use super::steps::{Request, Step};
-use super::trace::Trace;
+use super::tombstone::Tombstone;
 use super::transaction::script;
 use super::{END, Settings, desync, refused};
 use crate::pipeline::operation::Round;
@@ -29,7 +29,7 @@ enum Listing {
     /// The index is to be read.
     Reading,
     /// Its sessions are to be looked at.
-    Looking(Survey),
+    Looking(LivenessCheck),
     Over(Result<Vec<Device>>),
 }
 
@@ -55,36 +55,36 @@ impl Step for ListStep {
 
     fn request(&mut self, round: &mut Round<'_>) -> Request {
         match &self.state {
-            Listing::Looking(survey) => survey.request(&self.settings, round),
+            Listing::Looking(check) => check.request(&self.settings, round),
             _ => {
-                self.index.is_asked(round);
+                self.index.set_as_key(round);
                 self.index.read(round);
             }
         }
-        Request { repeatable: true, read_only: false, longest_reply: LONGEST_INDEX }
+        Request { repeatable: true, read_only: false, max_reply_bytes: MAX_INDEX_BYTES }
     }
 
-    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
+    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), RecordError> {
         self.state = match std::mem::replace(&mut self.state, Listing::Reading) {
             Listing::Reading => match replies.next() {
                 Some(Reply::Array(pairs)) => {
                     let (index, user) = (self.index.clone(), self.user.clone());
-                    let survey = Survey::new(index, user, self.this.clone(), entries(pairs)?);
-                    Listing::Looking(survey)
+                    let check = LivenessCheck::new(index, user, self.this.clone(), entries(pairs)?);
+                    Listing::Looking(check)
                 }
                 Some(Reply::Error(line)) => Listing::Over(Err(refused(line))),
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
-            Listing::Looking(mut survey) => match survey.answer(&self.settings, replies, now)? {
-                Ok(()) => Listing::Looking(survey),
+            Listing::Looking(mut check) => match check.answer(&self.settings, replies, now)? {
+                Ok(()) => Listing::Looking(check),
                 Err(error) => Listing::Over(Err(error)),
             },
             over @ Listing::Over(_) => over,
         };
-        if matches!(&self.state, Listing::Looking(survey) if survey.is_over())
-            && let Listing::Looking(survey) = std::mem::replace(&mut self.state, Listing::Reading)
+        if matches!(&self.state, Listing::Looking(check) if check.is_over())
+            && let Listing::Looking(check) = std::mem::replace(&mut self.state, Listing::Reading)
         {
-            self.state = Listing::Over(Ok(survey.into_devices()));
+            self.state = Listing::Over(Ok(check.into_devices()));
         }
         Ok(())
     }
@@ -114,12 +114,12 @@ pub(super) struct EndStep {
 }
 
 enum Ending {
-    /// The index is to say which ones, and to let none of them move any more.
-    Condemning,
+    /// The sessions are to be marked as ended in the index, which returns their names.
+    Marking,
     /// The records of these are to be removed.
     Removing(Removal),
-    /// So many were removed, and all of them are to leave the index.
-    Forgetting(Vec<Vec<u8>>, usize),
+    /// The entries of these sessions are to be removed from the index. The number is that of the records removed.
+    RemovingFromIndex(Vec<Vec<u8>>, usize),
     Over(Result<usize>),
 }
 
@@ -132,7 +132,7 @@ struct Removal {
 }
 
 impl Removal {
-    /// How often each is removed, as what moves from one node to another may be missed once.
+    /// In a cluster each is removed twice, as one that moves from one node to another may be missed once.
     fn is_over(&self, in_cluster: bool) -> bool {
         self.done >= self.names.len() * if in_cluster { 2 } else { 1 }
     }
@@ -148,15 +148,16 @@ impl EndStep {
             EndDevices::One(handle) => ("one", handle.as_bytes().to_vec()),
         };
         let (settings, index) = (settings.clone(), Index::of(settings, user));
-        EndStep { settings, index, which, name, state: Ending::Condemning }
+        EndStep { settings, index, which, name, state: Ending::Marking }
     }
 }
 
 /// Removes the sessions with these keys, in one step.
 pub(super) fn end(round: &mut Round<'_>, keys: &[&[u8]]) {
     let now = record::milliseconds_since_1970(round.now());
-    let trace = Trace::Ended(String::new()).written(now.saturating_add(TOMBSTONE), b"");
-    script(round, END, keys, &[&trace, TOMBSTONE.to_string().as_bytes()], &[]);
+    let tombstone =
+        Tombstone::Ended(String::new()).written(now.saturating_add(TOMBSTONE_MILLIS), b"");
+    script(round, END, keys, &[&tombstone, TOMBSTONE_MILLIS.to_string().as_bytes()], &[]);
 }
 
 impl Step for EndStep {
@@ -167,7 +168,7 @@ impl Step for EndStep {
     }
 
     fn request(&mut self, round: &mut Round<'_>) -> Request {
-        let mut longest_reply = SHORT_REPLY;
+        let mut max_reply_bytes = SHORT_REPLY;
         match &self.state {
             Ending::Removing(Removal { names, done, .. }) if self.settings.in_cluster => {
                 let key = key_of(&self.settings, &names[done % names.len()]);
@@ -179,31 +180,31 @@ impl Step for EndStep {
                 let keys: Vec<_> = names.iter().map(|name| key_of(&self.settings, name)).collect();
                 end(round, &keys.iter().map(Vec::as_slice).collect::<Vec<_>>());
             }
-            Ending::Forgetting(names, _) => {
-                self.index.is_asked(round);
-                self.index.forget(round, names);
+            Ending::RemovingFromIndex(names, _) => {
+                self.index.set_as_key(round);
+                self.index.remove_ended(round, names);
             }
-            Ending::Condemning | Ending::Over(_) => {
-                self.index.is_asked(round);
-                self.index.condemn(round, self.which, &self.name);
-                longest_reply = LONGEST_INDEX;
+            Ending::Marking | Ending::Over(_) => {
+                self.index.set_as_key(round);
+                self.index.mark_ended(round, self.which, &self.name);
+                max_reply_bytes = MAX_INDEX_BYTES;
             }
         }
-        Request { repeatable: true, read_only: false, longest_reply }
+        Request { repeatable: true, read_only: false, max_reply_bytes }
     }
 
-    fn answer(&mut self, replies: &mut Replies<'_>, _: SystemTime) -> Result<(), Unfit> {
+    fn answer(&mut self, replies: &mut Replies<'_>, _: SystemTime) -> Result<(), RecordError> {
         let reply = replies.next();
         if let Some(Reply::Error(line)) = reply {
             self.state = Ending::Over(Err(refused(line)));
             return Ok(());
         }
         let in_cluster = self.settings.in_cluster;
-        self.state = match (std::mem::replace(&mut self.state, Ending::Condemning), reply) {
-            (Ending::Condemning, Some(Reply::Nil)) => Ending::Over(Err(no_such_device())),
-            (Ending::Condemning, Some(Reply::Array(names))) => {
+        self.state = match (std::mem::replace(&mut self.state, Ending::Marking), reply) {
+            (Ending::Marking, Some(Reply::Nil)) => Ending::Over(Err(no_such_device())),
+            (Ending::Marking, Some(Reply::Array(names))) => {
                 let names = names.map(|name| Some(name.bulk()?.to_vec()));
-                let names = names.collect::<Option<Vec<_>>>().ok_or(Unfit::OutOfStep)?;
+                let names = names.collect::<Option<Vec<_>>>().ok_or(RecordError::OutOfStep)?;
                 match names.is_empty() {
                     true => Ending::Over(Ok(0)),
                     false => Ending::Removing(Removal { names, done: 0, were_there: 0 }),
@@ -213,22 +214,22 @@ impl Step for EndStep {
                 removal.done += if in_cluster { 1 } else { removal.names.len() };
                 removal.were_there += usize::try_from(count).unwrap_or(0);
                 match removal.is_over(in_cluster) {
-                    true => Ending::Forgetting(removal.names, removal.were_there),
+                    true => Ending::RemovingFromIndex(removal.names, removal.were_there),
                     false => Ending::Removing(removal),
                 }
             }
-            (Ending::Forgetting(_, count), Some(_)) => Ending::Over(Ok(count)),
-            _ => return Err(Unfit::OutOfStep),
+            (Ending::RemovingFromIndex(_, count), Some(_)) => Ending::Over(Ok(count)),
+            _ => return Err(RecordError::OutOfStep),
         };
         Ok(())
     }
 
     fn fail(&mut self, error: Error) {
-        self.state = match std::mem::replace(&mut self.state, Ending::Condemning) {
+        self.state = match std::mem::replace(&mut self.state, Ending::Marking) {
             over @ Ending::Over(_) => over,
             // All of them are removed; who looks next finds that out.
-            Ending::Forgetting(_, count) => Ending::Over(Ok(count)),
-            Ending::Condemning | Ending::Removing(_) => Ending::Over(Err(error)),
+            Ending::RemovingFromIndex(_, count) => Ending::Over(Ok(count)),
+            Ending::Marking | Ending::Removing(_) => Ending::Over(Err(error)),
         };
     }
 

@@ -22,7 +22,7 @@
 //! continuation of one, is loaded.
 //!
 //! 1. *A session whose record was there at T is in the list*: it was registered before it was written, and leaves
-//!    the index only after its record has ended or moved (logout, confirm), or by weeding, which takes only what it has found dead a minute
+//!    the index only after its record has ended or moved (logout, confirm), or by pruning, which takes only what it has found dead a minute
 //!    after its registration, when whoever would still write it is not confirmed any more.
 //! 2. *A login under way at T* has registered before T, or it is one after T. If its record comes before the removal, it is
 //!    removed; if it comes later, step (3) of the login comes after T, finds a former epoch, and fails: nobody has ever been given this
@@ -37,7 +37,7 @@
 //!    stops between two steps leaves an entry too many, never one too few.
 //! 5. *After the end* the index holds logins and moves of the present epoch only; each later end finds them by 1.
 //!
-//! 6. *What is [left](super::trace) under a key* is no record. A move, a logout and an end look for the proof, and so take
+//! 6. *A [tombstone](super::tombstone) is no record.* A move, a logout and an end look for the proof, and so take
 //!    it for nothing. Only a login's creation that is sent twice makes room for a record where its own was ended meanwhile, which is
 //!    the case of 2. Whoever follows it to another key does there what they would do with that key's id.
 //!
@@ -52,7 +52,7 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-use super::record::{self, Key, LOGIN, PROOF, SAVED, Unfit};
+use super::record::{self, Key, LOGIN, PROOF, RecordError, SAVED};
 use super::transaction::script;
 use super::{Settings, refused};
 use crate::pipeline::operation::Round;
@@ -62,23 +62,23 @@ use crate::session::store::devices::{Device, newest_first};
 use crate::{Error, Result};
 
 const CONFIRM: &str = include_str!("lua/confirm.lua");
-const CONDEMN: &str = include_str!("lua/condemn.lua");
-const FORGET: &str = include_str!("lua/forget.lua");
+const MARK_ENDED: &str = include_str!("lua/mark_ended.lua");
+const REMOVE_ENDED: &str = include_str!("lua/remove_ended.lua");
 const REGISTER: &str = include_str!("lua/register.lua");
 const TOUCH: &str = include_str!("lua/touch.lua");
-const WEED: &str = include_str!("lua/weed.lua");
+const PRUNE: &str = include_str!("lua/prune.lua");
 
 /// How many characters of the digest of a user's name a key has: 168 bits.
 const DIGEST: usize = 28;
 
-/// For how many milliseconds a registration whose record is not there may yet be written.
-const UNDERWAY: u64 = 60_000;
+/// For how many milliseconds after a registration its record may still be written.
+const REGISTRATION_TIMEOUT: u64 = 60_000;
 
-/// How many sessions are looked at in one round trip, so that nobody else waits long behind them.
-const SURVEYED: usize = 100;
+/// How many sessions are checked in one round trip, so that other requests do not wait long behind them.
+const CHECKS_PER_ROUND_TRIP: usize = 100;
 
 /// How many bytes an index has at most: some 50,000 sessions.
-pub(super) const LONGEST_INDEX: usize = 16 << 20;
+pub(super) const MAX_INDEX_BYTES: usize = 16 << 20;
 
 /// The key of a user's index.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ impl Index {
         Index([prefix, b"u:", &digest[..DIGEST]].concat())
     }
 
-    pub(super) fn is_asked(&self, round: &mut Round<'_>) {
+    pub(super) fn set_as_key(&self, round: &mut Round<'_>) {
         round.for_key(&self.0);
     }
 
@@ -120,22 +120,23 @@ impl Index {
         round.command(&[b"HDEL", &self.0, name]);
     }
 
-    pub(super) fn condemn(&self, round: &mut Round<'_>, which: &str, name: &[u8]) {
-        script(round, CONDEMN, &[&self.0], &[which.as_bytes(), name], &[]);
+    pub(super) fn mark_ended(&self, round: &mut Round<'_>, which: &str, name: &[u8]) {
+        script(round, MARK_ENDED, &[&self.0], &[which.as_bytes(), name], &[]);
     }
 
-    pub(super) fn forget(&self, round: &mut Round<'_>, names: &[Vec<u8>]) {
+    pub(super) fn remove_ended(&self, round: &mut Round<'_>, names: &[Vec<u8>]) {
         let names: Vec<_> = names.iter().map(Vec::as_slice).collect();
-        script(round, FORGET, &[&self.0], &names, &[]);
+        script(round, REMOVE_ENDED, &[&self.0], &names, &[]);
     }
 
-    fn weed(&self, round: &mut Round<'_>, dead: &[Entry]) {
-        let words: Vec<_> = dead.iter().flat_map(|entry| [&entry.name[..], &entry.value]).collect();
-        script(round, WEED, &[&self.0], &words, &[]);
+    fn prune(&self, round: &mut Round<'_>, expired: &[Entry]) {
+        let words: Vec<_> =
+            expired.iter().flat_map(|entry| [&entry.name[..], &entry.value]).collect();
+        script(round, PRUNE, &[&self.0], &words, &[]);
     }
 }
 
-/// A session on its way into an index.
+/// The registration of a session in an index.
 #[derive(Debug)]
 pub(super) struct Registration {
     pub(super) name: Vec<u8>,
@@ -149,12 +150,12 @@ pub(super) struct Registration {
     pub(super) lifetime: String,
 }
 
-/// What an index calls a session.
+/// The name of a session in an index.
 pub(super) fn name_of(settings: &Settings, key: &Key) -> Vec<u8> {
     key.name[settings.prefix_of(settings.layout).len()..].to_vec()
 }
 
-/// The key of a session that an index calls so.
+/// The key of the session with this name in an index.
 pub(super) fn key_of(settings: &Settings, name: &[u8]) -> Vec<u8> {
     [settings.prefix_of(settings.layout).as_bytes(), name].concat()
 }
@@ -170,12 +171,12 @@ pub(super) struct Entry {
     agent: String,
 }
 
-/// Reads a reply to HGETALL. What is no entry is left out.
-pub(super) fn entries(mut pairs: Replies<'_>) -> Result<Vec<Entry>, Unfit> {
+/// Reads the entries in a reply to HGETALL, and skips other fields.
+pub(super) fn entries(mut pairs: Replies<'_>) -> Result<Vec<Entry>, RecordError> {
     let mut entries = Vec::new();
     while let Some(name) = pairs.next() {
         let (Some(name), Some(Some(value))) = (name.bulk(), pairs.next().map(Reply::bulk)) else {
-            return Err(Unfit::OutOfStep);
+            return Err(RecordError::OutOfStep);
         };
         let Ok(text) = std::str::from_utf8(value) else { continue };
         let mut words = text.splitn(5, ' ').skip(1);
@@ -198,51 +199,64 @@ pub(super) fn entries(mut pairs: Replies<'_>) -> Result<Vec<Entry>, Unfit> {
 }
 
 impl Entry {
-    /// Whether it is dead where its record is not there: one that is new may yet be written.
-    pub(super) fn is_settled(&self, now: u64) -> bool {
-        self.registered.saturating_add(UNDERWAY) < now
+    /// Whether its record will not be written any more if it is missing.
+    pub(super) fn is_past_registration(&self, now: u64) -> bool {
+        self.registered.saturating_add(REGISTRATION_TIMEOUT) < now
     }
 }
 
-/// Looks which sessions of an index live, and takes those that do not out of it.
-pub(super) struct Survey {
+/// Checks which sessions of an index are live, and removes the others from it.
+pub(super) struct LivenessCheck {
     index: Index,
     user: String,
-    /// What the index calls the session that asks.
+    /// The name in the index of the session that asks.
     this: Vec<u8>,
     entries: Vec<Entry>,
-    /// How many have been looked at.
-    seen: usize,
+    /// How many entries have been checked.
+    checked: usize,
     devices: Vec<Device>,
-    dead: Vec<Entry>,
+    expired: Vec<Entry>,
 }
 
-impl Survey {
-    pub(super) fn new(index: Index, user: String, this: Vec<u8>, entries: Vec<Entry>) -> Survey {
-        Survey { index, user, this, entries, seen: 0, devices: Vec::new(), dead: Vec::new() }
+impl LivenessCheck {
+    pub(super) fn new(
+        index: Index,
+        user: String,
+        this: Vec<u8>,
+        entries: Vec<Entry>,
+    ) -> LivenessCheck {
+        LivenessCheck {
+            index,
+            user,
+            this,
+            entries,
+            checked: 0,
+            devices: Vec::new(),
+            expired: Vec::new(),
+        }
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.seen == self.entries.len() && self.dead.is_empty()
+        self.checked == self.entries.len() && self.expired.is_empty()
     }
 
-    /// Those that live, the latest login first.
+    /// The live sessions, the latest login first.
     pub(super) fn into_devices(mut self) -> Vec<Device> {
         newest_first(&mut self.devices);
         self.devices
     }
 
-    /// How many are looked at in one round trip: in a cluster each may be elsewhere.
+    /// The entries to check in the next round trip: in a cluster one, as each may be on another node.
     fn next(&self, settings: &Settings) -> &[Entry] {
-        let rest = &self.entries[self.seen..];
-        &rest[..rest.len().min(if settings.in_cluster { 1 } else { SURVEYED })]
+        let rest = &self.entries[self.checked..];
+        &rest[..rest.len().min(if settings.in_cluster { 1 } else { CHECKS_PER_ROUND_TRIP })]
     }
 
     pub(super) fn request(&self, settings: &Settings, round: &mut Round<'_>) {
         let next = self.next(settings);
         if next.is_empty() {
-            self.index.is_asked(round);
-            return self.index.weed(round, &self.dead);
+            self.index.set_as_key(round);
+            return self.index.prune(round, &self.expired);
         }
         for entry in next {
             let key = key_of(settings, &entry.name);
@@ -256,24 +270,24 @@ impl Survey {
         settings: &Settings,
         replies: &mut Replies<'_>,
         now: SystemTime,
-    ) -> Result<Result<(), Error>, Unfit> {
+    ) -> Result<Result<(), Error>, RecordError> {
         let count = self.next(settings).len();
         if count == 0 {
-            self.dead.clear();
-            // Whether that worked or not: the next one who looks finds them.
-            return replies.next().map(|_| Ok(())).ok_or(Unfit::OutOfStep);
+            self.expired.clear();
+            // An error is ignored: the next check finds them again.
+            return replies.next().map(|_| Ok(())).ok_or(RecordError::OutOfStep);
         }
         let mut refusal = Ok(());
         for _ in 0..count {
-            let entry = &self.entries[self.seen];
-            self.seen += 1;
+            let entry = &self.entries[self.checked];
+            self.checked += 1;
             let mut held = match replies.next() {
                 Some(Reply::Array(held)) => held,
                 Some(Reply::Error(line)) => {
                     refusal = Err(refused(line));
                     continue;
                 }
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             };
             let mut field = || held.next().and_then(Reply::bulk);
             match (field(), field(), field()) {
@@ -291,8 +305,8 @@ impl Survey {
                         });
                     }
                 }
-                _ if entry.is_settled(record::milliseconds_since_1970(now)) => {
-                    self.dead.push(entry.clone());
+                _ if entry.is_past_registration(record::milliseconds_since_1970(now)) => {
+                    self.expired.push(entry.clone());
                 }
                 _ => {}
             }

@@ -1,13 +1,15 @@
-//! Saving a session with its user's index: what a login, a move, a logout and a renewal do there beside the save itself; see
-//! [`index`](super::index). A session in which nobody is logged in costs nothing here.
+//! Saves that also update the index of a user's sessions: logins, moves, logouts and renewals; see [`index`](super::index).
+//! Without a user there is no update.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::devices::{EndStep, end};
-use super::index::{Entry, Index, LONGEST_INDEX, Registration, Survey, entries, key_of, name_of};
-use super::record::{self, Key, SHORT_REPLY, Unfit};
+use super::index::{
+    Entry, Index, LivenessCheck, MAX_INDEX_BYTES, Registration, entries, key_of, name_of,
+};
+use super::record::{self, Key, RecordError, SHORT_REPLY};
 use super::save::SaveStep;
 use super::steps::{Request, Step};
 use super::{Settings, desync, refused};
@@ -22,21 +24,21 @@ pub(super) struct IndexedSave {
     settings: Arc<Settings>,
     /// The save itself, until it is over.
     save: Option<SaveStep>,
-    part: Option<Part>,
+    index_update: Option<IndexUpdate>,
     state: State,
 }
 
-/// What is done to the index.
-enum Part {
-    /// It is to live on with the session, for so many milliseconds.
+/// The update of the index that goes with a save.
+enum IndexUpdate {
+    /// Its lifetime is extended to that of the session, in milliseconds.
     Renewal(Index, String),
-    /// The session leaves it.
+    /// The session is removed from it.
     Logout(Index),
     /// A login, or a move of a session with a user.
-    Arrival(Box<Arrival>),
+    Insertion(Box<Insertion>),
 }
 
-struct Arrival {
+struct Insertion {
     index: Index,
     registration: Registration,
     /// Who logs in, and in how many sessions the user may be; nothing of a move.
@@ -46,36 +48,37 @@ struct Arrival {
 }
 
 enum State {
-    /// An index on another node is to be told before the save.
-    Telling,
+    /// The lifetime of an index on another node is to be extended before the save.
+    Touching,
     Registering,
     Saving,
-    /// An index on another node is to be told after the save that the session with this name leaves it.
-    Leaving(Vec<u8>),
+    /// The session with this name is to be removed from an index on another node after the save.
+    Removing(Vec<u8>),
     Confirming,
-    /// All sessions of the user have been ended meanwhile: the record that was written is to be removed.
-    Withdrawing,
-    /// What the index holds besides a login is to be looked at.
-    Looking(Survey),
-    /// The oldest logins are to end.
-    Trimming(VecDeque<EndStep>),
+    /// All sessions of the user were ended meanwhile: the record that was written is to be removed.
+    RollingBack,
+    /// The other sessions in the index are to be checked after a login.
+    Checking(LivenessCheck),
+    /// The oldest sessions are to be ended.
+    EndingOldest(VecDeque<EndStep>),
     Over(Result<Saved>),
 }
 
 impl IndexedSave {
     pub(super) fn new(settings: &Arc<Settings>, save: &Save<'_>) -> IndexedSave {
-        let part = Part::of(settings, save);
-        let state = match &part {
-            Some(Part::Arrival(_)) => State::Registering,
-            Some(Part::Renewal(..)) if settings.in_cluster => State::Telling,
+        let index_update = IndexUpdate::of(settings, save);
+        let state = match &index_update {
+            Some(IndexUpdate::Insertion(_)) => State::Registering,
+            Some(IndexUpdate::Renewal(..)) if settings.in_cluster => State::Touching,
             _ => State::Saving,
         };
         let step = SaveStep::new(settings, save);
-        IndexedSave { settings: settings.clone(), save: Some(step), part, state }.unless_refused()
+        IndexedSave { settings: settings.clone(), save: Some(step), index_update, state }
+            .skip_if_refused()
     }
 
-    /// What is refused without a question is not asked.
-    fn unless_refused(mut self) -> IndexedSave {
+    /// Ends at once if the save was refused before anything was sent.
+    fn skip_if_refused(mut self) -> IndexedSave {
         if self.save.as_ref().is_some_and(Step::is_over) {
             self.state = State::Saving;
             self.take_outcome();
@@ -83,9 +86,9 @@ impl IndexedSave {
         self
     }
 
-    fn arrival(&mut self) -> Option<&mut Arrival> {
-        match &mut self.part {
-            Some(Part::Arrival(arrival)) => Some(arrival),
+    fn insertion(&mut self) -> Option<&mut Insertion> {
+        match &mut self.index_update {
+            Some(IndexUpdate::Insertion(insertion)) => Some(insertion),
             _ => None,
         }
     }
@@ -95,56 +98,58 @@ impl IndexedSave {
         let is_over = self.save.as_ref().is_some_and(Step::is_over);
         let Some(save) = self.save.take_if(|_| is_over) else { return };
         let idle = save.idle();
-        let name = matches!(self.part, Some(Part::Logout(_))).then(|| save.name());
+        let name = matches!(self.index_update, Some(IndexUpdate::Logout(_))).then(|| save.name());
         let outcome = save.into_outcome();
-        self.state = match (&mut self.part, &outcome, name) {
-            (Some(Part::Arrival(arrival)), Ok(Saved::Stored), _) => {
-                arrival.registration.lifetime = lifetime(&self.settings, idle);
+        self.state = match (&mut self.index_update, &outcome, name) {
+            (Some(IndexUpdate::Insertion(insertion)), Ok(Saved::Stored), _) => {
+                insertion.registration.lifetime = lifetime(&self.settings, idle);
                 State::Confirming
             }
-            (_, Ok(Saved::Stored), Some(name)) if self.settings.in_cluster => State::Leaving(name),
+            (_, Ok(Saved::Stored), Some(name)) if self.settings.in_cluster => State::Removing(name),
             _ => State::Over(outcome),
         };
     }
 
-    /// What follows where the index no longer has the session that was written.
-    fn withdrawn(&self) -> State {
-        State::Over(match &self.part {
-            Some(Part::Arrival(arrival)) if arrival.user.is_some() => Err(ended_meanwhile()),
+    /// The next state after the record was removed that the index no longer has.
+    fn rolled_back(&self) -> State {
+        State::Over(match &self.index_update {
+            Some(IndexUpdate::Insertion(insertion)) if insertion.user.is_some() => {
+                Err(ended_meanwhile())
+            }
             _ => Ok(Saved::Gone),
         })
     }
 
-    /// What follows a confirmed arrival: a login takes what is dead out of the index, and ends the oldest logins.
+    /// The next state after a confirmed insertion: a login removes expired sessions from the index and ends the oldest ones.
     fn confirmed(&mut self, now: SystemTime) -> State {
         let now = record::milliseconds_since_1970(now);
-        let Some(Arrival { index, registration, user: Some((user, most)), others }) =
-            self.arrival()
+        let Some(Insertion { index, registration, user: Some((user, most)), others }) =
+            self.insertion()
         else {
             return State::Over(Ok(Saved::Stored));
         };
         let may_be_too_many = most.is_some_and(|most| others.len() > most);
-        if !may_be_too_many && !others.iter().any(|entry| entry.is_settled(now)) {
+        if !may_be_too_many && !others.iter().any(|entry| entry.is_past_registration(now)) {
             return State::Over(Ok(Saved::Stored));
         }
         let (others, name) = (std::mem::take(others), registration.name.clone());
-        State::Looking(Survey::new(index.clone(), user.clone(), name, others))
+        State::Checking(LivenessCheck::new(index.clone(), user.clone(), name, others))
     }
 
-    fn surveyed(&mut self, survey: Survey) -> State {
+    fn checked(&mut self, check: LivenessCheck) -> State {
         let settings = self.settings.clone();
-        let Some(Arrival { user: Some((user, most)), .. }) = self.arrival() else {
+        let Some(Insertion { user: Some((user, most)), .. }) = self.insertion() else {
             return State::Over(Ok(Saved::Stored));
         };
-        let oldest = beyond(*most, &survey.into_devices());
+        let oldest = beyond(*most, &check.into_devices());
         let end = |handle: &String| EndStep::new(&settings, user, EndDevices::One(handle));
         let ends: VecDeque<_> = oldest.iter().map(end).collect();
-        if ends.is_empty() { State::Over(Ok(Saved::Stored)) } else { State::Trimming(ends) }
+        if ends.is_empty() { State::Over(Ok(Saved::Stored)) } else { State::EndingOldest(ends) }
     }
 }
 
-impl Part {
-    fn of(settings: &Arc<Settings>, save: &Save<'_>) -> Option<Part> {
+impl IndexUpdate {
+    fn of(settings: &Arc<Settings>, save: &Save<'_>) -> Option<IndexUpdate> {
         let name = |id: &SessionId| name_of(settings, &Key::new(settings, settings.layout, id));
         let user = save.login.map(|login| login.user).or(save.user)?;
         let index = Index::of(settings, user);
@@ -153,14 +158,14 @@ impl Part {
             Action::Create => (save.id, Vec::new()),
             Action::Rotate { to } if to == save.id => (to, Vec::new()),
             Action::Rotate { to } => (to, name(save.id)),
-            Action::Destroy => return Some(Part::Logout(index)),
+            Action::Destroy => return Some(IndexUpdate::Logout(index)),
             // One that is to live longer, or whose request has run for so long that it may have kept the session since it
             // was renewed.
             Action::Update
                 if matches!(save.remember, Remember::To(_))
                     || save.renewed_ago.is_none_or(|ago| ago >= save.idle() / 2) =>
             {
-                return Some(Part::Renewal(index, lifetime));
+                return Some(IndexUpdate::Renewal(index, lifetime));
             }
             Action::Update | Action::ExtendGrace | Action::EndGrace(_) => return None,
         };
@@ -180,7 +185,12 @@ impl Part {
             lifetime,
         };
         let user = save.login.map(|login| (login.user.to_owned(), login.most));
-        Some(Part::Arrival(Box::new(Arrival { index, registration, user, others: Vec::new() })))
+        Some(IndexUpdate::Insertion(Box::new(Insertion {
+            index,
+            registration,
+            user,
+            others: Vec::new(),
+        })))
     }
 }
 
@@ -207,49 +217,51 @@ impl Step for IndexedSave {
 
     fn request(&mut self, round: &mut Round<'_>) -> Request {
         let mut request =
-            Request { repeatable: true, read_only: false, longest_reply: SHORT_REPLY };
-        match (&mut self.state, &self.part) {
-            (State::Saving, part) => {
+            Request { repeatable: true, read_only: false, max_reply_bytes: SHORT_REPLY };
+        match (&mut self.state, &self.index_update) {
+            (State::Saving, index_update) => {
                 let Some(save) = &mut self.save else { return request };
-                if let (Some(Part::Renewal(index, lifetime)), false) =
-                    (part, self.settings.in_cluster)
+                if let (Some(IndexUpdate::Renewal(index, lifetime)), false) =
+                    (index_update, self.settings.in_cluster)
                 {
                     index.touch(round, lifetime);
                 }
                 request = save.request(round);
-                if let (Some(Part::Logout(index)), false) = (part, self.settings.in_cluster) {
+                if let (Some(IndexUpdate::Logout(index)), false) =
+                    (index_update, self.settings.in_cluster)
+                {
                     index.remove(round, &save.name());
                 }
-                request.longest_reply = request.longest_reply.saturating_add(SHORT_REPLY);
+                request.max_reply_bytes = request.max_reply_bytes.saturating_add(SHORT_REPLY);
             }
-            (State::Looking(survey), _) => {
-                survey.request(&self.settings, round);
-                request.longest_reply = LONGEST_INDEX;
+            (State::Checking(check), _) => {
+                check.request(&self.settings, round);
+                request.max_reply_bytes = MAX_INDEX_BYTES;
             }
-            (State::Trimming(ends), _) => {
+            (State::EndingOldest(ends), _) => {
                 if let Some(end) = ends.front_mut() {
                     request = end.request(round);
                 }
             }
-            (State::Telling, Some(Part::Renewal(index, lifetime))) => {
-                index.is_asked(round);
+            (State::Touching, Some(IndexUpdate::Renewal(index, lifetime))) => {
+                index.set_as_key(round);
                 index.touch(round, lifetime);
             }
-            (State::Leaving(name), Some(Part::Logout(index))) => {
-                index.is_asked(round);
+            (State::Removing(name), Some(IndexUpdate::Logout(index))) => {
+                index.set_as_key(round);
                 index.remove(round, name);
             }
-            (State::Registering, Some(Part::Arrival(arrival))) => {
-                arrival.index.is_asked(round);
-                arrival.index.register(round, &arrival.registration);
-                request.longest_reply = LONGEST_INDEX;
+            (State::Registering, Some(IndexUpdate::Insertion(insertion))) => {
+                insertion.index.set_as_key(round);
+                insertion.index.register(round, &insertion.registration);
+                request.max_reply_bytes = MAX_INDEX_BYTES;
             }
-            (State::Confirming, Some(Part::Arrival(arrival))) => {
-                arrival.index.is_asked(round);
-                arrival.index.confirm(round, &arrival.registration);
+            (State::Confirming, Some(IndexUpdate::Insertion(insertion))) => {
+                insertion.index.set_as_key(round);
+                insertion.index.confirm(round, &insertion.registration);
             }
-            (State::Withdrawing, Some(Part::Arrival(arrival))) => {
-                let key = key_of(&self.settings, &arrival.registration.name);
+            (State::RollingBack, Some(IndexUpdate::Insertion(insertion))) => {
+                let key = key_of(&self.settings, &insertion.registration.name);
                 round.for_key(&key);
                 end(round, &[&key]);
             }
@@ -258,66 +270,70 @@ impl Step for IndexedSave {
         request
     }
 
-    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
+    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), RecordError> {
         if matches!(self.state, State::Saving) {
-            let Some(save) = &mut self.save else { return Err(Unfit::OutOfStep) };
-            let aside = self.part.as_ref().filter(|_| !self.settings.in_cluster);
+            let Some(save) = &mut self.save else { return Err(RecordError::OutOfStep) };
+            let aside = self.index_update.as_ref().filter(|_| !self.settings.in_cluster);
             // That the index could not be told ends nothing: it lives for long yet, and the next renewal tells it.
-            if matches!(aside, Some(Part::Renewal(..))) {
-                replies.next().ok_or(Unfit::OutOfStep)?;
+            if matches!(aside, Some(IndexUpdate::Renewal(..))) {
+                replies.next().ok_or(RecordError::OutOfStep)?;
             }
             save.answer(replies, now)?;
-            if matches!(aside, Some(Part::Logout(_))) {
-                replies.next().ok_or(Unfit::OutOfStep)?;
+            if matches!(aside, Some(IndexUpdate::Logout(_))) {
+                replies.next().ok_or(RecordError::OutOfStep)?;
             }
             self.take_outcome();
             return Ok(());
         }
         self.state = match std::mem::replace(&mut self.state, State::Saving) {
-            State::Telling => match replies.next() {
+            State::Touching => match replies.next() {
                 Some(_) => State::Saving,
-                None => return Err(Unfit::OutOfStep),
+                None => return Err(RecordError::OutOfStep),
             },
-            State::Leaving(_) => match replies.next() {
+            State::Removing(_) => match replies.next() {
                 Some(_) => State::Over(Ok(Saved::Stored)),
-                None => return Err(Unfit::OutOfStep),
+                None => return Err(RecordError::OutOfStep),
             },
             State::Registering => match replies.next() {
                 Some(Reply::Nil) => State::Over(Ok(Saved::Gone)),
                 Some(Reply::Array(index)) => {
                     let others = entries(index)?;
-                    if let Some(arrival) = self.arrival() {
-                        arrival.others = others;
+                    if let Some(insertion) = self.insertion() {
+                        insertion.others = others;
                     }
                     State::Saving
                 }
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
             State::Confirming => match replies.next() {
                 Some(Reply::Integer(1)) => self.confirmed(now),
-                Some(Reply::Integer(_)) => State::Withdrawing,
+                Some(Reply::Integer(_)) => State::RollingBack,
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
-            State::Withdrawing => match replies.next() {
-                Some(Reply::Integer(_)) => self.withdrawn(),
+            State::RollingBack => match replies.next() {
+                Some(Reply::Integer(_)) => self.rolled_back(),
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
-            State::Looking(mut survey) => {
+            State::Checking(mut check) => {
                 // Whether that worked or not: who logs in next looks again.
-                let _ = survey.answer(&self.settings, replies, now)?;
-                if survey.is_over() { self.surveyed(survey) } else { State::Looking(survey) }
+                let _ = check.answer(&self.settings, replies, now)?;
+                if check.is_over() { self.checked(check) } else { State::Checking(check) }
             }
-            State::Trimming(mut ends) => {
+            State::EndingOldest(mut ends) => {
                 if let Some(end) = ends.front_mut() {
                     end.answer(replies, now)?;
                 }
                 if ends.front().is_some_and(Step::is_over) {
                     ends.pop_front();
                 }
-                if ends.is_empty() { State::Over(Ok(Saved::Stored)) } else { State::Trimming(ends) }
+                if ends.is_empty() {
+                    State::Over(Ok(Saved::Stored))
+                } else {
+                    State::EndingOldest(ends)
+                }
             }
             state @ (State::Saving | State::Over(_)) => state,
         };
@@ -332,7 +348,9 @@ impl Step for IndexedSave {
                     save.fail(error);
                     State::Over(match save.into_outcome() {
                         // What was found before the connection failed stands, but nothing is confirmed.
-                        Ok(Saved::Stored) if matches!(self.part, Some(Part::Arrival(_))) => {
+                        Ok(Saved::Stored)
+                            if matches!(self.index_update, Some(IndexUpdate::Insertion(_))) =>
+                        {
                             Err(desync())
                         }
                         outcome => outcome,
@@ -341,14 +359,16 @@ impl Step for IndexedSave {
                 None => State::Over(Err(error)),
             },
             // The login stands.
-            State::Looking(_) | State::Trimming(_) => State::Over(Ok(Saved::Stored)),
+            State::Checking(_) | State::EndingOldest(_) => State::Over(Ok(Saved::Stored)),
             // The record is gone; its entry is found dead by who looks next.
-            State::Leaving(_) => State::Over(Ok(Saved::Stored)),
+            State::Removing(_) => State::Over(Ok(Saved::Stored)),
             // A move stands without it: whoever ends all sessions knows the new one.
-            State::Confirming if self.arrival().is_some_and(|arrival| arrival.user.is_none()) => {
+            State::Confirming
+                if self.insertion().is_some_and(|insertion| insertion.user.is_none()) =>
+            {
                 State::Over(Ok(Saved::Stored))
             }
-            State::Telling | State::Registering | State::Confirming | State::Withdrawing => {
+            State::Touching | State::Registering | State::Confirming | State::RollingBack => {
                 State::Over(Err(error))
             }
         };

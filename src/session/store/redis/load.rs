@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::record::{self, Found, Key, SHORT_REPLY, Unfit};
+use super::record::{self, Found, Key, RecordError, SHORT_REPLY};
 use super::steps::{Request, Step};
 use super::transaction::{self, Call, Outcome, Transaction};
 use super::{Layout, MOVE, Settings, desync, foreign, newer, refused};
@@ -60,11 +60,11 @@ impl LoadStep {
         hash: Option<Reply<'_>>,
         layout: Layout,
         now: SystemTime,
-    ) -> Result<Result<Loaded>, Unfit> {
+    ) -> Result<Result<Loaded>, RecordError> {
         let hash = match hash {
             Some(Reply::Array(hash)) => hash,
             Some(Reply::Error(line)) => return Ok(Err(refused(line))),
-            _ => return Err(Unfit::OutOfStep),
+            _ => return Err(RecordError::OutOfStep),
         };
         match record::read(&self.settings, layout, &self.key, hash, &self.lifetimes, now) {
             Ok(Found { loaded, left_out }) => {
@@ -75,11 +75,11 @@ impl LoadStep {
                 }
                 Ok(Ok(loaded))
             }
-            Err(Unfit::Damaged(how)) => {
+            Err(RecordError::Damaged(how)) => {
                 self.damaged(&format!("{how}: it is no session"));
                 Ok(Ok(Loaded::Unknown))
             }
-            Err(Unfit::TooLarge) => {
+            Err(RecordError::TooLarge) => {
                 self.too_large = layout == self.settings.layout;
                 let caps = self.settings.caps;
                 self.damaged(&format!(
@@ -88,12 +88,12 @@ impl LoadStep {
                 ));
                 Ok(Ok(Loaded::Unknown))
             }
-            Err(Unfit::Newer) => Ok(Err(newer())),
-            Err(Unfit::Foreign) => {
+            Err(RecordError::Newer) => Ok(Err(newer())),
+            Err(RecordError::Foreign) => {
                 self.state = State::Over(Err(foreign()));
-                Err(Unfit::Foreign)
+                Err(RecordError::Foreign)
             }
-            Err(Unfit::OutOfStep) => Err(Unfit::OutOfStep),
+            Err(RecordError::OutOfStep) => Err(RecordError::OutOfStep),
         }
     }
 
@@ -112,7 +112,7 @@ impl Step for LoadStep {
 
     fn request(&mut self, round: &mut Round<'_>) -> Request {
         round.for_key(&self.key.name);
-        let mut longest_reply = record::longest_reply(&self.settings);
+        let mut max_reply_bytes = record::max_reply_bytes(&self.settings);
         match (&mut self.state, &self.former) {
             (State::Moving(_, queued), Some(former)) => {
                 let now = record::milliseconds_since_1970(round.now());
@@ -135,16 +135,16 @@ impl Step for LoadStep {
                 if self.settings.layout == Layout::BottleSession {
                     let ends = record::milliseconds(self.lifetimes.idle).to_string();
                     round.command(&[b"PEXPIRE", &self.key.name, ends.as_bytes()]);
-                    longest_reply += SHORT_REPLY;
+                    max_reply_bytes += SHORT_REPLY;
                 }
             }
         }
         // The new idle limit in bottle-session's layout is no promise to anybody.
         let read_only = matches!(self.state, State::Reading | State::Looking);
-        Request { repeatable: true, read_only, longest_reply }
+        Request { repeatable: true, read_only, max_reply_bytes }
     }
 
-    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
+    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), RecordError> {
         self.state = match std::mem::replace(&mut self.state, State::Reading) {
             State::Reading => {
                 let layout = self.settings.layout;
@@ -152,7 +152,7 @@ impl Step for LoadStep {
                 if layout == Layout::BottleSession {
                     match replies.next() {
                         Some(Reply::Integer(_) | Reply::Error(_)) => {}
-                        _ => return Err(Unfit::OutOfStep),
+                        _ => return Err(RecordError::OutOfStep),
                     }
                 }
                 match read {
@@ -165,7 +165,7 @@ impl Step for LoadStep {
             }
             State::Removing => match replies.next() {
                 Some(_) => State::Over(Ok(Loaded::Unknown)),
-                None => return Err(Unfit::OutOfStep),
+                None => return Err(RecordError::OutOfStep),
             },
             State::Looking => match self.read(replies.next(), Layout::BottleSession, now)? {
                 // What cannot be taken over stays where it is, for those that can read it.
@@ -179,7 +179,7 @@ impl Step for LoadStep {
                     Some(Reply::Integer(_)) => {
                         State::Over(self.read(results.next(), self.settings.layout, now)?)
                     }
-                    _ => return Err(Unfit::OutOfStep),
+                    _ => return Err(RecordError::OutOfStep),
                 },
                 Outcome::Refused(line) => State::Over(unmoved(*seen, line)),
             },

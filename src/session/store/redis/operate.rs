@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use smallvec::SmallVec;
 
-use super::record::{self, Key, PROOF, SHORT_REPLY, Unfit};
+use super::record::{self, Key, PROOF, RecordError, SHORT_REPLY};
 use super::steps::{Request, Step};
 use super::transaction::{Call, script};
 use super::{COMPARE, GUARD, Layout, Settings, desync, foreign, newer, refused};
@@ -17,7 +17,7 @@ use crate::session::store::{gone, not_a_number};
 use crate::{Error, Result};
 
 /// Fields in one HSET: a script can pass on some thousands of words, and no more.
-const FIELDS_IN_ONE: usize = 500;
+const MAX_FIELDS_PER_HSET: usize = 500;
 
 pub(super) struct OperateStep {
     settings: Arc<Settings>,
@@ -88,7 +88,7 @@ impl OperateStep {
                 calls.push(Call::new("HSETNX").with(name.as_bytes()).with(value.as_bytes()));
             }
             Atomic::CompareAndSet { fields, .. } => {
-                for part in fields.chunks(FIELDS_IN_ONE) {
+                for part in fields.chunks(MAX_FIELDS_PER_HSET) {
                     calls.push(part.iter().fold(Call::new("HSET"), |call, (name, value)| {
                         call.with(name.as_bytes()).with(value.as_bytes())
                     }));
@@ -105,23 +105,23 @@ impl OperateStep {
         calls
     }
 
-    fn read(&self, reply: Reply<'_>, now: SystemTime) -> Result<Result<Done>, Unfit> {
+    fn read(&self, reply: Reply<'_>, now: SystemTime) -> Result<Result<Done>, RecordError> {
         let mut replies = match reply {
             Reply::Array(replies) => replies,
             Reply::Nil => return Ok(Err(gone())),
             Reply::Error(line) => return Ok(Err(self.refused(line))),
-            _ => return Err(Unfit::OutOfStep),
+            _ => return Err(RecordError::OutOfStep),
         };
         if self.has_proof() {
-            let proof = replies.next().and_then(Reply::bulk).ok_or(Unfit::OutOfStep)?;
+            let proof = replies.next().and_then(Reply::bulk).ok_or(RecordError::OutOfStep)?;
             match self.key.created(proof) {
                 Ok(created) if record::is_past_absolute(&self.lifetimes, created, now) => {
                     return Ok(Err(gone()));
                 }
                 Ok(_) => {}
-                Err(Unfit::Damaged(_) | Unfit::TooLarge) => return Ok(Err(gone())),
-                Err(Unfit::Newer) => return Ok(Err(newer())),
-                Err(unfit) => return Err(unfit),
+                Err(RecordError::Damaged(_) | RecordError::TooLarge) => return Ok(Err(gone())),
+                Err(RecordError::Newer) => return Ok(Err(newer())),
+                Err(record_error) => return Err(record_error),
             }
         }
         let done = match (&self.operation, replies.next()) {
@@ -129,7 +129,7 @@ impl OperateStep {
             (Atomic::Increment(..), Some(Reply::Integer(_))) => {
                 let sum = replies.next().and_then(Reply::bulk).map(std::str::from_utf8);
                 let sum = sum.and_then(|sum| sum.ok()?.parse().ok());
-                Done::Number(sum.ok_or(Unfit::OutOfStep)?)
+                Done::Number(sum.ok_or(RecordError::OutOfStep)?)
             }
             // How many fields are new is of no interest.
             (Atomic::CompareAndSet { .. }, Some(Reply::Integer(_))) => Done::Number(1),
@@ -143,7 +143,7 @@ impl OperateStep {
                 });
                 Done::Values(taken.collect())
             }
-            _ => return Err(Unfit::OutOfStep),
+            _ => return Err(RecordError::OutOfStep),
         };
         Ok(Ok(done))
     }
@@ -184,24 +184,24 @@ impl Step for OperateStep {
             }
             _ => script(round, GUARD, key, &[proof], &self.calls()),
         }
-        let longest_reply = match self.operation {
-            Atomic::Take(_) => record::longest_reply(&self.settings),
+        let max_reply_bytes = match self.operation {
+            Atomic::Take(_) => record::max_reply_bytes(&self.settings),
             Atomic::Increment(..) | Atomic::SetIfAbsent(..) | Atomic::CompareAndSet { .. } => {
                 SHORT_REPLY
             }
         };
         // It may have happened although no answer came.
-        Request { repeatable: false, read_only: false, longest_reply }
+        Request { repeatable: false, read_only: false, max_reply_bytes }
     }
 
-    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
-        match self.read(replies.next().ok_or(Unfit::OutOfStep)?, now) {
+    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), RecordError> {
+        match self.read(replies.next().ok_or(RecordError::OutOfStep)?, now) {
             Ok(outcome) => self.outcome = Some(outcome),
-            Err(Unfit::Foreign) => {
+            Err(RecordError::Foreign) => {
                 self.outcome = Some(Err(foreign()));
-                return Err(Unfit::Foreign);
+                return Err(RecordError::Foreign);
             }
-            Err(unfit) => return Err(unfit),
+            Err(record_error) => return Err(record_error),
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use smallvec::SmallVec;
 
-use super::trace::{self, TRACE};
+use super::tombstone::{self, TOMBSTONE_FIELD};
 use super::{Layout, Settings};
 use crate::redis::{RedisReply as Reply, Replies};
 use crate::session::id::SessionId;
@@ -33,7 +33,7 @@ const MARK: usize = 11;
 const DIGEST: usize = 28;
 
 /// A hundred years: a longer lifetime is kept as this one, which Redis can add to its clock.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const MAX_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A record of up to so many times the caps is loaded: requests that add to a session at the same time, each of them
 /// within the caps, must not end it.
@@ -88,21 +88,21 @@ impl Key {
     }
 
     /// When the record with this proof was created, if it is this owner's.
-    pub(super) fn created(&self, proof: &[u8]) -> Result<u64, Unfit> {
+    pub(super) fn created(&self, proof: &[u8]) -> Result<u64, RecordError> {
         match proof.split_at_checked(1 + MARK) {
             Some(([VERSION, ..], created)) => {
-                let created = number(created).ok_or(Unfit::Damaged("has a damaged proof"))?;
-                if proof.starts_with(&self.proof) { Ok(created) } else { Err(Unfit::Foreign) }
+                let created = number(created).ok_or(RecordError::Damaged("has a damaged proof"))?;
+                if proof.starts_with(&self.proof) { Ok(created) } else { Err(RecordError::Foreign) }
             }
-            _ if matches!(proof, [b'2'..=b'9', ..]) => Err(Unfit::Newer),
-            _ => Err(Unfit::Damaged("has a damaged proof")),
+            _ if matches!(proof, [b'2'..=b'9', ..]) => Err(RecordError::Newer),
+            _ => Err(RecordError::Damaged("has a damaged proof")),
         }
     }
 }
 
 /// Why a record cannot be taken for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(super) enum RecordError {
     Damaged(&'static str),
     TooLarge,
     /// It is marked as another session's.
@@ -129,14 +129,14 @@ pub(super) fn read(
     hash: Replies<'_>,
     lifetimes: &Lifetimes,
     now: SystemTime,
-) -> Result<Found, Unfit> {
+) -> Result<Found, RecordError> {
     let (mut proof, mut saved, mut remember, mut login, mut left) = (None, None, None, None, None);
     let (mut count, mut bytes) = (0, 0);
     let mut fields = FieldsIn::copy(hash.as_bytes(), hash.len() / 2);
     let mut pairs = hash;
     while let Some(name) = pairs.next() {
         let (Some(name), Some(Some(value))) = (name.bulk(), pairs.next().map(Reply::bulk)) else {
-            return Err(Unfit::OutOfStep);
+            return Err(RecordError::OutOfStep);
         };
         match name {
             [0, ..] if layout == Layout::Default => match name {
@@ -144,7 +144,7 @@ pub(super) fn read(
                 SAVED => saved = Some(value),
                 REMEMBER => remember = Some(value),
                 LOGIN => login = Some(value),
-                TRACE => left = Some(value),
+                TOMBSTONE_FIELD => left = Some(value),
                 _ => {}
             },
             _ => {
@@ -162,7 +162,7 @@ pub(super) fn read(
             // Nothing, or what a session or a late save has left.
             None => {
                 let now = milliseconds_since_1970(now);
-                let loaded = left.map(|left| trace::loaded(left, now)).unwrap_or_default();
+                let loaded = left.map(|left| tombstone::loaded(left, now)).unwrap_or_default();
                 return Ok(Found { loaded, left_out: false });
             }
             Some(proof) => {
@@ -181,13 +181,13 @@ pub(super) fn read(
     }
     let most = |cap: usize| cap.saturating_mul(TOLERATED);
     if count > most(settings.caps.fields) || bytes > most(settings.caps.bytes) {
-        return Err(Unfit::TooLarge);
+        return Err(RecordError::TooLarge);
     }
     let left_out = fields.is_none();
     record.fields = match fields {
         Some(fields) => fields.done(),
         None if layout == Layout::BottleSession => text_only(hash),
-        None => return Err(Unfit::Damaged("is not text")),
+        None => return Err(RecordError::Damaged("is not text")),
     };
     Ok(Found { loaded: Loaded::Session(record), left_out })
 }
@@ -242,12 +242,12 @@ pub(super) fn login(user: &str, now: u64) -> Vec<u8> {
     [&base36(now)[..], b".", user.as_bytes()].concat()
 }
 
-pub(super) fn read_login(text: &[u8]) -> Result<Login, Unfit> {
+pub(super) fn read_login(text: &[u8]) -> Result<Login, RecordError> {
     let login = timed(text).and_then(|(at, user)| {
         let at = UNIX_EPOCH.checked_add(Duration::from_millis(at))?;
         Some(Login { user: String::from_utf8(user.to_vec()).ok()?, at })
     });
-    login.ok_or(Unfit::Damaged("has a damaged login"))
+    login.ok_or(RecordError::Damaged("has a damaged login"))
 }
 
 /// The fields that are text.
@@ -262,7 +262,7 @@ fn text_only(mut pairs: Replies<'_>) -> Fields {
 }
 
 /// How many bytes the reply to HGETALL has at most.
-pub(super) fn longest_reply(settings: &Settings) -> usize {
+pub(super) fn max_reply_bytes(settings: &Settings) -> usize {
     let caps = settings.caps;
     // Each field has some bytes around it.
     let longest = caps.fields.saturating_mul(64).saturating_add(caps.bytes);
@@ -274,7 +274,7 @@ pub(super) const SHORT_REPLY: usize = 16 * 1024;
 
 /// For PEXPIRE and for the store's own fields; rounded up, so that no lifetime becomes none.
 pub(super) fn milliseconds(time: Duration) -> u64 {
-    let time = time.min(LONGEST).as_nanos().div_ceil(1_000_000);
+    let time = time.min(MAX_LIFETIME).as_nanos().div_ceil(1_000_000);
     u64::try_from(time).unwrap_or(u64::MAX)
 }
 

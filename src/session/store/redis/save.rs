@@ -6,8 +6,8 @@
 //!
 //! 1. A record without a proof is no session to any reader. The proof is written by creations, moves and migrations
 //!    alone, each in one step to a key that is free, and a creation and a move to that of a fresh id.
-//! 2. What ends a session (UNLINK, a move's RENAME, expiry, eviction, FLUSHALL) takes the proof along, at one moment. What
-//!    it [leaves](super::trace) there from the same moment has none. An update before that moment is part of what ends. One
+//! 2. What ends a session (UNLINK, a move's RENAME, expiry, eviction, FLUSHALL) takes the proof along, at one moment. The
+//!    [tombstone](super::tombstone) that replaces it has none. An update before that moment is part of what ends. One
 //!    behind it writes values without a proof, sees that, and answers [`Saved::Gone`].
 //! 3. Nothing comes between the HSET and the HMGET of a transaction: the proof that an update sees is the one beside its
 //!    values. Only expiry can, in Redis 5; then PEXPIRE finds no key.
@@ -39,9 +39,9 @@ use smallvec::SmallVec;
 
 use self::answered::{stored, unmoved};
 use super::index::name_of;
-use super::record::{self, Key, PROOF, REMEMBER, SHORT_REPLY, Unfit};
+use super::record::{self, Key, PROOF, REMEMBER, RecordError, SHORT_REPLY};
 use super::steps::{Request, Step};
-use super::trace::{self, Trace};
+use super::tombstone::{self, Tombstone};
 use super::transaction::{self, Call, Outcome, Transaction};
 use super::{Layout, Settings, desync, refused};
 use crate::pipeline::operation::Round;
@@ -53,16 +53,16 @@ use crate::{Error, Result};
 /// Words in one HSET or HDEL. A script can pass on some thousands, and no more.
 const CHUNK: usize = 2000;
 
-/// How many milliseconds a tombstone is known.
-pub(super) const TOMBSTONE: u64 = TOMBSTONE_FOR.as_millis() as u64;
+/// For how many milliseconds a tombstone is kept.
+pub(super) const TOMBSTONE_MILLIS: u64 = TOMBSTONE_FOR.as_millis() as u64;
 
-/// How many moves a session is followed over at most, to be ended.
-const MOST_MOVES: usize = 16;
+/// How many moves of a session are followed at most to end it.
+const MAX_MOVES: usize = 16;
 
 pub(super) struct SaveStep {
     settings: Arc<Settings>,
     key: Key,
-    what: What,
+    action: SaveAction,
     lifetimes: Lifetimes,
     /// The idle limit that the record is to live by.
     idle: Duration,
@@ -86,7 +86,7 @@ pub(super) struct SaveStep {
     queued: usize,
 }
 
-enum What {
+enum SaveAction {
     Create,
     Update,
     Rotate(Box<Rotation>),
@@ -107,7 +107,7 @@ struct Rotation {
     /// The key in a layout that this one takes over from.
     former: Option<Box<Key>>,
     /// What is left under the old key.
-    trace: Trace,
+    tombstone: Tombstone,
 }
 
 /// What is written to the record.
@@ -134,25 +134,25 @@ enum State {
 
 impl SaveStep {
     pub(super) fn new(settings: &Arc<Settings>, save: &Save<'_>) -> SaveStep {
-        let what = match save.action {
-            Action::Create => What::Create,
-            Action::Update => What::Update,
-            Action::Rotate { to } => What::Rotate(Box::new(Rotation {
+        let action = match save.action {
+            Action::Create => SaveAction::Create,
+            Action::Update => SaveAction::Update,
+            Action::Rotate { to } => SaveAction::Rotate(Box::new(Rotation {
                 to: Key::new(settings, settings.layout, to),
                 former: settings.former_key(save.id),
-                trace: Trace::of(save.old_id),
+                tombstone: Tombstone::of(save.old_id),
             })),
             Action::Destroy => {
-                let (former, mark) = (settings.former_key(save.id), trace::mark());
-                What::Destroy { former, mark, moves: 0 }
+                let (former, mark) = (settings.former_key(save.id), tombstone::mark());
+                SaveAction::Destroy { former, mark, moves: 0 }
             }
-            Action::ExtendGrace => What::ExtendGrace,
-            Action::EndGrace(after) => What::EndGrace(record::milliseconds(after)),
+            Action::ExtendGrace => SaveAction::ExtendGrace,
+            Action::EndGrace(after) => SaveAction::EndGrace(record::milliseconds(after)),
         };
         let mut step = SaveStep {
             settings: settings.clone(),
             key: Key::new(settings, settings.layout, save.id),
-            what,
+            action,
             lifetimes: save.lifetimes,
             idle: save.idle(),
             remember: save.remember,
@@ -194,7 +194,7 @@ impl SaveStep {
             self.state = State::Over(Err(error));
             return;
         }
-        if count == 0 && matches!(self.what, What::Create) && !self.settings.keeps_empty() {
+        if count == 0 && matches!(self.action, SaveAction::Create) && !self.settings.keeps_empty() {
             // There is nothing to write.
             self.state = State::Comparing;
         }
@@ -244,12 +244,12 @@ impl Step for SaveStep {
     fn request(&mut self, round: &mut Round<'_>) -> Request {
         round.for_key(&self.key.name);
         let now = record::milliseconds_since_1970(round.now());
-        let mut longest_reply = SHORT_REPLY;
-        match (&self.state, &self.what) {
+        let mut max_reply_bytes = SHORT_REPLY;
+        match (&self.state, &self.action) {
             (State::Comparing, _) => {
                 self.clean_up(round, now);
                 round.command(&[b"HGETALL", &self.key.name]);
-                longest_reply = record::longest_reply(&self.settings);
+                max_reply_bytes = record::max_reply_bytes(&self.settings);
             }
             (State::Extending, _) if self.is_written => {
                 // Once more together with the question: yet another limit may have been set. That the record was saved
@@ -274,40 +274,40 @@ impl Step for SaveStep {
                 }
             }
             (State::Removing, _) => round.command(&[b"UNLINK", &self.key.name]),
-            (_, What::Create) => {
+            (_, SaveAction::Create) => {
                 self.restores = !self.settings.creates_by_script.load(Ordering::Relaxed);
                 self.create(round, now);
             }
-            (_, What::Update) => {
+            (_, SaveAction::Update) => {
                 self.queued = self.update(round, now);
             }
-            (_, What::Rotate(rotation)) => {
+            (_, SaveAction::Rotate(rotation)) => {
                 self.queued = self.rotate(round, rotation, now);
             }
-            (_, What::Destroy { former, mark, .. }) => {
+            (_, SaveAction::Destroy { former, mark, .. }) => {
                 self.destroy(round, former.as_deref(), mark, now);
             }
-            (_, What::ExtendGrace) => self.change_grace(round, now, None),
-            (_, What::EndGrace(after)) => self.change_grace(round, now, Some(*after)),
+            (_, SaveAction::ExtendGrace) => self.change_grace(round, now, None),
+            (_, SaveAction::EndGrace(after)) => self.change_grace(round, now, Some(*after)),
         }
-        let updates = matches!((&self.state, &self.what), (State::Writing, What::Update));
-        Request { repeatable: !updates, read_only: false, longest_reply }
+        let updates = matches!((&self.state, &self.action), (State::Writing, SaveAction::Update));
+        Request { repeatable: !updates, read_only: false, max_reply_bytes }
     }
 
-    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit> {
-        self.state = match (&self.state, &self.what) {
+    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), RecordError> {
+        self.state = match (&self.state, &self.action) {
             (State::Comparing, _) => self.compared(replies, now)?,
-            (State::Removing, What::Create) => match replies.next() {
+            (State::Removing, SaveAction::Create) => match replies.next() {
                 Some(Reply::Integer(_)) => State::Writing,
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
             (State::Extending, _) if self.is_written => {
                 match transaction::read(replies, self.queued)? {
                     Outcome::Done(mut results) => match results.next() {
                         Some(Reply::Array(own)) => self.settled(own, now)?,
                         Some(Reply::Error(_)) => stored(),
-                        _ => return Err(Unfit::OutOfStep),
+                        _ => return Err(RecordError::OutOfStep),
                     },
                     Outcome::Refused(_) => stored(),
                 }
@@ -318,7 +318,7 @@ impl Step for SaveStep {
                 }
                 (Some(Reply::Integer(1)), Some(Reply::Integer(1))) => stored(),
                 (Some(Reply::Integer(_)), Some(Reply::Integer(_))) => self.gone(),
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
             // Whether that worked or not: no reader takes it for a session.
             (State::CleaningUp, _) => match (replies.next(), &self.former) {
@@ -327,27 +327,27 @@ impl Step for SaveStep {
                     // When it was loaded, Redis did not write, so that it was read where it was.
                     Some(Reply::Integer(1)) => State::Over(Err(unmoved())),
                     Some(_) => self.gone(),
-                    None => return Err(Unfit::OutOfStep),
+                    None => return Err(RecordError::OutOfStep),
                 },
-                _ => return Err(Unfit::OutOfStep),
+                _ => return Err(RecordError::OutOfStep),
             },
             (State::Removing, _) => match replies.next() {
                 Some(_) => self.gone(),
-                None => return Err(Unfit::OutOfStep),
+                None => return Err(RecordError::OutOfStep),
             },
-            (_, What::Destroy { .. } | What::ExtendGrace | What::EndGrace(_)) => {
+            (_, SaveAction::Destroy { .. } | SaveAction::ExtendGrace | SaveAction::EndGrace(_)) => {
                 self.ended(replies.next())?
             }
-            (_, What::Create) => self.created(replies.next())?,
-            (_, what) => match (transaction::read(replies, self.queued)?, what) {
+            (_, SaveAction::Create) => self.created(replies.next())?,
+            (_, action) => match (transaction::read(replies, self.queued)?, action) {
                 // A Redis without memory still sets when a key ends: who only reads must not be logged out by it.
-                (Outcome::Refused(line), What::Update)
+                (Outcome::Refused(line), SaveAction::Update)
                     if line.starts_with(b"OOM") && self.is_only_extended() =>
                 {
                     State::Extending
                 }
                 (Outcome::Refused(line), _) => State::Over(Err(refused(line))),
-                (Outcome::Done(results), What::Rotate(_)) => self.rotated(results, now)?,
+                (Outcome::Done(results), SaveAction::Rotate(_)) => self.rotated(results, now)?,
                 (Outcome::Done(results), _) => self.updated(results, now)?,
             },
         };

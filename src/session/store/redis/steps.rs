@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use smallvec::SmallVec;
 
-use super::record::Unfit;
+use super::record::RecordError;
 use super::{desync, explained};
 use crate::Error;
 use crate::pipeline::operation::{Answer, Operation, Progress, Round};
@@ -22,7 +22,7 @@ pub(super) trait Step: Send + 'static {
     fn request(&mut self, round: &mut Round<'_>) -> Request;
 
     /// Reads the replies to these.
-    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), Unfit>;
+    fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), RecordError>;
 
     fn fail(&mut self, error: Error);
 
@@ -37,7 +37,7 @@ pub(super) struct Request {
     /// Whether it changes nothing.
     pub(super) read_only: bool,
     /// How many bytes the replies have at most.
-    pub(super) longest_reply: usize,
+    pub(super) max_reply_bytes: usize,
 }
 
 /// The steps of one request. Those that are not over go together, and one by one in a cluster, where each may be at
@@ -74,7 +74,7 @@ impl<S: Step> Operation for Steps<S> {
             let request = step.request(round);
             repeatable &= request.repeatable;
             read_only &= request.read_only;
-            longest = longest.saturating_add(request.longest_reply);
+            longest = longest.saturating_add(request.max_reply_bytes);
             sent += 1;
         }
         self.sent = sent;
@@ -92,11 +92,15 @@ impl<S: Step> Operation for Steps<S> {
         let mut fit = Ok(());
         for step in self.open().take(sent) {
             // One reply that is none to its question means that no later one can be trusted.
-            match if fit == Err(Unfit::OutOfStep) { fit } else { step.answer(&mut replies, now) } {
+            match if fit == Err(RecordError::OutOfStep) {
+                fit
+            } else {
+                step.answer(&mut replies, now)
+            } {
                 Ok(()) => {}
-                Err(unfit) => {
+                Err(record_error) => {
                     step.fail(desync());
-                    fit = Err(unfit);
+                    fit = Err(record_error);
                 }
             }
         }

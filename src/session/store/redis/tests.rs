@@ -6,7 +6,7 @@ mod endings;
 mod follows;
 mod model_server;
 mod orders;
-mod traces;
+mod tombstones;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::operate::OperateStep;
 use super::record::{PROOF, REMEMBER, SAVED};
 use super::save::SaveStep;
-use super::trace::TRACE;
+use super::tombstone::TOMBSTONE_FIELD;
 use super::*;
 use crate::pipeline::operation::{Answer, Progress, Round};
 use crate::redis::{RedisReply as Reply, Replies};

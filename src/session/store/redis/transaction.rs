@@ -1,6 +1,6 @@
 //! Several commands as one atomic step, or none of them: MULTI and EXEC, or a script where it must look first.
 
-use super::record::Unfit;
+use super::record::RecordError;
 use crate::pipeline::operation::Round;
 use crate::redis::{RedisReply as Reply, Replies, Words};
 
@@ -129,7 +129,10 @@ pub(super) enum Outcome<'a> {
 }
 
 /// Reads the replies to a transaction of so many commands.
-pub(super) fn read<'a>(replies: &mut Replies<'a>, queued: usize) -> Result<Outcome<'a>, Unfit> {
+pub(super) fn read<'a>(
+    replies: &mut Replies<'a>,
+    queued: usize,
+) -> Result<Outcome<'a>, RecordError> {
     let (mut refused, mut alone) = (None, false);
     for at in 0..=queued {
         match (at, replies.next()) {
@@ -141,7 +144,7 @@ pub(super) fn read<'a>(replies: &mut Replies<'a>, queued: usize) -> Result<Outco
             }
             // Where MULTI is refused, the others are carried out by themselves.
             (_, Some(_)) if alone => {}
-            _ => return Err(Unfit::OutOfStep),
+            _ => return Err(RecordError::OutOfStep),
         }
     }
     match (replies.next(), refused) {
@@ -155,6 +158,6 @@ pub(super) fn read<'a>(replies: &mut Replies<'a>, queued: usize) -> Result<Outco
         (Some(Reply::Array(results)), None) if results.len() == queued => {
             Ok(Outcome::Done(results))
         }
-        _ => Err(Unfit::OutOfStep),
+        _ => Err(RecordError::OutOfStep),
     }
 }

@@ -9,35 +9,35 @@ use rusqlite::Connection;
 
 use super::Durability;
 use super::errors::{failed, refused};
+use super::expired::{ExpiredRow, ExpiredRows, Expiry};
 use super::files::Files;
-use super::graves::{Dead, Death, Graves};
 use super::health::Health;
 use super::open::{Opened, open};
-use super::record::Moment;
-use super::sweep::Sweeping;
-use super::write::bury;
+use super::record::Timestamp;
+use super::sweep::SweepSchedule;
+use super::write::mark_expired;
 use crate::Result;
 use crate::lock::{lock, try_lock, unpoisoned};
 use crate::logging::OneLine;
 
-/// How long a lock of another process is waited for.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for a lock that another process holds.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The same once that was in vain, until it works again: who comes then must not wait as long for the same.
-const IMPATIENCE: Duration = Duration::from_millis(100);
+/// The same after a write has failed and until one succeeds: the following writes must not wait as long for the same lock.
+const SHORT_BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long this process writes without a pause while another one wants to write as well.
-const TURN: Duration = Duration::from_millis(10);
+const MAX_WRITE_TURN: Duration = Duration::from_millis(10);
 
-/// How long the pause is: in it the other one looks at least once whether the lock is free.
+/// How long that pause is: long enough for the other process to try the lock at least once.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// For how long another process counts as there after it was last waited for.
-const LATELY: Duration = Duration::from_secs(1);
+/// For how long other processes are expected to write after the last wait for one of them.
+const CONTENTION_MEMORY: Duration = Duration::from_secs(1);
 
-/// Between two looks whether the lock is free. SQLite's own handler waits longer each time, up to 100 ms, so that of two
-/// busy processes the slower one starves.
-const LOOK_AGAIN: Duration = Duration::from_micros(500);
+/// The time between two attempts to take the lock. SQLite's own busy handler waits longer each time, up to 100 ms, so that
+/// of two busy processes the slower one starves.
+const BUSY_RETRY_INTERVAL: Duration = Duration::from_micros(500);
 
 pub(super) type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 
@@ -47,10 +47,10 @@ pub(super) struct Database {
     writer: Mutex<Writer>,
     readers: Readers,
     clock: Clock,
-    patience: Duration,
-    graves: Graves,
+    busy_timeout: Duration,
+    expired: ExpiredRows,
     pub(super) health: Health,
-    pub(super) sweeping: Sweeping,
+    pub(super) sweeping: SweepSchedule,
 }
 
 impl Database {
@@ -64,15 +64,15 @@ impl Database {
             writer: Mutex::new(Writer::new(writer)),
             readers: Readers { free: Mutex::new(readers), returned: Condvar::new() },
             clock,
-            patience: PATIENCE,
-            graves: Graves::default(),
+            busy_timeout: BUSY_TIMEOUT,
+            expired: ExpiredRows::default(),
             health: Health::default(),
-            sweeping: Sweeping::new(),
+            sweeping: SweepSchedule::new(),
         })
     }
 
-    pub(super) fn now(&self) -> Moment {
-        Moment::of((self.clock)())
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::of((self.clock)())
     }
 
     /// Lets `act` read what has been committed.
@@ -81,7 +81,7 @@ impl Database {
         act: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
         let reader = self.readers.take();
-        wait_for(self.patience);
+        start_busy_timeout(self.busy_timeout);
         let done = act(reader.connection()).map_err(|error| failed(&self.path, "read", error));
         if let Err(error) = &done {
             self.health.is_loud(error);
@@ -94,46 +94,47 @@ impl Database {
     pub(super) fn write<T>(
         &self,
         durability: Durability,
-        act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
+        act: impl FnOnce(&Connection, Timestamp) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let patience = if self.health.has_failed() { IMPATIENCE } else { self.patience };
+        let busy_timeout =
+            if self.health.has_failed() { SHORT_BUSY_TIMEOUT } else { self.busy_timeout };
         let mut writer = lock(&self.writer);
-        writer.let_others_write();
-        let done = self.transaction(writer, durability, patience, act);
+        writer.yield_to_other_processes();
+        let done = self.transaction(writer, durability, busy_timeout, act);
         self.health.hear(&self.path, done.as_ref().err());
         done
     }
 
-    /// The same for what may fail, as it is done another time then.
-    pub(super) fn tidy<T>(
+    /// Like [`write`](Database::write), for maintenance, which may fail as it is retried later.
+    pub(super) fn maintain<T>(
         &self,
-        act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
+        act: impl FnOnce(&Connection, Timestamp) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        self.transaction(lock(&self.writer), Durability::Relaxed, IMPATIENCE, act)
+        self.transaction(lock(&self.writer), Durability::Relaxed, SHORT_BUSY_TIMEOUT, act)
     }
 
     fn transaction<T>(
         &self,
         mut writer: MutexGuard<'_, Writer>,
         durability: Durability,
-        patience: Duration,
-        act: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T>,
+        busy_timeout: Duration,
+        act: impl FnOnce(&Connection, Timestamp) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let graves = self.graves.all();
-        let done = writer.transaction(durability, patience, |connection| {
-            for dead in &graves {
-                bury(connection, dead)?;
+        let expired = self.expired.all();
+        let done = writer.transaction(durability, busy_timeout, |connection| {
+            for row in &expired {
+                mark_expired(connection, row)?;
             }
             act(connection, self.now())
         });
         let done = done.map_err(|error| failed(&self.path, "write", error))?;
         self.check_files()?;
         drop(writer);
-        self.graves.forget(&graves);
+        self.expired.forget(&expired);
         Ok(done)
     }
 
-    /// Whether what is written is still found under its path.
+    /// Fails if the open file is no longer the one under its path.
     pub(super) fn check_files(&self) -> Result<()> {
         match self.files.lost() {
             None => Ok(()),
@@ -148,33 +149,33 @@ impl Database {
         }
     }
 
-    /// As which this row was found dead before, with this end, also if by the clock it lives again.
-    pub(super) fn buried(&self, digest: &[u8; 32], expires: Moment) -> Option<Death> {
-        self.graves.get(digest, expires)
+    /// The expiry that was found of this row before, as long as its `expires` is this, even if the clock has gone back since.
+    pub(super) fn known_expiry(&self, digest: &[u8; 32], expires: Timestamp) -> Option<Expiry> {
+        self.expired.get(digest, expires)
     }
 
-    /// Sees that what was found dead stays so when the clock goes back, or the absolute limit grows. Waits for nobody:
-    /// what is not written now is written by the next transaction, and is dead for this process until then.
-    pub(super) fn bury(&self, dead: Vec<Dead>) {
-        self.graves.add(dead);
+    /// Makes rows stay expired when the clock goes back, or the absolute limit grows. Does not wait:
+    /// what is not written now is written by the next transaction, and this process remembers it until then.
+    pub(super) fn mark_expired(&self, expired: Vec<ExpiredRow>) {
+        self.expired.add(expired);
         let Some(writer) = try_lock(&self.writer) else { return };
         let nothing_else = |_: &Connection, _| Ok(());
-        let buried = self.transaction(writer, Durability::Relaxed, Duration::ZERO, nothing_else);
-        if let Err(error) = buried {
+        let marked = self.transaction(writer, Durability::Relaxed, Duration::ZERO, nothing_else);
+        if let Err(error) = marked {
             log::debug!("what has expired stays in the file for now: {}", OneLine(error));
         }
     }
 
-    /// Writes back what the log holds, as far as nobody reads it, with a connection that nobody waits for to write.
-    pub(super) fn write_back(&self) -> Result<()> {
+    /// Checkpoints the write-ahead log as far as no reader needs it, over a read connection, so that no write waits.
+    pub(super) fn checkpoint(&self) -> Result<()> {
         self.read(|connection| {
             connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
         })
     }
 
     #[cfg(test)]
-    pub(super) fn with_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub(super) fn set_busy_timeout(&mut self, busy_timeout: Duration) {
+        self.busy_timeout = busy_timeout;
     }
 
     #[cfg(test)]
@@ -200,15 +201,16 @@ impl Writer {
         Writer { connection, durability: Durability::Full, waited: None, turn: now, ended: now }
     }
 
-    /// Pauses where another process may wait that has not had a chance for long: one that writes without a pause leaves the
-    /// lock free for so short a time that who looks again and again hardly ever sees it.
-    fn let_others_write(&mut self) {
+    /// Pauses after a long run of writes if another process may be waiting for the lock: without a pause the lock is free
+    /// for so short a time that a process which polls it hardly ever gets it.
+    fn yield_to_other_processes(&mut self) {
         let now = Instant::now();
         if now.duration_since(self.ended) >= PAUSE {
             self.turn = now;
         }
-        let is_alone = self.waited.is_none_or(|waited| now.duration_since(waited) > LATELY);
-        if !is_alone && now.duration_since(self.turn) >= TURN {
+        let is_alone =
+            self.waited.is_none_or(|waited| now.duration_since(waited) > CONTENTION_MEMORY);
+        if !is_alone && now.duration_since(self.turn) >= MAX_WRITE_TURN {
             std::thread::sleep(PAUSE);
             self.turn = Instant::now();
         }
@@ -217,7 +219,7 @@ impl Writer {
     fn transaction<T>(
         &mut self,
         durability: Durability,
-        patience: Duration,
+        busy_timeout: Duration,
         act: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         if self.durability != durability {
@@ -228,7 +230,7 @@ impl Writer {
             self.connection.pragma_update(None, "synchronous", synchronous)?;
             self.durability = durability;
         }
-        wait_for(patience);
+        start_busy_timeout(busy_timeout);
         let open = Open::begin(&self.connection, "BEGIN IMMEDIATE")?;
         if HAS_WAITED.get() {
             self.turn = Instant::now();
@@ -272,7 +274,7 @@ impl Drop for Open<'_> {
     }
 }
 
-/// The connections that read. Who comes when all are in use waits for the next one.
+/// The pool of read connections. A thread that finds none free waits until one is returned.
 struct Readers {
     free: Mutex<Vec<Connection>>,
     returned: Condvar,
@@ -309,22 +311,22 @@ impl Drop for Reader<'_> {
 }
 
 thread_local! {
-    static GIVE_UP: Cell<Option<Instant>> = const { Cell::new(None) };
+    static BUSY_DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
     static HAS_WAITED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How long this thread waits for locks of other processes from now on.
-pub(super) fn wait_for(patience: Duration) {
-    GIVE_UP.set(Instant::now().checked_add(patience));
+/// Sets how long this thread waits for locks of other processes, counted from now.
+pub(super) fn start_busy_timeout(busy_timeout: Duration) {
+    BUSY_DEADLINE.set(Instant::now().checked_add(busy_timeout));
     HAS_WAITED.set(false);
 }
 
-/// The busy handler: whether to look again, which it has waited for.
-pub(super) fn wait(_: i32) -> bool {
+/// SQLite's busy handler: waits a moment, and returns whether to try the lock again.
+pub(super) fn busy_handler(_: i32) -> bool {
     HAS_WAITED.set(true);
-    let patient = GIVE_UP.get().is_some_and(|end| Instant::now() < end);
-    if patient {
-        std::thread::sleep(LOOK_AGAIN);
+    let retry = BUSY_DEADLINE.get().is_some_and(|end| Instant::now() < end);
+    if retry {
+        std::thread::sleep(BUSY_RETRY_INTERVAL);
     }
-    patient
+    retry
 }

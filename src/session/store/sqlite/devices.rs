@@ -3,8 +3,8 @@
 use rusqlite::types::FromSqlResult;
 use rusqlite::{Connection, params};
 
-use super::record::{Key, Moment};
-use super::traces::EMPTIED;
+use super::record::{Key, Timestamp};
+use super::tombstones::CLEARED_COLUMNS;
 use super::write::{Failure, Transaction, damaged};
 use crate::Result;
 use crate::session::id::SessionId;
@@ -34,7 +34,7 @@ pub(super) fn list(
     prefix: &str,
     user: &str,
     this: Option<&Key>,
-    now: Moment,
+    now: Timestamp,
 ) -> rusqlite::Result<Result<Vec<Device>>> {
     let mut statement = connection.prepare_cached(
         "SELECT handle, logged_in, renewed, agent, address, key FROM sessions \
@@ -53,7 +53,7 @@ pub(super) fn list(
 fn read(row: &rusqlite::Row<'_>, this: Option<&Key>) -> FromSqlResult<Device> {
     let column = |at: usize| row.get_ref(at).unwrap_or(rusqlite::types::ValueRef::Null);
     let text = |at: usize| column(at).as_str().map(str::to_owned);
-    let time = |at: usize| column(at).as_i64().map(|millis| Moment(millis).time());
+    let time = |at: usize| column(at).as_i64().map(|millis| Timestamp(millis).time());
     let digest = column(5).as_blob()?;
     Ok(Device {
         handle: text(0)?,
@@ -80,7 +80,7 @@ impl Transaction<'_> {
         }
         // Those that have expired as well, as the clock may go back; they are no more than they were.
         let mut end = self.connection.prepare_cached(&format!(
-            "UPDATE sessions SET {EMPTIED}, expires = iif(expires > ?3, ?4, expires) \
+            "UPDATE sessions SET {CLEARED_COLUMNS}, expires = iif(expires > ?3, ?4, expires) \
              WHERE user = ?1 AND prefix = ?2 AND key IS NOT ?5 AND (?6 IS NULL OR handle = ?6) \
              RETURNING expires > ?3"
         ))?;

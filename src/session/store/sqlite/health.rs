@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::lock::lock;
-use crate::logging::{OneLine, Recurring};
+use crate::logging::{OneLine, ThrottledLog};
 use crate::session::store::BreakerObserver;
 use crate::{Error, ErrorKind};
 
@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind};
 pub(super) struct Health {
     failed: AtomicBool,
     observers: Mutex<Vec<BreakerObserver>>,
-    loud: Recurring,
+    loud: ThrottledLog,
 }
 
 impl Health {
@@ -49,7 +49,7 @@ impl Health {
     /// Says in the log what does not pass by itself.
     pub(super) fn is_loud(&self, error: &Error) {
         if error.kind() == ErrorKind::Config {
-            self.loud.happened(log::Level::Error, "file", || {
+            self.loud.log_throttled(log::Level::Error, "file", || {
                 format!("sessions in a file: {}", OneLine(error))
             });
         }

@@ -10,7 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::database::{PATIENCE, wait, wait_for};
+use super::database::{BUSY_TIMEOUT, busy_handler, start_busy_timeout};
 use super::errors::{DAMAGED, code, failed, is_busy, is_damage, refused};
 use super::files::Files;
 use crate::lock::lock;
@@ -230,7 +230,7 @@ fn connect(file: &Path, path: &Path, cache_kib: i64) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || {
         let connection = Connection::open_with_flags(file, flags)?;
-        connection.busy_handler(Some(wait))?;
+        connection.busy_handler(Some(busy_handler))?;
         connection.set_prepared_statement_cache_capacity(32);
         Ok(connection)
     };
@@ -242,7 +242,7 @@ fn connect(file: &Path, path: &Path, cache_kib: i64) -> Result<Connection> {
             "cannot be written: it, or its file system, is read-only for this user",
         ));
     }
-    wait_for(PATIENCE);
+    start_busy_timeout(BUSY_TIMEOUT);
     let set = || {
         // Two processes may open a new file at once: what concerns the file comes first, under its lock.
         connection.pragma_update(None, "cache_size", -cache_kib)?;
@@ -294,7 +294,7 @@ fn establish(connection: &Connection, path: &Path, is_empty: bool) -> Result<()>
 
 /// Has changes written to a log beside the file (WAL), so that reads go on meanwhile.
 pub(super) fn use_log(connection: &Connection, path: &Path) -> Result<()> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + BUSY_TIMEOUT;
     let mode: String = loop {
         match connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
             // Of this lock SQLite does not ask its busy handler.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::types::{FromSqlResult, ValueRef};
 
 use super::json;
-use super::traces::Leaves;
+use super::tombstones::OwnedOldId;
 use crate::Result;
 use crate::session::id::SessionId;
 use crate::session::store::devices::handle_of;
@@ -13,24 +13,24 @@ use crate::session::store::{Action, Fields, Lifetimes, Load, Login, Record, Reme
 
 /// A point in time as milliseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Moment(pub(super) i64);
+pub(super) struct Timestamp(pub(super) i64);
 
-impl Moment {
-    pub(super) const NEVER: Moment = Moment(i64::MAX);
+impl Timestamp {
+    pub(super) const NEVER: Timestamp = Timestamp(i64::MAX);
 
-    pub(super) fn of(time: SystemTime) -> Moment {
-        Moment(millis(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
+    pub(super) fn of(time: SystemTime) -> Timestamp {
+        Timestamp(millis(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
     }
 
     pub(super) fn time(self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(self.0.max(0) as u64)
     }
 
-    pub(super) fn after(self, time: Duration) -> Moment {
-        Moment(self.0.saturating_add(millis(time)))
+    pub(super) fn after(self, time: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(millis(time)))
     }
 
-    pub(super) fn since(self, earlier: Moment) -> Duration {
+    pub(super) fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0).max(0) as u64)
     }
 }
@@ -58,73 +58,73 @@ impl Key {
     }
 }
 
-pub(super) struct Kept {
+pub(super) struct StoredSession {
     /// A JSON object of texts, sorted by key: the same fields are the same text.
     pub(super) fields: String,
-    pub(super) created: Moment,
+    pub(super) created: Timestamp,
     /// When the idle limit last began anew together with the cookie.
-    pub(super) renewed: Moment,
+    pub(super) renewed: Timestamp,
     /// The idle limit that the request which saved it last took it to have, in milliseconds.
     pub(super) saved_for: i64,
     /// The session's own idle limit, in milliseconds.
     pub(super) remember: Option<i64>,
     pub(super) login: Option<LoggedIn>,
-    pub(super) expires: Moment,
+    pub(super) expires: Timestamp,
 }
 
 /// Who has logged in, when, and from where.
 pub(super) struct LoggedIn {
-    pub(super) at: Moment,
+    pub(super) at: Timestamp,
     pub(super) user: String,
     pub(super) handle: String,
     pub(super) agent: String,
     pub(super) address: String,
 }
 
-impl Kept {
+impl StoredSession {
     /// The record that a creation makes.
-    pub(super) fn new(save: &Wish, fields: &Fields, now: Moment) -> Kept {
-        let mut kept = Kept {
+    pub(super) fn new(save: &SaveParameters, fields: &Fields, now: Timestamp) -> StoredSession {
+        let mut stored = StoredSession {
             fields: json::write(fields),
             created: now,
             renewed: now,
             saved_for: 0,
             remember: None,
             login: None,
-            expires: Moment::NEVER,
+            expires: Timestamp::NEVER,
         };
-        kept.set_remember(save.remember.limit());
-        kept.saved(save, now);
-        kept
+        stored.set_remember(save.remember.limit());
+        stored.saved(save, now);
+        stored
     }
 
     /// The columns of a session's row, from `mark` on.
-    pub(super) fn read(row: &rusqlite::Row<'_>) -> FromSqlResult<Kept> {
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> FromSqlResult<StoredSession> {
         let column = |at: usize| row.get_ref(at).unwrap_or(ValueRef::Null);
         let text = |at: usize| column(at).as_str().map(str::to_owned);
         let login = match column(6) {
             ValueRef::Null => None,
             _ => Some(LoggedIn {
                 user: text(6)?,
-                at: Moment(column(7).as_i64()?),
+                at: Timestamp(column(7).as_i64()?),
                 handle: text(8)?,
                 agent: text(9)?,
                 address: text(10)?,
             }),
         };
-        Ok(Kept {
-            created: Moment(column(1).as_i64()?),
-            renewed: Moment(column(2).as_i64()?),
+        Ok(StoredSession {
+            created: Timestamp(column(1).as_i64()?),
+            renewed: Timestamp(column(2).as_i64()?),
             saved_for: column(3).as_i64()?,
             remember: column(4).as_i64_or_null()?,
-            expires: Moment(column(5).as_i64()?),
+            expires: Timestamp(column(5).as_i64()?),
             login,
             fields: text(11)?,
         })
     }
 
     /// Takes note of a save, but for its changes.
-    pub(super) fn saved(&mut self, save: &Wish, now: Moment) {
+    pub(super) fn saved(&mut self, save: &SaveParameters, now: Timestamp) {
         if let Remember::To(limit) = save.remember {
             self.set_remember(limit);
         }
@@ -157,17 +157,17 @@ impl Kept {
         self.saved_for == millis(idle)
     }
 
-    pub(super) fn is_live(&self, lifetimes: &Lifetimes, now: Moment) -> bool {
+    pub(super) fn is_live(&self, lifetimes: &Lifetimes, now: Timestamp) -> bool {
         now < self.expires && !self.is_past_absolute(lifetimes, now)
     }
 
     /// Whether it is over by an absolute limit that may have been shortened since it was last saved.
-    fn is_past_absolute(&self, lifetimes: &Lifetimes, now: Moment) -> bool {
-        lifetimes.absolute_end(self.created.time()).is_some_and(|end| Moment::of(end) <= now)
+    fn is_past_absolute(&self, lifetimes: &Lifetimes, now: Timestamp) -> bool {
+        lifetimes.absolute_end(self.created.time()).is_some_and(|end| Timestamp::of(end) <= now)
     }
 
     /// What a load answers.
-    pub(super) fn record(self, load: &Load<'_>, now: Moment) -> Result<Record, json::Damaged> {
+    pub(super) fn record(self, load: &Load<'_>, now: Timestamp) -> Result<Record, json::Damaged> {
         let mut ago = now.since(self.renewed);
         let idle = self.remember().unwrap_or(load.lifetimes.idle);
         if !self.was_saved_for(idle) {
@@ -189,27 +189,27 @@ fn end(
     lifetimes: &Lifetimes,
     remember: Option<Duration>,
     created: SystemTime,
-    now: Moment,
-) -> Moment {
-    lifetimes.end(remember, created, now.time()).map_or(Moment::NEVER, Moment::of)
+    now: Timestamp,
+) -> Timestamp {
+    lifetimes.end(remember, created, now.time()).map_or(Timestamp::NEVER, Timestamp::of)
 }
 
-/// What a [`Save`] says, but for its action and its changes, for the thread that carries it out.
-pub(super) struct Wish {
+/// The parameters of a [`Save`], without its action and changes, for the thread that commits it.
+pub(super) struct SaveParameters {
     pub(super) lifetimes: Lifetimes,
     remember: Remember,
     /// The idle limit that the request takes the session to have.
     idle: Duration,
     /// Whether the answer leaves the cookie as it is.
     keeps_cookie: bool,
-    pub(super) login: Option<Entering>,
-    /// What becomes of the id that the session moves away from.
-    pub(super) leaves: Leaves,
+    pub(super) login: Option<LoginParameters>,
+    /// What the store keeps under the id that the session moves away from.
+    pub(super) old_id: OwnedOldId,
     created: Option<SystemTime>,
 }
 
-/// What a [`LogIn`](crate::LogIn) says, and the handle of the session that it makes.
-pub(super) struct Entering {
+/// The parameters of a [`LogIn`](crate::LogIn), and the handle of the new session.
+pub(super) struct LoginParameters {
     pub(super) user: String,
     handle: String,
     agent: String,
@@ -217,33 +217,33 @@ pub(super) struct Entering {
     pub(super) most: Option<usize>,
 }
 
-impl Wish {
-    pub(super) fn of(save: &Save<'_>) -> Wish {
+impl SaveParameters {
+    pub(super) fn of(save: &Save<'_>) -> SaveParameters {
         let new_id = match save.action {
             Action::Create => Some(save.id),
             Action::Rotate { to } => Some(to),
             _ => None,
         };
-        let login = save.login.zip(new_id).map(|(login, id)| Entering {
+        let login = save.login.zip(new_id).map(|(login, id)| LoginParameters {
             user: login.user.to_owned(),
             handle: handle_of(id),
             agent: login.agent.to_owned(),
             address: login.address.to_owned(),
             most: login.most,
         });
-        Wish {
+        SaveParameters {
             lifetimes: save.lifetimes,
             remember: save.remember,
             idle: save.idle(),
             keeps_cookie: save.renewed_ago.is_some(),
             login,
-            leaves: Leaves::of(save.old_id),
+            old_id: OwnedOldId::of(save.old_id),
             created: save.created,
         }
     }
 
     /// When a session expires that is saved now and never again, by what the save says of it.
-    pub(super) fn end(&self, now: Moment) -> Moment {
+    pub(super) fn end(&self, now: Timestamp) -> Timestamp {
         let created = self.created.unwrap_or(now.time());
         end(&self.lifetimes, self.remember.limit(), created, now)
     }

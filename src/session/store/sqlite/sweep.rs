@@ -9,41 +9,41 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params};
 
 use super::database::Database;
-use super::record::Moment;
-use crate::logging::{OneLine, Recurring};
+use super::record::Timestamp;
+use crate::logging::{OneLine, ThrottledLog};
 use crate::{ErrorKind, Result};
 
-/// How often there is a sweep, where somebody comes.
-const EVERY: Duration = Duration::from_secs(60);
+/// How often a sweep is started, if the store is used.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long a step may take, and no less than half of that where there is as much to do: a save may have to wait for it.
-const STEP: Duration = Duration::from_millis(10);
+/// How long a step may take, as a save may have to wait for it. Steps that take less than half of it are made larger.
+const MAX_STEP_TIME: Duration = Duration::from_millis(10);
 
-/// How many rows or pages the first step takes, and each at least and at most.
-const FIRST: u32 = 64;
-const LEAST: u32 = 16;
-const MOST: u32 = 4096;
+/// How many rows or pages the first step handles, and each step at least and at most.
+const FIRST_STEP: u32 = 64;
+const MIN_STEP: u32 = 16;
+const MAX_STEP: u32 = 4096;
 
 /// How many pages must be free, and what part of the file, before they are given back.
-const FREE_PAGES: u32 = 64;
-const FREE_PART: u32 = 4;
+const MIN_FREE_PAGES: u32 = 64;
+const MIN_FREE_FRACTION: u32 = 4;
 
 /// When the next sweep is due.
-pub(super) struct Sweeping {
+pub(super) struct SweepSchedule {
     opened: Instant,
     /// In milliseconds since the file was opened.
     due: AtomicU64,
     running: Arc<AtomicBool>,
-    failed: Recurring,
+    failed: ThrottledLog,
 }
 
-impl Sweeping {
-    pub(super) fn new() -> Sweeping {
-        Sweeping {
+impl SweepSchedule {
+    pub(super) fn new() -> SweepSchedule {
+        SweepSchedule {
             opened: Instant::now(),
             due: AtomicU64::new(0),
             running: Arc::default(),
-            failed: Recurring::default(),
+            failed: ThrottledLog::default(),
         }
     }
 
@@ -51,22 +51,22 @@ impl Sweeping {
         self.opened.elapsed().as_millis() as u64
     }
 
-    /// Nothing where there is a sweep already.
-    fn begin(&self) -> Option<Running> {
+    /// `None` if a sweep is running.
+    fn begin(&self) -> Option<SweepGuard> {
         let began = !self.running.swap(true, Ordering::SeqCst);
-        began.then(|| Running(self.running.clone()))
+        began.then(|| SweepGuard(self.running.clone()))
     }
 
     #[cfg(test)]
-    pub(super) fn is_due_now(&self) {
+    pub(super) fn make_due(&self) {
         self.due.store(0, Ordering::Relaxed);
     }
 }
 
-/// The one sweep that runs, until this is dropped: also where its thread panics, or was refused by the system.
-struct Running(Arc<AtomicBool>);
+/// Marks that a sweep is running until it is dropped, even if its thread panics or cannot be started.
+struct SweepGuard(Arc<AtomicBool>);
 
-impl Drop for Running {
+impl Drop for SweepGuard {
     fn drop(&mut self) {
         self.0.store(false, Ordering::SeqCst);
     }
@@ -84,7 +84,7 @@ enum Stage {
 }
 
 impl Database {
-    /// Starts a sweep where one is due. Whoever uses the store calls this.
+    /// Starts a sweep if one is due. Called with each use of the store.
     pub(super) fn sweep_if_due(self: &Arc<Database>) {
         let sweeping = &self.sweeping;
         let now = sweeping.now();
@@ -92,7 +92,7 @@ impl Database {
             return;
         }
         let Some(running) = sweeping.begin() else { return };
-        sweeping.due.store(now + EVERY.as_millis() as u64, Ordering::Relaxed);
+        sweeping.due.store(now + SWEEP_INTERVAL.as_millis() as u64, Ordering::Relaxed);
         let database = Arc::downgrade(self);
         let thread = Builder::new().name("session-sweep".to_owned());
         // Where there is no thread, another time.
@@ -102,10 +102,10 @@ impl Database {
         });
     }
 
-    fn tell_of_sweep(&self, outcome: Result<()>) {
+    fn log_outcome(&self, outcome: Result<()>) {
         match outcome {
             Err(error) if error.kind() == ErrorKind::Config => self.health.is_loud(&error),
-            Err(error) => self.sweeping.failed.happened(log::Level::Warn, "sweep", || {
+            Err(error) => self.sweeping.failed.log_throttled(log::Level::Warn, "sweep", || {
                 format!("expired sessions stay in the file for now: {}", OneLine(error))
             }),
             Ok(()) => {}
@@ -123,7 +123,7 @@ fn run(database: &Weak<Database>) {
         let took = begun.elapsed();
         match step {
             Ok(true) => sweep.pace(took),
-            ended => return database.tell_of_sweep(ended.map(drop)),
+            ended => return database.log_outcome(ended.map(drop)),
         }
         drop(database);
         // Others have as much of the time.
@@ -142,7 +142,7 @@ pub(super) struct Sweep {
 
 impl Sweep {
     pub(super) fn new() -> Sweep {
-        Sweep { stage: Stage::Rows, size: FIRST, swept: false }
+        Sweep { stage: Stage::Rows, size: FIRST_STEP, swept: false }
     }
 
     /// Does one step, and says whether there is another.
@@ -151,18 +151,18 @@ impl Sweep {
         match self.stage {
             Stage::Rows => {
                 database.check_files()?;
-                let removed = database.tidy(|connection, now| remove(connection, now, size))?;
+                let removed = database.maintain(|connection, now| remove(connection, now, size))?;
                 self.swept |= removed > 0;
                 if removed < size as usize {
                     let is_worth_it = database.read(is_worth_giving_back)?;
                     self.stage = if is_worth_it { Stage::Pages } else { Stage::File };
-                    self.size = FIRST;
+                    self.size = FIRST_STEP;
                 }
                 Ok(true)
             }
             Stage::Pages => {
                 self.swept = true;
-                let (before, left) = database.tidy(|connection, _| {
+                let (before, left) = database.maintain(|connection, _| {
                     Ok((number(connection, "freelist_count")?, give_back(connection, size)?))
                 })?;
                 // A file that was made without auto_vacuum gives nothing back.
@@ -173,7 +173,7 @@ impl Sweep {
             }
             Stage::File => {
                 if self.swept {
-                    database.write_back()?;
+                    database.checkpoint()?;
                 }
                 Ok(false)
             }
@@ -182,16 +182,16 @@ impl Sweep {
 
     /// Makes the next step as large as it can be.
     fn pace(&mut self, took: Duration) {
-        if took > STEP {
-            self.size = (self.size / 2).max(LEAST);
-        } else if took < STEP / 2 {
-            self.size = (self.size * 2).min(MOST);
+        if took > MAX_STEP_TIME {
+            self.size = (self.size / 2).max(MIN_STEP);
+        } else if took < MAX_STEP_TIME / 2 {
+            self.size = (self.size * 2).min(MAX_STEP);
         }
     }
 }
 
 /// Removes up to so many rows that have expired, the first ones first.
-fn remove(connection: &Connection, now: Moment, most: u32) -> rusqlite::Result<usize> {
+fn remove(connection: &Connection, now: Timestamp, most: u32) -> rusqlite::Result<usize> {
     let mut statement = connection.prepare_cached(
         "DELETE FROM sessions WHERE rowid IN ( \
          SELECT rowid FROM sessions INDEXED BY sessions_by_end WHERE expires / 60000 < ?1 / 60000 \
@@ -203,7 +203,7 @@ fn remove(connection: &Connection, now: Moment, most: u32) -> rusqlite::Result<u
 /// Whether much of the file holds nothing.
 fn is_worth_giving_back(connection: &Connection) -> rusqlite::Result<bool> {
     let free = number(connection, "freelist_count")?;
-    Ok(free >= FREE_PAGES && free >= number(connection, "page_count")? / FREE_PART)
+    Ok(free >= MIN_FREE_PAGES && free >= number(connection, "page_count")? / MIN_FREE_FRACTION)
 }
 
 /// Moves up to so many free pages to the end of the file and cuts it; how many are left.

@@ -1,4 +1,4 @@
-mod traces;
+mod tombstones;
 
 use std::fs;
 use std::path::PathBuf;
@@ -182,7 +182,7 @@ fn a_sweep_that_panicked_is_not_the_last_one() {
             "{} panics are due",
             panics.load(Ordering::SeqCst)
         );
-        store.database.sweeping.is_due_now();
+        store.database.sweeping.make_due();
         assert_eq!(load(), Loaded::Unknown);
         std::thread::yield_now();
     }
@@ -240,8 +240,8 @@ fn a_full_disk_fails_what_changes_something_and_nobody_else_and_passes() {
 #[test]
 fn a_lock_that_another_process_holds_is_waited_for_and_then_no_more() {
     let mut fixture = Fixture::new();
-    let patience = Duration::from_millis(300);
-    Arc::get_mut(&mut fixture.store.database).unwrap().with_patience(patience);
+    let busy_timeout = Duration::from_millis(300);
+    Arc::get_mut(&mut fixture.store.database).unwrap().set_busy_timeout(busy_timeout);
     let news = fixture.news();
     let id = fixture.create(&[("a", "1")]);
     let other = Connection::open(fixture.path()).unwrap();
@@ -250,7 +250,7 @@ fn a_lock_that_another_process_holds_is_waited_for_and_then_no_more() {
         let begun = std::time::Instant::now();
         let saved = fixture.save(&id, action, &[]);
         fails(saved, ErrorKind::Unavailable, "database is locked; another process holds its lock");
-        assert!(begun.elapsed() >= patience / 3 * waits, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= busy_timeout / 3 * waits, "{:?}", begun.elapsed());
         fixture.holds(&id, &[("a", "1")]);
     }
     other.execute_batch("ROLLBACK").unwrap();

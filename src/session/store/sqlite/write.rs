@@ -1,4 +1,4 @@
-//! What is to happen to sessions, and how it happens in a transaction.
+//! Writes to sessions, and how each is carried out in a transaction.
 
 use std::time::Duration;
 
@@ -6,30 +6,30 @@ use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::devices::Ending;
-use super::graves::{Dead, Death};
+use super::expired::{ExpiredRow, Expiry};
 use super::json;
-use super::record::{Kept, Key, Moment, Wish};
-use super::traces::Trace;
+use super::record::{Key, SaveParameters, StoredSession, Timestamp};
+use super::tombstones::Tombstone;
 use crate::session::store::memory::{applied, integer, put};
 use crate::session::store::{
     Action, Caps, Changes, Fields, Lifetimes, Save, Saved, gone, id_taken, not_a_number,
 };
 use crate::{Error, ErrorKind, Result};
 
-/// One wish, for the thread that carries it out with those of others.
+/// One write, queued for the thread that commits it together with others.
 pub(super) enum Write {
-    Create(Key, Changes, Wish),
-    Update(Key, Changes, Wish),
-    Rotate(Key, Key, Changes, Wish),
+    Create(Key, Changes, SaveParameters),
+    Update(Key, Changes, SaveParameters),
+    Rotate(Key, Key, Changes, SaveParameters),
     Destroy(Key, Lifetimes),
-    ExtendGrace(Key, Wish),
-    EndGrace(Key, Duration, Wish),
+    ExtendGrace(Key, SaveParameters),
+    EndGrace(Key, Duration, SaveParameters),
     Operate(Key, Lifetimes, Operation),
     /// Of this user's sessions.
     End(String, Ending),
 }
 
-/// What acts on the fields and leaves the idle limit as it is.
+/// An atomic operation on the fields. It leaves the idle limit as it is.
 pub(super) enum Operation {
     Increment(String, i64),
     Take(Vec<String>),
@@ -48,33 +48,33 @@ pub(super) enum Answer {
 impl Write {
     pub(super) fn save(save: &Save<'_>, prefix: &str) -> Write {
         let key = Key::of(save.id, prefix);
-        let said = || (save.changes.clone(), Wish::of(save));
+        let said = || (save.changes.clone(), SaveParameters::of(save));
         match save.action {
             Action::Create => {
-                let (changes, wish) = said();
-                Write::Create(key, changes, wish)
+                let (changes, parameters) = said();
+                Write::Create(key, changes, parameters)
             }
             Action::Update => {
-                let (changes, wish) = said();
-                Write::Update(key, changes, wish)
+                let (changes, parameters) = said();
+                Write::Update(key, changes, parameters)
             }
             Action::Rotate { to } => {
-                let (changes, wish) = said();
-                Write::Rotate(key, Key::of(to, prefix), changes, wish)
+                let (changes, parameters) = said();
+                Write::Rotate(key, Key::of(to, prefix), changes, parameters)
             }
             Action::Destroy => Write::Destroy(key, save.lifetimes),
-            Action::ExtendGrace => Write::ExtendGrace(key, Wish::of(save)),
-            Action::EndGrace(after) => Write::EndGrace(key, after, Wish::of(save)),
+            Action::ExtendGrace => Write::ExtendGrace(key, SaveParameters::of(save)),
+            Action::EndGrace(after) => Write::EndGrace(key, after, SaveParameters::of(save)),
         }
     }
 }
 
-/// Why a wish was not carried out.
+/// Why a write was not carried out.
 pub(super) enum Failure {
-    /// The file failed: nothing of the transaction is.
+    /// The file failed: no write of the transaction is carried out.
     File(rusqlite::Error),
-    /// This one cannot be; the others of the transaction are.
-    Own(Error),
+    /// This write alone failed; the others of the transaction are carried out.
+    Write(Error),
 }
 
 impl From<rusqlite::Error> for Failure {
@@ -85,16 +85,16 @@ impl From<rusqlite::Error> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure::Own(error)
+        Failure::Write(error)
     }
 }
 
 /// A row that is there.
 pub(super) enum Found {
-    Session(Kept),
-    /// What a session has left.
-    Trace(Trace),
-    /// It holds what none of ours does.
+    Session(StoredSession),
+    /// The session has ended or moved away.
+    Tombstone(Tombstone),
+    /// The row cannot be read.
     Damaged,
 }
 
@@ -107,37 +107,41 @@ impl Found {
         }
         Ok(match column(11) {
             ValueRef::Null => {
-                let expires = Moment(column(5).as_i64()?);
-                Found::Trace(Trace::read([12, 13, 14].map(column), expires)?)
+                let expires = Timestamp(column(5).as_i64()?);
+                Found::Tombstone(Tombstone::read([12, 13, 14].map(column), expires)?)
             }
-            _ => Found::Session(Kept::read(row)?),
+            _ => Found::Session(StoredSession::read(row)?),
         })
     }
 
-    /// Until when it is known.
-    pub(super) fn expires(&self) -> Option<Moment> {
+    /// When it expires.
+    pub(super) fn expires(&self) -> Option<Timestamp> {
         match self {
-            Found::Session(kept) => Some(kept.expires),
-            Found::Trace(trace) => Some(trace.expires),
+            Found::Session(stored) => Some(stored.expires),
+            Found::Tombstone(tombstone) => Some(tombstone.expires),
             Found::Damaged => None,
         }
     }
 
-    /// As which it is dead at this time, if it is, though the row does not say so.
-    pub(super) fn death(&self, lifetimes: &Lifetimes, now: Moment) -> Option<Death> {
+    /// What of it has expired at this time, where the row is not marked so.
+    pub(super) fn expiry(&self, lifetimes: &Lifetimes, now: Timestamp) -> Option<Expiry> {
         match self {
-            Found::Session(kept) => (!kept.is_live(lifetimes, now)).then_some(Death::Expired),
-            Found::Trace(trace) if trace.expires <= now => Some(Death::Expired),
-            Found::Trace(trace) => trace.is_over(now).then_some(Death::Retired),
+            Found::Session(stored) => (!stored.is_live(lifetimes, now)).then_some(Expiry::Row),
+            Found::Tombstone(tombstone) if tombstone.expires <= now => Some(Expiry::Row),
+            Found::Tombstone(tombstone) => {
+                tombstone.is_past_grace(now).then_some(Expiry::GracePeriod)
+            }
             Found::Damaged => None,
         }
     }
 
-    /// What is left of it if it is dead as this.
-    pub(super) fn after(self, death: Option<Death>) -> Option<Found> {
-        match (death, self) {
+    /// What is left of it after this expiry.
+    pub(super) fn after(self, expiry: Option<Expiry>) -> Option<Found> {
+        match (expiry, self) {
             (None, found) => Some(found),
-            (Some(Death::Retired), Found::Trace(trace)) => Some(Found::Trace(trace.retired())),
+            (Some(Expiry::GracePeriod), Found::Tombstone(tombstone)) => {
+                Some(Found::Tombstone(tombstone.after_grace()))
+            }
             (Some(_), _) => None,
         }
     }
@@ -156,12 +160,12 @@ pub(super) fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Optio
         .optional()
 }
 
-/// Has a row say that it is dead, which was found so and has not been saved since.
-pub(super) fn bury(connection: &Connection, dead: &Dead) -> rusqlite::Result<()> {
-    let Dead { digest, expires, death } = dead;
-    let sql = match death {
-        Death::Expired => "DELETE FROM sessions WHERE key = ?1 AND expires = ?2",
-        Death::Retired => "UPDATE sessions SET next = NULL WHERE key = ?1 AND expires = ?2",
+/// Deletes a row that has expired, or marks its grace period as over, unless it has been saved since.
+pub(super) fn mark_expired(connection: &Connection, row: &ExpiredRow) -> rusqlite::Result<()> {
+    let ExpiredRow { digest, expires, expiry } = row;
+    let sql = match expiry {
+        Expiry::Row => "DELETE FROM sessions WHERE key = ?1 AND expires = ?2",
+        Expiry::GracePeriod => "UPDATE sessions SET next = NULL WHERE key = ?1 AND expires = ?2",
     };
     connection.prepare_cached(sql)?.execute(params![digest, expires.0]).map(drop)
 }
@@ -169,54 +173,66 @@ pub(super) fn bury(connection: &Connection, dead: &Dead) -> rusqlite::Result<()>
 /// A transaction that is open, at this time and with these caps.
 pub(super) struct Transaction<'a> {
     pub(super) connection: &'a Connection,
-    pub(super) now: Moment,
+    pub(super) now: Timestamp,
     pub(super) caps: Caps,
     pub(super) prefix: &'a str,
 }
 
 impl Transaction<'_> {
-    /// Carries out one wish. The outer error concerns the whole transaction, the inner one this wish alone, of which
-    /// nothing is written then.
+    /// Carries out one write. The outer error fails the whole transaction, the inner one this write alone, of which nothing
+    /// is stored then.
     pub(super) fn carry_out(&self, write: &Write) -> rusqlite::Result<Result<Answer>> {
         let done = match write {
-            Write::Create(key, changes, wish) => self.create(key, changes, wish),
-            Write::Update(key, changes, wish) => self.update(key, changes, wish),
-            Write::Rotate(key, to, changes, wish) => self.rotate(key, to, changes, wish),
+            Write::Create(key, changes, parameters) => self.create(key, changes, parameters),
+            Write::Update(key, changes, parameters) => self.update(key, changes, parameters),
+            Write::Rotate(key, to, changes, parameters) => {
+                self.rotate(key, to, changes, parameters)
+            }
             Write::Destroy(key, lifetimes) => self.destroy(key, lifetimes),
-            Write::ExtendGrace(key, wish) => self.extend_grace(key, wish),
-            Write::EndGrace(key, after, wish) => self.end_grace(key, *after, wish),
+            Write::ExtendGrace(key, parameters) => self.extend_grace(key, parameters),
+            Write::EndGrace(key, after, parameters) => self.end_grace(key, *after, parameters),
             Write::Operate(key, lifetimes, operation) => self.operate(key, lifetimes, operation),
             Write::End(user, which) => self.end_of(user, which).map(Answer::Ended),
         };
         match done {
             Ok(answer) => Ok(Ok(answer)),
-            Err(Failure::Own(error)) => Ok(Err(error)),
+            Err(Failure::Write(error)) => Ok(Err(error)),
             Err(Failure::File(error)) => Err(error),
         }
     }
 
-    fn create(&self, key: &Key, changes: &Changes, wish: &Wish) -> Result<Answer, Failure> {
+    fn create(
+        &self,
+        key: &Key,
+        changes: &Changes,
+        parameters: &SaveParameters,
+    ) -> Result<Answer, Failure> {
         let fields = applied(Fields::new(), changes, &self.caps)?;
-        let kept = Kept::new(wish, &fields, self.now);
-        if !self.insert(key, &kept)? {
-            match self.live(key, &wish.lifetimes)? {
-                Some(there) if there.fields == kept.fields => {
+        let stored = StoredSession::new(parameters, &fields, self.now);
+        if !self.insert(key, &stored)? {
+            match self.live(key, &parameters.lifetimes)? {
+                Some(there) if there.fields == stored.fields => {
                     return Ok(Answer::Saved(Saved::Stored));
                 }
                 Some(_) => return Err(id_taken().into()),
-                None => self.replace(key, &kept)?,
+                None => self.replace(key, &stored)?,
             }
         }
-        self.logged_in(key, wish)?;
+        self.logged_in(key, parameters)?;
         Ok(Answer::Saved(Saved::Stored))
     }
 
-    fn update(&self, key: &Key, changes: &Changes, wish: &Wish) -> Result<Answer, Failure> {
-        let Some(mut kept) = self.live(key, &wish.lifetimes)? else {
+    fn update(
+        &self,
+        key: &Key,
+        changes: &Changes,
+        parameters: &SaveParameters,
+    ) -> Result<Answer, Failure> {
+        let Some(mut stored) = self.live(key, &parameters.lifetimes)? else {
             return Ok(Answer::Saved(Saved::Gone));
         };
-        self.change(&mut kept, changes, wish)?;
-        let Kept { fields, renewed, saved_for, remember, expires, .. } = &kept;
+        self.change(&mut stored, changes, parameters)?;
+        let StoredSession { fields, renewed, saved_for, remember, expires, .. } = &stored;
         let mut statement = self.connection.prepare_cached(
             "UPDATE sessions SET renewed = ?2, saved_for = ?3, remember = ?4, expires = ?5, fields = ?6 \
              WHERE key = ?1",
@@ -231,45 +247,50 @@ impl Transaction<'_> {
         key: &Key,
         to: &Key,
         changes: &Changes,
-        wish: &Wish,
+        parameters: &SaveParameters,
     ) -> Result<Answer, Failure> {
-        let taken = self.live(to, &wish.lifetimes)?.is_some();
-        let mut kept = match self.look(key, &wish.lifetimes)? {
-            Some(Found::Session(kept)) => kept,
+        let taken = self.live(to, &parameters.lifetimes)?.is_some();
+        let mut stored = match self.find_current(key, &parameters.lifetimes)? {
+            Some(Found::Session(stored)) => stored,
             Some(Found::Damaged) => return Err(damaged().into()),
             // Nobody but this move knows the new id, so a record under it is what the move wrote.
             _ if taken => return Ok(Answer::Saved(Saved::Stored)),
-            Some(Found::Trace(trace)) if trace.has_next() => {
+            Some(Found::Tombstone(tombstone)) if tombstone.had_grace_period() => {
                 return Ok(Answer::Saved(Saved::Gone));
             }
-            _ if wish.login.is_some() => return self.create(to, changes, wish),
+            _ if parameters.login.is_some() => return self.create(to, changes, parameters),
             _ => return Ok(Answer::Saved(Saved::Gone)),
         };
         if taken {
             return Err(id_taken().into());
         }
-        self.change(&mut kept, changes, wish)?;
-        self.leave_behind(key, to, &wish.leaves, kept.expires)?;
-        self.replace(to, &kept)?;
-        self.logged_in(to, wish)?;
+        self.change(&mut stored, changes, parameters)?;
+        self.replace_by_tombstone(key, to, &parameters.old_id, stored.expires)?;
+        self.replace(to, &stored)?;
+        self.logged_in(to, parameters)?;
         Ok(Answer::Saved(Saved::Stored))
     }
 
     /// After a login, ends those that are too many.
-    fn logged_in(&self, key: &Key, wish: &Wish) -> Result<(), Failure> {
-        match &wish.login {
+    fn logged_in(&self, key: &Key, parameters: &SaveParameters) -> Result<(), Failure> {
+        match &parameters.login {
             Some(login) => self.end_oldest(&login.user, login.most, key),
             None => Ok(()),
         }
     }
 
     /// Writes the changes into a live record, and starts its idle limit anew.
-    fn change(&self, kept: &mut Kept, changes: &Changes, wish: &Wish) -> Result<(), Failure> {
+    fn change(
+        &self,
+        stored: &mut StoredSession,
+        changes: &Changes,
+        parameters: &SaveParameters,
+    ) -> Result<(), Failure> {
         if !changes.is_empty() {
-            let fields = json::read(&kept.fields).map_err(|_| damaged())?;
-            kept.fields = json::write(&applied(fields, changes, &self.caps)?);
+            let fields = json::read(&stored.fields).map_err(|_| damaged())?;
+            stored.fields = json::write(&applied(fields, changes, &self.caps)?);
         }
-        kept.saved(wish, self.now);
+        stored.saved(parameters, self.now);
         Ok(())
     }
 
@@ -280,8 +301,8 @@ impl Transaction<'_> {
         lifetimes: &Lifetimes,
         operation: &Operation,
     ) -> Result<Answer, Failure> {
-        let kept = self.live(key, lifetimes)?.ok_or_else(gone)?;
-        let mut fields = json::read(&kept.fields).map_err(|_| damaged())?;
+        let stored = self.live(key, lifetimes)?.ok_or_else(gone)?;
+        let mut fields = json::read(&stored.fields).map_err(|_| damaged())?;
         let answer = match operation {
             Operation::Increment(field, by) => {
                 let held = fields.get(field).map_or(Some(0), integer);
@@ -310,7 +331,7 @@ impl Transaction<'_> {
             }
         };
         let fields = json::write(&fields);
-        if fields != kept.fields {
+        if fields != stored.fields {
             let mut statement =
                 self.connection.prepare_cached("UPDATE sessions SET fields = ?2 WHERE key = ?1")?;
             statement.execute(params![key.digest, fields])?;
@@ -319,27 +340,32 @@ impl Transaction<'_> {
     }
 
     /// The live session of this key.
-    fn live(&self, key: &Key, lifetimes: &Lifetimes) -> Result<Option<Kept>, Failure> {
-        match self.look(key, lifetimes)? {
-            Some(Found::Session(kept)) => Ok(Some(kept)),
+    fn live(&self, key: &Key, lifetimes: &Lifetimes) -> Result<Option<StoredSession>, Failure> {
+        match self.find_current(key, lifetimes)? {
+            Some(Found::Session(stored)) => Ok(Some(stored)),
             Some(Found::Damaged) => Err(damaged().into()),
-            Some(Found::Trace(_)) | None => Ok(None),
+            Some(Found::Tombstone(_)) | None => Ok(None),
         }
     }
 
-    /// The row of this key, which says afterwards what it is at this time: one that has expired is removed.
-    pub(super) fn look(&self, key: &Key, lifetimes: &Lifetimes) -> Result<Option<Found>, Failure> {
+    /// The row of this key at this time: one that has expired is deleted first.
+    pub(super) fn find_current(
+        &self,
+        key: &Key,
+        lifetimes: &Lifetimes,
+    ) -> Result<Option<Found>, Failure> {
         let Some(found) = find(self.connection, key)? else { return Ok(None) };
-        let death = found.death(lifetimes, self.now);
-        if let (Some(expires), Some(death)) = (found.expires(), death) {
-            bury(self.connection, &Dead { digest: key.digest, expires, death })?;
+        let expiry = found.expiry(lifetimes, self.now);
+        if let (Some(expires), Some(expiry)) = (found.expires(), expiry) {
+            mark_expired(self.connection, &ExpiredRow { digest: key.digest, expires, expiry })?;
         }
-        Ok(found.after(death))
+        Ok(found.after(expiry))
     }
 
     /// Whether it was inserted: there was no row of this key.
-    fn insert(&self, key: &Key, kept: &Kept) -> Result<bool, Failure> {
-        let Kept { fields, created, renewed, saved_for, remember, login, expires } = kept;
+    fn insert(&self, key: &Key, stored: &StoredSession) -> Result<bool, Failure> {
+        let StoredSession { fields, created, renewed, saved_for, remember, login, expires } =
+            stored;
         let login = login.as_ref();
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO sessions (key, mark, created, renewed, saved_for, remember, expires, fields, \
@@ -367,11 +393,11 @@ impl Transaction<'_> {
     }
 
     /// Inserts a session where there is none, but perhaps what another one has left.
-    fn replace(&self, key: &Key, kept: &Kept) -> Result<(), Failure> {
+    fn replace(&self, key: &Key, stored: &StoredSession) -> Result<(), Failure> {
         let mut statement =
             self.connection.prepare_cached("DELETE FROM sessions WHERE key = ?1")?;
         statement.execute([&key.digest[..]])?;
-        self.insert(key, kept).map(drop)
+        self.insert(key, stored).map(drop)
     }
 }
 

@@ -11,7 +11,7 @@ if proof and string.sub(proof, 1, own) ~= ARGV[1] then return proof end
 local created = proof and tonumber(string.sub(proof, own + 1), 36)
 if own > 0 and not (created and created > tonumber(ARGV[3])) or redis.call('EXISTS', from) == 0 then
   if ARGV[5] == '' or redis.call('EXISTS', to, KEYS[3] or to) > 0 then return false end
-  local _, _, has_next = leads(redis.call('HGET', from, '\0x'), ARGV[7])
+  local _, _, has_next = next_key(redis.call('HGET', from, '\0x'), ARGV[7])
   if has_next then return false end
   redis.call('HSET', to, '\0', ARGV[5])
   ARGV[#ARGV] = ARGV[6]
@@ -28,6 +28,6 @@ if KEYS[3] then redis.call('UNLINK', KEYS[3]) end
 if ARGV[4] == '1' then clear(to, function() end) end
 if proof then
   redis.call('HSET', to, '\0', ARGV[2] .. string.sub(proof, own + 1))
-  leave(from, ARGV[8], ARGV[9])
+  leave_tombstone(from, ARGV[8], ARGV[9])
 end
 return run(to, 10)

@@ -3,17 +3,17 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use super::{MOST_MOVES, SaveStep, State, What};
+use super::{MAX_MOVES, SaveAction, SaveStep, State};
 use crate::redis::{RedisReply as Reply, Replies};
 use crate::session::store::id_taken;
 use crate::session::store::redis::index::key_of;
-use crate::session::store::redis::record::{self, Unfit};
+use crate::session::store::redis::record::{self, RecordError};
 use crate::session::store::redis::{foreign, newer, refused};
 use crate::session::store::{Fields, Loaded, Saved};
 use crate::{Error, Result};
 
 impl SaveStep {
-    pub(super) fn created(&mut self, reply: Option<Reply<'_>>) -> Result<State, Unfit> {
+    pub(super) fn created(&mut self, reply: Option<Reply<'_>>) -> Result<State, RecordError> {
         match (reply, self.restores) {
             (Some(Reply::Status(b"OK")), true) | (Some(Reply::Integer(1)), false) => Ok(stored()),
             (Some(Reply::Integer(0)), false) => Ok(State::Comparing),
@@ -25,7 +25,7 @@ impl SaveStep {
                 Ok(State::Writing)
             }
             (Some(Reply::Error(line)), _) => Ok(State::Over(Err(refused(line)))),
-            _ => Err(Unfit::OutOfStep),
+            _ => Err(RecordError::OutOfStep),
         }
     }
 
@@ -35,13 +35,13 @@ impl SaveStep {
         &self,
         replies: &mut Replies<'_>,
         now: SystemTime,
-    ) -> Result<State, Unfit> {
+    ) -> Result<State, RecordError> {
         let hash = match (replies.next(), replies.next()) {
             (Some(Reply::Nil), Some(Reply::Array(hash))) => hash,
             (Some(Reply::Error(line)), Some(_)) | (Some(_), Some(Reply::Error(line))) => {
                 return Ok(State::Over(Err(refused(line))));
             }
-            _ => return Err(Unfit::OutOfStep),
+            _ => return Err(RecordError::OutOfStep),
         };
         let (settings, lifetimes) = (&self.settings, &self.lifetimes);
         let found = record::read(settings, settings.layout, &self.key, hash, lifetimes, now);
@@ -67,16 +67,16 @@ impl SaveStep {
         &mut self,
         mut results: Replies<'_>,
         now: SystemTime,
-    ) -> Result<State, Unfit> {
+    ) -> Result<State, RecordError> {
         if !self.has_proof() {
             return match results.next() {
                 Some(Reply::Array(_)) => Ok(stored()),
                 Some(Reply::Nil) => Ok(self.gone()),
                 Some(Reply::Error(line)) => Ok(State::Over(Err(refused(line)))),
-                _ => Err(Unfit::OutOfStep),
+                _ => Err(RecordError::OutOfStep),
             };
         }
-        let Some(values) = results.len().checked_sub(2) else { return Err(Unfit::OutOfStep) };
+        let Some(values) = results.len().checked_sub(2) else { return Err(RecordError::OutOfStep) };
         if let Some(line) = results.by_ref().take(values).find_map(error_line) {
             return Ok(State::Over(Err(refused(line))));
         }
@@ -87,7 +87,7 @@ impl SaveStep {
             (Some(Reply::Error(line)), _) | (_, Some(Reply::Error(line))) => {
                 Ok(State::Over(Err(refused(line))))
             }
-            _ => Err(Unfit::OutOfStep),
+            _ => Err(RecordError::OutOfStep),
         }
     }
 
@@ -95,8 +95,8 @@ impl SaveStep {
         &mut self,
         mut results: Replies<'_>,
         now: SystemTime,
-    ) -> Result<State, Unfit> {
-        let What::Rotate(rotation) = &self.what else { return Err(Unfit::OutOfStep) };
+    ) -> Result<State, RecordError> {
+        let SaveAction::Rotate(rotation) = &self.action else { return Err(RecordError::OutOfStep) };
         let to = &rotation.to;
         let moved = match results.next() {
             Some(Reply::Array(_)) => true,
@@ -104,10 +104,10 @@ impl SaveStep {
             Some(Reply::Integer(0)) => return Ok(State::Over(Err(id_taken()))),
             Some(Reply::Error(line)) => return Ok(State::Over(Err(refused(line)))),
             Some(Reply::Bulk(proof)) => {
-                let unfit = self.key.created(proof).err().unwrap_or(Unfit::OutOfStep);
-                return self.unfit(unfit);
+                let record_error = self.key.created(proof).err().unwrap_or(RecordError::OutOfStep);
+                return self.record_error(record_error);
             }
-            _ => return Err(Unfit::OutOfStep),
+            _ => return Err(RecordError::OutOfStep),
         };
         // Under its old id it is not. If it is under the new one, who but this move can have brought it there?
         let (own, is_there) = match results.next() {
@@ -123,13 +123,13 @@ impl SaveStep {
             }
             Some(Reply::Integer(keys)) => (None, keys == 1),
             Some(Reply::Error(line)) => return Ok(State::Over(Err(refused(line)))),
-            _ => return Err(Unfit::OutOfStep),
+            _ => return Err(RecordError::OutOfStep),
         };
         match (moved, own) {
             (true, Some(own)) => {
                 // From here on it is an update of the record under its new key.
                 self.key = to.clone();
-                self.what = What::Update;
+                self.action = SaveAction::Update;
                 self.settled(own, now)
             }
             (true, None) => Ok(stored()),
@@ -140,20 +140,20 @@ impl SaveStep {
     }
 
     /// Reads what became of an end, or of a change to a grace period.
-    pub(super) fn ended(&mut self, reply: Option<Reply<'_>>) -> Result<State, Unfit> {
-        match (reply, &mut self.what) {
+    pub(super) fn ended(&mut self, reply: Option<Reply<'_>>) -> Result<State, RecordError> {
+        match (reply, &mut self.action) {
             (Some(Reply::Integer(0)), _) => Ok(self.gone()),
             (Some(Reply::Integer(_)), _) => Ok(stored()),
             (Some(Reply::Error(line)), _) => Ok(State::Over(Err(refused(line)))),
-            (Some(Reply::Bulk(_)), What::Destroy { moves, .. }) if *moves == MOST_MOVES => {
+            (Some(Reply::Bulk(_)), SaveAction::Destroy { moves, .. }) if *moves == MAX_MOVES => {
                 Ok(State::Over(Err(moved_too_often())))
             }
-            (Some(Reply::Bulk(name)), What::Destroy { moves, former, .. }) => {
+            (Some(Reply::Bulk(name)), SaveAction::Destroy { moves, former, .. }) => {
                 (*moves, *former) = (*moves + 1, None);
                 self.key.name = key_of(&self.settings, name).into();
                 Ok(State::Writing)
             }
-            _ => Err(Unfit::OutOfStep),
+            _ => Err(RecordError::OutOfStep),
         }
     }
 
@@ -162,15 +162,15 @@ impl SaveStep {
         &mut self,
         mut own: Replies<'_>,
         now: SystemTime,
-    ) -> Result<State, Unfit> {
+    ) -> Result<State, RecordError> {
         let created = match own.next() {
             // Also where it has ended since it was written: what it has left is not to live as long as it would have.
             Some(Reply::Nil) => return Ok(State::CleaningUp),
             Some(Reply::Bulk(proof)) => match self.key.created(proof) {
                 Ok(created) => created,
-                Err(unfit) => return self.unfit(unfit),
+                Err(record_error) => return self.record_error(record_error),
             },
-            _ => return Err(Unfit::OutOfStep),
+            _ => return Err(RecordError::OutOfStep),
         };
         if record::is_past_absolute(&self.lifetimes, created, now) {
             return Ok(State::Removing);
@@ -195,14 +195,14 @@ impl SaveStep {
     }
 
     /// The proof that is there is not that of this session.
-    pub(super) fn unfit(&mut self, unfit: Unfit) -> Result<State, Unfit> {
-        match unfit {
-            Unfit::Damaged(_) | Unfit::TooLarge => Ok(self.gone()),
-            Unfit::Newer => Ok(State::Over(Err(newer()))),
-            Unfit::OutOfStep => Err(unfit),
-            Unfit::Foreign => {
+    pub(super) fn record_error(&mut self, record_error: RecordError) -> Result<State, RecordError> {
+        match record_error {
+            RecordError::Damaged(_) | RecordError::TooLarge => Ok(self.gone()),
+            RecordError::Newer => Ok(State::Over(Err(newer()))),
+            RecordError::OutOfStep => Err(record_error),
+            RecordError::Foreign => {
                 self.state = State::Over(Err(foreign()));
-                Err(unfit)
+                Err(record_error)
             }
         }
     }

@@ -2,13 +2,13 @@
 
 use smallvec::SmallVec;
 
-use super::{Rotation, SaveStep, TOMBSTONE};
+use super::{Rotation, SaveStep, TOMBSTONE_MILLIS};
 use crate::pipeline::operation::Round;
 use crate::session::store::Remember;
 use crate::session::store::redis::dump;
 use crate::session::store::redis::index::name_of;
 use crate::session::store::redis::record::{self, Key, LOGIN, PROOF, REMEMBER, SAVED};
-use crate::session::store::redis::trace::Trace;
+use crate::session::store::redis::tombstone::Tombstone;
 use crate::session::store::redis::transaction::{Call, Transaction, script};
 use crate::session::store::redis::{CREATE, DESTROY, EMPTY, GRACE, GUARD, ROTATE};
 use crate::session::store::save::RETIRED_FOR;
@@ -81,7 +81,7 @@ impl SaveStep {
             }
             calls.push(expiry);
             transaction.script(GUARD, &[key], &[b""], &calls);
-            self.or_nothing(&mut transaction, is_alone);
+            self.check_permissions_first(&mut transaction, is_alone);
             return transaction.commit();
         }
         if self.values.cleared {
@@ -96,7 +96,7 @@ impl SaveStep {
     pub(super) fn rotate(
         &self,
         round: &mut Round<'_>,
-        Rotation { to, former, trace }: &Rotation,
+        Rotation { to, former, tombstone }: &Rotation,
         now: u64,
     ) -> usize {
         let mut calls = self.calls(now, None);
@@ -114,11 +114,12 @@ impl SaveStep {
         let proof = proof.unwrap_or_default();
         let ends = self.kept_for(Some(now), now).to_string();
         // An id in its grace period lives as long as the session.
-        let known_for = match trace {
-            Trace::Grace(_) => self.kept_for(self.created, now),
-            Trace::Linked | Trace::Ended(_) => TOMBSTONE,
+        let known_for = match tombstone {
+            Tombstone::Grace(_) => self.kept_for(self.created, now),
+            Tombstone::Linked | Tombstone::Ended(_) => TOMBSTONE_MILLIS,
         };
-        let trace = trace.written(now.saturating_add(known_for), &name_of(&self.settings, to));
+        let tombstone =
+            tombstone.written(now.saturating_add(known_for), &name_of(&self.settings, to));
         let (now, known_for) = (now.to_string(), known_for.to_string());
         let arguments: [&[u8]; 9] = [
             owners[0],
@@ -128,7 +129,7 @@ impl SaveStep {
             &proof,
             ends.as_bytes(),
             now.as_bytes(),
-            &trace,
+            &tombstone,
             known_for.as_bytes(),
         ];
         let is_alone = round.is_for_one_key();
@@ -138,20 +139,24 @@ impl SaveStep {
             true => transaction.command(&[b"HMGET", &to.name, PROOF, REMEMBER]),
             false => transaction.command(&[b"EXISTS", &to.name]),
         }
-        self.or_nothing(&mut transaction, is_alone);
+        self.check_permissions_first(&mut transaction, is_alone);
         transaction.commit()
     }
 
     /// A key that nobody ever sees: at the end of each transaction it is not there.
-    pub(super) fn unseen(&self) -> Vec<u8> {
+    pub(super) fn placeholder_key(&self) -> Vec<u8> {
         [&self.key.name[..], b".new"].concat()
     }
 
     /// What a script may not do is found out in its midst; what a transaction may not do, before it begins. This one
     /// does nothing, but without PEXPIRE nothing is done.
-    pub(super) fn or_nothing(&self, transaction: &mut Transaction<'_, '_>, is_alone: bool) {
+    pub(super) fn check_permissions_first(
+        &self,
+        transaction: &mut Transaction<'_, '_>,
+        is_alone: bool,
+    ) {
         if !is_alone {
-            transaction.call(&self.unseen(), &Call::expiry(1));
+            transaction.call(&self.placeholder_key(), &Call::expiry(1));
         }
     }
 
@@ -168,9 +173,10 @@ impl SaveStep {
         }
         let mut keys = vec![&self.key.name[..]];
         keys.extend(former.map(|former| &former.name[..]));
-        let trace = Trace::Ended(mark.to_owned()).written(now.saturating_add(TOMBSTONE), b"");
-        let (now, known_for) = (now.to_string(), TOMBSTONE.to_string());
-        let arguments = [now.as_bytes(), &trace, known_for.as_bytes(), mark.as_bytes()];
+        let tombstone =
+            Tombstone::Ended(mark.to_owned()).written(now.saturating_add(TOMBSTONE_MILLIS), b"");
+        let (now, known_for) = (now.to_string(), TOMBSTONE_MILLIS.to_string());
+        let arguments = [now.as_bytes(), &tombstone, known_for.as_bytes(), mark.as_bytes()];
         script(round, DESTROY, &keys, &arguments, &[]);
     }
 

@@ -105,19 +105,21 @@ impl Server {
                 if lives == (rest[2] == b"1") {
                     let own: &[&[u8]] = if lives { &[] } else { &[SAVED, REMEMBER] };
                     hash.fields.retain(|name, _| name[0] == 0 && !own.contains(&&name[..]));
-                    if let Some(trace) = hash.fields.get(TRACE).filter(|_| !lives) {
-                        hash.ends = Some(parts(trace).1);
+                    if let Some(tombstone) = hash.fields.get(TOMBSTONE_FIELD).filter(|_| !lives) {
+                        hash.ends = Some(parts(tombstone).1);
                     }
                 }
                 bulk(None)
             }
             b"EVAL" if key == DESTROY.as_bytes() => {
-                let [key, now, trace, lifetime, mark] = rest[1..6] else { panic!("five words") };
+                let [key, now, tombstone, lifetime, mark] = rest[1..6] else {
+                    panic!("five words")
+                };
                 let fields = self.keys.get(key).map(|hash| &hash.fields);
                 let held = |name| fields.and_then(|fields| fields.get(name));
-                match (held(PROOF), held(TRACE)) {
-                    (None, Some(trace)) => {
-                        let (kind, until, next, text) = parts(trace);
+                match (held(PROOF), held(TOMBSTONE_FIELD)) {
+                    (None, Some(tombstone)) => {
+                        let (kind, until, next, text) = parts(tombstone);
                         let is_known = until.to_string().as_bytes() > now && !next.is_empty();
                         match kind {
                             b'e' if text == mark => number(1),
@@ -131,7 +133,7 @@ impl Server {
                     }
                     (Some(_), _) => {
                         self.keys.remove(key);
-                        self.leave(key, trace, lifetime);
+                        self.leave(key, tombstone, lifetime);
                         number(1)
                     }
                 }
@@ -162,9 +164,9 @@ impl Server {
         }
     }
 
-    fn leave(&mut self, key: &[u8], trace: &[u8], lifetime: &[u8]) {
+    fn leave(&mut self, key: &[u8], tombstone: &[u8], lifetime: &[u8]) {
         let ends = self.now + String::from_utf8_lossy(lifetime).parse::<u64>().unwrap();
-        let fields = BTreeMap::from([(TRACE.to_vec(), trace.to_vec())]);
+        let fields = BTreeMap::from([(TOMBSTONE_FIELD.to_vec(), tombstone.to_vec())]);
         self.keys.insert(key.to_vec(), Hash { fields, ends: Some(ends) });
     }
 
@@ -176,7 +178,7 @@ impl Server {
 }
 
 /// Kind, end, next key and text of what a session has left.
-pub(super) fn parts(trace: &[u8]) -> (u8, u64, &[u8], &[u8]) {
-    let parts: Vec<_> = trace[1..].splitn(4, |byte| *byte == b'.').collect();
-    (trace[0], record::number(parts[0]).unwrap(), parts[2], parts[3])
+pub(super) fn parts(tombstone: &[u8]) -> (u8, u64, &[u8], &[u8]) {
+    let parts: Vec<_> = tombstone[1..].splitn(4, |byte| *byte == b'.').collect();
+    (tombstone[0], record::number(parts[0]).unwrap(), parts[2], parts[3])
 }

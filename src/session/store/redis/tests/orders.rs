@@ -273,9 +273,13 @@ impl World {
                 let is_lost = self.faults > 0 && loaded == Loaded::Unknown && hash.is_none();
                 assert!(loaded == expected || is_lost, "{history}: {loaded:?} of {expected:?}");
                 if let Some(hash) = hash.filter(|_| self.faults == 0) {
-                    assert!(hash.fields.keys().eq([TRACE]), "{history}: left over");
+                    assert!(hash.fields.keys().eq([TOMBSTONE_FIELD]), "{history}: left over");
                     // A late update has given it an end of its own.
-                    assert_eq!(hash.ends, Some(parts(&hash.fields[TRACE]).1), "{history}");
+                    assert_eq!(
+                        hash.ends,
+                        Some(parts(&hash.fields[TOMBSTONE_FIELD]).1),
+                        "{history}"
+                    );
                 }
                 continue;
             };
