@@ -170,14 +170,14 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
             ));
         }
     }
-    // Of a name that can come back nothing needs to be encoded; the `cookie` crate would, a `#` for one.
     let mut text = String::with_capacity(192);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let written = match cookie.value().bytes().all(is_plain) {
         true => write!(text, "{cookie}"),
         false => write!(text, "{}", cookie.encoded()),
     };
-    debug_assert!(written.is_ok(), "memory takes what is written");
+    written.map_err(|error| not_written(cookie, error))?;
+    // Of a name that can come back nothing needs to be encoded; the `cookie` crate does, a `#` for one.
     let name = text.find('=').unwrap_or(text.len());
     if text[..name] != *cookie.name() {
         text.replace_range(..name, cookie.name());
@@ -191,13 +191,15 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
         );
         return Err(Error::new(ErrorKind::Input, text));
     }
-    let mut value = HeaderValue::try_from(text).map_err(|error| {
-        let text = format!("cookie {:?} cannot be written as a header", cookie.name());
-        Error::new(ErrorKind::Input, text).with_source(error)
-    })?;
+    let mut value = HeaderValue::try_from(text).map_err(|error| not_written(cookie, error))?;
     // So that no `Debug` of an answer shows it.
     value.set_sensitive(true);
     Ok(value)
+}
+
+fn not_written(cookie: &Cookie<'_>, why: impl std::error::Error + Send + Sync + 'static) -> Error {
+    let text = format!("cookie {:?} cannot be written as a header", cookie.name());
+    Error::new(ErrorKind::Input, text).with_source(why)
 }
 
 /// The `Set-Cookie` value with its path below this one, where that is not so already. `None` where there is nothing to
@@ -347,6 +349,14 @@ mod tests {
         ] {
             let placed = set_cookie_below("/shop", &HeaderValue::from_static(cookie));
             assert_eq!(placed.as_ref().map(|value| value.to_str().unwrap()), expected, "{cookie}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_for_browsers_is_name_and_value() {
+        for (length, fits) in [(4095, true), (4096, false)] {
+            let cookie = Cookie::build(("a", "x".repeat(length))).path("/shop").secure(true);
+            assert_eq!(set_cookie_value(&cookie.build()).is_ok(), fits, "{length}");
         }
     }
 

@@ -86,7 +86,7 @@ impl ResponseHead {
         self.set_cookie(cookie)
     }
 
-    /// The headers set so far, cookies apart.
+    /// The headers set so far; cookies, and the `Vary: Cookie` of sessions and secret cookies, apart.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }

@@ -218,6 +218,11 @@ impl RedisPool {
     }
 
     /// Refuses a node of a cluster, which has a part of the keys only. A server that does not answer may be there later.
+    /// Whether each of its connections has been told the time of Redis before its first command.
+    pub(crate) fn knows_time(&self) -> bool {
+        matches!(self.0.upstream.source, Source::Network)
+    }
+
     pub(crate) fn check_no_cluster(&self) -> Result<()> {
         let upstream = &self.0.upstream;
         if !matches!(upstream.source, Source::Network) {

@@ -364,3 +364,20 @@ fn a_reply_that_no_session_has_is_not_read() {
     proxy.set(Fault::Pass);
     assert!(load(&store, &id).unwrap().is_some());
 }
+
+#[test]
+fn a_restart_from_the_append_only_file_begins_no_lifetime_anew() {
+    let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = RedisStore::new(RedisPool::open(&server.url(0)).unwrap());
+    create(&store, &[("a", "1")]);
+    let key: String = redis::cmd("RANDOMKEY").query(&mut server.connect(0)).unwrap();
+    let left = |server: &RedisServer| -> i64 { server.connect(0).pttl(&key).unwrap() };
+    // Longer than the restart takes to be measured by.
+    std::thread::sleep(Duration::from_millis(100));
+    let before = left(&server);
+    assert!(before > 0);
+    server.kill();
+    server.start_again();
+    let after = left(&server);
+    assert!((1..=before).contains(&after), "{before} ms were left, then {after}");
+}

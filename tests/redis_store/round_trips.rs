@@ -46,6 +46,9 @@ fn a_creation_an_end_and_a_move_are_one_round_trip_each() {
                 assert_eq!(save(store, id, action, pairs).unwrap(), Saved::Stored);
             });
             assert_eq!(trips, 1, "{layout:?} {action:?}: {used:?}");
+            if action == Action::Create {
+                assert_eq!(used, commands(&[("restore", 1), ("echo", 1)]), "{layout:?}");
+            }
         }
     }
 }

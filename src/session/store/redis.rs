@@ -18,6 +18,7 @@ mod transaction;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use self::devices::{EndStep, ListStep};
 use self::errors::{desync, explained, foreign, newer, refused};
@@ -38,8 +39,7 @@ use crate::redis::{RedisCluster, RedisPool, slot};
 use crate::session::id::{IdFormat, SessionId};
 use crate::{Error, ErrorKind, Result};
 
-// The scripts: what must look before it writes. They are sent whole, as EVAL, so that Redis need not know them before;
-// all but the one that each visitor's first request needs.
+// The scripts: what must look before it writes. They are sent whole, as EVAL, so that Redis need not know them before.
 const CREATE: &str = include_str!("redis/lua/create.lua");
 const COMPARE: &str =
     concat!(include_str!("redis/lua/run.lua"), include_str!("redis/lua/compare.lua"));
@@ -64,7 +64,8 @@ const MOVE: &str = include_str!("redis/lua/move.lua");
 ///
 /// Loading is one round trip, saving is another, for one session as for a whole batch: plain commands, each save
 /// of them a transaction on the session's key, so that it is one atomic step and works on a cluster as well. A logout with an id
-/// that the session has just moved away from takes another for each move. Needs Redis 5 or newer, or Valkey.
+/// that the session has just moved away from takes another for each move. A creation is one RESTORE. Needs Redis 5 or newer, or
+/// Valkey.
 ///
 /// ```no_run
 /// use bottle_session::{RedisPool, RedisStore};
@@ -83,6 +84,8 @@ const MOVE: &str = include_str!("redis/lua/move.lua");
 ///     +hgetall +hset +hdel +hmget +pexpire +unlink +eval +restore
 ///     +hget +hkeys +hexists +exists +rename +hincrby +hsetnx +pttl
 /// ```
+///
+/// Without `restore`, which Redis counts among the dangerous commands, a script creates sessions, at twice the time of Redis.
 ///
 /// In a cluster also `asking` and `cluster|slots`, behind Sentinel `role`, with [`replicas`](crate::RedisConfig::replicas)
 /// `wait`; a pool that says what it is and looks at the server's settings does
@@ -141,7 +144,10 @@ impl RedisStore {
     /// A store in the [default layout](Layout::Default) for sessions of at most 256 fields and 64 KiB.
     pub fn new(pool: RedisPool) -> RedisStore {
         let remotes = [pool.remote(), pool.write_remote()];
-        RedisStore::over(Backend::Pool(pool), remotes, false)
+        let knows_time = pool.knows_time();
+        let store = RedisStore::over(Backend::Pool(pool), remotes, false);
+        // RESTORE is told when the record ends by the clock of Redis, a script in how long.
+        store.set(|settings| settings.creates_by_script = Arc::new(AtomicBool::new(!knows_time)))
     }
 
     /// The same in a cluster.

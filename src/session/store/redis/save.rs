@@ -1,7 +1,9 @@
 //! Saving a session: creations, updates, moves and ends.
 //!
-//! A creation is one RESTORE of a [hash](super::dump), which is refused where the key is taken. Where Redis lets nobody use that
-//! command, a script does the same at twice the time. An update is one transaction: HSET, HDEL, HMGET of the proof and of the session's own idle limit, PEXPIRE. It does not
+//! A creation is one RESTORE of a [hash](super::dump), which fails where there is a key. Where RESTORE is refused, a script does
+//! the same, at twice the time of Redis.
+//!
+//! An update is one transaction: HSET, HDEL, HMGET of the proof and of the session's own idle limit, PEXPIRE. It does not
 //! ask first whether the session is there. Dead stays dead all the same, because of who writes the proof:
 //!
 //! 1. A record without a proof is no session to any reader. The proof is written by creations, moves and migrations
@@ -79,8 +81,7 @@ pub(super) struct SaveStep {
     is_written: bool,
     /// The key in a layout that this one takes over from, where the session may still be.
     former: Option<Box<Key>>,
-    /// The creation that was sent is a RESTORE, and no script.
-    restores: bool,
+    creates_by: CreatesBy,
     state: State,
     /// How many commands the last transaction had.
     queued: usize,
@@ -99,6 +100,13 @@ enum SaveAction {
     ExtendGrace,
     /// So many milliseconds from now.
     EndGrace(u64),
+}
+
+#[derive(Clone, Copy)]
+enum CreatesBy {
+    Restore,
+    /// Where RESTORE is refused.
+    Script,
 }
 
 /// A move to another id.
@@ -165,7 +173,10 @@ impl SaveStep {
                 Action::Update | Action::Rotate { .. } => settings.former_key(save.id),
                 _ => None,
             },
-            restores: false,
+            creates_by: match settings.creates_by_script.load(Ordering::Relaxed) {
+                true => CreatesBy::Script,
+                false => CreatesBy::Restore,
+            },
             state: State::Writing,
             queued: 0,
         };
@@ -275,7 +286,6 @@ impl Step for SaveStep {
             }
             (State::Removing, _) => round.command(&[b"UNLINK", &self.key.name]),
             (_, SaveAction::Create) => {
-                self.restores = !self.settings.creates_by_script.load(Ordering::Relaxed);
                 self.create(round, now);
             }
             (_, SaveAction::Update) => {

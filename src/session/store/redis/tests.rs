@@ -119,25 +119,39 @@ fn where_restore_is_refused_a_script_creates_from_then_on() {
     let (settings, one, changes) = (settings(), id("A"), set(&[("a", "1")]));
     let create =
         || Steps::new([SaveStep::new(&settings, &Save::new(&one, Action::Create, &changes, IDLE))]);
-    let (mut create_one, mut beside) = (create(), create());
-    for step in [&mut create_one, &mut beside] {
+    let (mut first, mut second, mut third) = (create(), create(), create());
+    let refused = b"-NOPERM this user has no permissions to run the 'restore' command\r\n";
+    let unknown = b"-ERR unknown command 'RESTORE'\r\n";
+    for (step, refusal) in
+        [(&mut first, &refused[..]), (&mut second, unknown), (&mut third, refused)]
+    {
         let sent = Sent::by(step, NOW, false);
         assert_eq!((sent.names().as_str(), sent.repeatable), ("RESTORE", true));
-    }
-    let refused = b"-NOPERM this user has no permissions to run the 'restore' command\r\n";
-    for step in [&mut create_one, &mut beside] {
-        assert_eq!(answer(step, refused, 1, NOW), Progress::Again);
+        assert_eq!(answer(step, refusal, 1, NOW), Progress::Again);
         assert_eq!(Sent::by(step, NOW, false).names(), "EVAL");
     }
-    assert_eq!(answer(&mut create_one, b":1\r\n", 1, NOW), Progress::Done);
     // No second time: there is nothing else to try.
-    assert_eq!(answer(&mut beside, refused, 1, NOW), Progress::Done);
-    let error = beside.into_outcomes().next().unwrap().unwrap_err();
+    assert_eq!(answer(&mut first, refused, 1, NOW), Progress::Done);
+    let error = first.into_outcomes().next().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
-    let mut later = create();
-    assert_eq!(Sent::by(&mut later, NOW, false).names(), "EVAL");
+    // So it may be something else that is refused.
+    assert_eq!(Sent::by(&mut create(), NOW, false).names(), "RESTORE");
+    assert_eq!(answer(&mut second, b":1\r\n", 1, NOW), Progress::Done);
+    assert_eq!(Sent::by(&mut create(), NOW, false).names(), "EVAL");
     // The answer to a RESTORE is none to a script.
-    assert_eq!(answer(&mut later, b"+OK\r\n", 1, NOW), Progress::OutOfStep);
+    assert_eq!(answer(&mut third, b"+OK\r\n", 1, NOW), Progress::OutOfStep);
+}
+
+#[test]
+fn a_creation_says_when_its_record_ends_by_the_clock_of_redis() {
+    let (one, changes) = (id("A"), set(&[("a", "1")]));
+    for (idle, ends) in [(IDLE.idle, NOW + KEPT), (Duration::ZERO, NOW)] {
+        let lifetimes = Lifetimes { idle, absolute: None };
+        let save = Save::new(&one, Action::Create, &changes, lifetimes);
+        let sent = Sent::by(&mut Steps::new([SaveStep::new(&settings(), &save)]), NOW, false);
+        let command = &sent.commands()[0];
+        assert_eq!((text(command[2]), text(command[4])), (ends.to_string(), "ABSTTL".to_owned()));
+    }
 }
 
 #[test]

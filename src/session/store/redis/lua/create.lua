@@ -1,4 +1,5 @@
--- Makes a record of the fields in ARGV, behind its lifetime, unless the key is taken: 0.
+-- Where RESTORE, which does the same, is refused: makes a record of the fields in ARGV, behind its lifetime, unless the key is
+-- taken: 0.
 local key = KEYS[1]
 if redis.call('EXISTS', key) == 1 then return 0 end
 local reply

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use super::{MAX_MOVES, SaveAction, SaveStep, State};
+use super::{CreatesBy, MAX_MOVES, SaveAction, SaveStep, State};
 use crate::redis::{RedisReply as Reply, Replies};
 use crate::session::store::id_taken;
 use crate::session::store::redis::index::key_of;
@@ -14,15 +14,19 @@ use crate::{Error, Result};
 
 impl SaveStep {
     pub(super) fn created(&mut self, reply: Option<Reply<'_>>) -> Result<State, RecordError> {
-        match (reply, self.restores) {
-            (Some(Reply::Status(b"OK")), true) | (Some(Reply::Integer(1)), false) => Ok(stored()),
-            (Some(Reply::Integer(0)), false) => Ok(State::Comparing),
-            (Some(Reply::Error(line)), true) if line.starts_with(b"BUSYKEY") => {
+        match (reply, self.creates_by) {
+            (Some(Reply::Status(b"OK")), CreatesBy::Restore) => Ok(stored()),
+            (Some(Reply::Error(line)), CreatesBy::Restore) if line.starts_with(b"BUSYKEY") => {
                 Ok(State::Comparing)
             }
-            (Some(Reply::Error(line)), true) if is_no_restore(line) => {
-                self.settings.creates_by_script.store(true, Ordering::Relaxed);
+            (Some(Reply::Error(line)), CreatesBy::Restore) if is_restore_refused(line) => {
+                self.creates_by = CreatesBy::Script;
                 Ok(State::Writing)
+            }
+            (Some(Reply::Integer(created @ (0 | 1))), CreatesBy::Script) => {
+                // It was not something else that was refused.
+                self.settings.creates_by_script.store(true, Ordering::Relaxed);
+                Ok(if created == 1 { stored() } else { State::Comparing })
             }
             (Some(Reply::Error(line)), _) => Ok(State::Over(Err(refused(line)))),
             _ => Err(RecordError::OutOfStep),
@@ -208,11 +212,10 @@ impl SaveStep {
     }
 }
 
-/// Whether a RESTORE was refused because this server, or this user, has none or another one.
-fn is_no_restore(line: &[u8]) -> bool {
-    let reasons: [&[u8]; 4] =
-        [b"NOPERM", b"ERR unknown command", b"ERR DUMP payload", b"ERR Bad data format"];
-    reasons.iter().any(|reason| line.starts_with(reason))
+/// Whether a RESTORE may have been refused because this server, or this user, has none or another one. What else is wrong (OOM,
+/// READONLY, LOADING) has a code of its own.
+fn is_restore_refused(line: &[u8]) -> bool {
+    line.starts_with(b"NOPERM") || line.starts_with(b"ERR ")
 }
 
 pub(super) fn unmoved() -> Error {

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Rotation, SaveStep, TOMBSTONE_MILLIS};
+use super::{CreatesBy, Rotation, SaveStep, TOMBSTONE_MILLIS};
 use crate::pipeline::operation::Round;
 use crate::session::store::Remember;
 use crate::session::store::redis::dump;
@@ -49,14 +49,17 @@ impl SaveStep {
         let calls = self.calls(now, proof.as_deref());
         let sets = || calls.iter().filter(|call| call.name == "HSET");
         let count = sets().map(Call::arguments).sum();
-        let kept_for = self.kept_for(Some(now), now).try_into().unwrap_or(i64::MAX);
-        if self.restores {
+        let kept_for: i64 = self.kept_for(Some(now), now).try_into().unwrap_or(i64::MAX);
+        if let CreatesBy::Restore = self.creates_by {
             let hash = dump::hash(count, sets().flat_map(Call::words));
-            return round.command_of(4, |command| {
+            return round.command_of(5, |command| {
                 command.word(b"RESTORE");
                 command.word(&self.key.name);
-                command.number(kept_for);
+                // Redis before 7 writes this command to its append-only file as it is: what is counted from now on would begin
+                // anew with each restart. And 0 from now on would be for ever.
+                command.number(kept_for.saturating_add_unsigned(now));
                 command.word(&hash);
+                command.word(b"ABSTTL");
             });
         }
         round.command_of(5 + count, |command| {

@@ -95,8 +95,8 @@ impl Server {
                 for pair in dump::words(rest[1]).chunks(2) {
                     hash.fields.insert(pair[0].clone(), pair[1].clone());
                 }
-                hash.ends =
-                    Some(self.now + String::from_utf8_lossy(rest[0]).parse::<u64>().unwrap());
+                assert_eq!(rest[2], b"ABSTTL");
+                hash.ends = Some(String::from_utf8_lossy(rest[0]).parse().unwrap());
                 b"+OK\r\n".to_vec()
             }
             b"EVAL" if key == EMPTY.as_bytes() => {
