@@ -15,18 +15,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::errors::refusal;
-use super::resp::{Garbage, Replies, Reply, end_of};
+use super::resp::{ProtocolError, Replies, Reply, end_of};
 use crate::Error;
 use crate::pipeline::operation::{Answer, Operation, Progress, RemoteClock, Round};
 
 /// What `TIME`, `ECHO`, an error in their place and the frames of replies have at most.
 const OVERHEAD: usize = 16 * 1024;
 
-/// For how long the server's clock is known by its last word and the time since.
-const CLOCK_IS_GOOD: Duration = Duration::from_secs(1);
+/// For how long the server's clock is extrapolated from its last reply to `TIME`.
+const CLOCK_TTL: Duration = Duration::from_secs(1);
 
-/// How much later than it was told a server ends a WAIT: it looks ten times a second.
-const LATE: Duration = Duration::from_millis(150);
+/// How much later than its time-out a server may end a WAIT: it checks ten times a second.
+const WAIT_OVERSHOOT: Duration = Duration::from_millis(150);
 
 /// One operation's part of a pipeline.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,7 @@ pub(super) struct Batch {
     is_replica: bool,
 }
 
-/// How a pipeline's replies have come out.
+/// The result of receiving the replies of a pipeline.
 pub(super) enum Received {
     /// More bytes are to come.
     Incomplete,
@@ -77,20 +77,20 @@ pub(super) enum Received {
 /// Replies that are not to this pipeline.
 #[derive(Debug)]
 pub(super) enum Broken {
-    Garbage,
+    Protocol,
     /// The replies are more than this many bytes.
     TooLarge(usize),
 }
 
-impl From<Garbage> for Broken {
-    fn from(_: Garbage) -> Broken {
-        Broken::Garbage
+impl From<ProtocolError> for Broken {
+    fn from(_: ProtocolError) -> Broken {
+        Broken::Protocol
     }
 }
 
 /// How a pipeline is written.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Manner {
+pub(super) struct BatchOptions {
     /// Each request is for one key, as in a cluster.
     pub(super) one_key: bool,
     /// Each request is preceded by ASKING: its slot is on the way to this node.
@@ -100,14 +100,14 @@ pub(super) struct Manner {
 }
 
 impl Batch {
-    pub(super) fn new(manner: Manner) -> Batch {
+    pub(super) fn new(options: BatchOptions) -> Batch {
         Batch {
             bytes: Vec::new(),
             parts: Vec::new(),
-            asking: manner.asking,
+            asking: options.asking,
             nonce: Nonce::new(),
             asks_time: false,
-            wait: manner.replicas,
+            wait: options.replicas,
             replicas: Ok(0),
             limit: OVERHEAD,
             sealed: None,
@@ -148,17 +148,17 @@ impl Batch {
     }
 
     /// Ends the pipeline. Nothing is pushed behind this. The time is asked for unless `clock` was told it a moment ago. The
-    /// replies are to be there within `patience`.
-    pub(super) fn seal(&mut self, clock: Option<RemoteClock>, now: Instant, patience: Duration) {
+    /// replies are to be there within `timeout`.
+    pub(super) fn finish(&mut self, clock: Option<RemoteClock>, now: Instant, timeout: Duration) {
         self.sealed = Some(now);
-        self.asks_time = clock.is_none_or(|clock| clock.age(now) >= CLOCK_IS_GOOD);
+        self.asks_time = clock.is_none_or(|clock| clock.age(now) >= CLOCK_TTL);
         if !self.parts.iter().any(|part| part.writes) {
             self.wait = 0;
         }
         let mut round = Round::new(&mut self.bytes, SystemTime::UNIX_EPOCH, false);
         if self.wait > 0 {
             // Its reply is to be there before the time is up. Zero would be for ever.
-            let time = patience.saturating_sub(LATE).max(patience / 2).as_millis();
+            let time = timeout.saturating_sub(WAIT_OVERSHOOT).max(timeout / 2).as_millis();
             let time = time.clamp(1, u128::from(u32::MAX));
             let (replicas, time) = (self.wait.to_string(), time.to_string());
             round.command(&[b"WAIT", replicas.as_bytes(), time.as_bytes()]);
@@ -268,13 +268,13 @@ impl Batch {
                     self.is_replica |= line.starts_with(b"ERR WAIT cannot be used with replica");
                     Err(refusal(line))
                 }
-                _ => return Err(Broken::Garbage),
+                _ => return Err(Broken::Protocol),
             };
         }
         match (first(echo), time.map(first)) {
             (Some(Reply::Bulk(said)), None) if in_place(said) => Ok(Received::InStep(None)),
             (Some(Reply::Bulk(said)), Some(Some(Reply::Array(time)))) if in_place(said) => {
-                let said = clock(time).ok_or(Broken::Garbage)?;
+                let said = clock(time).ok_or(Broken::Protocol)?;
                 Ok(Received::InStep(Some(RemoteClock::new(said, now))))
             }
             (Some(Reply::Bulk(said)), Some(Some(Reply::Error(line)))) if in_place(said) => {
@@ -282,7 +282,7 @@ impl Batch {
             }
             // As many replies as there should be, and this one an error: LOADING, NOAUTH, NOPERM and the like.
             (Some(Reply::Error(line)), _) => Ok(Received::Refused(refusal(line))),
-            _ => Err(Broken::Garbage),
+            _ => Err(Broken::Protocol),
         }
     }
 
@@ -342,7 +342,7 @@ pub(super) fn clock(time: Replies<'_>) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
-/// A word that nobody has said before.
+/// A unique text.
 struct Nonce([u8; 32]);
 
 impl Nonce {

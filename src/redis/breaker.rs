@@ -10,7 +10,7 @@ use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
 /// How long everything fails at once before one operation may try again.
-const PAUSE: Duration = Duration::from_millis(250);
+const OPEN_TIME: Duration = Duration::from_millis(250);
 
 /// Whether operations reach Redis.
 ///
@@ -49,22 +49,22 @@ enum State {
     Closed,
     Open {
         until: Instant,
-        why: Why,
+        reason: Reason,
     },
     HalfOpen {
         /// The trial counts as lost from here on: its thread may never come back.
         until: Instant,
-        why: Why,
+        reason: Reason,
     },
 }
 
 #[derive(Clone, Debug)]
-struct Why {
+struct Reason {
     kind: ErrorKind,
     text: String,
 }
 
-impl Why {
+impl Reason {
     fn error(&self) -> Error {
         let text = format!("{} (failing at once until it answers again)", self.text);
         Error::new(self.kind, text).with_source(LoggedBefore)
@@ -72,19 +72,22 @@ impl Why {
 }
 
 impl Breaker {
-    /// Lets an operation pass, or fails it at once. A trial may take until `patience` has passed.
-    pub(super) fn enter(&self, now: Instant, patience: Duration) -> Result<()> {
+    /// Lets an operation pass, or fails it at once. A trial may take until `trial_timeout` has passed.
+    pub(super) fn enter(&self, now: Instant, trial_timeout: Duration) -> Result<()> {
         if !self.tripped.load(Ordering::Acquire) {
             return Ok(());
         }
         let mut state = self.lock();
         match &*state {
             State::Closed => Ok(()),
-            State::Open { until, why } | State::HalfOpen { until, why } if now < *until => {
-                Err(why.error())
+            State::Open { until, reason } | State::HalfOpen { until, reason } if now < *until => {
+                Err(reason.error())
             }
-            State::Open { why, .. } | State::HalfOpen { why, .. } => {
-                *state = State::HalfOpen { until: now + patience + PAUSE, why: why.clone() };
+            State::Open { reason, .. } | State::HalfOpen { reason, .. } => {
+                *state = State::HalfOpen {
+                    until: now + trial_timeout + OPEN_TIME,
+                    reason: reason.clone(),
+                };
                 Ok(())
             }
         }
@@ -96,12 +99,12 @@ impl Breaker {
             return Ok(());
         }
         match &*self.lock() {
-            State::Open { until, why } if now < *until => Err(why.error()),
+            State::Open { until, reason } if now < *until => Err(reason.error()),
             _ => Ok(()),
         }
     }
 
-    /// Redis answered. Whether that is news.
+    /// Notes that Redis answered. Returns whether the breaker was open.
     pub(super) fn succeeded(&self) -> bool {
         if !self.tripped.load(Ordering::Acquire) {
             return false;
@@ -118,15 +121,15 @@ impl Breaker {
         news
     }
 
-    /// Redis did not. Whether that is news.
+    /// Notes that Redis did not answer. Returns whether the breaker was closed.
     pub(super) fn failed(&self, now: Instant, error: &Error) -> bool {
         let mut state = self.lock();
         let before = match &*state {
             State::Closed => None,
-            State::Open { why, .. } | State::HalfOpen { why, .. } => Some(why.kind),
+            State::Open { reason, .. } | State::HalfOpen { reason, .. } => Some(reason.kind),
         };
-        let why = Why { kind: error.kind(), text: error.to_string() };
-        *state = State::Open { until: now + PAUSE, why };
+        let reason = Reason { kind: error.kind(), text: error.to_string() };
+        *state = State::Open { until: now + OPEN_TIME, reason };
         self.tripped.store(true, Ordering::Release);
         drop(state);
         // That it is wrong is to be heard also where it was down before.
@@ -143,8 +146,8 @@ impl Breaker {
             return;
         }
         let mut state = self.lock();
-        if let State::HalfOpen { why, .. } = &*state {
-            *state = State::Open { until: now, why: why.clone() };
+        if let State::HalfOpen { reason, .. } = &*state {
+            *state = State::Open { until: now, reason: reason.clone() };
         }
     }
 
@@ -168,9 +171,9 @@ mod tests {
     #[test]
     fn one_operation_tries_while_the_others_fail_at_once() {
         let (breaker, start) = (Breaker::default(), Instant::now());
-        let patience = Duration::from_secs(1);
+        let trial_timeout = Duration::from_secs(1);
         let passes =
-            |millis| breaker.enter(start + Duration::from_millis(millis), patience).is_ok();
+            |millis| breaker.enter(start + Duration::from_millis(millis), trial_timeout).is_ok();
         let failed = |millis| {
             let error = Error::new(ErrorKind::Unavailable, "down");
             breaker.failed(start + Duration::from_millis(millis), &error)

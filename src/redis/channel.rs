@@ -5,8 +5,8 @@
 //! operations that were in flight are sent once more on a new one where they may be repeated, the others fail. What
 //! timed out is never repeated.
 
-mod connected;
-mod flights;
+mod connection;
+mod in_flight;
 #[cfg(test)]
 mod tests;
 
@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 
 use ::redis::RedisError;
 
-pub(super) use self::connected::Connected;
-use self::flights::Flight;
-use super::batch::{Manner, fail};
+pub(super) use self::connection::Connected;
+use self::in_flight::InFlightBatch;
+use super::batch::{BatchOptions, fail};
 use super::errors::copy;
-use super::sentinel::Registration;
-use super::upstream::{DOUBTFUL_AFTER, Upstream};
+use super::sentinel::ObserverGuard;
+use super::upstream::{CHECK_AFTER_IDLE, Upstream};
 use crate::pipeline::operation::{Channel, Ready, Waiting, Wake};
 use crate::{Error, ErrorKind, Result};
 
@@ -35,10 +35,10 @@ pub(super) struct RedisChannel {
     upstream: Arc<Upstream>,
     /// Gone when nobody can submit any more.
     pool: Weak<dyn Any + Send + Sync>,
-    manner: Manner,
+    options: BatchOptions,
     wake: Wake,
     /// Has the loop woken when a failover begins or ends.
-    _woken: Option<Registration>,
+    _woken: Option<ObserverGuard>,
     state: State,
     renewal: Renewal,
     /// Submitted and not sent.
@@ -46,7 +46,7 @@ pub(super) struct RedisChannel {
     /// The same, and not to be sent before a failover is over: they write.
     held: VecDeque<Queued>,
     /// Sent, the oldest first.
-    in_flight: VecDeque<Flight>,
+    in_flight: VecDeque<InFlightBatch>,
     /// How many operations and bytes these are.
     operations: usize,
     bytes: usize,
@@ -79,12 +79,12 @@ struct Queued {
     repeated: bool,
 }
 
-/// How much longer than the thread that connects the loop waits for it: that one knows better what went wrong.
-const GRACE: Duration = Duration::from_millis(50);
+/// How much longer the event loop waits than the thread that connects may take, so that the error of that thread is reported.
+const CONNECT_GRACE: Duration = Duration::from_millis(50);
 
-struct WakesAtTheEnd(Wake);
+struct WakeOnDrop(Wake);
 
-impl Drop for WakesAtTheEnd {
+impl Drop for WakeOnDrop {
     fn drop(&mut self) {
         (self.0)();
     }
@@ -96,15 +96,15 @@ impl RedisChannel {
     pub(super) fn new(
         upstream: Arc<Upstream>,
         pool: Weak<dyn Any + Send + Sync>,
-        manner: Manner,
+        options: BatchOptions,
         wake: Wake,
     ) -> RedisChannel {
         let woken = wake.clone();
-        let woken = upstream.watch.as_ref().map(|watch| watch.observe(move |_| woken()));
+        let woken = upstream.monitor.as_ref().map(|monitor| monitor.observe(move |_| woken()));
         RedisChannel {
             upstream,
             pool,
-            manner,
+            options,
             wake,
             _woken: woken,
             state: State::Disconnected,
@@ -120,12 +120,12 @@ impl RedisChannel {
     }
 
     /// How long an operation may wait to be sent, connecting included.
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         let config = &self.upstream.config;
         config.connect_timeout.saturating_add(config.operation_timeout)
     }
 
-    /// Takes note of a connection that has come about, or has not.
+    /// Takes the new connection, or the error, from the thread that connects.
     fn connect(&mut self, now: Instant, done: &mut Done) {
         let State::Connecting(connecting, until) = &self.state else { return };
         let connected = match connecting.try_recv() {
@@ -165,15 +165,15 @@ impl RedisChannel {
             self.drop_if_fenced(now, done);
         }
         // What came before the end is good.
-        if let Err(error) = self.understand(now, done) {
-            return self.lose(&error, now, done);
+        if let Err(error) = self.read_replies(now, done) {
+            return self.close(&error, now, done);
         }
         if let Err(error) = moved {
-            self.lose(&RedisError::from(error), now, done);
+            self.close(&RedisError::from(error), now, done);
         }
     }
 
-    /// Lets those go on that have waited for the end of a failover.
+    /// Sends the operations that have waited for the end of a failover.
     fn release_held(&mut self) {
         if !self.held.is_empty() && !self.upstream.is_held() {
             self.held.append(&mut self.queue);
@@ -188,7 +188,7 @@ impl RedisChannel {
         }
         if let State::Connected(connected) = &self.state {
             let retired = self.upstream.is_retired(connected.generation);
-            let doubtful = connected.answered + DOUBTFUL_AFTER <= now;
+            let doubtful = connected.answered + CHECK_AFTER_IDLE <= now;
             match self.in_flight.is_empty() {
                 true if retired || doubtful => self.state = State::Disconnected,
                 // What is in flight is still answered.
@@ -204,7 +204,7 @@ impl RedisChannel {
             let entered = std::mem::take(&mut self.entered) || !self.in_flight.is_empty();
             let entered = match entered {
                 true => self.upstream.breaker.while_open(now),
-                false => self.upstream.breaker.enter(now, self.patience()),
+                false => self.upstream.breaker.enter(now, self.timeout()),
             };
             if let Err(error) = entered {
                 return self.fail_queue(&error, done);
@@ -218,7 +218,7 @@ impl RedisChannel {
                 }
             }
             State::Connected(_) => {
-                while self.fill(now, done) {}
+                while self.send_next(now, done) {}
                 self.exchange_out(now, done);
             }
         }
@@ -227,7 +227,7 @@ impl RedisChannel {
     fn exchange_out(&mut self, now: Instant, done: &mut Done) {
         let State::Connected(connected) = &mut self.state else { return };
         if let Err(error) = connected.send() {
-            self.lose(&RedisError::from(error), now, done);
+            self.close(&RedisError::from(error), now, done);
         }
     }
 
@@ -267,7 +267,7 @@ impl RedisChannel {
         let (upstream, wake) = (self.upstream.clone(), self.wake.clone());
         let connect = move || {
             // Also where it panics.
-            let _wakes = WakesAtTheEnd(wake);
+            let _wakes = WakeOnDrop(wake);
             // Nobody waits any more where the loop has ended.
             let _ = give.send(upstream.connect_channel());
         };
@@ -279,7 +279,7 @@ impl RedisChannel {
     fn begin_to_connect(&mut self, now: Instant, done: &mut Done) {
         match self.connecting() {
             Ok(connected) => {
-                let until = now + self.upstream.config.connect_timeout + GRACE;
+                let until = now + self.upstream.config.connect_timeout + CONNECT_GRACE;
                 self.state = State::Connecting(connected, until);
             }
             Err(error) => {
@@ -299,7 +299,7 @@ impl RedisChannel {
 
 impl Channel for RedisChannel {
     fn submit(&mut self, ticket: usize, waiting: Box<dyn Waiting>, now: Instant) {
-        let until = now + self.patience();
+        let until = now + self.timeout();
         self.queue.push_back(Queued { ticket, waiting, until, repeated: false });
     }
 
@@ -323,7 +323,7 @@ impl Channel for RedisChannel {
         self.drop_if_fenced(now, done);
         self.release_held();
         if let State::Connected(connected) = &mut self.state
-            && self.in_flight.front().is_some_and(|flight| flight.deadline <= now)
+            && self.in_flight.front().is_some_and(|sent| sent.deadline <= now)
         {
             // The loop may have been busy, and the replies been there all the time.
             connected.readable = true;
@@ -339,7 +339,7 @@ impl Channel for RedisChannel {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let oldest = self.in_flight.front().map(|flight| flight.deadline);
+        let oldest = self.in_flight.front().map(|sent| sent.deadline);
         let first = self.queue.front().into_iter().chain(&self.held);
         let first = first.map(|queued| queued.until).min();
         let connecting = match &self.state {

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 pub(crate) use self::slots::slot;
-use self::slots::{Map, key, read_slots, target};
-use super::batch::{Manner, fail};
+use self::slots::{SlotMap, key, read_slots, target};
+use super::batch::{BatchOptions, fail};
 use super::breaker::BreakerState;
 use super::config::{Node, RedisConfig};
 use super::errors::copy;
@@ -24,10 +24,10 @@ use crate::pipeline::service::LoggedBefore;
 use crate::{Error, ErrorKind, Result};
 
 /// How often one command follows its slot to another node.
-const REDIRECTIONS: usize = 4;
+const MAX_REDIRECTIONS: usize = 4;
 
 /// How long a map of the slots counts as new, although a node fails.
-const MAP_IS_NEW: Duration = Duration::from_millis(250);
+const MAP_TTL: Duration = Duration::from_millis(250);
 
 /// The nodes of a Redis cluster, for [`RedisStore::on_cluster`](crate::RedisStore::on_cluster). Clones share
 /// the connections.
@@ -59,7 +59,7 @@ struct Inner {
     tls: bool,
     seeds: Vec<Node>,
     pools: Mutex<BTreeMap<Node, RedisPool>>,
-    map: RwLock<Arc<Map>>,
+    map: RwLock<Arc<SlotMap>>,
     /// When the map was read last; whoever holds this reads it.
     reading: Mutex<Option<Instant>>,
     /// Why no node said who has the slots.
@@ -152,9 +152,9 @@ impl RedisCluster {
         operations: Vec<&'o mut dyn Operation>,
         replicas: u32,
     ) -> Vec<&'o mut dyn Operation> {
-        let manner = Manner { one_key: true, asking: false, replicas };
+        let options = BatchOptions { one_key: true, asking: false, replicas };
         let (mut left, mut again, mut moved_to) = (operations, Vec::new(), None);
-        for _ in 0..REDIRECTIONS {
+        for _ in 0..MAX_REDIRECTIONS {
             let map = match self.map() {
                 Ok(map) => map,
                 Err(error) => {
@@ -179,7 +179,7 @@ impl RedisCluster {
                     }
                 };
                 let (mut moved, mut asked) = (Vec::new(), Vec::new());
-                let unfinished = pool.round(operations, manner, |operation, answer| {
+                let unfinished = pool.round(operations, options, |operation, answer| {
                     // Not done there: to send it elsewhere is no repetition.
                     match self.redirection(answer, node) {
                         Some(("MOVED", to)) => {
@@ -197,7 +197,7 @@ impl RedisCluster {
                 }
                 if pool.breaker() != BreakerState::Closed {
                     // Perhaps a replica has taken over.
-                    self.read_map(MAP_IS_NEW, None);
+                    self.read_map(MAP_TTL, None);
                 }
             }
             if left.is_empty() {
@@ -221,8 +221,8 @@ impl RedisCluster {
         let pool = node.ok_or_else(|| self.error("a node did not say where a slot goes"));
         match pool.and_then(|node| self.pool(&node)) {
             Ok(pool) => {
-                let manner = Manner { one_key: true, asking: true, replicas };
-                pool.round(vec![operation], manner, |_, _| ())
+                let options = BatchOptions { one_key: true, asking: true, replicas };
+                pool.round(vec![operation], options, |_, _| ())
             }
             Err(error) => {
                 fail(operation, error);
@@ -239,7 +239,7 @@ impl RedisCluster {
         }
     }
 
-    fn map(&self) -> Result<Arc<Map>> {
+    fn map(&self) -> Result<Arc<SlotMap>> {
         let known = || read(&self.0.map).clone();
         if known().0.is_empty() {
             self.read_map(Duration::ZERO, None);

@@ -33,7 +33,7 @@ pub struct RedisConfig {
     pub(super) db: i64,
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
-    pub(super) credentials: Option<Provider>,
+    pub(super) credentials: Option<CredentialsProvider>,
     pub(super) connect_timeout: Duration,
     pub(super) operation_timeout: Duration,
     pub(super) pool_size: u32,
@@ -53,7 +53,7 @@ pub struct RedisConfig {
 pub(super) type Node = (String, u16);
 
 /// Says who we are when a connection is made.
-type Provider = Arc<dyn Fn() -> Result<(String, String)> + Send + Sync>;
+type CredentialsProvider = Arc<dyn Fn() -> Result<(String, String)> + Send + Sync>;
 
 #[derive(Clone)]
 pub(super) enum Address {
@@ -174,7 +174,7 @@ impl RedisConfig {
     }
 
     /// User and password for a new connection, as far as there are any.
-    pub(super) fn who(&self) -> Result<(Option<String>, Option<String>)> {
+    pub(super) fn current_credentials(&self) -> Result<(Option<String>, Option<String>)> {
         match &self.credentials {
             Some(provider) => provider().map(|(user, password)| {
                 (Some(user).filter(|user| !user.is_empty()), Some(password))

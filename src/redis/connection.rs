@@ -17,10 +17,10 @@ use crate::pipeline::operation::RemoteClock;
 pub(crate) type Reply = std::result::Result<Value, ServerError>;
 
 /// More bytes than the replies to our own questions have: who we are, whether it stands, what it is.
-pub(super) const SHORT: usize = 256 * 1024;
+pub(super) const MAX_SETUP_REPLY: usize = 256 * 1024;
 
 /// A parser that has held more than this is let go, and its memory with it.
-const KEPT: usize = 64 * 1024;
+const MAX_IDLE_BUFFER: usize = 64 * 1024;
 
 /// What a parser with nothing left over reads after the last reply.
 const NOTHING_LEFT: &str = "nothing is left";
@@ -69,7 +69,7 @@ impl Connection {
         let transport = Transport::connect(address, trust, deadline)?;
         let mut connection =
             Connection::over(Backing::Own { transport, parser: Parser::new() }, generation);
-        connection.introduce(config, deadline)?;
+        connection.handshake(config, deadline)?;
         connection.used = false;
         Ok(connection)
     }
@@ -109,9 +109,10 @@ impl Connection {
         }
     }
 
-    fn introduce(&mut self, config: &RedisConfig, deadline: Instant) -> RedisResult<()> {
+    fn handshake(&mut self, config: &RedisConfig, deadline: Instant) -> RedisResult<()> {
         let mut greeting = Pipeline::new();
-        let (user, password) = config.who().map_err(|error| as_redis_error(error, false))?;
+        let (user, password) =
+            config.current_credentials().map_err(|error| as_redis_error(error, false))?;
         if let Some(password) = password {
             greeting.cmd("AUTH").arg(user).arg(password);
         }
@@ -127,7 +128,9 @@ impl Connection {
         greeting.cmd("TIME");
         let (packed, count) = (greeting.get_packed_pipeline(), greeting.len());
         let mut replies = Vec::with_capacity(count);
-        if let Err(error) = self.exchange_into(&mut replies, &packed, count, deadline, SHORT) {
+        if let Err(error) =
+            self.exchange_into(&mut replies, &packed, count, deadline, MAX_SETUP_REPLY)
+        {
             return Err(turned_away(replies).unwrap_or(error));
         }
         for (number, reply) in replies.into_iter().enumerate() {
@@ -189,7 +192,7 @@ impl Connection {
 
     /// Takes the connection that it stands for out of the application's pool.
     #[cfg(feature = "r2d2_redis")]
-    pub(super) fn take(&mut self, deadline: Instant) -> Result<(), super::external::NotTaken> {
+    pub(super) fn take(&mut self, deadline: Instant) -> Result<(), super::external::CheckoutError> {
         match &mut self.backing {
             Backing::Own { .. } => Ok(()),
             Backing::External(external) => external.take(deadline),
@@ -271,7 +274,7 @@ impl Connection {
 
     /// One command and its value.
     pub(super) fn ask(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<Value> {
-        let replies = self.exchange(&command.get_packed_command(), 1, deadline, SHORT)?;
+        let replies = self.exchange(&command.get_packed_command(), 1, deadline, MAX_SETUP_REPLY)?;
         Ok(replies.into_iter().next().ok_or_else(no_reply)??)
     }
 }
@@ -304,7 +307,7 @@ fn read_replies(
 /// The error of replies that are not to the pipeline.
 pub(super) fn broken(broken: Broken) -> RedisError {
     match broken {
-        Broken::Garbage => no_reply(),
+        Broken::Protocol => no_reply(),
         Broken::TooLarge(limit) => std::io::Error::other(TooLarge(limit)).into(),
     }
 }
@@ -357,7 +360,7 @@ fn receive(
         Ok(Value::SimpleString(text)) if text == NOTHING_LEFT => {}
         _ => return Err(no_reply()),
     }
-    if incoming.limit - incoming.left > KEPT {
+    if incoming.limit - incoming.left > MAX_IDLE_BUFFER {
         *parser = Parser::new();
     }
     Ok(())

@@ -38,7 +38,7 @@ impl External {
     }
 
     /// Takes a connection before the deadline, unless it has one.
-    pub(super) fn take(&mut self, deadline: Instant) -> Result<(), NotTaken> {
+    pub(super) fn take(&mut self, deadline: Instant) -> Result<(), CheckoutError> {
         if self.connection.is_some() {
             return Ok(());
         }
@@ -49,9 +49,9 @@ impl External {
         match taken {
             Ok(connection) => self.connection = Some(connection),
             Err(_) if self.pool.state().connections >= self.pool.max_size() => {
-                return Err(NotTaken::AllInUse);
+                return Err(CheckoutError::AllInUse);
             }
-            Err(error) => return Err(NotTaken::Down(error.to_string())),
+            Err(error) => return Err(CheckoutError::Down(error.to_string())),
         }
         Ok(())
     }
@@ -63,7 +63,7 @@ impl External {
         count: usize,
         deadline: Instant,
     ) -> io::Result<Vec<Reply>> {
-        let word = unheard_of();
+        let word = nonce();
         let mut bytes = ::redis::cmd("ECHO").arg(&word).get_packed_command();
         bytes.extend_from_slice(packed);
         let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
@@ -89,15 +89,15 @@ type Taken = Result<r2d2::PooledConnection<RedisConnectionManager>, r2d2::Error>
 
 /// Takes a connection that its pool tests first, by a PING without a time-out. Where Redis is mute, it is not
 /// the request that waits for that but a thread of its own, one for each connection of the pool at most.
-fn take_tested(pool: &ExternalPool, deadline: Instant) -> Result<Taken, NotTaken> {
-    let down = |why: String| NotTaken::Down(why);
+fn take_tested(pool: &ExternalPool, deadline: Instant) -> Result<Taken, CheckoutError> {
+    let down = |why: String| CheckoutError::Down(why);
     let (give, taken) = mpsc::sync_channel(0);
     let theirs = pool.clone();
     // Sooner than the deadline, so that a pool whose connections are all in use can still say so.
-    let patience = left(deadline).mul_f32(0.9);
+    let timeout = left(deadline).mul_f32(0.9);
     let take = move || {
         // Nobody waits any more: the connection goes back.
-        drop(give.send(theirs.get_timeout(patience)));
+        drop(give.send(theirs.get_timeout(timeout)));
     };
     std::thread::Builder::new()
         .name("redis-external".to_owned())
@@ -107,7 +107,7 @@ fn take_tested(pool: &ExternalPool, deadline: Instant) -> Result<Taken, NotTaken
 }
 
 /// Why the application's pool gave no connection.
-pub(super) enum NotTaken {
+pub(super) enum CheckoutError {
     AllInUse,
     Down(String),
 }
@@ -197,7 +197,7 @@ fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
-fn unheard_of() -> String {
+fn nonce() -> String {
     static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
     static SAID: AtomicU64 = AtomicU64::new(0);
     format!("bottle-session {:016x} {}", *SEED, SAID.fetch_add(1, Ordering::Relaxed))

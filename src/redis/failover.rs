@@ -20,14 +20,14 @@ use std::time::{Duration, Instant};
 
 pub(super) use super::config::Node;
 
-/// After this long, sentinels that have not led a failover know of it.
-const SETTLED: Duration = Duration::from_secs(5);
+/// How long it takes until sentinels that have not led a failover know of it.
+const GOSSIP_TIME: Duration = Duration::from_secs(5);
 
-/// For how long a failover counts as under way of which nothing more is heard.
-const FORGOTTEN: Duration = Duration::from_secs(15);
+/// After how long a failover counts as over without further news.
+const FAILOVER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// For how long an answer says how it is now.
-const FRESH: Duration = Duration::from_millis(2500);
+/// For how long the answer of a sentinel is current.
+const ANSWER_TTL: Duration = Duration::from_millis(2500);
 
 /// What a sentinel has announced of the master of our name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +175,7 @@ impl Failover {
     pub(super) fn tick(&mut self, now: Instant) -> Option<Change> {
         let was_held = self.is_held();
         let unchanged = self.sentinels.iter().filter(|sentinel| {
-            let fresh = sentinel.answered.is_some_and(|at| now.duration_since(at) < FRESH);
+            let fresh = sentinel.answered.is_some_and(|at| now.duration_since(at) < ANSWER_TTL);
             let names = sentinel.names.as_ref().map(|(node, ..)| node);
             fresh && sentinel.sign.is_none() && names.is_some() && names == self.master.as_ref()
         });
@@ -184,7 +184,7 @@ impl Failover {
         for sentinel in &mut self.sentinels {
             let Some(sign) = sentinel.sign else { continue };
             let age = now.duration_since(sign);
-            if age >= FORGOTTEN || age >= SETTLED && is_over {
+            if age >= FAILOVER_TIMEOUT || age >= GOSSIP_TIME && is_over {
                 given_up |= !is_over;
                 sentinel.sign = None;
             }
@@ -265,7 +265,7 @@ impl Failover {
             }
         }
         let is_settled = |claim: &Claim<'_>| {
-            claim.since.is_none_or(|since| now.duration_since(since) >= SETTLED)
+            claim.since.is_none_or(|since| now.duration_since(since) >= GOSSIP_TIME)
         };
         // Nobody has followed those who know better, for long enough.
         let trusted: Vec<bool> = claims

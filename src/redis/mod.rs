@@ -13,15 +13,15 @@ mod errors;
 #[cfg(feature = "r2d2_redis")]
 mod external;
 mod failover;
-mod listener;
 mod plugin;
 mod pool;
 mod resp;
 #[cfg(test)]
-mod scripted;
+mod scripted_server;
 mod sentinel;
 mod sentinel_connection;
-mod signal;
+mod sentinel_listener;
+mod sentinel_poller;
 mod stream;
 mod transport;
 mod upstream;

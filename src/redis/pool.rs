@@ -1,7 +1,7 @@
 //! A pool of connections that never hands out one that something went wrong with.
 
 pub(super) mod checkout;
-mod rounds;
+mod execute;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -10,16 +10,16 @@ use std::time::Instant;
 
 use ::redis::Value;
 
-use self::checkout::OwnedPool;
-use self::rounds::Replicated;
+use self::checkout::ForkSafePool;
+use self::execute::Replicated;
 use super::breaker::{Breaker, BreakerState};
 use super::commands::RedisConnection;
 use super::config::{Address, RedisConfig};
 use super::connection::Reply;
 use super::failover::Change;
-use super::sentinel::{Registration, Watch};
+use super::sentinel::{MasterMonitor, ObserverGuard};
 use super::transport::Trust;
-use super::upstream::{FOR_EVER, RoundTrips, Source, Upstream};
+use super::upstream::{NO_TIMEOUT, RoundTrips, Source, Upstream};
 use crate::lock::write;
 use crate::logging::ThrottledLog;
 use crate::pipeline::operation::Remote;
@@ -45,10 +45,10 @@ use crate::{Error, ErrorKind, Result};
 pub struct RedisPool(Arc<Inner>);
 
 struct Inner {
-    own: RwLock<OwnedPool>,
+    own: RwLock<ForkSafePool>,
     upstream: Arc<Upstream>,
     /// Hears when all idle connections are to be closed.
-    _on_switch: Option<Registration>,
+    _on_switch: Option<ObserverGuard>,
 }
 
 impl RedisPool {
@@ -79,15 +79,16 @@ impl RedisPool {
 
     fn over(mut config: RedisConfig, source: Source) -> Result<RedisPool> {
         config.check()?;
-        config.connect_timeout = config.connect_timeout.min(FOR_EVER);
-        config.operation_timeout = config.operation_timeout.min(FOR_EVER);
+        config.connect_timeout = config.connect_timeout.min(NO_TIMEOUT);
+        config.operation_timeout = config.operation_timeout.min(NO_TIMEOUT);
         let trust = Trust::new(&config)?;
         let sentinel = match &config.address {
             Address::Sentinel(sentinel) => Some(sentinel.clone()),
             Address::Tcp { .. } | Address::Unix(_) => None,
         };
         let upstream = Arc::new_cyclic(|upstream| Upstream {
-            watch: sentinel.map(|sentinel| Arc::new(Watch::new(sentinel, upstream.clone()))),
+            monitor: sentinel
+                .map(|sentinel| Arc::new(MasterMonitor::new(sentinel, upstream.clone()))),
             short_of_replicas: ThrottledLog::default(),
             config,
             source,
@@ -102,12 +103,12 @@ impl RedisPool {
             observers: RwLock::default(),
             round_trips: RoundTrips::default(),
         });
-        let own = RwLock::new(OwnedPool::new(&upstream));
-        let on_switch = upstream.watch.clone();
+        let own = RwLock::new(ForkSafePool::new(&upstream));
+        let on_switch = upstream.monitor.clone();
         Ok(RedisPool(Arc::new_cyclic(|inner: &Weak<Inner>| {
             let inner = inner.clone();
-            let on_switch = on_switch.map(|watch| {
-                watch.observe(move |change| {
+            let on_switch = on_switch.map(|monitor| {
+                monitor.observe(move |change| {
                     if let (Change::Switched(_), Some(inner)) = (change, inner.upgrade()) {
                         RedisPool(inner).close_retired();
                     }

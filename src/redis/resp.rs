@@ -105,17 +105,17 @@ impl<'a> Answer<'a> {
 
 /// What is no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Garbage;
+pub(crate) struct ProtocolError;
 
 /// How many bytes the first reply in these has; `None` where it is not whole yet.
-pub(crate) fn end_of(bytes: &[u8]) -> Result<Option<usize>, Garbage> {
+pub(crate) fn end_of(bytes: &[u8]) -> Result<Option<usize>, ProtocolError> {
     end_from(bytes, 0, DEPTH)
 }
 
-fn end_from(bytes: &[u8], at: usize, depth: usize) -> Result<Option<usize>, Garbage> {
+fn end_from(bytes: &[u8], at: usize, depth: usize) -> Result<Option<usize>, ProtocolError> {
     let Some(&kind) = bytes.get(at) else { return Ok(None) };
     if !matches!(kind, b'+' | b'-' | b':' | b'$' | b'*') {
-        return Err(Garbage);
+        return Err(ProtocolError);
     }
     let Some((line, after)) = line(bytes, at + 1)? else { return Ok(None) };
     match kind {
@@ -126,7 +126,7 @@ fn end_from(bytes: &[u8], at: usize, depth: usize) -> Result<Option<usize>, Garb
             let end = after + length;
             match bytes.get(end..end + 2) {
                 Some(b"\r\n") => Ok(Some(end + 2)),
-                Some(_) => Err(Garbage),
+                Some(_) => Err(ProtocolError),
                 None => Ok(None),
             }
         }
@@ -134,7 +134,7 @@ fn end_from(bytes: &[u8], at: usize, depth: usize) -> Result<Option<usize>, Garb
             let mut end = after;
             let count = length(line)?.unwrap_or(0);
             if depth == 0 {
-                return Err(Garbage);
+                return Err(ProtocolError);
             }
             for _ in 0..count {
                 match end_from(bytes, end, depth - 1)? {
@@ -171,38 +171,38 @@ fn read(bytes: &[u8], is_last: bool) -> Option<(Reply<'_>, &[u8])> {
 }
 
 /// The line that begins here, and where the next one does.
-fn line(bytes: &[u8], at: usize) -> Result<Option<(&[u8], usize)>, Garbage> {
+fn line(bytes: &[u8], at: usize) -> Result<Option<(&[u8], usize)>, ProtocolError> {
     let Some(rest) = bytes.get(at..) else { return Ok(None) };
     let Some(length) = memchr::memchr(b'\r', rest) else { return Ok(None) };
     match rest.get(length + 1) {
         Some(b'\n') => Ok(Some((&rest[..length], at + length + 2))),
-        Some(_) => Err(Garbage),
+        Some(_) => Err(ProtocolError),
         None => Ok(None),
     }
 }
 
-fn integer(line: &[u8]) -> Result<i64, Garbage> {
-    std::str::from_utf8(line).ok().and_then(|text| text.parse().ok()).ok_or(Garbage)
+fn integer(line: &[u8]) -> Result<i64, ProtocolError> {
+    std::str::from_utf8(line).ok().and_then(|text| text.parse().ok()).ok_or(ProtocolError)
 }
 
 /// A length; `None` for that of nothing, which is -1.
-fn length(line: &[u8]) -> Result<Option<usize>, Garbage> {
+fn length(line: &[u8]) -> Result<Option<usize>, ProtocolError> {
     if line == b"-1" {
         return Ok(None);
     }
     let mut value = 0u64;
     if line.is_empty() || line.len() > 10 {
-        return Err(Garbage);
+        return Err(ProtocolError);
     }
     for byte in line {
         match byte {
             b'0'..=b'9' => value = value * 10 + u64::from(byte - b'0'),
-            _ => return Err(Garbage),
+            _ => return Err(ProtocolError),
         }
     }
     match value < MAX_LENGTH {
         true => Ok(Some(value as usize)),
-        false => Err(Garbage),
+        false => Err(ProtocolError),
     }
 }
 

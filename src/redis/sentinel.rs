@@ -1,4 +1,4 @@
-//! Who the master is: its sentinels know. They are listened to, and asked for each new connection.
+//! The master behind sentinels: they are asked for each new connection, and listened to for failovers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, RwLock, Weak};
@@ -9,7 +9,7 @@ use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value, cmd};
 use super::config::{Address, RedisConfig};
 use super::connection::Connection;
 use super::failover::{Announced, Answered, Change, Failover, Node};
-use super::listener::{Listener, deliver};
+use super::sentinel_listener::{SentinelListener, deliver};
 use super::transport::Trust;
 use super::upstream::Upstream;
 use crate::Result;
@@ -40,8 +40,8 @@ impl Sentinel {
     }
 }
 
-/// What one pool knows from its sentinels.
-pub(super) struct Watch {
+/// What one pool knows of its master from the sentinels.
+pub(super) struct MasterMonitor {
     pub(super) sentinel: Arc<Sentinel>,
     upstream: Weak<Upstream>,
     state: Mutex<Failover>,
@@ -53,28 +53,28 @@ pub(super) struct Watch {
     observers: Mutex<Vec<(u64, Observer)>>,
     registered: AtomicU64,
     /// The listener of this process, once there is one.
-    listener: RwLock<Option<Arc<Listener>>>,
+    listener: RwLock<Option<Arc<SentinelListener>>>,
 }
 
 /// Hears of changes. Called on any thread, and never with a lock held.
 type Observer = Arc<dyn Fn(&Change) + Send + Sync>;
 
-/// Ends with the one who wanted to hear.
-pub(super) struct Registration {
-    watch: Arc<Watch>,
+/// Removes the observer when it is dropped.
+pub(super) struct ObserverGuard {
+    monitor: Arc<MasterMonitor>,
     number: u64,
 }
 
-impl Drop for Registration {
+impl Drop for ObserverGuard {
     fn drop(&mut self) {
-        lock(&self.watch.observers).retain(|(number, _)| *number != self.number);
+        lock(&self.monitor.observers).retain(|(number, _)| *number != self.number);
     }
 }
 
-impl Watch {
-    pub(super) fn new(sentinel: Arc<Sentinel>, upstream: Weak<Upstream>) -> Watch {
+impl MasterMonitor {
+    pub(super) fn new(sentinel: Arc<Sentinel>, upstream: Weak<Upstream>) -> MasterMonitor {
         let state = Mutex::new(Failover::new(sentinel.nodes.len()));
-        Watch {
+        MasterMonitor {
             sentinel,
             upstream,
             state,
@@ -113,17 +113,17 @@ impl Watch {
 
     /// Has this called with each change, until the answer is dropped.
     pub(super) fn observe(
-        self: &Arc<Watch>,
+        self: &Arc<MasterMonitor>,
         observer: impl Fn(&Change) + Send + Sync + 'static,
-    ) -> Registration {
+    ) -> ObserverGuard {
         let number = self.registered.fetch_add(1, Ordering::Relaxed);
         lock(&self.observers).push((number, Arc::new(observer)));
-        Registration { watch: self.clone(), number }
+        ObserverGuard { monitor: self.clone(), number }
     }
 
     /// Hears what the sentinels have said by now: a reply of the master that came after that is not to be believed
     /// before.
-    pub(super) fn read_announcements(self: &Arc<Watch>) {
+    pub(super) fn read_announcements(self: &Arc<MasterMonitor>) {
         if let Some(listener) = self.known_listener() {
             deliver(listener.read_announcements(self));
         }
@@ -170,7 +170,7 @@ impl Watch {
         change
     }
 
-    /// Tells of a change whom it concerns.
+    /// Notifies the pool and the observers of a change.
     pub(super) fn notify(&self, change: &Change) {
         if let Some(upstream) = self.upstream.upgrade() {
             let config = &upstream.config;
@@ -197,7 +197,7 @@ impl Watch {
     /// Connects to the master before the deadline. None of the sentinels, by not answering, takes the time
     /// of the others.
     pub(super) fn connect(
-        self: &Arc<Watch>,
+        self: &Arc<MasterMonitor>,
         config: &RedisConfig,
         trust: &Trust,
         deadline: Instant,
@@ -256,13 +256,13 @@ impl Watch {
         self.upstream.upgrade().is_some_and(|upstream| upstream.promote(connection, generation))
     }
 
-    fn known_listener(&self) -> Option<Arc<Listener>> {
+    fn known_listener(&self) -> Option<Arc<SentinelListener>> {
         let ours = read(&self.listener);
         ours.as_ref().filter(|ours| ours.is_of_this_process()).cloned()
     }
 
     /// The listener of this process, which hears for this pool from now on.
-    fn listener(self: &Arc<Watch>) -> Arc<Listener> {
+    fn listener(self: &Arc<MasterMonitor>) -> Arc<SentinelListener> {
         if let Some(listener) = self.known_listener() {
             return listener;
         }
@@ -270,7 +270,7 @@ impl Watch {
         match ours.as_ref().filter(|ours| ours.is_of_this_process()) {
             Some(listener) => listener.clone(),
             None => {
-                let listener = Listener::of_this_process();
+                let listener = SentinelListener::of_this_process();
                 listener.register(self);
                 // That of the parent may be locked by threads that this process does not have.
                 std::mem::forget(ours.replace(listener.clone()));
@@ -303,8 +303,8 @@ mod tests {
     use std::time::Duration;
 
     use super::super::pool::RedisPool;
-    use super::super::scripted::{answers, serve};
-    use super::super::upstream::Timings;
+    use super::super::scripted_server::{answers, serve};
+    use super::super::upstream::Deadlines;
     use super::*;
 
     #[test]
@@ -313,11 +313,11 @@ mod tests {
         let config = RedisConfig::default().connect_timeout(timeout).operation_timeout(timeout);
         let pool = RedisPool::sentinel(["redis://127.0.0.1:1"], "sessions", config).unwrap();
         let upstream = pool.upstream().clone();
-        let watch = upstream.watch.clone().unwrap();
+        let monitor = upstream.monitor.clone().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let switches = Arc::new(AtomicBool::new(false));
-        let (switching, asked) = (switches.clone(), watch.clone());
+        let (switching, asked) = (switches.clone(), monitor.clone());
         serve(listener, move |words| {
             if words[0] == "PING" && switching.load(Ordering::SeqCst) {
                 let node = |port| ("127.0.0.1".to_owned(), port);
@@ -332,17 +332,17 @@ mod tests {
             let deadline = Instant::now() + timeout;
             Connection::connect(config, &address, trust, generation, deadline).unwrap()
         };
-        let timings = Timings::starting_now(&upstream.config);
+        let deadlines = Deadlines::starting_now(&upstream.config);
         let (mut first, mut second, mut third) = (connect(), connect(), connect());
         // Another connection was lost: there is a doubt.
         upstream.generation.fetch_add(1, Ordering::SeqCst);
-        assert!(upstream.is_healthy(&mut first, &timings));
+        assert!(upstream.is_healthy(&mut first, &deadlines));
         assert_eq!(first.generation, 1);
         switches.store(true, Ordering::SeqCst);
-        assert!(!upstream.is_healthy(&mut second, &timings));
+        assert!(!upstream.is_healthy(&mut second, &deadlines));
         // One that was looked at before the switch, and is to count as new after it.
         let generation = upstream.generation.load(Ordering::SeqCst);
-        assert!(!watch.promote(&mut third, generation));
+        assert!(!monitor.promote(&mut third, generation));
         for connection in [first, second, third] {
             assert!(upstream.is_fenced(connection.generation), "{}", connection.generation);
         }

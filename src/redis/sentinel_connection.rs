@@ -18,25 +18,25 @@ use self::announcements::{ABORTS, PROMOTED, SIGNS, SWITCHED, details, event, tex
 use super::connection::Connection;
 use super::errors::as_redis_error;
 use super::failover::{Announced, Node};
-use super::listener::{Notice, Notices};
 use super::resp::{Replies, Reply, end_of};
-use super::sentinel::{SentinelNode, Watch};
-use super::signal::{Signal, Watcher};
+use super::sentinel::{MasterMonitor, SentinelNode};
+use super::sentinel_listener::{Notice, Notices};
+use super::sentinel_poller::{ListenerWaker, SentinelPoller};
 use super::transport::Transport;
 use crate::logging::ThrottledLog;
 
 /// How often a sentinel is asked, how long it may take to answer, and how long after a failure it is tried again.
-pub(super) const EVERY: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const QUERY_INTERVAL: Duration = Duration::from_secs(1);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// No sentinel says as much at once.
-const TOO_MUCH: usize = 256 * 1024;
+const MAX_BUFFER_BYTES: usize = 256 * 1024;
 
 /// One sentinel, as it is reached.
 pub(super) struct SentinelConnection {
     pub(super) node: Arc<SentinelNode>,
     /// Who listens, and the sentinel's number there.
-    pub(super) watches: Vec<(Weak<Watch>, usize)>,
+    pub(super) monitors: Vec<(Weak<MasterMonitor>, usize)>,
     state: State,
     /// Why it failed last; unset once it has answered since.
     pub(super) failed: Option<RedisError>,
@@ -81,10 +81,13 @@ enum Expected {
 }
 
 impl SentinelConnection {
-    pub(super) fn new(node: Arc<SentinelNode>, watch: (Weak<Watch>, usize)) -> SentinelConnection {
+    pub(super) fn new(
+        node: Arc<SentinelNode>,
+        monitor: (Weak<MasterMonitor>, usize),
+    ) -> SentinelConnection {
         SentinelConnection {
             node,
-            watches: vec![watch],
+            monitors: vec![monitor],
             state: State::Down(Instant::now()),
             failed: None,
             failures: 0,
@@ -95,8 +98,8 @@ impl SentinelConnection {
         }
     }
 
-    pub(super) fn is_for(&self, watch: &Arc<Watch>) -> bool {
-        self.watches.iter().any(|(ours, _)| ours.as_ptr() == Arc::as_ptr(watch))
+    pub(super) fn is_for(&self, monitor: &Arc<MasterMonitor>) -> bool {
+        self.monitors.iter().any(|(ours, _)| ours.as_ptr() == Arc::as_ptr(monitor))
     }
 
     /// Asks now, or tries now to reach it.
@@ -106,7 +109,7 @@ impl SentinelConnection {
             State::Connecting(_) => {}
             State::Live(_) => {
                 if let Err(error) = self.ask() {
-                    self.lose(error, notices);
+                    self.close(error, notices);
                 }
             }
         }
@@ -117,14 +120,14 @@ impl SentinelConnection {
         &mut self,
         number: usize,
         now: Instant,
-        watcher: &mut Watcher,
-        signal: &Signal,
+        poller: &mut SentinelPoller,
+        waker: &ListenerWaker,
         notices: &mut Notices,
     ) -> Option<Instant> {
         self.read(notices);
         let done = match &mut self.state {
             State::Down(again) if *again <= now => {
-                self.connect(signal, now);
+                self.connect(waker, now);
                 Ok(())
             }
             State::Down(_) => Ok(()),
@@ -132,36 +135,36 @@ impl SentinelConnection {
                 Err(TryRecvError::Empty) => Ok(()),
                 Err(TryRecvError::Disconnected) => Err(failed("connecting to a sentinel panicked")),
                 Ok(made) => made.and_then(|transport| {
-                    watcher.watch(number, &transport)?;
+                    poller.register(number, &transport)?;
                     self.begin(transport, now)
                 }),
             },
             State::Live(live) => {
                 let silent = now.duration_since(live.since);
                 match live.expected.is_empty() {
-                    true if silent >= EVERY => self.ask(),
-                    false if silent >= PATIENCE => Err(failed("a sentinel does not answer")),
+                    true if silent >= QUERY_INTERVAL => self.ask(),
+                    false if silent >= REPLY_TIMEOUT => Err(failed("a sentinel does not answer")),
                     _ => Ok(()),
                 }
             }
         };
         if let Err(error) = done {
-            self.lose(error, notices);
+            self.close(error, notices);
         }
         match &self.state {
             State::Down(again) => Some(*again),
             State::Connecting(_) => None,
-            State::Live(live) if live.expected.is_empty() => Some(live.since + EVERY),
-            State::Live(live) => Some(live.since + PATIENCE),
+            State::Live(live) if live.expected.is_empty() => Some(live.since + QUERY_INTERVAL),
+            State::Live(live) => Some(live.since + REPLY_TIMEOUT),
         }
     }
 
-    fn connect(&mut self, signal: &Signal, now: Instant) {
+    fn connect(&mut self, waker: &ListenerWaker, now: Instant) {
         let (give, made) = channel();
-        let (node, signal) = (self.node.clone(), signal.clone());
+        let (node, waker) = (self.node.clone(), waker.clone());
         let connect = move || {
             // Also where it panics.
-            let _wakes = WakesAtTheEnd(signal);
+            let _wakes = WakeOnDrop(waker);
             let deadline = Instant::now() + node.config.connect_timeout;
             let made =
                 Connection::connect(&node.config, &node.config.address, &node.trust, 0, deadline);
@@ -173,7 +176,7 @@ impl SentinelConnection {
         let thread = std::thread::Builder::new().name("redis-connect".to_owned());
         self.state = match thread.spawn(connect) {
             Ok(_) => State::Connecting(made),
-            Err(_) => State::Down(now + EVERY),
+            Err(_) => State::Down(now + QUERY_INTERVAL),
         };
     }
 
@@ -189,7 +192,7 @@ impl SentinelConnection {
         self.ask()
     }
 
-    fn lose(&mut self, error: RedisError, notices: &mut Notices) {
+    fn close(&mut self, error: RedisError, notices: &mut Notices) {
         if self.failed.is_none() {
             let line = format!("the sentinel at {} does not answer: {error}", self.node.config);
             notices.push(Notice::Log(self.log.clone(), log::Level::Warn, line));
@@ -198,10 +201,10 @@ impl SentinelConnection {
         self.failures += 1;
         // What it was asked and has not answered, it will not answer.
         self.asked = self.answered;
-        self.state = State::Down(Instant::now() + EVERY);
-        for (watch, number) in &self.watches {
-            if let Some(watch) = watch.upgrade() {
-                watch.lost(*number);
+        self.state = State::Down(Instant::now() + QUERY_INTERVAL);
+        for (monitor, number) in &self.monitors {
+            if let Some(monitor) = monitor.upgrade() {
+                monitor.lost(*number);
             }
         }
     }
@@ -210,11 +213,11 @@ impl SentinelConnection {
     fn ask(&mut self) -> RedisResult<()> {
         let State::Live(live) = &mut self.state else { return Ok(()) };
         let mut names = Vec::new();
-        for (watch, _) in &self.watches {
-            if let Some(watch) = watch.upgrade()
-                && !names.contains(&watch.sentinel.master)
+        for (monitor, _) in &self.monitors {
+            if let Some(monitor) = monitor.upgrade()
+                && !names.contains(&monitor.sentinel.master)
             {
-                names.push(watch.sentinel.master.clone());
+                names.push(monitor.sentinel.master.clone());
             }
         }
         let channels: Vec<_> = SIGNS.iter().chain(&ABORTS).chain([&PROMOTED, &SWITCHED]).collect();
@@ -243,7 +246,7 @@ impl SentinelConnection {
     /// Reads what has come, as far as it is whole.
     pub(super) fn read(&mut self, notices: &mut Notices) {
         if let Err(error) = self.try_read(notices) {
-            self.lose(error, notices);
+            self.close(error, notices);
         }
     }
 
@@ -265,7 +268,7 @@ impl SentinelConnection {
                     break;
                 }
             }
-            if live.received.len() > TOO_MUCH {
+            if live.received.len() > MAX_BUFFER_BYTES {
                 return Err(garbage());
             }
         }
@@ -346,12 +349,12 @@ impl SentinelConnection {
             (Some(Expected::Address), Reply::Error(line)) => Err(refused(line)),
             (Some(Expected::Details(name)), reply) => {
                 let answered = live.named.take().map(|master| details(master, reply));
-                for (watch, number) in &self.watches {
-                    if let Some(watch) =
-                        watch.upgrade().filter(|watch| watch.sentinel.master == name)
+                for (monitor, number) in &self.monitors {
+                    if let Some(monitor) =
+                        monitor.upgrade().filter(|monitor| monitor.sentinel.master == name)
                     {
-                        let change = watch.answered(*number, answered.clone());
-                        notices.extend(change.map(|change| Notice::Changed(watch, change)));
+                        let change = monitor.answered(*number, answered.clone());
+                        notices.extend(change.map(|change| Notice::Changed(monitor, change)));
                     }
                 }
                 Ok(())
@@ -373,18 +376,20 @@ impl SentinelConnection {
     }
 
     fn announce(&mut self, name: &str, announced: &Announced, notices: &mut Notices) {
-        for (watch, number) in &self.watches {
-            if let Some(watch) = watch.upgrade().filter(|watch| watch.sentinel.master == name) {
-                let change = watch.announced(*number, announced);
-                notices.extend(change.map(|change| Notice::Changed(watch, change)));
+        for (monitor, number) in &self.monitors {
+            if let Some(monitor) =
+                monitor.upgrade().filter(|monitor| monitor.sentinel.master == name)
+            {
+                let change = monitor.announced(*number, announced);
+                notices.extend(change.map(|change| Notice::Changed(monitor, change)));
             }
         }
     }
 }
 
-struct WakesAtTheEnd(Signal);
+struct WakeOnDrop(ListenerWaker);
 
-impl Drop for WakesAtTheEnd {
+impl Drop for WakeOnDrop {
     fn drop(&mut self) {
         self.0.wake();
     }
@@ -408,7 +413,7 @@ mod tests {
 
     use super::super::config::RedisConfig;
     use super::super::pool::RedisPool;
-    use super::super::scripted::{answers, serve};
+    use super::super::scripted_server::{answers, serve};
     use super::*;
 
     #[test]
@@ -418,14 +423,16 @@ mod tests {
         serve(listener, |_| answers("-NOPERM this user has no permissions\r\n"));
         let config = RedisConfig::default().connect_timeout(Duration::from_secs(60));
         let pool = RedisPool::sentinel([url.as_str()], "sessions", config).unwrap();
-        let watch = pool.upstream().watch.clone().unwrap();
-        let mut link =
-            SentinelConnection::new(watch.sentinel.nodes[0].clone(), (Arc::downgrade(&watch), 0));
-        let signal = Signal::new();
-        let (mut watcher, mut notices) = (signal.watcher(), Vec::new());
+        let monitor = pool.upstream().monitor.clone().unwrap();
+        let mut link = SentinelConnection::new(
+            monitor.sentinel.nodes[0].clone(),
+            (Arc::downgrade(&monitor), 0),
+        );
+        let waker = ListenerWaker::new();
+        let (mut poller, mut notices) = (waker.poller(), Vec::new());
         while link.failures < 4 {
             // As if a second had passed.
-            link.advance(0, Instant::now() + EVERY, &mut watcher, &signal, &mut notices);
+            link.advance(0, Instant::now() + QUERY_INTERVAL, &mut poller, &waker, &mut notices);
             std::thread::sleep(Duration::from_millis(1));
             assert_eq!(link.failed.is_some(), link.failures > 0, "it holds up who connects");
         }

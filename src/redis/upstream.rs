@@ -11,9 +11,9 @@ use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value};
 use super::batch::Batch;
 use super::breaker::Breaker;
 use super::config::RedisConfig;
-use super::connection::{Connection, SHORT};
+use super::connection::{Connection, MAX_SETUP_REPLY};
 use super::errors::{TooLarge, connecting, is_distrust, said};
-use super::sentinel::Watch;
+use super::sentinel::MasterMonitor;
 use super::transport::Trust;
 use crate::lock::{lock, read};
 use crate::logging::ThrottledLog;
@@ -23,16 +23,16 @@ use crate::{Error, ErrorKind, Result};
 
 /// After this long without use a connection may be dead without a sign: servers and firewalls close idle ones. The
 /// pool asks, an event loop makes a new one.
-pub(super) const DOUBTFUL_AFTER: Duration = Duration::from_secs(30);
+pub(super) const CHECK_AFTER_IDLE: Duration = Duration::from_secs(30);
 
 /// As many new connections in a row that are closed on us, or send garbage, mean that Redis is down.
-const DROPS: u32 = 3;
+const MAX_DROPS: u32 = 3;
 
 /// How often connecting is tried, one attempt right after the other, where it is refused.
-const ATTEMPTS: u32 = 3;
+const CONNECT_ATTEMPTS: u32 = 3;
 
-/// A time-out that is longer is as good as this one, which a clock can be set to.
-pub(super) const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Stands for no time-out. Longer ones are cut to it, as adding them to a time could overflow.
+pub(super) const NO_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What the pool, its manager and the channels of event loops know of one Redis.
 pub(super) struct Upstream {
@@ -53,7 +53,7 @@ pub(super) struct Upstream {
     pub(super) drops: AtomicU32,
     pub(super) warned: Once,
     /// What the sentinels say, where there are some.
-    pub(super) watch: Option<Arc<Watch>>,
+    pub(super) monitor: Option<Arc<MasterMonitor>>,
     /// Saves that too few replicas have.
     pub(super) short_of_replicas: ThrottledLog,
     pub(super) observers: RwLock<Vec<Observer>>,
@@ -100,15 +100,15 @@ pub(super) enum Failure {
 }
 
 /// Until when the parts of one operation may take, a repetition included.
-pub(super) struct Timings {
+pub(super) struct Deadlines {
     pub(super) connected: Instant,
     pub(super) replied: Instant,
 }
 
-impl Timings {
-    pub(super) fn starting_now(config: &RedisConfig) -> Timings {
+impl Deadlines {
+    pub(super) fn starting_now(config: &RedisConfig) -> Deadlines {
         let connected = Instant::now() + config.connect_timeout;
-        Timings { connected, replied: connected + config.operation_timeout }
+        Deadlines { connected, replied: connected + config.operation_timeout }
     }
 
     pub(super) fn reply_by(&self, config: &RedisConfig) -> Instant {
@@ -144,7 +144,7 @@ impl Upstream {
         self.generation.fetch_add(1, Ordering::AcqRel);
         let dropped = !error.is_timeout() && error.is_connection_dropped();
         let garbled = matches!(error.kind(), RedisErrorKind::Parse);
-        let is_one_of_few = || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < DROPS;
+        let is_one_of_few = || self.drops.fetch_add(1, Ordering::AcqRel) + 1 < MAX_DROPS;
         if (dropped && reused) || ((dropped || garbled) && is_one_of_few()) {
             // It may be no more than one connection that was closed or out of step: the next one tells.
             self.breaker.undecided(Instant::now());
@@ -206,24 +206,24 @@ impl Upstream {
 
     /// Hears what the sentinels have said by now. To be called before what a connection has received is believed.
     pub(super) fn read_announcements(&self) {
-        if let Some(watch) = &self.watch {
-            watch.read_announcements();
+        if let Some(monitor) = &self.monitor {
+            monitor.read_announcements();
         }
     }
 
     /// Whether a failover is under way, so that nothing that is written counts.
     pub(super) fn is_held(&self) -> bool {
-        self.watch.as_ref().is_some_and(|watch| watch.is_held())
+        self.monitor.as_ref().is_some_and(|monitor| monitor.is_held())
     }
 
     /// Whether connections of this generation lead to another server than the master.
     pub(super) fn is_fenced(&self, generation: u64) -> bool {
-        self.watch.as_ref().is_some_and(|watch| watch.is_fenced(generation))
+        self.monitor.as_ref().is_some_and(|monitor| monitor.is_fenced(generation))
     }
 
     /// Waits while a failover is under way, but no longer than this. Whether it is over.
     pub(super) fn wait_while_held(&self, until: Instant) -> bool {
-        self.watch.as_ref().is_none_or(|watch| watch.wait(until))
+        self.monitor.as_ref().is_none_or(|monitor| monitor.wait(until))
     }
 
     /// The error of a write that was not sent, as a failover is under way.
@@ -284,7 +284,7 @@ impl Upstream {
     /// closed it, or that a reply came late. The server is asked only where there is a doubt: after another
     /// connection was lost, or after a while without use. A PING on every checkout would double what a load
     /// costs.
-    pub(super) fn is_healthy(&self, connection: &mut Connection, timings: &Timings) -> bool {
+    pub(super) fn is_healthy(&self, connection: &mut Connection, deadlines: &Deadlines) -> bool {
         if connection.renew_at.is_some_and(|at| at <= Instant::now()) {
             return false;
         }
@@ -294,18 +294,19 @@ impl Upstream {
         if connection.dirty || self.is_retired(connection.generation) || !connection.is_quiet() {
             return false;
         }
-        if connection.generation == generation && connection.last_used.elapsed() < DOUBTFUL_AFTER {
+        if connection.generation == generation && connection.last_used.elapsed() < CHECK_AFTER_IDLE
+        {
             return true;
         }
         let ping = ::redis::cmd("PING").get_packed_command();
-        let deadline = timings.connected.min(Instant::now() + self.config.operation_timeout);
-        let answered = connection.exchange(&ping, 1, deadline, SHORT).is_ok();
+        let deadline = deadlines.connected.min(Instant::now() + self.config.operation_timeout);
+        let answered = connection.exchange(&ping, 1, deadline, MAX_SETUP_REPLY).is_ok();
         if !answered {
             self.retire(generation);
             return false;
         }
-        match &self.watch {
-            Some(watch) => watch.promote(connection, generation),
+        match &self.monitor {
+            Some(monitor) => monitor.promote(connection, generation),
             None => self.promote(connection, generation),
         }
     }
@@ -330,13 +331,13 @@ impl Upstream {
                 return Ok(Connection::external(super::external::External::of(pool), generation));
             }
         }
-        let connect = || match &self.watch {
-            Some(watch) => watch.connect(config, trust, deadline),
+        let connect = || match &self.monitor {
+            Some(monitor) => monitor.connect(config, trust, deadline),
             None => Connection::connect(config, &config.address, trust, generation, deadline),
         };
         // One that is refused or cut is no proof that Redis is down; several in a row are.
         let mut connected = connect();
-        for _ in 1..ATTEMPTS {
+        for _ in 1..CONNECT_ATTEMPTS {
             match &connected {
                 Err(error) if is_refusal(error) && Instant::now() < deadline => {
                     connected = connect();
@@ -416,7 +417,7 @@ fn is_replica(refused: &Error) -> bool {
 /// not renewed together.
 fn renewal(age: Duration) -> Instant {
     let share = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
-    Instant::now() + age.min(FOR_EVER).mul_f64(1.0 - share / 10.0)
+    Instant::now() + age.min(NO_TIMEOUT).mul_f64(1.0 - share / 10.0)
 }
 
 /// Whether connecting failed at once, by the network's or the other side's doing, and may not the next time.
@@ -434,7 +435,7 @@ pub(super) fn is_reply(error: &RedisError) -> bool {
 fn warn_of_eviction(connection: &mut Connection, config: &RedisConfig) {
     let info = ::redis::cmd("INFO").arg("memory").get_packed_command();
     let deadline = Instant::now() + config.operation_timeout;
-    let Ok(replies) = connection.exchange(&info, 1, deadline, SHORT) else { return };
+    let Ok(replies) = connection.exchange(&info, 1, deadline, MAX_SETUP_REPLY) else { return };
     let text = match replies.into_iter().next() {
         Some(Ok(Value::BulkString(bytes))) => bytes,
         Some(Ok(Value::VerbatimString { text, .. })) => text.into_bytes(),

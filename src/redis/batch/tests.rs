@@ -1,12 +1,12 @@
 use super::*;
-use crate::redis::scripted::Ask;
+use crate::redis::scripted_server::Ask;
 
-fn batch(operations: &mut [Ask], manner: Manner) -> Batch {
-    let mut batch = Batch::new(manner);
+fn batch(operations: &mut [Ask], options: BatchOptions) -> Batch {
+    let mut batch = Batch::new(options);
     for operation in operations {
-        batch.push(operation, SystemTime::UNIX_EPOCH, manner.one_key);
+        batch.push(operation, SystemTime::UNIX_EPOCH, options.one_key);
     }
-    batch.seal(None, Instant::now(), Duration::from_millis(500));
+    batch.finish(None, Instant::now(), Duration::from_millis(500));
     batch
 }
 
@@ -19,7 +19,7 @@ const TIME: &str = "*2\r\n$10\r\n1764421000\r\n$6\r\n250000\r\n";
 /// What becomes of these bytes; `NONCE` in them stands for the batch's.
 fn received(replies: &str, asking: bool) -> (String, Vec<String>) {
     let mut operations = [Ask::new("HGETALL a", true), Ask::new("GET b", false)];
-    let mut batch = batch(&mut operations, Manner { one_key: asking, asking, replicas: 0 });
+    let mut batch = batch(&mut operations, BatchOptions { one_key: asking, asking, replicas: 0 });
     let bytes = replies.replace("NONCE", &nonce(&batch));
     // However the bytes come in, the result is the same.
     let now = Instant::now();
@@ -56,20 +56,20 @@ fn no_reply_is_believed_before_the_nonce_is_in_its_place() {
     let table: [(String, &str, &[String]); 8] = [
         (format!("*0\r\n$-1\r\n{TIME}{echo}"), "in step, 0 left", &good),
         // One reply of somebody before us.
-        (format!("$1\r\nx\r\n*0\r\n$-1\r\n{TIME}{echo}"), "Garbage", &[]),
+        (format!("$1\r\nx\r\n*0\r\n$-1\r\n{TIME}{echo}"), "ProtocolError", &[]),
         // One reply too few.
         (format!("*0\r\n{TIME}{echo}"), "incomplete", &[]),
         // The end of another pipeline.
-        (format!("*0\r\n$-1\r\n{TIME}{other}"), "Garbage", &[]),
+        (format!("*0\r\n$-1\r\n{TIME}{other}"), "ProtocolError", &[]),
         // Inside a transaction that somebody left open.
-        ("+QUEUED\r\n".repeat(4), "Garbage", &[]),
+        ("+QUEUED\r\n".repeat(4), "ProtocolError", &[]),
         (noauth.repeat(4), "Redis: NOAUTH Authentication required.", &[]),
         (
             format!("*0\r\n$-1\r\n-NOPERM no permissions to run the 'time' command\r\n{echo}"),
             "Redis: NOPERM no permissions to run the 'time' command",
             &[],
         ),
-        ("HTTP/1.1 400 Bad Request\r\n\r\n".to_owned(), "Garbage", &[]),
+        ("HTTP/1.1 400 Bad Request\r\n\r\n".to_owned(), "ProtocolError", &[]),
     ];
     for (replies, expected, answers) in table {
         let (outcome, got) = received(&replies, false);
@@ -82,8 +82,8 @@ fn no_reply_is_believed_before_the_nonce_is_in_its_place() {
 
 #[test]
 fn each_pipeline_has_a_nonce_of_its_own() {
-    let one = batch(&mut [], Manner::default());
-    let another = batch(&mut [], Manner::default());
+    let one = batch(&mut [], BatchOptions::default());
+    let another = batch(&mut [], BatchOptions::default());
     assert_ne!(nonce(&one), nonce(&another));
 }
 
@@ -92,10 +92,10 @@ fn the_time_is_asked_for_once_a_second() {
     let told = Instant::now();
     let clock = Some(RemoteClock::new(SystemTime::UNIX_EPOCH, told));
     for (clock, later, asks) in [(None, 0, true), (clock, 999, false), (clock, 1000, true)] {
-        let mut batch = Batch::new(Manner::default());
+        let mut batch = Batch::new(BatchOptions::default());
         batch.push(&mut Ask::new("GET a", true), SystemTime::UNIX_EPOCH, false);
         let now = told + Duration::from_millis(later);
-        batch.seal(clock, now, Duration::from_millis(500));
+        batch.finish(clock, now, Duration::from_millis(500));
         let time = if asks { TIME } else { "" };
         let replies = format!("$-1\r\n{time}$32\r\n{}\r\n", nonce(&batch));
         let received = batch.receive(replies.as_bytes(), usize::MAX, now);
@@ -112,8 +112,8 @@ fn what_is_written_counts_only_if_enough_replicas_have_it() {
         (":1\r\n", Some(Ok(1))),
         ("-NOPERM no\r\n", Some(Err("Redis: NOPERM no".to_owned()))),
     ] {
-        let manner = Manner { replicas: 2, ..Manner::default() };
-        let mut batch = batch(&mut operations, manner);
+        let options = BatchOptions { replicas: 2, ..BatchOptions::default() };
+        let mut batch = batch(&mut operations, options);
         let sent = String::from_utf8_lossy(&batch.bytes).into_owned();
         assert!(sent.contains("*3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$3\r\n350\r\n"), "{sent}");
         let replies = format!(":1\r\n:1\r\n{reply}{TIME}$32\r\n{}\r\n", nonce(&batch));
@@ -143,9 +143,9 @@ fn replies_past_the_limit_are_not_read_to_their_end() {
             self.0.fail(error);
         }
     }
-    let mut batch = Batch::new(Manner::default());
+    let mut batch = Batch::new(BatchOptions::default());
     batch.push(&mut Small(Ask::new("GET a", true)), SystemTime::UNIX_EPOCH, false);
-    batch.seal(None, Instant::now(), Duration::from_millis(500));
+    batch.finish(None, Instant::now(), Duration::from_millis(500));
     let start = format!("${}\r\n{}", 1 << 30, "x".repeat(10 + OVERHEAD));
     let broken = batch.receive(start.as_bytes(), usize::MAX, Instant::now());
     assert!(matches!(broken, Err(Broken::TooLarge(limit)) if limit == 10 + OVERHEAD));

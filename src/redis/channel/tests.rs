@@ -1,7 +1,7 @@
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::flights::{BATCH, IN_FLIGHT};
+use super::in_flight::{BATCH, IN_FLIGHT};
 use super::*;
 use crate::pipeline::batch::Entry;
 use crate::pipeline::operation::{Answer, Operation, Progress, Round};
@@ -10,7 +10,7 @@ use crate::redis::config::{Address, RedisConfig};
 use crate::redis::connection::Connection;
 use crate::redis::failover::Announced;
 use crate::redis::pool::RedisPool;
-use crate::redis::scripted::{Ask, Does, answers, serve};
+use crate::redis::scripted_server::{Ask, Reaction, answers, serve};
 
 const READY: Ready = Ready { readable: true, writable: true, ended: false };
 
@@ -45,13 +45,13 @@ struct Stage {
     done: Done,
 }
 
-fn stage(answer: impl Fn(&[String]) -> Does + Send + Sync + 'static) -> Stage {
+fn stage(answer: impl Fn(&[String]) -> Reaction + Send + Sync + 'static) -> Stage {
     stage_with(Duration::from_secs(60), answer)
 }
 
 fn stage_with(
     operation_timeout: Duration,
-    answer: impl Fn(&[String]) -> Does + Send + Sync + 'static,
+    answer: impl Fn(&[String]) -> Reaction + Send + Sync + 'static,
 ) -> Stage {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -67,8 +67,8 @@ fn at(port: u16, operation_timeout: Duration) -> Stage {
         .operation_timeout(operation_timeout);
     let pool = RedisPool::new(config).unwrap();
     let channel = {
-        let (upstream, manner) = (pool.upstream().clone(), Manner::default());
-        RedisChannel::new(upstream, pool.weak(), manner, Arc::new(|| ()))
+        let (upstream, options) = (pool.upstream().clone(), BatchOptions::default());
+        RedisChannel::new(upstream, pool.weak(), options, Arc::new(|| ()))
     };
     Stage { pool, channel, done: Vec::new() }
 }
@@ -123,7 +123,7 @@ fn what_was_in_flight_on_a_connection_that_is_cut_is_sent_once_more_if_it_may_be
     let mut stage = stage(move |words| {
         let cut = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
         match cut {
-            Ok(_) => Does::Closes,
+            Ok(_) => Reaction::Closes,
             Err(_) => answers(&format!("+{}\r\n", words[1])),
         }
     });
@@ -148,7 +148,7 @@ fn what_timed_out_is_not_sent_again_and_opens_the_breaker() {
     let port = listener.local_addr().unwrap().port();
     serve(listener, move |_| {
         count.fetch_add(1, Ordering::SeqCst);
-        Does::Hangs
+        Reaction::Hangs
     });
     let mut stage = at(port, Duration::from_millis(300));
     let error = stage.ask(&[("GET a", true)])[0].clone().unwrap_err();
@@ -164,16 +164,16 @@ fn what_timed_out_is_not_sent_again_and_opens_the_breaker() {
 #[test]
 fn replicas_that_do_not_answer_are_no_proof_that_redis_is_down() {
     let mut stage = stage_with(Duration::from_millis(300), |words| match words[0].as_str() {
-        "WAIT" => Does::Hangs,
+        "WAIT" => Reaction::Hangs,
         _ => answers("+fine\r\n"),
     });
-    stage.channel.manner.replicas = 2;
+    stage.channel.options.replicas = 2;
     let error = stage.ask(&[("SET a", false)])[0].clone().unwrap_err();
     assert!(error.contains("replicas had what was written within 300ms"), "{error}");
     assert_eq!(stage.pool.breaker(), BreakerState::Closed);
     // One that does not even answer the write itself is down.
-    let mut stage = stage_with(Duration::from_millis(300), |_| Does::Hangs);
-    stage.channel.manner.replicas = 2;
+    let mut stage = stage_with(Duration::from_millis(300), |_| Reaction::Hangs);
+    stage.channel.options.replicas = 2;
     let error = stage.ask(&[("SET a", false)])[0].clone().unwrap_err();
     assert!(error.contains("no reply within 300ms"), "{error}");
     assert_eq!(stage.pool.breaker(), BreakerState::Open);
@@ -203,7 +203,7 @@ fn nobody_there_fails_all_that_wait_and_opens_the_breaker() {
 #[test]
 fn a_server_that_closes_an_idle_connection_fails_nobody() {
     let mut stage = stage(|words| match words[0].as_str() {
-        "LAST" => Does::Answers(b"+bye\r\n".to_vec()),
+        "LAST" => Reaction::Answers(b"+bye\r\n".to_vec()),
         _ => answers("+fine\r\n"),
     });
     assert_eq!(stage.ask(&[("LAST", false)]), [Ok("+bye\r\n".to_owned())]);
@@ -224,7 +224,7 @@ fn a_connection_that_may_be_dead_or_leads_to_a_replica_is_replaced() {
     });
     assert_eq!(stage.ask(&[("GET a", true)]), [Ok("+fine\r\n".to_owned())]);
     let State::Connected(connected) = &mut stage.channel.state else { panic!("connected") };
-    connected.answered -= DOUBTFUL_AFTER;
+    connected.answered -= CHECK_AFTER_IDLE;
     assert_eq!(stage.ask(&[("SET a", false)]), [Ok("+fine\r\n".to_owned())]);
     assert_eq!(stage.channel.number, 2);
     let outcome = stage.ask(&[("WRITE a", false), ("GET a", true)]);
@@ -240,11 +240,11 @@ fn nothing_is_written_to_a_master_that_is_none_any_more() {
     serve(listener, |_| answers("+fine\r\n"));
     let config = RedisConfig::default().connect_timeout(Duration::from_secs(60));
     let pool = RedisPool::sentinel(["redis://127.0.0.1:1"], "sessions", config).unwrap();
-    let (upstream, manner) = (pool.upstream().clone(), Manner::default());
+    let (upstream, options) = (pool.upstream().clone(), BatchOptions::default());
     let address = Address::Tcp { host: "127.0.0.1".to_owned(), port, tls: false };
     let deadline = Instant::now() + Duration::from_secs(60);
     let made = Connection::connect(&upstream.config, &address, &upstream.trust, 0, deadline);
-    let mut channel = RedisChannel::new(upstream.clone(), pool.weak(), manner, Arc::new(|| ()));
+    let mut channel = RedisChannel::new(upstream.clone(), pool.weak(), options, Arc::new(|| ()));
     channel.state = State::Connected(Box::new(made.unwrap().into_channel().unwrap()));
     let (tell, told) = std::sync::mpsc::channel();
     let waiting = Box::new(Told(Ask::new("SET a", false), tell));
@@ -252,9 +252,9 @@ fn nothing_is_written_to_a_master_that_is_none_any_more() {
     // After the turn began, which looked.
     let node = |port| ("127.0.0.1".to_owned(), port);
     let switched = Announced::Switched(node(port), node(port + 1));
-    upstream.watch.as_ref().unwrap().announced(0, &switched);
+    upstream.monitor.as_ref().unwrap().announced(0, &switched);
     let mut done = Vec::new();
-    assert!(!channel.fill(Instant::now(), &mut done));
+    assert!(!channel.send_next(Instant::now(), &mut done));
     assert!(channel.in_flight.is_empty() && matches!(channel.state, State::Disconnected));
     assert_eq!((channel.queue.len(), done.len()), (1, 0), "it goes to the new master");
     channel.fail_queue(&upstream.held(), &mut done);

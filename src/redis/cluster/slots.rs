@@ -12,9 +12,9 @@ pub(super) const SLOTS: u16 = 16384;
 
 /// Who has which slots: the last slot of each range, the first one, and the node.
 #[derive(Default)]
-pub(super) struct Map(pub(super) BTreeMap<u16, (u16, Node)>);
+pub(super) struct SlotMap(pub(super) BTreeMap<u16, (u16, Node)>);
 
-impl Map {
+impl SlotMap {
     pub(super) fn owner(&self, slot: u16) -> Option<&Node> {
         let (_, (first, node)) = self.0.range(slot..).next()?;
         (*first <= slot).then_some(node)
@@ -37,9 +37,9 @@ fn reached(host: &str, port: u16, asked: &Node, config: &RedisConfig) -> Node {
 }
 
 /// The reply to `CLUSTER SLOTS`: first and last slot, the master, its replicas.
-pub(super) fn read_slots(reply: Value, asked: &Node, config: &RedisConfig) -> Option<Map> {
+pub(super) fn read_slots(reply: Value, asked: &Node, config: &RedisConfig) -> Option<SlotMap> {
     let Value::Array(ranges) = reply else { return None };
-    let mut map = Map::default();
+    let mut map = SlotMap::default();
     for range in ranges {
         let Value::Array(range) = range else { return None };
         let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = range.as_slice()
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_slot_that_nobody_has_has_no_owner() {
         let node = ("a".to_owned(), 1);
-        let map = Map(BTreeMap::from([(20, (10, node.clone()))]));
+        let map = SlotMap(BTreeMap::from([(20, (10, node.clone()))]));
         assert_eq!(
             [9, 10, 20, 21].map(|slot| map.owner(slot) == Some(&node)),
             [false, true, true, false]

@@ -2,7 +2,7 @@ use std::net::TcpListener;
 
 use super::slots::SLOTS;
 use super::*;
-use crate::redis::scripted::{self, Ask, answers};
+use crate::redis::scripted_server::{self, Ask, answers};
 
 fn port(listener: &TcpListener) -> u16 {
     listener.local_addr().unwrap().port()
@@ -32,7 +32,7 @@ fn in_order() -> [TcpListener; 2] {
 
 /// A node that answers CLUSTER SLOTS and every other command with these words.
 fn serve(listener: TcpListener, slots: &'static str, other: &'static str) {
-    scripted::serve(listener, move |words| match words[0].as_str() {
+    scripted_server::serve(listener, move |words| match words[0].as_str() {
         "CLUSTER" => answers(slots),
         _ => answers(other),
     });
@@ -146,7 +146,7 @@ fn nobody_waits_for_who_reads_the_map_where_no_node_answers() {
     let cluster = cluster(&[port(&mute)], config);
     assert!(read(&cluster).is_err());
     let node = ("127.0.0.1".to_owned(), port(&mute));
-    for map in [Map::default(), Map(BTreeMap::from([(SLOTS - 1, (0, node))]))] {
+    for map in [SlotMap::default(), SlotMap(BTreeMap::from([(SLOTS - 1, (0, node))]))] {
         *cluster.0.map.write().unwrap() = Arc::new(map);
         let reading = lock(&cluster.0.reading);
         let (answer, answered) = std::sync::mpsc::channel();

@@ -1,4 +1,4 @@
-//! How a connection is taken out of the pool, and made for it.
+//! Checks connections out of the pool, and makes new ones.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,18 +11,18 @@ use super::RedisPool;
 use crate::ErrorKind;
 use crate::lock::{read, write};
 use crate::redis::connection::Connection;
-use crate::redis::upstream::{Timings, Upstream};
+use crate::redis::upstream::{Deadlines, Upstream};
 use crate::{Error, Result};
 
-/// How often somebody who waits for a connection looks up: r2d2 wakes nobody when connecting fails.
-const LOOK_UP: Duration = Duration::from_millis(10);
+/// How often a thread that waits for a connection checks whether connecting has failed: r2d2 does not wake it then.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Twice the longest pause between two attempts to connect.
 const RETRY_WITHIN: Duration = Duration::from_millis(400);
 
 /// The connections of one process. After a fork parent and child must not talk over the same sockets, and the
 /// threads that connect are the parent's alone.
-pub(super) struct OwnedPool {
+pub(super) struct ForkSafePool {
     pub(super) process: u32,
     pub(super) pool: r2d2::Pool<Manager>,
 }
@@ -40,7 +40,7 @@ impl RedisPool {
         }
         let mut own = write(own);
         if own.process != process {
-            let parents = std::mem::replace(&mut *own, OwnedPool::new(&self.0.upstream));
+            let parents = std::mem::replace(&mut *own, ForkSafePool::new(&self.0.upstream));
             // Its locks may be held by threads that this process does not have.
             std::mem::forget(parents);
         }
@@ -51,26 +51,26 @@ impl RedisPool {
     pub(in crate::redis) fn is_healthy(&self, connection: &mut Connection) -> bool {
         let upstream = &self.0.upstream;
         connection.process == std::process::id()
-            && upstream.is_healthy(connection, &Timings::starting_now(&upstream.config))
+            && upstream.is_healthy(connection, &Deadlines::starting_now(&upstream.config))
     }
 
     /// A connection that nothing has gone wrong with.
     pub(in crate::redis) fn checkout(&self) -> Result<r2d2::PooledConnection<Manager>> {
-        self.checkout_before(&Timings::starting_now(&self.0.upstream.config))
+        self.checkout_before(&Deadlines::starting_now(&self.0.upstream.config))
     }
 
     pub(super) fn checkout_before(
         &self,
-        timings: &Timings,
+        deadlines: &Deadlines,
     ) -> Result<r2d2::PooledConnection<Manager>> {
         let upstream = &self.0.upstream;
         let now = Instant::now();
-        upstream.breaker.enter(now, timings.replied.saturating_duration_since(now))?;
+        upstream.breaker.enter(now, deadlines.replied.saturating_duration_since(now))?;
         loop {
-            let mut connection = self.wait_for_connection(timings)?;
+            let mut connection = self.wait_for_connection(deadlines)?;
             #[cfg(feature = "r2d2_redis")]
-            self.take(&mut connection, timings)?;
-            if upstream.is_healthy(&mut connection, timings) {
+            self.take(&mut connection, deadlines)?;
+            if upstream.is_healthy(&mut connection, deadlines) {
                 return Ok(connection);
             }
             // The pool closes it.
@@ -79,22 +79,25 @@ impl RedisPool {
     }
 
     /// Waits until there is a connection, or until it is known that there will be none.
-    fn wait_for_connection(&self, timings: &Timings) -> Result<r2d2::PooledConnection<Manager>> {
+    fn wait_for_connection(
+        &self,
+        deadlines: &Deadlines,
+    ) -> Result<r2d2::PooledConnection<Manager>> {
         let (pool, upstream) = (&self.own(), &self.0.upstream);
         let refusals = upstream.refusals.load(Ordering::Acquire);
         loop {
-            let left = timings.connected.saturating_duration_since(Instant::now());
+            let left = deadlines.connected.saturating_duration_since(Instant::now());
             let at_least = Duration::from_millis(1);
-            if let Ok(connection) = pool.get_timeout(left.min(LOOK_UP).max(at_least)) {
+            if let Ok(connection) = pool.get_timeout(left.min(POLL_INTERVAL).max(at_least)) {
                 return Ok(connection);
             }
             let connections = pool.state().connections;
             let in_use = connections >= pool.max_size();
-            if left <= LOOK_UP && in_use {
+            if left <= POLL_INTERVAL && in_use {
                 return Err(upstream.all_in_use(connections));
             }
             let refused = !in_use && upstream.refusals.load(Ordering::Acquire) != refusals;
-            if refused || left <= LOOK_UP {
+            if refused || left <= POLL_INTERVAL {
                 let error = upstream.no_connection();
                 upstream.down(&error);
                 return Err(error);
@@ -106,13 +109,13 @@ impl RedisPool {
 
     /// Takes what the connection stands for out of the application's pool, where it is from there.
     #[cfg(feature = "r2d2_redis")]
-    fn take(&self, connection: &mut Connection, timings: &Timings) -> Result<()> {
-        use crate::redis::external::NotTaken;
+    fn take(&self, connection: &mut Connection, deadlines: &Deadlines) -> Result<()> {
+        use crate::redis::external::CheckoutError;
 
         let upstream = &self.0.upstream;
-        connection.take(timings.connected).map_err(|why| match why {
-            NotTaken::AllInUse => upstream.all_in_use(upstream.config.pool_size),
-            NotTaken::Down(why) => {
+        connection.take(deadlines.connected).map_err(|why| match why {
+            CheckoutError::AllInUse => upstream.all_in_use(upstream.config.pool_size),
+            CheckoutError::Down(why) => {
                 let text = format!("no connection from the r2d2_redis pool: {why}");
                 let error = Error::new(ErrorKind::Unavailable, text);
                 upstream.down(&error);
@@ -122,8 +125,8 @@ impl RedisPool {
     }
 }
 
-impl OwnedPool {
-    pub(super) fn new(upstream: &Arc<Upstream>) -> OwnedPool {
+impl ForkSafePool {
+    pub(super) fn new(upstream: &Arc<Upstream>) -> ForkSafePool {
         // Threads of its own: a server that accepts and never answers must not hold up another pool.
         let connecting = ScheduledThreadPool::builder()
             .num_threads(2)
@@ -140,7 +143,7 @@ impl OwnedPool {
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .thread_pool(Arc::new(connecting))
             .build_unchecked(Manager { upstream: upstream.clone() });
-        OwnedPool { process: std::process::id(), pool }
+        ForkSafePool { process: std::process::id(), pool }
     }
 }
 

@@ -1,4 +1,4 @@
-//! For tests: a server that answers as a test says, and an operation of one command.
+//! For tests: a server that answers as a test scripts it, and an operation of one command.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpListener};
@@ -8,21 +8,21 @@ use crate::Error;
 use crate::pipeline::operation::{Answer, Operation, Progress, Round};
 
 /// What the server does with a command.
-pub(super) enum Does {
+pub(super) enum Reaction {
     Answers(Vec<u8>),
     /// Closes the connection.
     Hangs,
     Closes,
 }
 
-pub(super) fn answers(bytes: &str) -> Does {
-    Does::Answers(bytes.as_bytes().to_vec())
+pub(super) fn answers(bytes: &str) -> Reaction {
+    Reaction::Answers(bytes.as_bytes().to_vec())
 }
 
 /// Serves: it tells the time, echoes, is told names, and does what `answer` says to every other command.
 pub(super) fn serve(
     listener: TcpListener,
-    answer: impl Fn(&[String]) -> Does + Send + Sync + 'static,
+    answer: impl Fn(&[String]) -> Reaction + Send + Sync + 'static,
 ) {
     let answer = Arc::new(answer);
     std::thread::spawn(move || {
@@ -39,13 +39,13 @@ pub(super) fn serve(
                         _ => answer(&words),
                     };
                     match does {
-                        Does::Answers(bytes) => {
+                        Reaction::Answers(bytes) => {
                             if stream.write_all(&bytes).is_err() {
                                 return;
                             }
                         }
-                        Does::Hangs => std::thread::park(),
-                        Does::Closes => {
+                        Reaction::Hangs => std::thread::park(),
+                        Reaction::Closes => {
                             let _ = stream.shutdown(Shutdown::Both);
                             return;
                         }

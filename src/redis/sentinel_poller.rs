@@ -1,13 +1,13 @@
-//! What the thread that listens to sentinels waits for: their words, a wake, the time.
+//! Polls the sockets of sentinels: the listener thread waits for messages, a wake-up or a time-out.
 
 #[cfg(not(unix))]
-pub(super) use looked_at::{Signal, Watcher};
+pub(super) use by_interval::{ListenerWaker, SentinelPoller};
 #[cfg(unix)]
-pub(super) use polled::{Signal, Watcher};
+pub(super) use by_poll::{ListenerWaker, SentinelPoller};
 
 /// Waiting for many sockets at once.
 #[cfg(unix)]
-mod polled {
+mod by_poll {
     use std::io;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
@@ -20,17 +20,17 @@ mod polled {
 
     const WAKER: Token = Token(usize::MAX);
 
-    /// Wakes the thread that listens.
+    /// Wakes the listener thread.
     #[derive(Clone)]
-    pub(in super::super) struct Signal(Arc<Parts>);
+    pub(in super::super) struct ListenerWaker(Arc<Parts>);
 
     struct Parts {
         waker: Option<Waker>,
         poll: Mutex<Option<Poll>>,
     }
 
-    impl Signal {
-        pub(in super::super) fn new() -> Signal {
+    impl ListenerWaker {
+        pub(in super::super) fn new() -> ListenerWaker {
             let made = Poll::new().and_then(|poll| Ok((Waker::new(poll.registry(), WAKER)?, poll)));
             let (waker, poll) = match made {
                 Ok((waker, poll)) => (Some(waker), Some(poll)),
@@ -41,7 +41,7 @@ mod polled {
                     (None, None)
                 }
             };
-            Signal(Arc::new(Parts { waker, poll: Mutex::new(poll) }))
+            ListenerWaker(Arc::new(Parts { waker, poll: Mutex::new(poll) }))
         }
 
         pub(in super::super) fn wake(&self) {
@@ -51,20 +51,20 @@ mod polled {
             }
         }
 
-        pub(in super::super) fn watcher(&self) -> Watcher {
+        pub(in super::super) fn poller(&self) -> SentinelPoller {
             let mut poll = lock(&self.0.poll);
-            Watcher { poll: poll.take(), events: Events::with_capacity(16) }
+            SentinelPoller { poll: poll.take(), events: Events::with_capacity(16) }
         }
     }
 
-    /// Hears when a sentinel has said something.
-    pub(in super::super) struct Watcher {
+    /// Waits for messages of sentinels.
+    pub(in super::super) struct SentinelPoller {
         poll: Option<Poll>,
         events: Events,
     }
 
-    impl Watcher {
-        pub(in super::super) fn watch(
+    impl SentinelPoller {
+        pub(in super::super) fn register(
             &mut self,
             number: usize,
             transport: &Transport,
@@ -74,7 +74,7 @@ mod polled {
             poll.registry().register(&mut SourceFd(&fd), Token(number), Interest::READABLE)
         }
 
-        /// Waits for what comes first: words of a sentinel, a wake, the time.
+        /// Waits for a message of a sentinel, a wake-up or the time-out.
         pub(in super::super) fn wait(&mut self, time: Option<Duration>) {
             let polled = self.poll.as_mut().map(|poll| poll.poll(&mut self.events, time));
             let interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
@@ -85,33 +85,33 @@ mod polled {
     }
 }
 
-/// Where sockets cannot be waited for, they are looked at.
+/// Without polling, the sockets are checked at intervals.
 #[cfg(not(unix))]
-mod looked_at {
+mod by_interval {
     use std::io;
     use std::time::Duration;
 
     use super::super::transport::Transport;
 
     #[derive(Clone)]
-    pub(in super::super) struct Signal;
+    pub(in super::super) struct ListenerWaker;
 
-    impl Signal {
-        pub(in super::super) fn new() -> Signal {
-            Signal
+    impl ListenerWaker {
+        pub(in super::super) fn new() -> ListenerWaker {
+            ListenerWaker
         }
 
         pub(in super::super) fn wake(&self) {}
 
-        pub(in super::super) fn watcher(&self) -> Watcher {
-            Watcher
+        pub(in super::super) fn poller(&self) -> SentinelPoller {
+            SentinelPoller
         }
     }
 
-    pub(in super::super) struct Watcher;
+    pub(in super::super) struct SentinelPoller;
 
-    impl Watcher {
-        pub(in super::super) fn watch(&mut self, _: usize, _: &Transport) -> io::Result<()> {
+    impl SentinelPoller {
+        pub(in super::super) fn register(&mut self, _: usize, _: &Transport) -> io::Result<()> {
             Ok(())
         }
 

@@ -1,4 +1,4 @@
-//! Pipelines on their way: what is sent together, what its replies mean, and what becomes of it where they do not come.
+//! Pipelines in flight: which operations are sent together, how their replies are read, and how they fail or are sent again.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind as IoErrorKind;
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ::redis::RedisError;
 
-use super::connected::READ;
+use super::connection::READ;
 use super::{Done, Queued, RedisChannel, State};
 use crate::pipeline::operation::Progress;
 use crate::redis::batch::{Batch, Received, deliver, fail, is_read_only};
@@ -26,21 +26,21 @@ pub(super) const IN_FLIGHT: usize = 1024;
 
 const IN_FLIGHT_BYTES: usize = 1024 * 1024;
 
-/// A pipeline on its way.
-pub(super) struct Flight {
+/// A pipeline that was sent and not yet answered.
+pub(super) struct InFlightBatch {
     pub(super) batch: Batch,
     pub(super) operations: Vec<Queued>,
     pub(super) deadline: Instant,
 }
 
 impl RedisChannel {
-    pub(super) fn understand(
+    pub(super) fn read_replies(
         &mut self,
         now: Instant,
         done: &mut Done,
     ) -> std::result::Result<(), RedisError> {
         let mut start = 0;
-        let (mut in_step, patience) = (true, self.patience());
+        let (mut in_step, timeout) = (true, self.timeout());
         let is_held = self.upstream.is_held();
         loop {
             let State::Connected(connected) = &mut self.state else { return Ok(()) };
@@ -49,8 +49,8 @@ impl RedisChannel {
                 break;
             }
             let max = self.upstream.config.max_reply;
-            let Some(flight) = self.in_flight.front_mut() else { return Err(no_reply()) };
-            let clock = match flight.batch.receive(received, max, now).map_err(broken)? {
+            let Some(sent) = self.in_flight.front_mut() else { return Err(no_reply()) };
+            let clock = match sent.batch.receive(received, max, now).map_err(broken)? {
                 Received::Incomplete => break,
                 Received::InStep(told) => {
                     connected.clock = told.or(connected.clock);
@@ -59,7 +59,9 @@ impl RedisChannel {
                 Received::Refused(error) => Err(error),
             };
             (connected.used, connected.answered) = (true, now);
-            let Some(Flight { batch, operations, .. }) = self.in_flight.pop_front() else { break };
+            let Some(InFlightBatch { batch, operations, .. }) = self.in_flight.pop_front() else {
+                break;
+            };
             self.operations -= operations.len();
             self.bytes -= batch.bytes.len();
             self.upstream.answered(operations.len(), batch.age(now));
@@ -98,7 +100,7 @@ impl RedisChannel {
                     }
                 };
                 if progress == Progress::Again {
-                    queued.until = now + patience;
+                    queued.until = now + timeout;
                     queued.repeated = false;
                     self.queue.push_back(queued);
                 } else {
@@ -119,7 +121,7 @@ impl RedisChannel {
     }
 
     /// Closes the connection, for this reason.
-    pub(super) fn lose(&mut self, error: &RedisError, now: Instant, done: &mut Done) {
+    pub(super) fn close(&mut self, error: &RedisError, now: Instant, done: &mut Done) {
         let State::Connected(connected) = std::mem::replace(&mut self.state, State::Disconnected)
         else {
             return;
@@ -135,7 +137,7 @@ impl RedisChannel {
             Failure::Stale(error) => (error, true),
             Failure::Other(error) => (error, false),
         };
-        self.end_flights(&error, may_repeat, too_large, now, done);
+        self.fail_in_flight(&error, may_repeat, too_large, now, done);
     }
 
     /// Closes the connection where it leads to another server than the master: what is in flight counts as cut, its
@@ -145,12 +147,12 @@ impl RedisChannel {
         if self.upstream.is_fenced(connected.generation) {
             self.state = State::Disconnected;
             let error = self.upstream.overtaken();
-            self.end_flights(&error, true, false, now, done);
+            self.fail_in_flight(&error, true, false, now, done);
         }
     }
 
-    /// Sends what was in flight once more, where it may be, and fails the rest for this reason.
-    fn end_flights(
+    /// Sends repeatable operations in flight once more, and fails the others with this error.
+    fn fail_in_flight(
         &mut self,
         error: &Error,
         may_repeat: bool,
@@ -160,8 +162,8 @@ impl RedisChannel {
     ) {
         (self.operations, self.bytes) = (0, 0);
         let mut again = Vec::new();
-        for (at, flight) in std::mem::take(&mut self.in_flight).into_iter().enumerate() {
-            let Flight { batch, operations, deadline } = flight;
+        for (at, sent) in std::mem::take(&mut self.in_flight).into_iter().enumerate() {
+            let InFlightBatch { batch, operations, deadline } = sent;
             // Whose reply was too large for any session: the others are not to blame.
             let culprit = (at == 0 && too_large).then(|| batch.current());
             for (number, mut queued) in operations.into_iter().enumerate() {
@@ -180,21 +182,21 @@ impl RedisChannel {
         again.into_iter().rev().for_each(|queued| self.queue.push_front(queued));
     }
 
-    /// Gives up what has waited for too long.
+    /// Fails operations whose deadline has passed.
     pub(super) fn expire(&mut self, now: Instant, done: &mut Done) {
-        let late = self.in_flight.front().filter(|flight| flight.deadline <= now);
-        if late.is_some_and(|flight| flight.batch.awaits_replicas()) {
+        let late = self.in_flight.front().filter(|sent| sent.deadline <= now);
+        if late.is_some_and(|sent| sent.batch.awaits_replicas()) {
             // What comes later is nobody's.
             self.state = State::Disconnected;
             let error = self.upstream.too_few_replicas(None);
-            self.end_flights(&error, false, false, now, done);
+            self.fail_in_flight(&error, false, false, now, done);
         } else if late.is_some() {
-            self.lose(&RedisError::from(std::io::Error::from(IoErrorKind::TimedOut)), now, done);
+            self.close(&RedisError::from(std::io::Error::from(IoErrorKind::TimedOut)), now, done);
         }
-        let patience = self.patience();
+        let timeout = self.timeout();
         while self.queue.front().is_some_and(|queued| queued.until <= now) {
             let Some(mut queued) = self.queue.pop_front() else { break };
-            let text = format!("{}: no connection was free in {patience:?}", self.upstream.config);
+            let text = format!("{}: no connection was free in {timeout:?}", self.upstream.config);
             fail(&mut *queued.waiting, Error::new(ErrorKind::Unavailable, text));
             done.push((queued.ticket, queued.waiting));
         }
@@ -210,10 +212,10 @@ impl RedisChannel {
     }
 
     /// Makes one more pipeline of what was submitted; false where there is nothing, or no room.
-    pub(super) fn fill(&mut self, now: Instant, done: &mut Done) -> bool {
+    pub(super) fn send_next(&mut self, now: Instant, done: &mut Done) -> bool {
         let State::Connected(connected) = &mut self.state else { return false };
         // Behind one that waits for replicas, the next one would lose its time.
-        let waits = self.manner.replicas > 0;
+        let waits = self.options.replicas > 0;
         let room = match waits {
             true => self.in_flight.is_empty(),
             false => self.operations < IN_FLIGHT && self.bytes < IN_FLIGHT_BYTES,
@@ -233,7 +235,7 @@ impl RedisChannel {
         }
         let clock = connected.now(now);
         let is_held = self.upstream.is_held();
-        let mut batch = Batch::new(self.manner);
+        let mut batch = Batch::new(self.options);
         let mut operations = Vec::with_capacity(self.queue.len().min(most));
         while batch.len() < most
             && batch.bytes.len() < most_bytes
@@ -252,12 +254,12 @@ impl RedisChannel {
         if operations.is_empty() {
             return true;
         }
-        batch.seal(connected.clock, now, self.upstream.config.operation_timeout);
+        batch.finish(connected.clock, now, self.upstream.config.operation_timeout);
         connected.out.extend_from_slice(&batch.bytes);
         self.operations += operations.len();
         self.bytes += batch.bytes.len();
         let deadline = now + self.upstream.config.operation_timeout;
-        self.in_flight.push_back(Flight { batch, operations, deadline });
+        self.in_flight.push_back(InFlightBatch { batch, operations, deadline });
         true
     }
 }

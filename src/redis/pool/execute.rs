@@ -1,4 +1,4 @@
-//! How operations and commands go over a connection of the pool, and are repeated where they may be.
+//! Executes operations and commands over a connection of the pool, and repeats those that may be repeated.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,21 +9,21 @@ use super::RedisPool;
 use crate::pipeline::operation::{Answer, Operation, Progress, RemoteService};
 #[cfg(unix)]
 use crate::pipeline::operation::{Channel, Wake};
-use crate::redis::batch::{Batch, Manner, Received, deliver, fail, is_read_only};
+use crate::redis::batch::{Batch, BatchOptions, Received, deliver, fail, is_read_only};
 #[cfg(unix)]
 use crate::redis::channel::RedisChannel;
 use crate::redis::connection::{Connection, Reply};
 use crate::redis::errors::{as_redis_error, copy, is_demoted};
-use crate::redis::upstream::{Failure, Source, Timings};
+use crate::redis::upstream::{Deadlines, Failure, Source};
 use crate::{Error, ErrorKind, Result};
 
 impl RedisPool {
     #[cfg(unix)]
-    fn channel_in(&self, manner: Manner, wake: Wake) -> Option<Box<dyn Channel>> {
+    fn channel_in(&self, options: BatchOptions, wake: Wake) -> Option<Box<dyn Channel>> {
         match self.0.upstream.source {
             Source::Network => {
                 let upstream = self.0.upstream.clone();
-                Some(Box::new(RedisChannel::new(upstream, self.weak(), manner, wake)))
+                Some(Box::new(RedisChannel::new(upstream, self.weak(), options, wake)))
             }
             // Where Redis is, only that pool knows.
             #[cfg(feature = "r2d2_redis")]
@@ -31,11 +31,11 @@ impl RedisPool {
         }
     }
 
-    fn run_in(&self, manner: Manner, operations: &mut [&mut dyn Operation]) {
+    fn run_in(&self, options: BatchOptions, operations: &mut [&mut dyn Operation]) {
         let mut left: Vec<&mut dyn Operation> =
             operations.iter_mut().map(|operation| &mut **operation).collect();
         while !left.is_empty() {
-            left = self.round(left, manner, |_, _| ());
+            left = self.round(left, options, |_, _| ());
         }
     }
 
@@ -45,10 +45,10 @@ impl RedisPool {
     pub(in crate::redis) fn round<'o>(
         &self,
         operations: Vec<&'o mut dyn Operation>,
-        manner: Manner,
+        options: BatchOptions,
         mut redirects: impl FnMut(&mut Option<&'o mut dyn Operation>, Answer<'_>),
     ) -> Vec<&'o mut dyn Operation> {
-        let mut timings = Timings::starting_now(&self.0.upstream.config);
+        let mut deadlines = Deadlines::starting_now(&self.0.upstream.config);
         let (mut reads, mut writes) = (operations, Vec::new());
         if self.0.upstream.is_held() {
             for operation in std::mem::take(&mut reads) {
@@ -61,7 +61,7 @@ impl RedisPool {
         let mut again = Vec::new();
         for operations in [reads, writes] {
             if !operations.is_empty() {
-                let left = self.attempts(operations, manner, &mut timings, &mut redirects);
+                let left = self.attempts(operations, options, &mut deadlines, &mut redirects);
                 again.extend(left);
             }
         }
@@ -72,23 +72,23 @@ impl RedisPool {
     fn attempts<'o>(
         &self,
         mut operations: Vec<&'o mut dyn Operation>,
-        manner: Manner,
-        timings: &mut Timings,
+        options: BatchOptions,
+        deadlines: &mut Deadlines,
         redirects: &mut impl FnMut(&mut Option<&'o mut dyn Operation>, Answer<'_>),
     ) -> Vec<&'o mut dyn Operation> {
         let upstream = &self.0.upstream;
         let mut attempt = 1;
         loop {
-            let mut connection = match self.checkout_before(timings) {
+            let mut connection = match self.checkout_before(deadlines) {
                 Ok(connection) => connection,
                 Err(error) => {
                     operations.into_iter().for_each(|operation| fail(operation, copy(&error)));
                     return Vec::new();
                 }
             };
-            let mut batch = Batch::new(manner);
+            let mut batch = Batch::new(options);
             let now = connection.now();
-            operations.retain_mut(|operation| batch.push(&mut **operation, now, manner.one_key));
+            operations.retain_mut(|operation| batch.push(&mut **operation, now, options.one_key));
             if operations.is_empty() {
                 return operations;
             }
@@ -102,19 +102,19 @@ impl RedisPool {
             }
             if is_written && upstream.is_held() {
                 drop(connection);
-                let is_over = upstream.wait_while_held(timings.connected);
+                let is_over = upstream.wait_while_held(deadlines.connected);
                 upstream.breaker.undecided(Instant::now());
                 if !is_over {
                     operations.into_iter().for_each(|operation| fail(operation, upstream.held()));
                     return Vec::new();
                 }
                 // To the new master a connection is yet to be made.
-                timings.connected = timings.replied;
+                deadlines.connected = deadlines.replied;
                 continue;
             }
-            let reply_by = timings.reply_by(&upstream.config);
+            let reply_by = deadlines.reply_by(&upstream.config);
             let now = Instant::now();
-            batch.seal(connection.clock(), now, reply_by.saturating_duration_since(now));
+            batch.finish(connection.clock(), now, reply_by.saturating_duration_since(now));
             let reused = connection.used;
             let carried = connection.carry(&mut batch, reply_by, upstream.config.max_reply);
             upstream.read_announcements();
@@ -189,7 +189,7 @@ impl RedisPool {
                 return again;
             }
             drop(connection);
-            again.extend(self.attempts(left, manner, timings, redirects));
+            again.extend(self.attempts(left, options, deadlines, redirects));
             return again;
         }
     }
@@ -199,12 +199,12 @@ impl RedisPool {
         connection: &mut Connection,
         packed: &[u8],
         count: usize,
-        timings: &Timings,
+        deadlines: &Deadlines,
         limit: usize,
     ) -> std::result::Result<Vec<Reply>, Failure> {
         let upstream = &self.0.upstream;
         let (reused, begin) = (connection.used, Instant::now());
-        match connection.exchange(packed, count, timings.reply_by(&upstream.config), limit) {
+        match connection.exchange(packed, count, deadlines.reply_by(&upstream.config), limit) {
             Ok(replies) => {
                 upstream.answered(1, begin.elapsed());
                 if demoted(&replies) {
@@ -276,10 +276,10 @@ impl RedisPool {
     /// Asks the server something about itself: one command, which may be sent twice.
     pub(in crate::redis) fn ask(&self, command: &::redis::Cmd) -> Result<Value> {
         let (config, packed) = (&self.0.upstream.config, command.get_packed_command());
-        let timings = Timings::starting_now(config);
+        let deadlines = Deadlines::starting_now(config);
         let once = || -> std::result::Result<_, Failure> {
-            let mut connection = self.checkout_before(&timings).map_err(Failure::Other)?;
-            self.round_trip(&mut connection, &packed, 1, &timings, config.max_reply)
+            let mut connection = self.checkout_before(&deadlines).map_err(Failure::Other)?;
+            self.round_trip(&mut connection, &packed, 1, &deadlines, config.max_reply)
         };
         let done = match once() {
             Err(Failure::Stale(_)) => once(),
@@ -299,8 +299,8 @@ impl RedisPool {
 pub(super) struct Replicated(pub(super) RedisPool);
 
 impl Replicated {
-    fn manner(&self) -> Manner {
-        Manner { replicas: self.0.config().replicas, ..Manner::default() }
+    fn options(&self) -> BatchOptions {
+        BatchOptions { replicas: self.0.config().replicas, ..BatchOptions::default() }
     }
 }
 
@@ -312,11 +312,11 @@ impl RemoteService for Replicated {
 
     #[cfg(unix)]
     fn channel(&self, wake: Wake) -> Option<Box<dyn Channel>> {
-        self.0.channel_in(self.manner(), wake)
+        self.0.channel_in(self.options(), wake)
     }
 
     fn run(&self, operations: &mut [&mut dyn Operation]) {
-        self.0.run_in(self.manner(), operations);
+        self.0.run_in(self.options(), operations);
     }
 }
 
@@ -327,11 +327,11 @@ impl RemoteService for RedisPool {
 
     #[cfg(unix)]
     fn channel(&self, wake: Wake) -> Option<Box<dyn Channel>> {
-        self.channel_in(Manner::default(), wake)
+        self.channel_in(BatchOptions::default(), wake)
     }
 
     fn run(&self, operations: &mut [&mut dyn Operation]) {
-        self.run_in(Manner::default(), operations);
+        self.run_in(BatchOptions::default(), operations);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The connections to sentinels: one to each for the whole process, and one thread that listens to all of them.
 //!
 //! Whoever is about to believe a reply of a master reads first what the sentinels have said by then
-//! ([`Listener::read_announcements`]), so that it does not matter how late this thread gets its turn.
+//! ([`SentinelListener::read_announcements`]), so that it does not matter how late this thread gets its turn.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,27 +13,27 @@ use std::time::{Duration, Instant};
 use ::redis::{ErrorKind as RedisErrorKind, RedisError};
 
 use super::failover::Change;
-use super::sentinel::Watch;
-use super::sentinel_connection::{EVERY, SentinelConnection};
-use super::signal::{Signal, Watcher};
+use super::sentinel::MasterMonitor;
+use super::sentinel_connection::{QUERY_INTERVAL, SentinelConnection};
+use super::sentinel_poller::{ListenerWaker, SentinelPoller};
 use crate::lock::{lock, unpoisoned};
 use crate::logging::ThrottledLog;
 
-/// How long somebody who connects waits for the rest of the sentinels once one has answered.
-const FOR_THE_OTHERS: Duration = Duration::from_millis(250);
+/// How long connecting waits for the other sentinels once one has answered.
+const OTHER_SENTINELS_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How often a failover that is under way is looked at.
-const WHILE_HELD: Duration = Duration::from_millis(250);
+/// How often a failover in progress is checked.
+const HELD_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-static LISTENER: Mutex<Option<Arc<Listener>>> = Mutex::new(None);
+static LISTENER: Mutex<Option<Arc<SentinelListener>>> = Mutex::new(None);
 
 /// Listens for all pools of this process.
-pub(super) struct Listener {
+pub(super) struct SentinelListener {
     process: u32,
     links: Mutex<SentinelConnections>,
     /// Notices when a sentinel has answered, or has been lost.
     heard: Condvar,
-    signal: Signal,
+    waker: ListenerWaker,
     /// Whether its thread runs.
     runs: AtomicBool,
     log: ThrottledLog,
@@ -45,9 +45,9 @@ struct SentinelConnections {
     next: usize,
 }
 
-/// What is to be told once nothing is locked.
+/// A notification to deliver once no lock is held.
 pub(super) enum Notice {
-    Changed(Arc<Watch>, Change),
+    Changed(Arc<MasterMonitor>, Change),
     Log(ThrottledLog, log::Level, String),
 }
 
@@ -57,30 +57,30 @@ pub(super) type Notices = Vec<Notice>;
 pub(super) fn deliver(notices: Notices) {
     for notice in notices {
         match notice {
-            Notice::Changed(watch, change) => watch.notify(&change),
+            Notice::Changed(monitor, change) => monitor.notify(&change),
             Notice::Log(log, level, line) => log.log_throttled(level, level.as_str(), || line),
         }
     }
 }
 
-impl Listener {
-    fn new() -> Listener {
-        Listener {
+impl SentinelListener {
+    fn new() -> SentinelListener {
+        SentinelListener {
             process: std::process::id(),
             links: Mutex::default(),
             heard: Condvar::new(),
-            signal: Signal::new(),
+            waker: ListenerWaker::new(),
             runs: AtomicBool::new(false),
             log: ThrottledLog::default(),
         }
     }
 
-    pub(super) fn of_this_process() -> Arc<Listener> {
+    pub(super) fn of_this_process() -> Arc<SentinelListener> {
         let mut ours = lock(&LISTENER);
         match ours.as_ref().filter(|ours| ours.is_of_this_process()) {
             Some(listener) => listener.clone(),
             None => {
-                let listener = Arc::new(Listener::new());
+                let listener = Arc::new(SentinelListener::new());
                 // That of the parent may be locked by threads that this process does not have.
                 std::mem::forget(ours.replace(listener.clone()));
                 listener
@@ -93,7 +93,10 @@ impl Listener {
     }
 
     /// Sees to it that the thread runs. Where the system gives none now, it may the next time.
-    fn start(self: &Arc<Listener>, spawn: impl FnOnce(Arc<Listener>) -> io::Result<()>) {
+    fn start(
+        self: &Arc<SentinelListener>,
+        spawn: impl FnOnce(Arc<SentinelListener>) -> io::Result<()>,
+    ) {
         if self.runs.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -106,15 +109,15 @@ impl Listener {
     }
 
     /// Listens for this pool, too.
-    pub(super) fn register(&self, watch: &Arc<Watch>) {
+    pub(super) fn register(&self, monitor: &Arc<MasterMonitor>) {
         let mut links = lock(&self.links);
-        for (number, node) in watch.sentinel.nodes.iter().enumerate() {
+        for (number, node) in monitor.sentinel.nodes.iter().enumerate() {
             let known = links.all.values_mut().find(|link| {
                 Arc::ptr_eq(&link.node, node) || link.node.config.is_same_server(&node.config)
             });
-            let ours = (Arc::downgrade(watch), number);
+            let ours = (Arc::downgrade(monitor), number);
             if let Some(link) = known {
-                link.watches.push(ours);
+                link.monitors.push(ours);
                 continue;
             }
             let next = links.next;
@@ -122,19 +125,19 @@ impl Listener {
             links.all.insert(next, SentinelConnection::new(node.clone(), ours));
         }
         drop(links);
-        self.signal.wake();
+        self.waker.wake();
     }
 
     /// Reads what the sentinels of this pool have said by now.
-    pub(super) fn read_announcements(&self, watch: &Arc<Watch>) -> Notices {
+    pub(super) fn read_announcements(&self, monitor: &Arc<MasterMonitor>) -> Notices {
         let (mut notices, mut lost) = (Notices::new(), false);
         let mut links = lock(&self.links);
-        for link in links.all.values_mut().filter(|link| link.is_for(watch)) {
+        for link in links.all.values_mut().filter(|link| link.is_for(monitor)) {
             lost |= !self.read(link, &mut notices);
         }
         drop(links);
         if lost {
-            self.signal.wake();
+            self.waker.wake();
         }
         notices
     }
@@ -142,8 +145,8 @@ impl Listener {
     /// Asks all sentinels of this pool who the master is and waits for their answers, until then at the longest. Why
     /// none has answered, where that is so.
     pub(super) fn ask(
-        self: &Arc<Listener>,
-        watch: &Arc<Watch>,
+        self: &Arc<SentinelListener>,
+        monitor: &Arc<MasterMonitor>,
         until: Instant,
     ) -> (Notices, Option<RedisError>) {
         self.start(|listener| {
@@ -153,11 +156,11 @@ impl Listener {
         let (started, mut notices) = (Instant::now(), Notices::new());
         let mut links = lock(&self.links);
         let mut before = BTreeMap::new();
-        for (number, link) in links.all.iter_mut().filter(|(_, link)| link.is_for(watch)) {
+        for (number, link) in links.all.iter_mut().filter(|(_, link)| link.is_for(monitor)) {
             link.ask_at_once(started, &mut notices);
             before.insert(*number, (link.asked.max(link.answered + 1), link.failures));
         }
-        self.signal.wake();
+        self.waker.wake();
         loop {
             let mut answered = false;
             let mut open = Vec::new();
@@ -171,8 +174,8 @@ impl Listener {
                 }
             }
             let now = Instant::now();
-            let enough =
-                answered && (open.iter().all(|failed| *failed) || now >= started + FOR_THE_OTHERS);
+            let enough = answered
+                && (open.iter().all(|failed| *failed) || now >= started + OTHER_SENTINELS_TIMEOUT);
             if open.is_empty() || enough || now >= until {
                 let ours = before.keys().filter_map(|number| links.all.get(number));
                 let refused = { ours }.find_map(|link| link.failed.clone());
@@ -182,10 +185,10 @@ impl Listener {
                 drop(links);
                 return (notices, refused);
             }
-            let wait = until.min(now + FOR_THE_OTHERS).saturating_duration_since(now);
+            let wait = until.min(now + OTHER_SENTINELS_TIMEOUT).saturating_duration_since(now);
             let waited = self.heard.wait_timeout(links, wait);
             links = unpoisoned(waited).0;
-            for link in links.all.values_mut().filter(|link| link.is_for(watch)) {
+            for link in links.all.values_mut().filter(|link| link.is_for(monitor)) {
                 self.read(link, &mut notices);
             }
         }
@@ -202,52 +205,52 @@ impl Listener {
     }
 
     fn run(&self) {
-        let mut watcher = self.signal.watcher();
+        let mut poller = self.waker.poller();
         loop {
             let turn = AssertUnwindSafe(|| {
-                let (wait, notices) = self.iterate(&mut watcher);
+                let (wait, notices) = self.iterate(&mut poller);
                 deliver(notices);
                 wait
             });
             // A logger or an observer may panic: who listens goes on.
             let wait = catch_unwind(turn).unwrap_or_else(|_| {
                 log::error!("listening to sentinels panicked");
-                Some(EVERY)
+                Some(QUERY_INTERVAL)
             });
-            watcher.wait(wait);
+            poller.wait(wait);
         }
     }
 
     /// Does what is due, and says when something is next.
-    fn iterate(&self, watcher: &mut Watcher) -> (Option<Duration>, Notices) {
+    fn iterate(&self, poller: &mut SentinelPoller) -> (Option<Duration>, Notices) {
         let (now, mut notices) = (Instant::now(), Notices::new());
         let mut links = lock(&self.links);
         links.all.retain(|_, link| {
-            link.watches.retain(|(watch, _)| watch.strong_count() > 0);
-            !link.watches.is_empty()
+            link.monitors.retain(|(monitor, _)| monitor.strong_count() > 0);
+            !link.monitors.is_empty()
         });
         let mut next = None;
         for (number, link) in &mut links.all {
             let before = (link.answered, link.failures);
-            let due = link.advance(*number, now, watcher, &self.signal, &mut notices);
+            let due = link.advance(*number, now, poller, &self.waker, &mut notices);
             next = next.into_iter().chain(due).min();
             if (link.answered, link.failures) != before {
                 self.heard.notify_all();
             }
         }
-        let mut watches: Vec<Arc<Watch>> = Vec::new();
-        for (watch, _) in links.all.values().flat_map(|link| &link.watches) {
-            if let Some(watch) = watch.upgrade()
-                && !watches.iter().any(|known| Arc::ptr_eq(known, &watch))
+        let mut monitors: Vec<Arc<MasterMonitor>> = Vec::new();
+        for (monitor, _) in links.all.values().flat_map(|link| &link.monitors) {
+            if let Some(monitor) = monitor.upgrade()
+                && !monitors.iter().any(|known| Arc::ptr_eq(known, &monitor))
             {
-                watches.push(watch);
+                monitors.push(monitor);
             }
         }
         drop(links);
-        for watch in watches {
-            notices.extend(watch.tick().map(|change| Notice::Changed(watch.clone(), change)));
-            if watch.is_held() {
-                next = next.into_iter().chain([now + WHILE_HELD]).min();
+        for monitor in monitors {
+            notices.extend(monitor.tick().map(|change| Notice::Changed(monitor.clone(), change)));
+            if monitor.is_held() {
+                next = next.into_iter().chain([now + HELD_CHECK_INTERVAL]).min();
             }
         }
         let wait = next.map(|next| next.saturating_duration_since(Instant::now()));
@@ -261,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_there_was_not_is_tried_again() {
-        let listener = Arc::new(Listener::new());
+        let listener = Arc::new(SentinelListener::new());
         let mut tried = 0;
         for (outcome, expected) in [(false, 1), (false, 2), (true, 3), (true, 3)] {
             listener.start(|_| {
