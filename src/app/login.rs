@@ -12,7 +12,7 @@ use super::App;
 use super::hooks::Located;
 use super::plugins::Installation;
 use crate::handler::{Binder, Named, ProviderDefinition, ProviderFn, Signature, provider};
-use crate::message::accept::weighted;
+use crate::message::accept::weighted_items;
 use crate::message::http_error::{HttpError, IntoHttpError};
 use crate::message::into_response::{IntoResponse, Json};
 use crate::message::redirect::redirect;
@@ -266,7 +266,7 @@ impl LoginPage {
 /// Whether the request names this media type among those that it accepts (RFC 9110 section 12.5.1). What accepts anything is no
 /// browser that shows a page.
 fn accepts(request: &Request, media_type: &str) -> bool {
-    weighted(request.headers(), header::ACCEPT)
+    weighted_items(request.headers(), header::ACCEPT)
         .any(|(named, weight)| named.eq_ignore_ascii_case(media_type) && weight > 0)
 }
 

@@ -1,13 +1,13 @@
 //! The app: routes, plugins, hooks, error pages, mounted apps.
 
 mod build;
+mod composition;
 mod data;
 mod errors;
 mod files;
 mod hooks;
 mod inheritance;
 mod login;
-mod parts;
 mod plugins;
 mod route;
 
@@ -24,10 +24,10 @@ use crate::routing::{Filter, Filters, Prefix};
 use crate::server::{self, ShutdownHandle};
 use crate::{Error, ErrorKind, Result};
 
+pub use composition::{GroupOutcome, MountOptions, ProviderOptions};
 pub use data::DataOptions;
 use hooks::{Guard, Located};
 pub use login::LoginPlugin;
-pub use parts::{GroupOutcome, MountOptions, ProviderOptions};
 pub use plugins::Installation;
 use plugins::InstalledPlugin;
 pub use route::{IntoMethods, IntoRules, RouteOptions};

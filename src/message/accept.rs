@@ -5,12 +5,15 @@ use http::header::{self, HeaderName};
 
 use crate::message::request::Request;
 
-/// The greatest weight, in thousandths: that of what has none.
-const WHOLE: u16 = 1000;
+/// The greatest weight, in thousandths, which an item without a weight has.
+const FULL_WEIGHT: u16 = 1000;
 
 /// The items of a header such as `Accept`, in the order sent, each with its weight in thousandths. A weight that cannot
 /// be read counts as 0, which is not accepted.
-pub(crate) fn weighted(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = (&str, u16)> {
+pub(crate) fn weighted_items(
+    headers: &HeaderMap,
+    name: HeaderName,
+) -> impl Iterator<Item = (&str, u16)> {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).filter_map(|item| {
         let mut parts = item.split(';').map(str::trim);
@@ -19,20 +22,20 @@ pub(crate) fn weighted(headers: &HeaderMap, name: HeaderName) -> impl Iterator<I
             let (parameter, value) = part.split_once('=')?;
             parameter.trim().eq_ignore_ascii_case("q").then(|| value.trim())
         });
-        Some((name, weight.map_or(WHOLE, thousandths)))
+        Some((name, weight.map_or(FULL_WEIGHT, parse_weight)))
     })
 }
 
-fn thousandths(weight: &str) -> u16 {
+fn parse_weight(weight: &str) -> u16 {
     let weight: Option<f32> = weight.parse().ok();
     let weight = weight.filter(|weight| (0.0..=1.0).contains(weight)).unwrap_or(0.0);
-    (weight * f32::from(WHOLE)).round() as u16
+    (weight * f32::from(FULL_WEIGHT)).round() as u16
 }
 
 /// The weight of a content coding; that of `*` where it is not named, 0 where neither is.
 pub(crate) fn weight_of_coding(headers: &HeaderMap, coding: &str) -> u16 {
     let weight = |wanted: &str| {
-        weighted(headers, header::ACCEPT_ENCODING)
+        weighted_items(headers, header::ACCEPT_ENCODING)
             .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
             .map(|(_, weight)| weight)
     };
@@ -61,7 +64,7 @@ impl Request {
     /// The type of JSON that the client would rather have than HTML.
     pub(crate) fn wanted_json(&self) -> Option<&str> {
         let mut best: Option<(&str, u16)> = None;
-        for (name, weight) in weighted(self.headers(), header::ACCEPT) {
+        for (name, weight) in weighted_items(self.headers(), header::ACCEPT) {
             let counts = is_json(name) || is_html(name);
             if counts && weight > best.map_or(0, |(_, weight)| weight) {
                 best = Some((name, weight));

@@ -99,15 +99,16 @@ impl Files {
                 HeaderValue::from_str(&value).unwrap_or(NO_CACHE)
             })
         };
-        let siblings = found.map(|found| self.siblings(&name, &found)).unwrap_or_default();
-        let best = siblings.iter().copied().max_by_key(|(coding, _)| {
+        let precompressed =
+            found.map(|found| self.precompressed(&name, &found)).unwrap_or_default();
+        let best = precompressed.iter().copied().max_by_key(|(coding, _)| {
             // Of two that weigh the same, the first one.
             let place = CODINGS.iter().position(|known| known.0 == *coding);
             (weight_of_coding(request.headers(), coding), std::cmp::Reverse(place))
         });
         let accepted = best.filter(|(coding, _)| weight_of_coding(request.headers(), coding) > 0);
         let answer = |mut file: StaticFile| {
-            if !siblings.is_empty() {
+            if !precompressed.is_empty() {
                 file = file.with_header(header::VARY, "Accept-Encoding");
             }
             file.with_header(header::CACHE_CONTROL, cache.clone()).into_response()
@@ -131,7 +132,7 @@ impl Files {
     }
 
     /// The compressed forms of a file that are there and not older than it.
-    fn siblings(&self, name: &str, found: &Metadata) -> Vec<(&'static str, &'static str)> {
+    fn precompressed(&self, name: &str, found: &Metadata) -> Vec<(&'static str, &'static str)> {
         let is_current = |sibling: &Metadata| {
             let times = sibling.modified().ok().zip(found.modified().ok());
             sibling.is_file() && times.is_some_and(|(sibling, own)| sibling >= own)

@@ -11,7 +11,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use self::conditions::{Conditions, Validators, Wanted, sayable};
+use self::conditions::{Conditions, Validators, Wanted, as_http_date};
 use crate::message::http_error::HttpError;
 use crate::message::into_response::IntoResponse;
 use crate::message::request::Request;
@@ -355,7 +355,7 @@ fn open(path: &Path) -> Result<(File, u64, Validators), Error> {
     let size = metadata.len();
     let validators = Validators {
         etag: format!("\"{size:x}-{:x}\"", modified.unwrap_or_default().as_nanos()),
-        modified: modified.and_then(sayable),
+        modified: modified.and_then(as_http_date),
     };
     Ok((file, size, validators))
 }

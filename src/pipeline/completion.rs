@@ -16,7 +16,7 @@ use crate::message::response::Response;
 use crate::pipeline::debug;
 use crate::pipeline::exchange::{Exchange, Position};
 use crate::pipeline::route::{Ask, Route};
-use crate::pipeline::service::{Endpoint, LoggedBefore, Service, panicked};
+use crate::pipeline::service::{AlreadyLogged, Endpoint, Service, panicked};
 use crate::{Error, ErrorKind};
 
 /// An error page that is bound to a route.
@@ -260,7 +260,7 @@ pub(crate) fn caused(error: &HttpError) -> Caused {
             caused.text.push_str(&text);
         }
         last = text;
-        caused.logged |= error.is::<LoggedBefore>();
+        caused.logged |= error.is::<AlreadyLogged>();
         caused.misconfigured |=
             (error.downcast_ref::<Error>()).is_some_and(|error| error.kind() == ErrorKind::Config);
         cause = error.source();

@@ -439,12 +439,12 @@ pub(crate) fn panicked(who: &str, panic: &(dyn Any + Send)) -> String {
 
 /// The cause of an error that was logged when it began: the requests that it meets need not be as loud.
 #[derive(Debug)]
-pub(crate) struct LoggedBefore;
+pub(crate) struct AlreadyLogged;
 
-impl fmt::Display for LoggedBefore {
+impl fmt::Display for AlreadyLogged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an error in the log tells when it began")
     }
 }
 
-impl std::error::Error for LoggedBefore {}
+impl std::error::Error for AlreadyLogged {}

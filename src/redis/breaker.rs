@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::lock::lock;
 use crate::logging::OneLine;
-use crate::pipeline::service::LoggedBefore;
+use crate::pipeline::service::AlreadyLogged;
 use crate::{Error, ErrorKind, Result};
 
 /// How long everything fails at once before one operation may try again.
@@ -67,7 +67,7 @@ struct Reason {
 impl Reason {
     fn error(&self) -> Error {
         let text = format!("{} (failing at once until it answers again)", self.text);
-        Error::new(self.kind, text).with_source(LoggedBefore)
+        Error::new(self.kind, text).with_source(AlreadyLogged)
     }
 }
 

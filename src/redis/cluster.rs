@@ -20,7 +20,7 @@ use super::resp::Reply;
 use crate::lock::{lock, read, try_lock, write};
 use crate::logging::{OneLine, ThrottledLog};
 use crate::pipeline::operation::{Answer, Operation, Remote, RemoteService};
-use crate::pipeline::service::LoggedBefore;
+use crate::pipeline::service::AlreadyLogged;
 use crate::{Error, ErrorKind, Result};
 
 /// How often one command follows its slot to another node.
@@ -267,12 +267,12 @@ impl RedisCluster {
             return error;
         }
         // The breaker of a node's pool has told of what it met when connecting.
-        if !std::error::Error::source(refusal).is_some_and(|source| source.is::<LoggedBefore>()) {
+        if !std::error::Error::source(refusal).is_some_and(|source| source.is::<AlreadyLogged>()) {
             self.0
                 .misconfigured
                 .log_throttled(log::Level::Error, "", || OneLine(&error).to_string());
         }
-        error.with_source(LoggedBefore)
+        error.with_source(AlreadyLogged)
     }
 
     /// Reads the map, unless it was read this short a time ago or by somebody else meanwhile. The node that

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ::redis::{RedisError, ServerError};
 
-use crate::pipeline::service::LoggedBefore;
+use crate::pipeline::service::AlreadyLogged;
 use crate::{Error, ErrorKind};
 
 /// Whether the server's error is a state that passes: the same request may work later.
@@ -146,8 +146,8 @@ pub(crate) fn refusal(line: &[u8]) -> Error {
 /// The same error for one more session of a batch: its text has the causes, as these can be in one error alone.
 pub(crate) fn copy(error: &Error) -> Error {
     match std::error::Error::source(error) {
-        Some(source) if source.is::<LoggedBefore>() => {
-            Error::new(error.kind(), error.to_string()).with_source(LoggedBefore)
+        Some(source) if source.is::<AlreadyLogged>() => {
+            Error::new(error.kind(), error.to_string()).with_source(AlreadyLogged)
         }
         _ => Error::new(error.kind(), format!("{error:?}")),
     }

@@ -18,7 +18,7 @@ use super::transport::Trust;
 use crate::lock::{lock, read};
 use crate::logging::ThrottledLog;
 use crate::pipeline::histogram::{Histogram, SECONDS, SIZES};
-use crate::pipeline::service::LoggedBefore;
+use crate::pipeline::service::AlreadyLogged;
 use crate::{Error, ErrorKind, Result};
 
 /// After this long without use a connection may be dead without a sign: servers and firewalls close idle ones. The
@@ -261,7 +261,7 @@ impl Upstream {
             config.operation_timeout
         );
         self.short_of_replicas.log_throttled(log::Level::Error, "replicas", || text.clone());
-        Error::new(ErrorKind::Unavailable, text).with_source(LoggedBefore)
+        Error::new(ErrorKind::Unavailable, text).with_source(AlreadyLogged)
     }
 
     /// The error of a server that does not wait for replicas.
@@ -371,7 +371,7 @@ impl Upstream {
     #[cfg(unix)]
     pub(super) fn connect_channel(&self) -> Result<super::channel::Connected> {
         let connection = self.open().map_err(|error| {
-            Error::new(error.kind(), format!("{}: {error}", self.config)).with_source(LoggedBefore)
+            Error::new(error.kind(), format!("{}: {error}", self.config)).with_source(AlreadyLogged)
         })?;
         connection.into_channel()
     }
@@ -391,7 +391,7 @@ impl Upstream {
         match &*refusal {
             Some((kind, why)) => Error::new(*kind, format!("{}: {why}", self.config))
                 // By the breaker, which hears of it next.
-                .with_source(LoggedBefore),
+                .with_source(AlreadyLogged),
             None => Error::new(
                 ErrorKind::Unavailable,
                 format!("{}: no connection within {:?}", self.config, self.config.connect_timeout),

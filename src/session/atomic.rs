@@ -1,7 +1,7 @@
 //! What a session does in the store at once.
 
 use super::reserved::is_reserved;
-use super::saving::{At, Pending, unsaved};
+use super::saving::{Pending, SaveTime, unsaved};
 use super::state::{Failure, Stage};
 use super::store::memory::integer;
 use super::store::{Load, gone, not_a_number};
@@ -47,7 +47,7 @@ impl Session {
     /// Saves what has changed, and then what had to wait for that.
     fn save_all(&mut self) -> Result<()> {
         loop {
-            let pending = self.pending(At::Commit)?;
+            let pending = self.pending(SaveTime::Commit)?;
             let is_all = pending.is_empty() || !self.holds_back;
             pending.into_iter().try_for_each(|pending| self.save_at_once(pending))?;
             if is_all {
@@ -158,7 +158,7 @@ impl Session {
                 ErrorKind::Gone => self.lost(),
                 // The caller's own mistake: a value that is no number.
                 ErrorKind::Session => {}
-                _ => self.unheard = Some(copy(error)),
+                _ => self.unreported = Some(copy(error)),
             }
             self.context.emit_error(error);
         }

@@ -1,4 +1,4 @@
-//! What all sessions of one plugin share.
+//! The context that all sessions of a plugin share: store, cookie, ids, limits, observer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use super::cookie::CookieSettings;
 use super::events::{Counters, Event, Events};
 use super::id::{IdFormat, IdGenerator, SessionId};
 use super::rotation::{MAX_STEPS, next_id};
-use super::saving::{At, CookieDue, Pending, PendingCookie};
-use super::state::Via;
+use super::saving::{CookieAction, Pending, PendingCookie, SaveTime};
+use super::state::GraceId;
 use super::store::save::TOMBSTONE_FOR;
 use super::store::{Caps, Lifetimes, Load, Loaded, Record, Saved, SessionStore};
 use super::view::{Session, Visitor};
@@ -58,7 +58,7 @@ pub(crate) struct SessionContext {
     /// Whether logins keep where they came from.
     pub(crate) keeps_addresses: bool,
     /// Failures of which only a handler has heard, that went on.
-    pub(crate) unheard: ThrottledLog,
+    pub(crate) unreported: ThrottledLog,
     /// Whether it was logged that somebody has logged in with a cookie that others can read.
     pub(crate) open_login_logged: AtomicBool,
     /// Whether it was logged that browsers drop the cookie.
@@ -91,7 +91,7 @@ impl SessionContext {
         }
     }
 
-    /// Tells of an error of the store.
+    /// Emits the event of an error of the store.
     pub(crate) fn emit_error(&self, error: &Error) {
         self.emit(match error.kind() {
             ErrorKind::Desync => Event::Desync,
@@ -206,7 +206,7 @@ impl SessionContext {
     ) -> Option<Following> {
         let found = match found {
             Ok(Loaded::Session(record)) => {
-                self.provide_loaded(entry, following.id, Some(following.via), record);
+                self.provide_loaded(entry, following.id, Some(following.grace_id), record);
                 return None;
             }
             Ok(found) => found,
@@ -226,9 +226,9 @@ impl SessionContext {
             (Some((id, record)), _) => self.provide_loaded(entry, id, None, record),
             (None, Loaded::Unknown) => self.provide_unknown(entry, Event::UnknownId),
             (None, Loaded::Retired { since, .. }) => {
-                self.provide_retired(entry, following.via.id, since);
+                self.provide_retired(entry, following.grace_id.id, since);
             }
-            (None, _) => self.provide_ended(entry, following.via.id),
+            (None, _) => self.provide_ended(entry, following.grace_id.id),
         }
         None
     }
@@ -256,10 +256,10 @@ impl SessionContext {
         self: &Arc<SessionContext>,
         entry: &mut Entry<'_>,
         id: SessionId,
-        via: Option<Via>,
+        grace_id: Option<GraceId>,
         record: Record,
     ) {
-        match Session::loaded(self.clone(), id, via, record) {
+        match Session::loaded(self.clone(), id, grace_id, record) {
             Ok(session) => {
                 self.emit(Event::Loaded);
                 put(entry, session);
@@ -287,7 +287,7 @@ impl SessionContext {
         put(entry, Session::ended(self.clone(), id));
     }
 
-    /// Answers a request whose session the store cannot give. Not with an empty session: that would log the visitor out.
+    /// Refuses a request whose session the store cannot load. An empty session in its place would log the visitor out.
     fn refuse(&self, entry: &mut Entry<'_>, error: Error) {
         self.emit_error(&error);
         // What is answered without it is for nobody to keep: it is only so while this lasts.
@@ -301,7 +301,7 @@ impl SessionContext {
             // Half of what a handler did is not what it did: nothing is saved where a value was refused.
             Some(session) => match session.take_failure() {
                 Some(error) => Err(error),
-                None => session.pending(At::End),
+                None => session.pending(SaveTime::End),
             },
             None => Ok(Vec::new()),
         }
@@ -313,12 +313,12 @@ impl SessionContext {
         entry: &mut Entry<'_>,
         pending: Vec<Pending>,
         answers: impl IntoIterator<Item = Result<Saved>>,
-    ) -> Option<More> {
+    ) -> Option<FollowUp> {
         let mut answers = answers.into_iter();
         let (mut outcome, mut lost) = (Ok(()), None);
         if let Some(session) = entry.get_mut::<Session>() {
             for pending in pending {
-                let saved = answers.next().unwrap_or_else(|| Err(unanswered()));
+                let saved = answers.next().unwrap_or_else(|| Err(missing_answer()));
                 match session.settle(pending, saved) {
                     Ok(None) => {}
                     // The one that the session has by now comes first.
@@ -328,20 +328,20 @@ impl SessionContext {
             }
         }
         match (outcome, lost) {
-            (Ok(()), Some(pending)) => Some(More::Look(Resuming(Box::new(pending)))),
+            (Ok(()), Some(pending)) => Some(FollowUp::Resume(LostSave(Box::new(pending)))),
             (outcome, _) => self.go_on(entry, outcome),
         }
     }
 
     /// What the session has held back until now; the answer is completed where that is nothing.
-    fn go_on(&self, entry: &mut Entry<'_>, outcome: Result<()>) -> Option<More> {
+    fn go_on(&self, entry: &mut Entry<'_>, outcome: Result<()>) -> Option<FollowUp> {
         let held_back = match (&outcome, entry.get_mut::<Session>()) {
-            (Ok(()), Some(session)) if session.holds_back => session.pending(At::End),
+            (Ok(()), Some(session)) if session.holds_back => session.pending(SaveTime::End),
             _ => Ok(Vec::new()),
         };
         match held_back {
             Ok(pending) if pending.is_empty() => self.finish(entry, outcome),
-            Ok(pending) => return Some(More::Save(pending)),
+            Ok(pending) => return Some(FollowUp::Save(pending)),
             Err(error) => self.finish(entry, Err(error)),
         }
         None
@@ -352,15 +352,15 @@ impl SessionContext {
     pub(crate) fn resume(
         &self,
         entry: &mut Entry<'_>,
-        Resuming(pending): Resuming,
+        LostSave(pending): LostSave,
         found: Result<Loaded>,
-    ) -> Option<More> {
+    ) -> Option<FollowUp> {
         let resumed = match entry.get_mut::<Session>() {
             Some(session) => session.resume(*pending, found),
             None => Ok(None),
         };
         match resumed {
-            Ok(Some(pending)) => Some(More::Save(vec![pending])),
+            Ok(Some(pending)) => Some(FollowUp::Save(vec![pending])),
             Ok(None) => self.go_on(entry, Ok(())),
             Err(error) => self.go_on(entry, Err(error)),
         }
@@ -369,18 +369,18 @@ impl SessionContext {
     /// Says on the answer what became of the session.
     pub(crate) fn finish(&self, entry: &mut Entry<'_>, outcome: Result<()>) {
         let Some(mut session) = entry.take::<Session>() else { return };
-        if let Some(error) = session.take_unheard().filter(|error| !tells_of(entry, error)) {
+        if let Some(error) = session.take_unreported().filter(|error| !response_has(entry, error)) {
             let level = match error.kind() {
                 ErrorKind::Unavailable => log::Level::Warn,
                 _ => log::Level::Error,
             };
             let error = OneLine(error).to_string();
-            self.unheard.log_throttled(level, &error, || {
+            self.unreported.log_throttled(level, &error, || {
                 format!("an operation of a session failed, and its handler went on: {error}")
             });
         }
         let scheme = entry.request().scheme();
-        if session.cookie_due() == CookieDue::Send {
+        if session.cookie_action() == CookieAction::Send {
             self.is_kept(entry.request());
         }
         let head = entry.head_mut();
@@ -404,16 +404,16 @@ impl SessionContext {
         scheme: Scheme,
         head: &mut ResponseHead,
     ) -> Result<()> {
-        match (session.cookie_due(), session.id()) {
-            (CookieDue::Send, Some(id)) => {
+        match (session.cookie_action(), session.id()) {
+            (CookieAction::Send, Some(id)) => {
                 head.set_cookie(self.cookie_holding(id, session.own_lifetime(), scheme))?;
                 if session.holds_nothing_private() {
                     revalidate(head);
                     return Ok(());
                 }
             }
-            (CookieDue::Remove, _) => head.set_cookie(self.cookie.removal(scheme))?,
-            (CookieDue::Send | CookieDue::Nothing, _) => {
+            (CookieAction::Remove, _) => head.set_cookie(self.cookie.removal(scheme))?,
+            (CookieAction::Send | CookieAction::Nothing, _) => {
                 if session.was_used() {
                     head.vary_by_cookie();
                 }
@@ -460,7 +460,7 @@ fn put(entry: &mut Entry<'_>, session: Session) {
 
 /// A request that came with an id in its grace period.
 pub(crate) struct Following {
-    via: Via,
+    grace_id: GraceId,
     /// The one that the session has now, as far as is known.
     pub(crate) id: SessionId,
     steps: usize,
@@ -468,16 +468,16 @@ pub(crate) struct Following {
     other: Option<(SessionId, Record)>,
 }
 
-/// What is to be done before the answer may leave.
-pub(crate) enum More {
+/// What must be done before the response may be sent.
+pub(crate) enum FollowUp {
     Save(Vec<Pending>),
-    Look(Resuming),
+    Resume(LostSave),
 }
 
 /// A save that found no session.
-pub(crate) struct Resuming(Box<Pending>);
+pub(crate) struct LostSave(Box<Pending>);
 
-impl Resuming {
+impl LostSave {
     /// What the store has under this id decides what becomes of it.
     pub(crate) fn id(&self) -> &SessionId {
         self.0.id()
@@ -500,7 +500,7 @@ enum Found {
 fn first_found(ids: SentIds, answers: impl IntoIterator<Item = Result<Loaded>>) -> Result<Found> {
     let (mut answers, mut found) = (answers.into_iter(), Found::Nothing);
     for id in ids {
-        let answer = answers.next().unwrap_or_else(|| Err(unanswered()));
+        let answer = answers.next().unwrap_or_else(|| Err(missing_answer()));
         found = match (answer, found) {
             (Ok(Loaded::Session(record)), Found::InGrace(following)) => {
                 return Ok(Found::InGrace(Following { other: Some((id, record)), ..following }));
@@ -511,7 +511,7 @@ fn first_found(ids: SentIds, answers: impl IntoIterator<Item = Result<Loaded>>) 
                 let is_open = matches!(answer, Loaded::Replaced(_));
                 match answer.left().and_then(|left| next_id(&id, left)) {
                     Some(next) => Found::InGrace(Following {
-                        via: Via { id, is_open },
+                        grace_id: GraceId { id, is_open },
                         id: next,
                         steps: 1,
                         other: None,
@@ -528,8 +528,8 @@ fn first_found(ids: SentIds, answers: impl IntoIterator<Item = Result<Loaded>>) 
     Ok(found)
 }
 
-/// Whether the handler's answer is this error, which is then logged with it.
-fn tells_of(entry: &Entry<'_>, error: &Error) -> bool {
+/// Whether the response is this error, which is then logged with it.
+fn response_has(entry: &Entry<'_>, error: &Error) -> bool {
     let answered = entry.response().and_then(|response| response.error());
     let cause = answered.and_then(|error| error.cause());
     let cause = cause.map(|cause| cause as &(dyn std::error::Error + 'static));
@@ -537,7 +537,7 @@ fn tells_of(entry: &Entry<'_>, error: &Error) -> bool {
     causes.any(|cause| cause.to_string() == error.to_string())
 }
 
-pub(crate) fn unanswered() -> Error {
+pub(crate) fn missing_answer() -> Error {
     Error::new(ErrorKind::Unavailable, "the session store gave fewer answers than it was asked")
 }
 

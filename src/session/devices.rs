@@ -1,7 +1,7 @@
 //! Where the user of a session is logged in.
 
-use super::saving::CookieDue;
-use super::state::{CameWith, End};
+use super::saving::CookieAction;
+use super::state::{End, IncomingId};
 use super::store::{Device, EndDevices};
 use super::view::Session;
 use crate::Result;
@@ -79,8 +79,8 @@ impl Session {
     fn ended_by_user(&mut self) {
         self.destroy();
         self.end = End::Over;
-        if self.came_with != CameWith::Nothing {
-            self.cookie = CookieDue::Remove;
+        if self.incoming_id != IncomingId::Nothing {
+            self.cookie = CookieAction::Remove;
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::context::{Following, More, Resuming, SessionContext, unanswered};
+use super::context::{FollowUp, Following, LostSave, SessionContext, missing_answer};
 use super::cookie::CookieSettings;
 use super::events::{Event, LogEvents};
 use super::id::IdGenerator;
@@ -160,7 +160,7 @@ impl SessionPlugin {
     }
 
     /// A server that only this machine can reach has visitors from elsewhere all the same where a proxy in front says so.
-    fn look_behind_the_proxy(&self, batch: &mut Batch<'_>) {
+    fn warn_behind_proxy(&self, batch: &mut Batch<'_>) {
         for entry in batch.iter_mut() {
             let request = entry.request();
             if !request.is_from_trusted_proxy() {
@@ -269,7 +269,7 @@ impl Plugin for SessionPlugin {
             renew_every: self.renew_every,
             seals: self.seals,
             keeps_addresses: self.keeps_addresses,
-            unheard: ThrottledLog::default(),
+            unreported: ThrottledLog::default(),
             open_login_logged: AtomicBool::new(false),
             lost_cookie_logged: AtomicBool::new(false),
         };
@@ -342,7 +342,7 @@ impl Plugin for SessionPlugin {
 
     fn acquire(&self, batch: &mut Batch<'_>) {
         if !self.exposure_logged.load(Ordering::Relaxed) {
-            self.look_behind_the_proxy(batch);
+            self.warn_behind_proxy(batch);
         }
         let context = self.context();
         match context.store.pipelined() {
@@ -415,7 +415,7 @@ fn follow_pipelined(
     let (operation, context) = (store.load_operation(&load), context.clone());
     drop(load);
     entry.wait(store.remote(), operation, move |operation, entry| {
-        let found = operation.into_answers().pop().unwrap_or_else(|| Err(unanswered()));
+        let found = operation.into_answers().pop().unwrap_or_else(|| Err(missing_answer()));
         let following = context.follow(entry, step, found);
         follow_pipelined(&context, entry, following);
     });
@@ -439,11 +439,11 @@ fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
                 let mut more = context.settle(&mut entry, pending, own);
                 while let Some(next) = more {
                     more = match next {
-                        More::Look(lost) => {
+                        FollowUp::Resume(lost) => {
                             let found = context.load(lost.id());
                             context.resume(&mut entry, lost, found)
                         }
-                        More::Save(pending) => {
+                        FollowUp::Save(pending) => {
                             let saves: SmallVec<[_; 1]> =
                                 pending.iter().map(Pending::save).collect();
                             let saved = context.store.save_many(&saves);
@@ -481,23 +481,23 @@ fn save_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, pending:
     });
 }
 
-fn go_on_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, more: Option<More>) {
+fn go_on_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, more: Option<FollowUp>) {
     match more {
-        Some(More::Save(pending)) => save_pipelined(context, entry, pending),
-        Some(More::Look(lost)) => look_pipelined(context, entry, lost),
+        Some(FollowUp::Save(pending)) => save_pipelined(context, entry, pending),
+        Some(FollowUp::Resume(lost)) => resume_pipelined(context, entry, lost),
         None => {}
     }
 }
 
 /// Leaves a request whose save found no session pending on what there is instead.
-fn look_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, lost: Resuming) {
+fn resume_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, lost: LostSave) {
     let Some(store) = context.store.pipelined() else { return };
     let load: SmallVec<[_; 1]> = context.loads([lost.id()]).collect();
     let (operation, context) = (store.load_operation(&load), context.clone());
     drop(load);
     // Where saves are carried out: a replica may not have seen the rotation yet.
     entry.wait(store.write_remote(), operation, move |operation, entry| {
-        let found = operation.into_answers().pop().unwrap_or_else(|| Err(unanswered()));
+        let found = operation.into_answers().pop().unwrap_or_else(|| Err(missing_answer()));
         let more = context.resume(entry, lost, found);
         go_on_pipelined(&context, entry, more);
     });

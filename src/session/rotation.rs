@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::events::Event;
 use super::id::{SessionId, decode_base64url, encode_base64url};
 use super::reserved::{self, FORMER, ReservedFields, SINCE, TOKENS};
-use super::saving::CookieDue;
-use super::state::{Former, Next, Stage, Via};
+use super::saving::CookieAction;
+use super::state::{Former, GraceId, Next, Stage};
 use super::store::{Changes, Loaded};
 use super::view::Session;
 use crate::Result;
@@ -44,7 +44,8 @@ impl Session {
             return None;
         };
         // One grace period at a time.
-        if self.via.is_some() || self.reserved.get(FORMER).is_some() || self.sealing.is_open() {
+        if self.grace_id.is_some() || self.reserved.get(FORMER).is_some() || self.sealing.is_open()
+        {
             return None;
         }
         // A session from before the option, or one that several requests have filled together, may have no room for what a
@@ -106,7 +107,7 @@ impl Session {
 
     /// The id whose grace period is to end, as this request came with the one that follows it.
     pub(super) fn former_to_end(&mut self) -> Option<SessionId> {
-        if self.via.is_some() || self.former != Former::Same {
+        if self.grace_id.is_some() || self.former != Former::Same {
             return None;
         }
         let former = self.reserved.get(FORMER)?;
@@ -118,9 +119,9 @@ impl Session {
     /// Whether the answer carries an id of which this request does not know whether it is good yet: another one may have
     /// logged in or out meanwhile.
     pub(super) fn carries_unproven_id(&self) -> bool {
-        self.cookie == CookieDue::Send
+        self.cookie == CookieAction::Send
             && !self.is_proven
-            && self.via.as_ref().is_some_and(|via| via.is_open)
+            && self.grace_id.as_ref().is_some_and(|grace_id| grace_id.is_open)
     }
 
     /// What the session's CSRF tokens are made of, under its present id.
@@ -149,8 +150,8 @@ impl Session {
         self.reserved.set(TOKENS, &tokens, &mut Changes::default());
         self.stage = Stage::stored(next.clone());
         let is_open = matches!(loaded, Loaded::Replaced(_));
-        self.via.get_or_insert(Via { id, is_open });
-        self.cookie = if is_open { CookieDue::Send } else { CookieDue::Nothing };
+        self.grace_id.get_or_insert(GraceId { id, is_open });
+        self.cookie = if is_open { CookieAction::Send } else { CookieAction::Nothing };
         Some(next)
     }
 

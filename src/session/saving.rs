@@ -1,4 +1,4 @@
-//! What becomes of a session at the end of its request: what is saved, and what the cookie says then.
+//! The end of a request: what is saved of its session, and which cookie is sent.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -7,12 +7,12 @@ use super::events::Event;
 use super::id::SessionId;
 use super::reserved::FORMER;
 use super::rotation::{GRACE, next_id, without_reserved};
-use super::state::{CameWith, End, Failure, Former, LoginState, Next, Renewal, Stage, Via};
+use super::state::{End, Failure, Former, GraceId, IncomingId, LoginState, Next, Renewal, Stage};
 use super::store::devices::{agent_of, network_of};
 use super::store::{Action, Changes, Lifetimes, Loaded, LogIn, OldId, Remember, Save, Saved};
 use super::view::Session;
 use crate::lock::lock;
-use crate::pipeline::service::LoggedBefore;
+use crate::pipeline::service::AlreadyLogged;
 use crate::{Error, Result};
 
 /// The id, and the idle limit of its own, that the store has given a session while its request was running: the
@@ -33,9 +33,9 @@ impl PendingCookie {
     }
 }
 
-/// What the answer is to do about the session's cookie.
+/// What the response does with the session's cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum CookieDue {
+pub(crate) enum CookieAction {
     /// The browser has what it needs.
     #[default]
     Nothing,
@@ -47,17 +47,17 @@ pub(crate) enum CookieDue {
 
 /// When changes are saved.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum At {
+pub(crate) enum SaveTime {
     /// While the handler runs. That the idle limit is to start anew can wait: another request may renew the id before.
     Commit,
     End,
 }
 
-/// One save on its way to the store, on its own so that many sessions' saves go together.
+/// One save that is to be sent to the store, together with those of other sessions.
 pub(crate) struct Pending {
     id: SessionId,
     kind: Kind,
-    /// Nothing of what the handler did is in it: where it fails, nobody has lost anything.
+    /// It contains nothing that the handler did, so that nothing is lost if it fails.
     is_aside: bool,
     changes: Changes,
     lifetimes: Lifetimes,
@@ -69,7 +69,7 @@ pub(crate) struct Pending {
     created: Option<SystemTime>,
 }
 
-/// Who logs in, and from where.
+/// A login: the user, the browser and the address.
 struct NewLogin {
     user: String,
     agent: String,
@@ -83,14 +83,14 @@ enum Kind {
         /// The idle limit starts anew, and the cookie with it.
         renews: bool,
     },
-    Rotate(SessionId, Old),
+    Rotate(SessionId, OldIdFate),
     Destroy,
     ExtendGrace,
     EndGrace,
 }
 
-/// What is to become of the id that a session moves away from.
-enum Old {
+/// What the store keeps under the id that a session moves away from.
+enum OldIdFate {
     Linked,
     Unlinked,
     InGrace(String),
@@ -112,7 +112,7 @@ impl Pending {
         }
     }
 
-    /// Whose session it is to be saved to.
+    /// The id of the session to save.
     pub(crate) fn id(&self) -> &SessionId {
         &self.id
     }
@@ -140,8 +140,8 @@ impl Pending {
             }),
             user: self.user.as_deref(),
             old_id: match &self.kind {
-                Kind::Rotate(_, Old::Unlinked) => OldId::Unlinked,
-                Kind::Rotate(_, Old::InGrace(left)) => OldId::InGrace(left),
+                Kind::Rotate(_, OldIdFate::Unlinked) => OldId::Unlinked,
+                Kind::Rotate(_, OldIdFate::InGrace(left)) => OldId::InGrace(left),
                 _ => OldId::Linked,
             },
             created: self.created,
@@ -151,7 +151,7 @@ impl Pending {
     /// Makes it one for the id that another request has rotated the session to.
     fn follow(&mut self, id: SessionId) {
         self.id = id;
-        if matches!(self.kind, Kind::Rotate(_, Old::InGrace(_))) {
+        if matches!(self.kind, Kind::Rotate(_, OldIdFate::InGrace(_))) {
             self.kind = Kind::Update { renews: false };
         }
         if matches!(self.kind, Kind::Update { .. }) {
@@ -161,8 +161,8 @@ impl Pending {
 }
 
 impl Session {
-    /// What has to be saved, in this order. The session counts as unchanged from here on.
-    pub(crate) fn pending(&mut self, at: At) -> Result<Vec<Pending>> {
+    /// The saves to send, in this order. The session counts as unchanged from here on.
+    pub(crate) fn pending(&mut self, at: SaveTime) -> Result<Vec<Pending>> {
         let lifetimes = self.context.lifetimes;
         let ended = std::mem::take(&mut self.ended).into_iter();
         let mut pending: Vec<_> = ended
@@ -171,18 +171,18 @@ impl Session {
         let is_changed = !self.changes.is_empty() || matches!(self.remember, Remember::To(_));
         let logs_in = matches!(self.login, LoginState::In { .. });
         let is_due = matches!(self.renewal, Renewal::Due);
-        let rotation = if at == At::End { self.rotation() } else { None };
-        if at == At::End
+        let rotation = if at == SaveTime::End { self.rotation() } else { None };
+        if at == SaveTime::End
             && let Some(former) = self.former_to_end()
         {
             pending.push(Pending::new(former, Kind::EndGrace, lifetimes));
         }
         let forgets = self.former == Former::Ends && self.reserved.get(FORMER).is_some();
-        let proves = at == At::End && self.carries_unproven_id();
+        let proves = at == SaveTime::End && self.carries_unproven_id();
         self.holds_back = false;
         let (id, kind) = match &mut self.stage {
             Stage::Gone(_) => {
-                if self.came_with == CameWith::EndedId && !self.changes.is_empty() {
+                if self.incoming_id == IncomingId::EndedId && !self.changes.is_empty() {
                     self.changes = Changes::default();
                     self.context.emit(Event::WriteLost);
                 }
@@ -209,18 +209,18 @@ impl Session {
                 let to = to.take().map_or_else(|| self.context.id_to_move_to(id), Ok)?;
                 // Who knew the id of an anonymous session, and had perhaps planted it, has no part in a login.
                 let old = match self.login {
-                    LoginState::In { again: false, .. } => Old::Unlinked,
-                    _ => Old::Linked,
+                    LoginState::In { again: false, .. } => OldIdFate::Unlinked,
+                    _ => OldIdFate::Linked,
                 };
                 (id.clone(), Kind::Rotate(to, old))
             }
             Stage::Stored { id, next: Next::Same } => match rotation {
-                Some((to, left)) => (id.clone(), Kind::Rotate(to, Old::InGrace(left))),
+                Some((to, left)) => (id.clone(), Kind::Rotate(to, OldIdFate::InGrace(left))),
                 None if is_changed => {
                     let renews = is_due || matches!(self.remember, Remember::To(_));
                     (id.clone(), Kind::Update { renews })
                 }
-                None if at == At::End && (is_due || forgets || proves) => {
+                None if at == SaveTime::End && (is_due || forgets || proves) => {
                     (id.clone(), Kind::Update { renews: is_due })
                 }
                 None => return Ok(pending),
@@ -233,7 +233,7 @@ impl Session {
                 self.note_new_id(&mut changes);
                 self.seal_creation(&id, &mut changes)?;
             }
-            Kind::Rotate(to, Old::InGrace(_)) => {
+            Kind::Rotate(to, OldIdFate::InGrace(_)) => {
                 self.note_rotation(to, &mut changes)?;
                 self.seal_move(to, false, &mut changes)?;
             }
@@ -252,7 +252,7 @@ impl Session {
         let is_aside = !is_changed
             && match &kind {
                 Kind::Update { .. } => true,
-                Kind::Rotate(_, old) => matches!(old, Old::InGrace(_)),
+                Kind::Rotate(_, old) => matches!(old, OldIdFate::InGrace(_)),
                 _ => false,
             };
         if let Stage::Stored { next, .. } = &mut self.stage {
@@ -288,7 +288,8 @@ impl Session {
         };
         let created = self.created;
         self.remember = Remember::Same(remember.limit());
-        if let (Some(Via { id, is_open: true }), Kind::Update { renews: true }) = (&self.via, &kind)
+        if let (Some(GraceId { id, is_open: true }), Kind::Update { renews: true }) =
+            (&self.grace_id, &kind)
         {
             let extended = Pending::new(id.clone(), Kind::ExtendGrace, lifetimes);
             pending.push(Pending { remember: self.remember, created, ..extended });
@@ -355,7 +356,7 @@ impl Session {
                     Kind::ExtendGrace | Kind::EndGrace => Ok(None),
                     // What the browser holds then is not known to be right or wrong: leave it alone.
                     _ => {
-                        self.cookie = CookieDue::Nothing;
+                        self.cookie = CookieAction::Nothing;
                         // Who only read has lost nothing: a store that refuses to write must not keep them out.
                         if pending.is_aside { Ok(None) } else { Err(error) }
                     }
@@ -383,13 +384,13 @@ impl Session {
                 self.end = End::Over;
                 // Unless a session is in its place by now.
                 let has_other = matches!(self.stage, Stage::Stored { .. });
-                if self.came_with != CameWith::Nothing && !has_other {
-                    self.cookie = CookieDue::Remove;
+                if self.incoming_id != IncomingId::Nothing && !has_other {
+                    self.cookie = CookieAction::Remove;
                 }
             }
             (Saved::Gone, kind) if pending.is_aside => {
                 drop(kind);
-                self.cookie = CookieDue::Nothing;
+                self.cookie = CookieAction::Nothing;
             }
             (Saved::Gone, kind) => {
                 if self.may_follow() {
@@ -399,7 +400,7 @@ impl Session {
             }
             (Saved::Stored, Kind::Create) => {
                 self.stage = Stage::stored(pending.id);
-                self.cookie = CookieDue::Send;
+                self.cookie = CookieAction::Send;
                 self.renewal = Renewal::now();
                 self.context.emit(Event::Created);
                 if self.logged_in().is_none() {
@@ -409,12 +410,12 @@ impl Session {
             (Saved::Stored, Kind::Rotate(to, old)) => {
                 self.is_proven = true;
                 // The id that is in its grace period will do.
-                if !matches!(old, Old::InGrace(_)) {
+                if !matches!(old, OldIdFate::InGrace(_)) {
                     self.pending_cookie.set(Some((to.clone(), self.own_lifetime())));
                 }
                 self.stage = Stage::stored(to);
-                self.via = None;
-                self.cookie = CookieDue::Send;
+                self.grace_id = None;
+                self.cookie = CookieAction::Send;
                 self.renewal = Renewal::now();
                 self.context.emit(Event::Renewed);
                 self.detach_if_emptied();
@@ -427,7 +428,7 @@ impl Session {
                 self.is_proven = true;
                 let is_other = matches!(pending.remember, Remember::To(_));
                 if is_other || self.context.cookie_has_max_age(self.own_lifetime()) {
-                    self.cookie = CookieDue::Send;
+                    self.cookie = CookieAction::Send;
                 }
                 if matches!(self.renewal, Renewal::Due | Renewal::Was { .. }) {
                     self.renewal = Renewal::now();
@@ -485,7 +486,7 @@ impl Session {
             self.stage = Stage::Gone(id);
         }
         self.pending_cookie.set(None);
-        self.cookie = CookieDue::Nothing;
+        self.cookie = CookieAction::Nothing;
     }
 
     /// Takes note that the store has let go of the session, where it keeps none without fields.
@@ -508,11 +509,11 @@ impl Session {
     }
 
     /// An error of an operation in the store that nobody but the handler has heard of.
-    pub(crate) fn take_unheard(&mut self) -> Option<Error> {
-        self.unheard.take()
+    pub(crate) fn take_unreported(&mut self) -> Option<Error> {
+        self.unreported.take()
     }
 
-    pub(crate) fn cookie_due(&self) -> CookieDue {
+    pub(crate) fn cookie_action(&self) -> CookieAction {
         self.cookie
     }
 
@@ -527,8 +528,8 @@ pub(super) fn unsaved(why: &Error) -> Error {
     let text = "changes of the session could not be saved while the handler was running";
     let error = Error::new(why.kind(), format!("{text}: {why}"));
     // Of an error that was in the log before, the requests that it meets need not be as loud.
-    match std::error::Error::source(why).is_some_and(|source| source.is::<LoggedBefore>()) {
-        true => error.with_source(LoggedBefore),
+    match std::error::Error::source(why).is_some_and(|source| source.is::<AlreadyLogged>()) {
+        true => error.with_source(AlreadyLogged),
         false => error,
     }
 }

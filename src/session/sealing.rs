@@ -31,7 +31,7 @@
 //! not who writes it: who does can remove fields, or put back an older record whole.
 
 #[cfg(not(feature = "sealed"))]
-#[path = "sealing/absent.rs"]
+#[path = "sealing/cipher_disabled.rs"]
 mod cipher;
 #[cfg(feature = "sealed")]
 mod cipher;

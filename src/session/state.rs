@@ -1,4 +1,4 @@
-//! The states of a session while a request has it.
+//! The states of a session during a request.
 
 use std::time::{Duration, Instant};
 
@@ -43,27 +43,27 @@ impl Stage {
     }
 }
 
-/// What a request came with.
+/// What the id that a request came with turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CameWith {
+pub(super) enum IncomingId {
     Session,
     /// An id that the store does not know.
     UnknownId,
-    /// The id of a session that was ended or renewed a moment ago.
+    /// The id of a session that was ended or moved away from it less than a minute ago.
     EndedId,
     Nothing,
 }
 
-/// What the store says of the session that this request has ended.
+/// What the store has answered about a session that this request has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// Nothing was ended.
     None,
     /// It has not answered yet.
     Asked,
-    /// The session is over.
+    /// The session was ended.
     Over,
-    /// It was over before, or who has this id must not end it.
+    /// It had ended before, or must not be ended with this id.
     NothingThere,
 }
 
@@ -80,9 +80,9 @@ pub(super) enum Former {
 
 /// The id in its grace period that a request came with.
 #[derive(Clone, Debug)]
-pub(super) struct Via {
+pub(super) struct GraceId {
     pub(super) id: SessionId,
-    /// Nobody has presented the next one yet.
+    /// No request has presented the next id yet.
     pub(super) is_open: bool,
 }
 
@@ -101,11 +101,11 @@ pub(super) enum LoginState {
 /// When the idle limit last began anew, and the cookie with it.
 #[derive(Clone, Copy)]
 pub(super) enum Renewal {
-    /// So long ago, as of then.
+    /// `ago` before `at`.
     Was { ago: Duration, at: Instant },
-    /// Long enough ago that it does once more, with the end of this request.
+    /// So long ago that it begins anew at the end of this request.
     Due,
-    /// It does with each load, in a layout that has no place for the time.
+    /// It begins anew with each load, in a layout that cannot store the time.
     EachLoad,
 }
 
@@ -116,10 +116,10 @@ impl Renewal {
     }
 }
 
-/// Why nothing that the handler did is acknowledged.
+/// Why the request must fail although the handler did not.
 pub(super) enum Failure {
-    /// A value was refused, and nobody has heard of it yet.
+    /// A value was refused, and the error was not returned to the handler.
     Refused(Error),
-    /// A commit failed: what it was to save is lost, whatever the handler made of its error.
+    /// A commit failed, so that changes are lost, even if the handler ignored its error.
     Unsaved(Error),
 }

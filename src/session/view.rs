@@ -15,9 +15,9 @@ use serde::de::DeserializeOwned;
 use super::context::SessionContext;
 use super::id::SessionId;
 use super::reserved::{ReservedFields, is_reserved};
-use super::saving::{CookieDue, PendingCookie};
+use super::saving::{CookieAction, PendingCookie};
 use super::sealing::Sealing;
-use super::state::{CameWith, End, Failure, Former, LoginState, Next, Renewal, Stage, Via};
+use super::state::{End, Failure, Former, GraceId, IncomingId, LoginState, Next, Renewal, Stage};
 use super::store::{Changes, Fields, Lifetimes, Record, Remember};
 use crate::message::request::Scheme;
 use crate::pipeline::plugin::Provided;
@@ -68,7 +68,7 @@ pub struct Session {
     pub(super) reserved: ReservedFields,
     pub(super) sealing: Sealing,
     /// The id that the request came with, where that is one in its grace period.
-    pub(super) via: Option<Via>,
+    pub(super) grace_id: Option<GraceId>,
     /// The store has said during this request that the session has the id that it has now.
     pub(super) is_proven: bool,
     pub(super) former: Former,
@@ -77,12 +77,12 @@ pub struct Session {
     pub(super) holds_back: bool,
     /// How many rotations by others this request has followed.
     pub(super) steps: usize,
-    pub(super) came_with: CameWith,
+    pub(super) incoming_id: IncomingId,
     pub(super) pending_cookie: PendingCookie,
-    pub(super) cookie: CookieDue,
+    pub(super) cookie: CookieAction,
     pub(super) failure: Option<Failure>,
     /// An operation in the store failed, for this reason, of which only the handler has heard.
-    pub(super) unheard: Option<Error>,
+    pub(super) unreported: Option<Error>,
     pub(super) used: Cell<bool>,
     pub(super) visitor: Visitor,
 }
@@ -121,17 +121,17 @@ impl Session {
             created: None,
             reserved: ReservedFields::default(),
             sealing: Sealing::default(),
-            via: None,
+            grace_id: None,
             is_proven: false,
             former: Former::Same,
             end: End::None,
             holds_back: false,
             steps: 0,
-            came_with: CameWith::Nothing,
+            incoming_id: IncomingId::Nothing,
             pending_cookie: PendingCookie::default(),
-            cookie: CookieDue::Nothing,
+            cookie: CookieAction::Nothing,
             failure: None,
-            unheard: None,
+            unreported: None,
             used: Cell::new(false),
             visitor: Visitor::default(),
         }
@@ -139,12 +139,16 @@ impl Session {
 
     /// A new session, for a request that came with an id that the store does not know.
     pub(crate) fn of_unknown_id(context: Arc<SessionContext>) -> Session {
-        Session { came_with: CameWith::UnknownId, ..Session::new(context) }
+        Session { incoming_id: IncomingId::UnknownId, ..Session::new(context) }
     }
 
     /// What is left of a session for a request that came with its id a moment after it was ended or renewed.
     pub(crate) fn ended(context: Arc<SessionContext>, id: SessionId) -> Session {
-        Session { stage: Stage::Gone(id), came_with: CameWith::EndedId, ..Session::new(context) }
+        Session {
+            stage: Stage::Gone(id),
+            incoming_id: IncomingId::EndedId,
+            ..Session::new(context)
+        }
     }
 
     /// The session as that of this visitor's request.
@@ -153,12 +157,12 @@ impl Session {
         self
     }
 
-    /// The session of this record. `via` is the id in its grace period that led to it, if one did. The error is
+    /// The session of this record. `grace_id` is the id in its grace period that led to it, if one did. The error is
     /// [that of a sealed record](Sealing::open).
     pub(super) fn loaded(
         context: Arc<SessionContext>,
         id: SessionId,
-        via: Option<Via>,
+        grace_id: Option<GraceId>,
         mut record: Record,
     ) -> Result<Session> {
         let mut reserved = ReservedFields::out_of(&mut record.fields);
@@ -170,9 +174,9 @@ impl Session {
             Some(ago) => Renewal::Was { ago, at: Instant::now() },
         };
         let cookie = match renewal {
-            Renewal::EachLoad if context.cookie_has_max_age(record.remember) => CookieDue::Send,
-            _ if via.as_ref().is_some_and(|via| via.is_open) => CookieDue::Send,
-            _ => CookieDue::Nothing,
+            Renewal::EachLoad if context.cookie_has_max_age(record.remember) => CookieAction::Send,
+            _ if grace_id.as_ref().is_some_and(|grace_id| grace_id.is_open) => CookieAction::Send,
+            _ => CookieAction::Nothing,
         };
         Ok(Session {
             stage: Stage::stored(id),
@@ -183,8 +187,8 @@ impl Session {
             created: record.created,
             reserved,
             sealing,
-            via,
-            came_with: CameWith::Session,
+            grace_id,
+            incoming_id: IncomingId::Session,
             cookie,
             ..Session::new(context)
         })
@@ -243,7 +247,7 @@ impl Session {
     /// Whether the request came without a session: none was stored when it arrived.
     pub fn is_new(&self) -> bool {
         self.used.set(true);
-        self.came_with != CameWith::Session
+        self.incoming_id != IncomingId::Session
     }
 
     /// When the session was created, by the store's clock; `None` while it is new, and in a layout that
@@ -333,12 +337,12 @@ impl Session {
             std::mem::replace(&mut self.stage, Stage::new())
         {
             self.ended.push((id, user));
-            if matches!(self.came_with, CameWith::Session | CameWith::EndedId) {
+            if matches!(self.incoming_id, IncomingId::Session | IncomingId::EndedId) {
                 self.end = End::Asked;
             }
         }
         // Whoever has this one has the session.
-        self.ended.extend(self.via.take().map(|via| (via.id, None)));
+        self.ended.extend(self.grace_id.take().map(|grace_id| (grace_id.id, None)));
         self.reserved = ReservedFields::default();
         self.fields.clear();
         self.changes = Changes::default();
@@ -348,9 +352,9 @@ impl Session {
         self.created = None;
         self.pending_cookie.set(None);
         // Of one that is known the store says whether it ended.
-        self.cookie = match self.came_with {
-            CameWith::UnknownId => CookieDue::Remove,
-            _ => CookieDue::Nothing,
+        self.cookie = match self.incoming_id {
+            IncomingId::UnknownId => CookieAction::Remove,
+            _ => CookieAction::Nothing,
         };
     }
 
@@ -447,7 +451,7 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("fields", &self.fields)
-            .field("new", &(self.came_with != CameWith::Session))
+            .field("new", &(self.incoming_id != IncomingId::Session))
             .finish_non_exhaustive()
     }
 }

@@ -24,8 +24,8 @@ pub(super) enum Wanted {
     Nothing,
 }
 
-/// A time that a `Last-Modified` may say: not in the future (RFC 9110 section 8.8.2.1).
-pub(super) fn sayable(since_epoch: Duration) -> Option<SystemTime> {
+/// The time for `Last-Modified`, which must not be in the future (RFC 9110 section 8.8.2.1).
+pub(super) fn as_http_date(since_epoch: Duration) -> Option<SystemTime> {
     let time = UNIX_EPOCH.checked_add(Duration::from_secs(since_epoch.as_secs()))?;
     (time <= SystemTime::now()).then_some(time)
 }
@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn no_time_that_a_header_cannot_say_is_said() {
-        assert_eq!(sayable(Duration::from_secs(1 << 40)), None);
+        assert_eq!(as_http_date(Duration::from_secs(1 << 40)), None);
         let (whole, fraction) = (Duration::from_secs(9), Duration::from_millis(9_700));
-        assert_eq!(sayable(fraction), Some(UNIX_EPOCH + whole));
+        assert_eq!(as_http_date(fraction), Some(UNIX_EPOCH + whole));
     }
 }

@@ -4,12 +4,12 @@ use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
 
 use super::encoder::Encoding;
-use crate::message::accept::weighted;
+use crate::message::accept::weighted_items;
 
 /// The encoding of ours that the client accepts most gladly; `None` where it wants none of them, or would rather have
 /// none (RFC 9110 section 12.5.3).
 pub(super) fn accepted(headers: &HeaderMap) -> Option<Encoding> {
-    let items: Vec<_> = weighted(headers, ACCEPT_ENCODING).collect();
+    let items: Vec<_> = weighted_items(headers, ACCEPT_ENCODING).collect();
     let weight = |names: &[&str]| {
         let named = |(name, _): &&(&str, u16)| names.iter().any(|n| name.eq_ignore_ascii_case(n));
         let own = items.iter().filter(named).map(|(_, weight)| *weight).max();

@@ -9,7 +9,7 @@ use super::redirects::Redirects;
 use super::socket::Listener;
 use super::{Native, elsewhere};
 use crate::server::ListenAddress;
-use crate::server::tls::{Tls, Watch};
+use crate::server::tls::{RenewalWatcher, Tls};
 use crate::{Error, ErrorKind, Result};
 
 /// What is to be done about TLS.
@@ -93,7 +93,7 @@ impl Settings {
         &mut self,
         address: &ListenAddress,
         options: &mut Options,
-    ) -> Result<Option<Watch>> {
+    ) -> Result<Option<RenewalWatcher>> {
         let refused = |why: String| Err(Error::new(ErrorKind::Config, why));
         if self.listeners.is_empty() && (self.challenges.is_some() || self.public_port.is_some()) {
             return refused(

@@ -14,7 +14,7 @@ use rustls::{Error as TlsError, InconsistentKeys};
 use crate::{Error, ErrorKind, Result};
 
 /// How long before its end a certificate is spoken of.
-const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// A certificate with its chain and its key, which belong together.
 #[derive(Clone)]
@@ -87,7 +87,7 @@ impl End {
         let days = |time: Duration| time.as_secs() / (24 * 60 * 60);
         match ends.duration_since(now) {
             Err(past) => End::Past(days(past.duration())),
-            Ok(left) if left <= SOON => End::Near(days(left)),
+            Ok(left) if left <= WARN_BEFORE => End::Near(days(left)),
             Ok(_) => End::Far,
         }
     }

@@ -49,7 +49,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
 use self::certificate::{Called, Certificate, provider};
-pub(crate) use self::renewal::Watch;
+pub(crate) use self::renewal::RenewalWatcher;
 use self::renewal::{Files, Loaded, Renewal};
 pub(crate) use self::session::{Received, Refused, Session};
 use crate::lock::{read, write};
@@ -250,12 +250,12 @@ impl Tls {
     pub(crate) fn into_acceptor(
         self,
         address: &ListenAddress,
-    ) -> Result<(TlsAcceptor, Option<Watch>)> {
+    ) -> Result<(TlsAcceptor, Option<RenewalWatcher>)> {
         let (certificate, renewal) = match self.source {
             Source::Config(config) => {
                 let acceptor = TlsAcceptor {
                     config: Arc::new(*config),
-                    in_use: None,
+                    current: None,
                     names: self.names,
                     failed: AtomicU64::new(0),
                     yields: AtomicU32::new(0),
@@ -276,7 +276,7 @@ impl Tls {
             Source::SelfSigned(certificate) => (certificate, None),
         };
         let _ = address;
-        let in_use = Arc::new(InUse::new(&certificate));
+        let current = Arc::new(CurrentCertificate::new(&certificate));
         let versions: &[_] = if self.tls13_only { &[&TLS13] } else { &[&TLS13, &TLS12] };
         let refused = |error: rustls::Error| {
             Error::new(ErrorKind::Config, format!("TLS cannot be set up: {error}"))
@@ -286,18 +286,20 @@ impl Tls {
             .with_protocol_versions(versions)
             .map_err(refused)?
             .with_no_client_auth()
-            .with_cert_resolver(in_use.clone());
+            .with_cert_resolver(current.clone());
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];
         // Else 256 sessions are remembered, of all visitors.
         config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(refused)?;
         // Each connection earns another one: as many as a client opens at once, it has next time.
         config.send_tls13_tickets = 1;
         let watch = renewal
-            .map(|(files, loaded)| Watch::start(Renewal::new(files, loaded, in_use.clone())))
+            .map(|(files, loaded)| {
+                RenewalWatcher::start(Renewal::new(files, loaded, current.clone()))
+            })
             .transpose()?;
         let acceptor = TlsAcceptor {
             config: Arc::new(config),
-            in_use: Some(in_use),
+            current: Some(current),
             names: self.names,
             failed: AtomicU64::new(0),
             yields: AtomicU32::new(0),
@@ -325,7 +327,7 @@ const YIELDS: u32 = 64;
 pub(crate) struct TlsAcceptor {
     config: Arc<ServerConfig>,
     /// The certificate, unless the application's own configuration has it.
-    in_use: Option<Arc<InUse>>,
+    current: Option<Arc<CurrentCertificate>>,
     names: Vec<String>,
     /// Handshakes that failed.
     failed: AtomicU64,
@@ -339,7 +341,7 @@ impl TlsAcceptor {
     }
 
     fn may_ask_for_certificates(&self) -> bool {
-        self.in_use.is_none()
+        self.current.is_none()
     }
 
     /// Takes note of a request of somebody who was connected.
@@ -365,13 +367,13 @@ impl TlsAcceptor {
 
     /// Whether it is known for which names there are certificates.
     pub(crate) fn knows_names(&self) -> bool {
-        self.in_use.is_some() || !self.names.is_empty()
+        self.current.is_some() || !self.names.is_empty()
     }
 
     /// Whether there is a certificate for this name or IP address.
     pub(crate) fn is_for(&self, host: &str) -> bool {
-        match &self.in_use {
-            Some(in_use) if self.names.is_empty() => certificate::is_for(&in_use.get(), host),
+        match &self.current {
+            Some(current) if self.names.is_empty() => certificate::is_for(&current.get(), host),
             _ => self.names.iter().any(|name| covers(name, host)),
         }
     }
@@ -394,11 +396,11 @@ impl fmt::Debug for TlsAcceptor {
 }
 
 /// The certificate in use, which a renewal replaces: all else of the configuration stays, tickets above all.
-struct InUse(RwLock<Arc<CertifiedKey>>);
+struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
-impl InUse {
-    fn new(certificate: &Certificate) -> InUse {
-        InUse(RwLock::new(certificate.key.clone()))
+impl CurrentCertificate {
+    fn new(certificate: &Certificate) -> CurrentCertificate {
+        CurrentCertificate(RwLock::new(certificate.key.clone()))
     }
 
     fn get(&self) -> Arc<CertifiedKey> {
@@ -410,15 +412,15 @@ impl InUse {
     }
 }
 
-impl ResolvesServerCert for InUse {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.get())
     }
 }
 
-impl fmt::Debug for InUse {
+impl fmt::Debug for CurrentCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InUse")
+        f.write_str("CurrentCertificate")
     }
 }
 

@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime};
 use signal_hook::SigId;
 use signal_hook::consts::SIGHUP;
 
-use super::InUse;
+use super::CurrentCertificate;
 use super::certificate::{Called, Certificate, End};
 use crate::{Error, ErrorKind, Result};
 
 /// How often the files are looked at.
-const EVERY: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often it is said that the certificate in use is about to end.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -92,7 +92,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// Looks after the certificate in use.
 pub(super) struct Renewal {
     files: Files,
-    in_use: Arc<InUse>,
+    current: Arc<CurrentCertificate>,
     loaded: Loaded,
     /// Why the files could not be used the last time, and how they looked then: told once.
     broken: Option<(Stamps, String)>,
@@ -112,8 +112,8 @@ pub(super) enum Inspection {
 }
 
 impl Renewal {
-    pub(super) fn new(files: Files, loaded: Loaded, in_use: Arc<InUse>) -> Renewal {
-        Renewal { files, in_use, loaded, broken: None, alarmed: None }
+    pub(super) fn new(files: Files, loaded: Loaded, current: Arc<CurrentCertificate>) -> Renewal {
+        Renewal { files, current, loaded, broken: None, alarmed: None }
     }
 
     /// Looks whether there is another certificate, and takes it where it is whole.
@@ -128,7 +128,7 @@ impl Renewal {
             Ok(loaded) if loaded.stamps != self.files.stamps() => Inspection::Nothing,
             Ok(loaded) => {
                 let is_new = loaded.certificate.key.cert != self.loaded.certificate.key.cert;
-                self.in_use.replace(&loaded.certificate);
+                self.current.replace(&loaded.certificate);
                 (self.loaded, self.broken, self.alarmed) = (loaded, None, None);
                 if is_new { Inspection::Renewed } else { Inspection::Nothing }
             }
@@ -179,16 +179,16 @@ impl Renewal {
 }
 
 /// A thread that looks every ten seconds, and at once where SIGHUP comes, until this is dropped.
-pub(crate) struct Watch {
+pub(crate) struct RenewalWatcher {
     wake: UnixStream,
     signal: Option<SigId>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
-    pub(super) fn start(mut renewal: Renewal) -> io::Result<Watch> {
+impl RenewalWatcher {
+    pub(super) fn start(mut renewal: Renewal) -> io::Result<RenewalWatcher> {
         let (mut woken, wake) = UnixStream::pair()?;
-        woken.set_read_timeout(Some(EVERY))?;
+        woken.set_read_timeout(Some(CHECK_INTERVAL))?;
         let signal = signal_hook::low_level::pipe::register(SIGHUP, wake.try_clone()?);
         let signal =
             signal.inspect_err(|error| log::warn!("SIGHUP cannot be listened to: {error}")).ok();
@@ -204,11 +204,11 @@ impl Watch {
                     }
                 }
             })?;
-        Ok(Watch { wake, signal, thread: Some(thread) })
+        Ok(RenewalWatcher { wake, signal, thread: Some(thread) })
     }
 }
 
-impl Drop for Watch {
+impl Drop for RenewalWatcher {
     fn drop(&mut self) {
         if let Some(signal) = self.signal.take() {
             signal_hook::low_level::unregister(signal);
@@ -269,9 +269,9 @@ mod tests {
         pair.write(now + 20 * DAY)();
         let files = pair.files();
         let loaded = files.load().unwrap();
-        let in_use = Arc::new(InUse::new(&loaded.certificate));
-        let mut renewal = Renewal::new(files, loaded, in_use.clone());
-        let first = in_use.get();
+        let current = Arc::new(CurrentCertificate::new(&loaded.certificate));
+        let mut renewal = Renewal::new(files, loaded, current.clone());
+        let first = current.get();
         assert_eq!(renewal.inspect(now), Inspection::Nothing);
         assert_eq!(renewal.inspect(now + 5 * DAY), Inspection::Nothing);
 
@@ -296,11 +296,11 @@ mod tests {
         ] {
             assert_eq!(renewal.inspect(at), expected);
         }
-        assert!(Arc::ptr_eq(&first, &in_use.get()), "the old one serves on");
+        assert!(Arc::ptr_eq(&first, &current.get()), "the old one serves on");
 
         renewed();
         assert_eq!(renewal.inspect(at + 15 * DAY), Inspection::Renewed);
-        assert!(!Arc::ptr_eq(&first, &in_use.get()));
+        assert!(!Arc::ptr_eq(&first, &current.get()));
         assert_eq!(renewal.inspect(at + 15 * DAY), Inspection::Nothing);
     }
 
@@ -310,8 +310,8 @@ mod tests {
         pair.write(now + 100 * DAY)();
         let files = pair.files();
         let loaded = files.load().unwrap();
-        let in_use = Arc::new(InUse::new(&loaded.certificate));
-        let mut renewal = Renewal::new(files, loaded, in_use);
+        let current = Arc::new(CurrentCertificate::new(&loaded.certificate));
+        let mut renewal = Renewal::new(files, loaded, current);
         let (key, aside) = (pair.0.join("key.pem"), pair.0.join("aside"));
         for _ in 0..2 {
             std::fs::rename(&key, &aside).unwrap();

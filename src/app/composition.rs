@@ -1,4 +1,4 @@
-//! What the parts of an app share: state, providers, groups and mounted apps.
+//! Composition of apps: state, providers, groups and mounted apps.
 
 use std::any::{TypeId, type_name};
 use std::marker::PhantomData;
