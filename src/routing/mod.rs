@@ -9,10 +9,10 @@
 
 mod captures;
 mod filter;
-mod grammar;
 mod hash;
 mod path;
 mod rule;
+mod rule_parser;
 mod segment;
 mod tree;
 

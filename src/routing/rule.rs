@@ -1,4 +1,4 @@
-//! Rules: matched and built.
+//! Rules: matching paths and building addresses. `rule_parser` parses their text.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::captures::Captures;
 use super::filter::{Filter, Filters};
-use super::grammar::{self, Part};
 use super::path::{decoded_path, split, split_before};
+use super::rule_parser::{self, Part};
 use super::segment::{SegmentPattern, Token};
 use crate::{Error, ErrorKind, Result};
 
@@ -108,7 +108,7 @@ impl Prefix {
     }
 
     fn parts_with(&self, text: &str, filters: &Filters) -> Result<Vec<Part>> {
-        let more = grammar::parts(text, filters, &self.parts)?;
+        let more = rule_parser::parse(text, filters, &self.parts)?;
         Ok(linked(self.parts.iter().cloned().chain(more)))
     }
 }

@@ -6,6 +6,7 @@
 mod body;
 mod head;
 mod host;
+mod refusal;
 mod write;
 
 pub(crate) use body::BodyDecoder;
@@ -13,7 +14,8 @@ pub(crate) use body::BodyDecoder;
 use body::Decoded;
 pub(crate) use head::{Head, HeadLimits, Parsed, parse_head};
 pub(crate) use host::is_authority;
-pub(crate) use write::{ChunkEnd, Delivery, push_chunk, refusal, write_head};
+pub(crate) use refusal::refusal;
+pub(crate) use write::{ChunkEnd, Delivery, push_chunk, write_head};
 
 use http::StatusCode;
 

@@ -83,23 +83,6 @@ pub(crate) fn write_head(
     out.extend_from_slice(b"\r\n");
 }
 
-/// A whole answer from the server itself, behind which the connection closes; without its body for a HEAD request.
-pub(crate) fn refusal(status: StatusCode, head: bool, body: &str) -> Vec<u8> {
-    let mut headers = HeaderMap::new();
-    let text = header::HeaderValue::from_static("text/plain; charset=utf-8");
-    headers.insert(header::CONTENT_TYPE, text);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
-    }
-    let mut out = Vec::with_capacity(256);
-    let delivery = Delivery::Length(body.len() as u64);
-    write_head(&mut out, status, &headers, delivery, Version::HTTP_11, false);
-    if !head {
-        out.extend_from_slice(body.as_bytes());
-    }
-    out
-}
-
 /// Whether more chunks follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChunkEnd {

@@ -1,4 +1,4 @@
-//! The grammar of rules.
+//! Parses rules. Their grammar:
 //!
 //! ```text
 //! rule     = "/" (text | wildcard)*
@@ -24,8 +24,8 @@ pub(super) enum Part {
     Wildcard { name: Option<String>, filter: Filter },
 }
 
-/// Reads a rule that stands behind these parts.
-pub(super) fn parts(text: &str, filters: &Filters, before: &[Part]) -> Result<Vec<Part>> {
+/// Parses a rule that follows these parts, which are the prefix of a mounted app.
+pub(super) fn parse(text: &str, filters: &Filters, before: &[Part]) -> Result<Vec<Part>> {
     Parser { text, rest: text.char_indices().peekable(), filters, before }.parts()
 }
 
