@@ -1,12 +1,13 @@
 //! Cookies: the ones a request carries and the ones an answer sets.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{self, HeaderValue};
 use percent_encoding::percent_decode_str;
+use smallvec::SmallVec;
 
 use crate::{Error, ErrorKind, Result};
 
@@ -69,48 +70,68 @@ fn in_seconds(lifetime: Duration) -> cookie::time::Duration {
 /// ```
 #[derive(Clone, Default)]
 pub struct RequestCookies {
-    pairs: Vec<(String, String)>,
+    /// Names and values, one behind the other.
+    text: String,
+    pairs: SmallVec<[Pair; 2]>,
+}
+
+/// Where one cookie is in the text.
+#[derive(Clone, Copy)]
+struct Pair {
+    name: usize,
+    value: usize,
+    end: usize,
 }
 
 impl RequestCookies {
     pub(crate) fn parse(headers: &HeaderMap) -> RequestCookies {
-        let mut pairs = Vec::new();
+        let mut cookies = RequestCookies::default();
         for line in headers.get_all(header::COOKIE) {
+            cookies.text.reserve(line.len());
             for pair in line.as_bytes().split(|byte| *byte == b';') {
                 let Ok(pair) = std::str::from_utf8(pair) else { continue };
                 let Some((name, value)) = pair.split_once('=') else { continue };
                 // No other space is taken off (RFC 6265 section 5.4): a browser lets any site nearby set a
                 // name that starts with U+2000, and that must not become `__Host-`.
                 let [name, value] = [name, value].map(|text| text.trim_matches([' ', '\t']));
-                let value = unquoted(value);
                 if !name.is_empty() {
-                    pairs.push((name.to_owned(), value.to_owned()));
+                    cookies.push(name, unquoted(value));
                 }
             }
         }
-        RequestCookies { pairs }
+        cookies
+    }
+
+    fn push(&mut self, name: &str, value: &str) {
+        let start = self.text.len();
+        self.text.push_str(name);
+        self.text.push_str(value);
+        let pair = Pair { name: start, value: start + name.len(), end: self.text.len() };
+        self.pairs.push(pair);
     }
 
     /// The value of the first cookie of this name, percent-decoded where it is percent-encoded text.
     pub fn get(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.pairs.iter().find(|pair| pair.0 == name).map(|pair| decoded(&pair.1))
+        self.iter().find(|pair| pair.0 == name).map(|pair| decoded(pair.1))
     }
 
     /// The values of all cookies of this name, as they were sent. A browser sends several where they were
     /// set for different paths or domains, the most specific path first.
     pub fn raw<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.pairs.iter().filter(move |pair| pair.0 == name).map(|pair| pair.1.as_str())
+        self.iter().filter(move |pair| pair.0 == name).map(|pair| pair.1)
     }
 
     /// All cookies in the order sent, as they were sent.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        let text =
+            |pair: &Pair| (&self.text[pair.name..pair.value], &self.text[pair.value..pair.end]);
+        self.pairs.iter().map(text)
     }
 }
 
 impl fmt::Debug for RequestCookies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.pairs.iter().map(|(name, _)| name)).finish()
+        f.debug_set().entries(self.iter().map(|(name, _)| name)).finish()
     }
 }
 
@@ -150,9 +171,18 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
         }
     }
     // Of a name that can come back nothing needs to be encoded; the `cookie` crate would, a `#` for one.
-    let encoded = cookie.encoded().to_string();
-    let value = encoded.split_once('=').map_or("", |(_, value)| value);
-    let length = cookie.name().len() + value.len();
+    let mut text = String::with_capacity(192);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let written = match cookie.value().bytes().all(is_plain) {
+        true => write!(text, "{cookie}"),
+        false => write!(text, "{}", cookie.encoded()),
+    };
+    debug_assert!(written.is_ok(), "memory takes what is written");
+    let name = text.find('=').unwrap_or(text.len());
+    if text[..name] != *cookie.name() {
+        text.replace_range(..name, cookie.name());
+    }
+    let length = text.find(';').unwrap_or(text.len()) - 1;
     if length > MAX_BYTES {
         let text = format!(
             "cookie {:?} is {length} bytes long, and browsers drop what has more than {MAX_BYTES} in name and \
@@ -161,11 +191,10 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
         );
         return Err(Error::new(ErrorKind::Input, text));
     }
-    let mut value =
-        HeaderValue::from_str(&format!("{}={value}", cookie.name())).map_err(|error| {
-            let text = format!("cookie {:?} cannot be written as a header", cookie.name());
-            Error::new(ErrorKind::Input, text).with_source(error)
-        })?;
+    let mut value = HeaderValue::try_from(text).map_err(|error| {
+        let text = format!("cookie {:?} cannot be written as a header", cookie.name());
+        Error::new(ErrorKind::Input, text).with_source(error)
+    })?;
     // So that no `Debug` of an answer shows it.
     value.set_sensitive(true);
     Ok(value)

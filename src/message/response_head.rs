@@ -5,6 +5,7 @@ use std::fmt;
 use cookie::Cookie;
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use crate::message::cookies::set_cookie_value;
 use crate::message::response::Response;
@@ -37,6 +38,10 @@ use crate::{Error, ErrorKind, Result};
 pub struct ResponseHead {
     headers: HeaderMap,
     cookies: Vec<Cookie<'static>>,
+    /// Each of the cookies as a header.
+    set_cookies: SmallVec<[HeaderValue; 1]>,
+    /// The answer is another one for other cookies.
+    varies_by_cookie: bool,
 }
 
 impl ResponseHead {
@@ -54,14 +59,24 @@ impl ResponseHead {
     /// Sets a cookie. A later one of the same name, path and domain takes its place.
     pub fn set_cookie(&mut self, cookie: impl Into<Cookie<'static>>) -> Result<()> {
         let cookie = cookie.into();
-        set_cookie_value(&cookie)?;
+        let value = set_cookie_value(&cookie)?;
+        self.put_cookie(cookie, value);
+        Ok(())
+    }
+
+    fn put_cookie(&mut self, cookie: Cookie<'static>, value: HeaderValue) {
         let same = |other: &Cookie<'_>| {
             (other.name(), other.path(), other.domain())
                 == (cookie.name(), cookie.path(), cookie.domain())
         };
-        self.cookies.retain(|other| !same(other));
+        if let Some(at) = self.cookies.iter().position(same) {
+            self.cookies.remove(at);
+            self.set_cookies.remove(at);
+        }
+        // There is seldom a second one.
+        self.cookies.reserve_exact(1);
         self.cookies.push(cookie);
-        Ok(())
+        self.set_cookies.push(value);
     }
 
     /// Makes the browser forget a cookie. Path and domain must be those it was set with.
@@ -81,12 +96,9 @@ impl ResponseHead {
         &mut self.headers
     }
 
-    /// Says, once, that the answer is another one for other cookies.
+    /// Has the answer say that it is another one for other cookies.
     pub(crate) fn vary_by_cookie(&mut self) {
-        let headers = self.headers_mut();
-        if !headers.get_all(header::VARY).iter().any(|value| value == "Cookie") {
-            headers.append(header::VARY, HeaderValue::from_static("Cookie"));
-        }
+        self.varies_by_cookie = true;
     }
 
     /// The cookies set so far.
@@ -96,25 +108,29 @@ impl ResponseHead {
 
     pub(crate) fn merge(&mut self, other: ResponseHead) {
         self.headers.extend(other.headers);
-        for cookie in other.cookies {
-            // Each was checked when it was set.
-            let _ = self.set_cookie(cookie);
+        self.varies_by_cookie |= other.varies_by_cookie;
+        for (cookie, value) in other.cookies.into_iter().zip(other.set_cookies) {
+            self.put_cookie(cookie, value);
         }
     }
 
     pub(crate) fn attach(self, response: &mut Response) {
-        let vary = self.headers.get_all(header::VARY).iter().cloned().collect::<Vec<_>>();
-        let mut headers = self.headers;
-        headers.remove(header::VARY);
-        response.headers.extend(headers);
-        // Vary gathers: replacing it would let a cache forget what the handler said.
-        for value in vary {
-            response.headers.append(header::VARY, value);
-        }
-        for cookie in &self.cookies {
-            if let Ok(value) = set_cookie_value(cookie) {
-                response.headers.append(header::SET_COOKIE, value);
+        let (mut headers, mut varies_by_cookie) = (self.headers, self.varies_by_cookie);
+        if !headers.is_empty() {
+            // Vary gathers: replacing it would let a cache forget what the handler said.
+            let vary: Vec<_> = headers.get_all(header::VARY).iter().cloned().collect();
+            headers.remove(header::VARY);
+            response.headers.extend(headers);
+            for value in vary {
+                varies_by_cookie &= value != "Cookie";
+                response.headers.append(header::VARY, value);
             }
+        }
+        if varies_by_cookie {
+            response.headers.append(header::VARY, HeaderValue::from_static("Cookie"));
+        }
+        for value in self.set_cookies {
+            response.headers.append(header::SET_COOKIE, value);
         }
     }
 }

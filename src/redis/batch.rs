@@ -102,7 +102,7 @@ pub(super) struct BatchOptions {
 impl Batch {
     pub(super) fn new(options: BatchOptions) -> Batch {
         Batch {
-            bytes: Vec::new(),
+            bytes: Vec::with_capacity(1024),
             parts: Vec::new(),
             asking: options.asking,
             nonce: Nonce::new(),

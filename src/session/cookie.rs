@@ -1,5 +1,6 @@
 //! The session's cookie: its attributes, and which of them go together.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -109,7 +110,10 @@ impl CookieSettings {
         scheme: Scheme,
     ) -> Cookie<'static> {
         let mut cookie = Cookie::build((self.name.clone(), value))
-            .path(self.path.clone())
+            .path(match &self.path[..] {
+                "/" => Cow::Borrowed("/"),
+                path => Cow::Owned(path.to_owned()),
+            })
             .secure(self.secure.unwrap_or(scheme == Scheme::Https))
             .http_only(self.http_only)
             .same_site(self.same_site)

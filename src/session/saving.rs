@@ -164,10 +164,10 @@ impl Session {
     /// The saves to send, in this order. The session counts as unchanged from here on.
     pub(crate) fn pending(&mut self, at: SaveTime) -> Result<Vec<Pending>> {
         let lifetimes = self.context.lifetimes;
-        let ended = std::mem::take(&mut self.ended).into_iter();
-        let mut pending: Vec<_> = ended
-            .map(|(id, user)| Pending { user, ..Pending::new(id, Kind::Destroy, lifetimes) })
-            .collect();
+        let mut pending = Vec::new();
+        for (id, user) in std::mem::take(&mut self.ended) {
+            pending.push(Pending { user, ..Pending::new(id, Kind::Destroy, lifetimes) });
+        }
         let is_changed = !self.changes.is_empty() || matches!(self.remember, Remember::To(_));
         let logs_in = matches!(self.login, LoginState::In { .. });
         let is_due = matches!(self.renewal, Renewal::Due);
@@ -294,6 +294,8 @@ impl Session {
             let extended = Pending::new(id.clone(), Kind::ExtendGrace, lifetimes);
             pending.push(Pending { remember: self.remember, created, ..extended });
         }
+        // There is seldom more than this one.
+        pending.reserve_exact(1);
         pending.push(Pending {
             id,
             kind,

@@ -115,19 +115,12 @@ impl Browser {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder =
             std::env::temp_dir().join(format!("bs-browser-{}-{number}", std::process::id()));
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            // Chromium keeps some things beside its profile.
-            .env("HOME", &folder)
-            .env_remove("XDG_CONFIG_HOME")
-            .env_remove("XDG_CACHE_HOME")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("chromedriver (chromium and chromium-driver; tests/run.sh installs them)");
         std::fs::create_dir_all(&folder).unwrap();
-        let mut output = BufReader::new(driver.stdout.take().expect("piped"));
-        let address = SocketAddr::from(([127, 0, 0, 1], port(&mut output)));
+        // Chromedriver takes a free port of ::1 and then the same one of 127.0.0.1, which may be in use.
+        let (driver, output, port) = (0..10)
+            .find_map(|_| start_driver(&folder))
+            .expect("chromedriver ended ten times before it listened");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let client = Client::new(TcpStream::connect(address).expect("chromedriver listens"));
         let session = Session::default();
         let mut browser = Browser { driver, _output: output, client, session, folder, preferences };
@@ -389,16 +382,29 @@ fn remove(folder: &Path) {
     }
 }
 
-/// The port that chromedriver says it listens on.
-fn port(output: &mut impl BufRead) -> u16 {
-    let mut said = String::new();
-    while output.read_line(&mut said).expect("text") > 0 {
-        let last = said.lines().last().unwrap_or_default();
-        if let Some((_, port)) = last.split_once("started successfully on port ") {
-            return port.trim_end_matches('.').parse().expect("a port");
+/// Starts chromedriver and reads which port it listens on. `None` if it has ended before that.
+fn start_driver(folder: &Path) -> Option<(Child, BufReader<ChildStdout>, u16)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        // Chromium keeps some things beside its profile.
+        .env("HOME", folder)
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("XDG_CACHE_HOME")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("chromedriver (chromium and chromium-driver; tests/run.sh installs them)");
+    let mut output = BufReader::new(driver.stdout.take().expect("piped"));
+    let mut line = String::new();
+    while output.read_line(&mut line).expect("text") > 0 {
+        if let Some((_, port)) = line.split_once("started successfully on port ") {
+            let port = port.trim_end().trim_end_matches('.').parse().expect("a port");
+            return Some((driver, output, port));
         }
+        line.clear();
     }
-    panic!("chromedriver ended before it listened: {said}");
+    let _ = driver.wait();
+    None
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,5 +1,9 @@
 //! Commands to bytes.
 
+use std::io::Write;
+
+use smallvec::SmallVec;
+
 use super::{Replies, Reply};
 use crate::pipeline::operation::Round;
 
@@ -54,16 +58,11 @@ impl Command<'_> {
 /// Words for a command, encoded before it is known where they go.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Words {
-    bytes: Vec<u8>,
+    bytes: SmallVec<[u8; 64]>,
     count: usize,
 }
 
 impl Words {
-    /// No words yet, and memory for a few short ones.
-    pub(crate) fn short() -> Words {
-        Words { bytes: Vec::with_capacity(64), count: 0 }
-    }
-
     pub(crate) fn push(&mut self, word: &[u8]) {
         push_bulk(&mut self.bytes, word);
         self.count += 1;
@@ -84,22 +83,23 @@ impl Words {
     }
 }
 
-fn push_number(out: &mut Vec<u8>, number: i64) {
+fn push_number(out: &mut impl Write, number: i64) {
     let mut text = [0; 20];
     push_bulk(out, decimal(number.unsigned_abs(), number < 0, &mut text));
 }
 
-pub(super) fn push_bulk(out: &mut Vec<u8>, word: &[u8]) {
+/// Writes to memory, which does not fail.
+pub(super) fn push_bulk(out: &mut impl Write, word: &[u8]) {
     push_header(out, b'$', word.len());
-    out.extend_from_slice(word);
-    out.extend_from_slice(b"\r\n");
+    let _ = out.write_all(word);
+    let _ = out.write_all(b"\r\n");
 }
 
-pub(super) fn push_header(out: &mut Vec<u8>, kind: u8, length: usize) {
+pub(super) fn push_header(out: &mut impl Write, kind: u8, length: usize) {
     let mut text = [0; 20];
-    out.push(kind);
-    out.extend_from_slice(decimal(length as u64, false, &mut text));
-    out.extend_from_slice(b"\r\n");
+    let _ = out.write_all(&[kind]);
+    let _ = out.write_all(decimal(length as u64, false, &mut text));
+    let _ = out.write_all(b"\r\n");
 }
 
 fn decimal(mut value: u64, negative: bool, text: &mut [u8; 20]) -> &[u8] {

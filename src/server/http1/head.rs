@@ -113,7 +113,8 @@ fn read_lines(
     let shared = Bytes::copy_from_slice(&input[..ends.last().copied().unwrap_or(0)]);
     let (mut at, mut request_line) = (0, None);
     let most = limits.fields.min(MAX_FIELDS);
-    let headers = HeaderMap::with_capacity(ends.len().saturating_sub(2).min(most));
+    // One more than there are: a map that is full grows when it is looked into.
+    let headers = HeaderMap::with_capacity(ends.len().saturating_sub(1).min(most + 1));
     let mut fields = Fields { headers, ..Fields::default() };
     for &end in ends {
         // RFC 9112 section 2.2: nobody needs a bare LF.

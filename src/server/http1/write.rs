@@ -1,6 +1,7 @@
 //! An answer's head, and the frames of its body.
 
 use std::cell::RefCell;
+use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderMap};
@@ -70,7 +71,7 @@ pub(crate) fn write_head(
     }
     match delivery {
         Delivery::Length(length) | Delivery::LengthOnly(Some(length)) => {
-            line(out, "content-length", length.to_string().as_bytes());
+            let _ = write!(out, "content-length: {length}\r\n");
         }
         Delivery::Chunked => line(out, "transfer-encoding", b"chunked"),
         Delivery::None | Delivery::LengthOnly(None) | Delivery::UntilClose => {}
@@ -93,7 +94,7 @@ pub(crate) enum ChunkEnd {
 /// Writes one chunk; an empty one writes nothing, as that would end the body.
 pub(crate) fn push_chunk(out: &mut Vec<u8>, data: &[u8], end: ChunkEnd) {
     if !data.is_empty() {
-        out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+        let _ = write!(out, "{:x}\r\n", data.len());
         out.extend_from_slice(data);
         out.extend_from_slice(b"\r\n");
     }

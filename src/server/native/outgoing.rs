@@ -91,7 +91,11 @@ impl Outgoing {
             .get(http::header::CONNECTION)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
         let keep_alive = audience.keep_alive && delivery != Delivery::UntilClose && !said_close;
-        let mut buffer = Vec::with_capacity(256);
+        let copied = match &body {
+            Body::Bytes(bytes) if bytes.len() <= COPIED => bytes.len(),
+            _ => 0,
+        };
+        let mut buffer = Vec::with_capacity(384 + copied);
         write_head(&mut buffer, status, &headers, delivery, audience.version, keep_alive);
         let mut outgoing =
             Outgoing { buffer, sent: 0, body: Bytes::new(), source: None, keep_alive };

@@ -1,6 +1,7 @@
 //! Sessions in Redis.
 
 mod devices;
+mod dump;
 mod errors;
 mod index;
 mod indexed;
@@ -79,7 +80,7 @@ const MOVE: &str = include_str!("redis/lua/move.lua");
 /// ```text
 /// ACL SETUSER app on >secret ~bottle.session:* -@all
 ///     +ping +time +echo +multi +exec
-///     +hgetall +hset +hdel +hmget +pexpire +unlink +eval +evalsha
+///     +hgetall +hset +hdel +hmget +pexpire +unlink +eval +restore
 ///     +hget +hkeys +hexists +exists +rename +hincrby +hsetnx +pttl
 /// ```
 ///
@@ -162,6 +163,7 @@ impl RedisStore {
             caps: Caps::default(),
             in_cluster,
             damaged: Damaged::default(),
+            creates_by_script: Arc::default(),
         };
         RedisStore { backend, remote, write_remote, settings: Arc::new(settings) }
     }

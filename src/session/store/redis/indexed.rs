@@ -97,17 +97,15 @@ impl IndexedSave {
     fn take_outcome(&mut self) {
         let is_over = self.save.as_ref().is_some_and(Step::is_over);
         let Some(save) = self.save.take_if(|_| is_over) else { return };
-        let lifetime = lifetime(&self.settings, save.idle());
-        if let Some(insertion) = self.insertion() {
-            insertion.registration.lifetime = lifetime;
-        }
-        let name = save.name();
+        let idle = save.idle();
+        let name = matches!(self.index_update, Some(IndexUpdate::Logout(_))).then(|| save.name());
         let outcome = save.into_outcome();
-        self.state = match (&self.index_update, &outcome) {
-            (Some(IndexUpdate::Insertion(_)), Ok(Saved::Stored)) => State::Confirming,
-            (Some(IndexUpdate::Logout(_)), Ok(Saved::Stored)) if self.settings.in_cluster => {
-                State::Removing(name)
+        self.state = match (&mut self.index_update, &outcome, name) {
+            (Some(IndexUpdate::Insertion(insertion)), Ok(Saved::Stored), _) => {
+                insertion.registration.lifetime = lifetime(&self.settings, idle);
+                State::Confirming
             }
+            (_, Ok(Saved::Stored), Some(name)) if self.settings.in_cluster => State::Removing(name),
             _ => State::Over(outcome),
         };
     }

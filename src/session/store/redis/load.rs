@@ -21,7 +21,7 @@ pub(super) struct LoadStep {
     id: SessionId,
     key: Key,
     /// The key in a layout that this one takes over from.
-    former: Option<Key>,
+    former: Option<Box<Key>>,
     lifetimes: Lifetimes,
     state: State,
     /// What the damage observers are to hear.

@@ -48,7 +48,7 @@ const READ: usize = 64;
 /// The key of a record, and the mark of its owner.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
-    pub(super) name: Vec<u8>,
+    pub(super) name: SmallVec<[u8; 48]>,
     /// Version and mark.
     proof: [u8; 1 + MARK],
 }
@@ -63,15 +63,16 @@ impl Key {
                 let text = crate::session::id::base64url(&digest);
                 // Of 64 bits, which is all that a reply to somebody else's request has to be told by.
                 proof[1..].copy_from_slice(&text[text.len() - MARK..]);
-                let mut name = Vec::with_capacity(prefix.len() + text.len() + 4);
-                name.extend_from_slice(prefix.as_bytes());
+                let mut name = SmallVec::from_slice(prefix.as_bytes());
                 if settings.in_cluster {
                     name.extend_from_slice(format!("{{{:02x}}}", digest[0]).as_bytes());
                 }
                 name.extend_from_slice(&text[..DIGEST]);
                 name
             }
-            Layout::BottleSession => (prefix.to_owned() + &id.expose_uuid()).into_bytes(),
+            Layout::BottleSession => {
+                SmallVec::from_vec((prefix.to_owned() + &id.expose_uuid()).into_bytes())
+            }
         };
         Key { name, proof }
     }

@@ -1,6 +1,7 @@
 //! The settings of a store, and what they say of keys and sizes.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub(super) struct Settings {
     pub(super) caps: Caps,
     pub(super) in_cluster: bool,
     pub(super) damaged: Damaged,
+    /// RESTORE was refused: sessions are created by a script.
+    pub(super) creates_by_script: Arc<AtomicBool>,
 }
 
 /// Who hears of records that are no sessions.
@@ -48,9 +51,9 @@ impl Settings {
         }
     }
 
-    pub(super) fn former_key(&self, id: &SessionId) -> Option<Key> {
+    pub(super) fn former_key(&self, id: &SessionId) -> Option<Box<Key>> {
         let former = self.former.filter(|former| id.format() == id_format(*former))?;
-        Some(Key::new(self, former, id))
+        Some(Box::new(Key::new(self, former, id)))
     }
 
     /// A hash without fields is no key in Redis; the default layout always has its proof.

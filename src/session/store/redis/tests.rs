@@ -35,6 +35,7 @@ fn settings() -> Arc<Settings> {
         caps: Caps::default(),
         in_cluster: false,
         damaged: Damaged::default(),
+        creates_by_script: Arc::default(),
     })
 }
 
@@ -114,20 +115,29 @@ fn base36(value: u64) -> String {
 }
 
 #[test]
-fn a_script_that_redis_does_not_know_is_sent_whole_once() {
-    let one = id("A");
-    let mut create = save(&one, Action::Create, &set(&[("a", "1")]));
-    let unknown = b"-NOSCRIPT No matching script. Please use EVAL.\r\n";
-    let first = Sent::by(&mut create, NOW, false);
-    assert_eq!((first.names().as_str(), first.repeatable), ("EVALSHA", true));
-    assert_eq!(answer(&mut create, unknown, 1, NOW), Progress::Again);
-    let second = Sent::by(&mut create, NOW, false);
-    assert_eq!(second.names(), "EVAL");
-    assert_eq!(first.commands()[0][2..], second.commands()[0][2..]);
-    // Doubled, or late: it is not the answer to a script that was sent whole.
-    assert_eq!(answer(&mut create, unknown, 1, NOW), Progress::OutOfStep);
-    let error = create.into_outcomes().next().unwrap().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Desync);
+fn where_restore_is_refused_a_script_creates_from_then_on() {
+    let (settings, one, changes) = (settings(), id("A"), set(&[("a", "1")]));
+    let create =
+        || Steps::new([SaveStep::new(&settings, &Save::new(&one, Action::Create, &changes, IDLE))]);
+    let (mut create_one, mut beside) = (create(), create());
+    for step in [&mut create_one, &mut beside] {
+        let sent = Sent::by(step, NOW, false);
+        assert_eq!((sent.names().as_str(), sent.repeatable), ("RESTORE", true));
+    }
+    let refused = b"-NOPERM this user has no permissions to run the 'restore' command\r\n";
+    for step in [&mut create_one, &mut beside] {
+        assert_eq!(answer(step, refused, 1, NOW), Progress::Again);
+        assert_eq!(Sent::by(step, NOW, false).names(), "EVAL");
+    }
+    assert_eq!(answer(&mut create_one, b":1\r\n", 1, NOW), Progress::Done);
+    // No second time: there is nothing else to try.
+    assert_eq!(answer(&mut beside, refused, 1, NOW), Progress::Done);
+    let error = beside.into_outcomes().next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let mut later = create();
+    assert_eq!(Sent::by(&mut later, NOW, false).names(), "EVAL");
+    // The answer to a RESTORE is none to a script.
+    assert_eq!(answer(&mut later, b"+OK\r\n", 1, NOW), Progress::OutOfStep);
 }
 
 #[test]
@@ -138,7 +148,7 @@ fn what_is_sent() {
     let cleared = Changes { cleared: true, fields: BTreeMap::new() };
     let rotate = Action::Rotate { to: &to };
     for (action, changes, names, repeatable) in [
-        (Action::Create, &changes, "EVALSHA", true),
+        (Action::Create, &changes, "RESTORE", true),
         (Action::Update, &changes, "MULTI HSET HDEL HMGET PEXPIRE EXEC", false),
         (Action::Update, &none, "MULTI HSET HMGET PEXPIRE EXEC", false),
         (Action::Update, &cleared, "MULTI EVAL HSET HMGET PEXPIRE EXEC", false),
@@ -154,7 +164,7 @@ fn what_is_sent() {
     assert_eq!((sent.names().as_str(), sent.repeatable), ("HGETALL", true));
     // In a cluster each request is for one key, and two sessions go one after the other.
     let sent = Sent::by(&mut save(&one, Action::Create, &changes), NOW, true);
-    assert_eq!(sent.names(), "EVALSHA");
+    assert_eq!(sent.names(), "RESTORE");
     let loads = [&one, &to].map(|id| LoadStep::new(&settings(), &Load { id, lifetimes: IDLE }));
     let mut both = Steps::new(loads);
     for (one_key, names) in [(false, "HGETALL HGETALL"), (true, "HGETALL")] {

@@ -14,7 +14,7 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(super) fn new(name: &'static str) -> Call<'a> {
-        Call { name, own: Words::short(), more: None }
+        Call { name, own: Words::default(), more: None }
     }
 
     pub(super) fn with(mut self, word: &[u8]) -> Call<'a> {
@@ -35,6 +35,11 @@ impl<'a> Call<'a> {
     /// Sets when the key ends, from now on in milliseconds.
     pub(super) fn expiry(ends: u64) -> Call<'a> {
         Call::new("PEXPIRE").with_number(ends.try_into().unwrap_or(i64::MAX))
+    }
+
+    /// What goes behind the key.
+    pub(super) fn words(&self) -> impl Iterator<Item = &[u8]> {
+        self.own.iter().chain(self.more.into_iter().flat_map(Words::iter))
     }
 
     pub(super) fn arguments(&self) -> usize {

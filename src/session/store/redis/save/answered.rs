@@ -1,5 +1,6 @@
 //! What the replies to a save mean.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::{MAX_MOVES, SaveAction, SaveStep, State};
@@ -13,18 +14,17 @@ use crate::{Error, Result};
 
 impl SaveStep {
     pub(super) fn created(&mut self, reply: Option<Reply<'_>>) -> Result<State, RecordError> {
-        match reply {
-            Some(Reply::Integer(1)) => Ok(stored()),
-            Some(Reply::Integer(0)) => Ok(State::Comparing),
-            Some(Reply::Error(line)) if line.starts_with(b"NOSCRIPT") && !self.is_unknown => {
-                self.is_unknown = true;
+        match (reply, self.restores) {
+            (Some(Reply::Status(b"OK")), true) | (Some(Reply::Integer(1)), false) => Ok(stored()),
+            (Some(Reply::Integer(0)), false) => Ok(State::Comparing),
+            (Some(Reply::Error(line)), true) if line.starts_with(b"BUSYKEY") => {
+                Ok(State::Comparing)
+            }
+            (Some(Reply::Error(line)), true) if is_no_restore(line) => {
+                self.settings.creates_by_script.store(true, Ordering::Relaxed);
                 Ok(State::Writing)
             }
-            // Not to what was sent: the script was in it.
-            Some(Reply::Error(line)) if line.starts_with(b"NOSCRIPT") => {
-                Err(RecordError::OutOfStep)
-            }
-            Some(Reply::Error(line)) => Ok(State::Over(Err(refused(line)))),
+            (Some(Reply::Error(line)), _) => Ok(State::Over(Err(refused(line)))),
             _ => Err(RecordError::OutOfStep),
         }
     }
@@ -96,9 +96,8 @@ impl SaveStep {
         mut results: Replies<'_>,
         now: SystemTime,
     ) -> Result<State, RecordError> {
-        let SaveAction::Rotate { to, .. } = &self.action else {
-            return Err(RecordError::OutOfStep);
-        };
+        let SaveAction::Rotate(rotation) = &self.action else { return Err(RecordError::OutOfStep) };
+        let to = &rotation.to;
         let moved = match results.next() {
             Some(Reply::Array(_)) => true,
             Some(Reply::Nil) => false,
@@ -151,7 +150,7 @@ impl SaveStep {
             }
             (Some(Reply::Bulk(name)), SaveAction::Destroy { moves, former, .. }) => {
                 (*moves, *former) = (*moves + 1, None);
-                self.key.name = key_of(&self.settings, name);
+                self.key.name = key_of(&self.settings, name).into();
                 Ok(State::Writing)
             }
             _ => Err(RecordError::OutOfStep),
@@ -207,6 +206,13 @@ impl SaveStep {
             }
         }
     }
+}
+
+/// Whether a RESTORE was refused because this server, or this user, has none or another one.
+fn is_no_restore(line: &[u8]) -> bool {
+    let reasons: [&[u8]; 4] =
+        [b"NOPERM", b"ERR unknown command", b"ERR DUMP payload", b"ERR Bad data format"];
+    reasons.iter().any(|reason| line.starts_with(reason))
 }
 
 pub(super) fn unmoved() -> Error {

@@ -1,12 +1,11 @@
 //! What a save sends.
 
-use std::sync::LazyLock;
-
 use smallvec::SmallVec;
 
-use super::{SaveStep, TOMBSTONE_MILLIS};
+use super::{Rotation, SaveStep, TOMBSTONE_MILLIS};
 use crate::pipeline::operation::Round;
 use crate::session::store::Remember;
+use crate::session::store::redis::dump;
 use crate::session::store::redis::index::name_of;
 use crate::session::store::redis::record::{self, Key, LOGIN, PROOF, REMEMBER, SAVED};
 use crate::session::store::redis::tombstone::Tombstone;
@@ -46,28 +45,27 @@ impl SaveStep {
     }
 
     pub(super) fn create(&self, round: &mut Round<'_>, now: u64) {
-        static HASH: LazyLock<String> =
-            LazyLock::new(|| ::redis::Script::new(CREATE).get_hash().to_owned());
         let proof = self.has_proof().then(|| self.key.proof(now));
         let calls = self.calls(now, proof.as_deref());
-        let (name, script) = match self.is_unknown {
-            false => (&b"EVALSHA"[..], HASH.as_bytes()),
-            true => (&b"EVAL"[..], CREATE.as_bytes()),
-        };
         let sets = || calls.iter().filter(|call| call.name == "HSET");
-        let words = sets().map(Call::arguments).sum::<usize>();
-        round.command_of(5 + words, |command| {
-            command.word(name);
-            command.word(script);
+        let count = sets().map(Call::arguments).sum();
+        let kept_for = self.kept_for(Some(now), now).try_into().unwrap_or(i64::MAX);
+        if self.restores {
+            let hash = dump::hash(count, sets().flat_map(Call::words));
+            return round.command_of(4, |command| {
+                command.word(b"RESTORE");
+                command.word(&self.key.name);
+                command.number(kept_for);
+                command.word(&hash);
+            });
+        }
+        round.command_of(5 + count, |command| {
+            command.word(b"EVAL");
+            command.word(CREATE.as_bytes());
             command.number(1);
             command.word(&self.key.name);
-            command.number(self.kept_for(Some(now), now).try_into().unwrap_or(i64::MAX));
-            for call in sets() {
-                command.words(&call.own);
-                if let Some(more) = call.more {
-                    command.words(more);
-                }
-            }
+            command.number(kept_for);
+            sets().flat_map(Call::words).for_each(|word| command.word(word));
         });
     }
 
@@ -98,15 +96,13 @@ impl SaveStep {
     pub(super) fn rotate(
         &self,
         round: &mut Round<'_>,
-        to: &Key,
-        former: Option<&Key>,
-        tombstone: &Tombstone,
+        Rotation { to, former, tombstone }: &Rotation,
         now: u64,
     ) -> usize {
         let mut calls = self.calls(now, None);
         calls.push(Call::expiry(self.kept_for(self.created, now)));
         let mut keys = vec![&self.key.name[..], &to.name];
-        keys.extend(former.map(|former| &former.name[..]));
+        keys.extend(former.as_ref().map(|former| &former.name[..]));
         let oldest = match self.lifetimes.absolute {
             Some(limit) => now.saturating_sub(record::milliseconds(limit)),
             None => 0,

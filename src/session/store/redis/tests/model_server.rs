@@ -87,16 +87,17 @@ impl Server {
                 number(1)
             }
             b"UNLINK" => number(usize::from(self.keys.remove(&key).is_some())),
-            // The only script that is called so is the one that creates.
-            b"EVALSHA" if self.keys.contains_key(rest[1]) => number(0),
-            b"EVALSHA" => {
-                let hash = self.keys.entry(rest[1].to_vec()).or_default();
-                for pair in rest[3..].chunks(2) {
-                    hash.fields.insert(pair[0].to_vec(), pair[1].to_vec());
+            b"RESTORE" if self.keys.contains_key(&key) => {
+                b"-BUSYKEY Target key name already exists.\r\n".to_vec()
+            }
+            b"RESTORE" => {
+                let hash = self.keys.entry(key).or_default();
+                for pair in dump::words(rest[1]).chunks(2) {
+                    hash.fields.insert(pair[0].clone(), pair[1].clone());
                 }
                 hash.ends =
-                    Some(self.now + String::from_utf8_lossy(rest[2]).parse::<u64>().unwrap());
-                number(1)
+                    Some(self.now + String::from_utf8_lossy(rest[0]).parse::<u64>().unwrap());
+                b"+OK\r\n".to_vec()
             }
             b"EVAL" if key == EMPTY.as_bytes() => {
                 let hash = self.keys.entry(rest[1].to_vec()).or_default();

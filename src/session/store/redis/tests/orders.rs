@@ -135,7 +135,7 @@ impl World {
             let steps = Steps::new([SaveStep::new(&settings, &save)]);
             Actor { act: *act, steps, saved: None, sent_again: false, failed: false, over: false }
         });
-        let key = Key::new(&settings, Layout::Default, &from).name;
+        let key = Key::new(&settings, Layout::Default, &from).name.to_vec();
         let truth = Truth { key, fields: [("start", "0")].into_iter().collect(), remember: None };
         let actors = actors.collect();
         let (left, history) = (BTreeMap::new(), format!("{acts:?}"));
@@ -169,7 +169,7 @@ impl World {
     }
 
     fn turn(&mut self, at: usize, fate: usize) {
-        let key = Key::new(&settings(), Layout::Default, &id("A")).name;
+        let key = Key::new(&settings(), Layout::Default, &id("A")).name.to_vec();
         let actor = &mut self.actors[at];
         match actor.act {
             Act::Pass => {
@@ -226,7 +226,7 @@ impl World {
     /// What holds after every step.
     fn check(&self) {
         let history = &self.history;
-        let key_of = |letter| Key::new(&settings(), Layout::Default, &id(letter)).name;
+        let key_of = |letter| Key::new(&settings(), Layout::Default, &id(letter)).name.to_vec();
         for (key, hash) in &self.server.keys {
             assert!(hash.ends.is_some(), "{history}: a key without an end");
             let lives = self.truth.as_ref().is_some_and(|truth| truth.key == *key);
@@ -259,7 +259,7 @@ impl World {
             let replies = self.server.run(&sent);
             answer(&mut load, &replies, sent.replies, self.server.now);
             let loaded = load.into_outcomes().next().unwrap().unwrap();
-            let key = Key::new(&settings(), Layout::Default, &id(letter)).name;
+            let key = Key::new(&settings(), Layout::Default, &id(letter)).name.to_vec();
             let truth = self.truth.as_ref().filter(|truth| truth.key == key);
             let hash = self.server.keys.get(&key);
             let Some(truth) = truth.filter(|_| hash.is_some()) else {
@@ -306,7 +306,7 @@ fn carried_out(
     key: &[u8],
     until: u64,
 ) -> Option<Saved> {
-    let key_of = |letter| Key::new(&settings(), Layout::Default, &id(letter)).name;
+    let key_of = |letter| Key::new(&settings(), Layout::Default, &id(letter)).name.to_vec();
     let Some(session) = truth.as_mut().filter(|truth| truth.key == key) else {
         // The second time that the same move is carried out, it has been done.
         let moved = |letter| truth.as_ref().is_some_and(|truth| truth.key == key_of(letter));
