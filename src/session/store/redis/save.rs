@@ -114,7 +114,7 @@ struct Rotation {
     to: Key,
     /// The key in a layout that this one takes over from.
     former: Option<Box<Key>>,
-    /// What is left under the old key.
+    /// What is written to the old key.
     tombstone: Tombstone,
 }
 
