@@ -165,12 +165,12 @@ impl Native {
 
     /// Serves a listener that is bound already.
     pub fn from_listener(listener: TcpListener) -> Result<Native> {
-        Native::new(Listener::Tcp(listener))
+        Native::new(Listener::of(listener))
     }
 
     /// Serves a unix socket that is bound already. Its name in the file system stays when the server ends.
     pub fn from_unix_listener(listener: UnixListener) -> Result<Native> {
-        Native::new(Listener::Unix(listener, None))
+        Native::new(Listener::of(listener))
     }
 
     fn new(listener: Listener) -> Result<Native> {
