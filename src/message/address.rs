@@ -60,7 +60,7 @@ impl fmt::Display for ListenAddress {
 }
 
 /// The name or address of a host that may have a port.
-fn without_port(host: &str) -> &str {
+pub(crate) fn without_port(host: &str) -> &str {
     let bare = host.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(bare, _)| bare);
     bare.unwrap_or_else(|| host.split_once(':').map_or(host, |(name, _)| name))
 }

@@ -14,14 +14,16 @@ use crate::server::http1::{BodyDecoder, Refused};
 use crate::{Error, HttpError};
 
 /// How often a handler that waits for a body looks whether the server still waits for it.
-const GLANCE: Duration = Duration::from_millis(200);
+const SHUTDOWN_CHECK: Duration = Duration::from_millis(200);
 
 /// The body, shared by the handler that reads it and the server that takes its connection back.
 #[derive(Clone)]
-pub(super) struct SharedBody(Arc<Mutex<Incoming>>);
+pub(super) struct SharedBody(Arc<Mutex<Unread>>);
 
-struct Incoming {
-    /// Gone once the server has it back: a reader that a handler keeps must not keep the connection.
+/// What of the body has not been read.
+struct Unread {
+    /// Gone once the server has it back, as a reader that a handler keeps must not keep the connection; and once the body is
+    /// broken.
     transport: Option<Arc<Transport>>,
     decoder: BodyDecoder,
     /// Bytes from the wire that were not decoded yet.
@@ -35,14 +37,6 @@ struct Incoming {
     started: Option<Instant>,
     received: u64,
     options: Arc<Options>,
-    state: BodyState,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum BodyState {
-    Open,
-    Broken,
-    Closed,
 }
 
 impl SharedBody {
@@ -53,7 +47,7 @@ impl SharedBody {
         expects: bool,
         options: Arc<Options>,
     ) -> SharedBody {
-        SharedBody(Arc::new(Mutex::new(Incoming {
+        SharedBody(Arc::new(Mutex::new(Unread {
             transport: Some(transport),
             decoder,
             raw,
@@ -63,7 +57,6 @@ impl SharedBody {
             expects,
             started: None,
             options,
-            state: BodyState::Open,
         })))
     }
 
@@ -71,12 +64,8 @@ impl SharedBody {
     /// was not read to its end, so that the connection cannot go on.
     pub(super) fn close(&self) -> Option<Vec<u8>> {
         let mut body = lock(&self.0);
-        let intact = body.state == BodyState::Open && body.decoder.is_done();
-        body.state = BodyState::Closed;
-        let transport = body.transport.take();
-        let nonblocking =
-            transport.is_some_and(|transport| transport.set_nonblocking(true).is_ok());
-        (intact && nonblocking).then(|| std::mem::take(&mut body.raw))
+        let intact = body.transport.take().is_some() && body.decoder.is_done();
+        intact.then(|| std::mem::take(&mut body.raw))
     }
 }
 
@@ -87,10 +76,10 @@ impl Read for SharedBody {
     }
 }
 
-impl Incoming {
+impl Unread {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            if self.state != BodyState::Open {
+            if self.transport.is_none() {
                 let text = "a request's body can be read only until its answer is made";
                 return Err(io::Error::new(io::ErrorKind::NotConnected, text));
             }
@@ -104,7 +93,7 @@ impl Incoming {
             if self.decoder.is_done() {
                 return Ok(0);
             }
-            self.receive().inspect_err(|_| self.state = BodyState::Broken)?;
+            self.receive().inspect_err(|_| self.transport = None)?;
         }
     }
 
@@ -137,7 +126,7 @@ impl Incoming {
         let Some(transport) = self.transport.clone() else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        transport.set_nonblocking(false)?;
+        transport.socket().set_nonblocking(false)?;
         let mut piece = [0; 16 * 1024];
         loop {
             if self.options.cut_off.load(Ordering::SeqCst) {
@@ -152,7 +141,7 @@ impl Incoming {
                 let text = "The request body arrives too slowly.".to_owned();
                 return Err(refused(io::ErrorKind::TimedOut, StatusCode::REQUEST_TIMEOUT, text));
             }
-            transport.set_timeout(left.min(GLANCE))?;
+            transport.socket().set_timeout(left.min(SHUTDOWN_CHECK))?;
             if std::mem::take(&mut self.expects) {
                 transport.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }

@@ -12,7 +12,7 @@ use http::StatusCode;
 
 use self::incoming::Gathering;
 pub(super) use self::incoming::Incoming;
-use super::options::{Hold, Options};
+use super::options::{Options, Permit};
 use super::outgoing::Outgoing;
 use super::socket::Socket;
 use super::transport::{Received, Transport, Trouble};
@@ -33,7 +33,7 @@ pub(super) struct Connection {
     pub(super) state: State,
     pub(super) deadline: Instant,
     /// Where it is beyond the limit of connections.
-    turned_away: Option<Hold>,
+    turned_away: Option<Permit>,
     /// Whether the socket may hold more than was read: an edge is announced only once.
     pub(super) readable: bool,
     /// Whether the client will send no more: everything is read up to the end then.
@@ -66,13 +66,20 @@ pub(super) enum State {
     Lingering(usize),
     /// More came than is thrown away. It is not read, but the socket stays: a proxy that is still sending the
     /// body has not looked at the answer, and a reset would take its place.
-    Held(#[expect(dead_code, reason = "counts for as long as it is there")] Hold),
+    Held(#[expect(dead_code, reason = "counts for as long as it is there")] Permit),
 }
 
 /// What became of a connection.
 pub(super) enum Next {
     /// Waits for its socket.
     Wait,
+    /// A worker is to do this.
+    Hand(Job),
+    Close,
+}
+
+/// What a connection needs a worker for.
+pub(super) enum Job {
     /// A request is whole.
     Handle(Incoming),
     /// A thread that may block is to send more of the answer.
@@ -80,7 +87,6 @@ pub(super) enum Next {
     /// A thread is to compute a step of its handshake.
     #[cfg(feature = "https")]
     Compute,
-    Close,
 }
 
 impl Connection {
@@ -172,7 +178,7 @@ impl Connection {
             match understood {
                 Ok(Some(next)) => return next,
                 Ok(None) => {}
-                Err(Refused(status)) => match self.refuse(status, now) {
+                Err(Refused(status)) => match self.refuse(status) {
                     Next::Wait if !self.is_sending() => {}
                     next => return next,
                 },
@@ -227,7 +233,7 @@ impl Connection {
             #[cfg(feature = "https")]
             Received::Computes(count) => {
                 self.readable = count == scratch.len() || self.ended;
-                Ok(Some(Next::Compute))
+                Ok(Some(Next::Hand(Job::Compute)))
             }
             Received::End => Ok(Some(Next::Close)),
         }
@@ -255,7 +261,7 @@ impl Connection {
             #[cfg(feature = "https")]
             State::Handshake => Next::Close,
             State::Head if self.input.is_empty() => Next::Close,
-            State::Head | State::Body(_) => self.refuse(StatusCode::REQUEST_TIMEOUT, now),
+            State::Head | State::Body(_) => self.refuse(StatusCode::REQUEST_TIMEOUT),
             // A socket says that it takes more only once much of its buffer is free (a third of it on Linux): a
             // client that takes a little at a time is found out by trying.
             State::Sending(_) => match self.resume(now) {
@@ -283,7 +289,7 @@ mod tests {
     fn connected(options: Options) -> (Connection, UnixStream) {
         let (client, server) = UnixStream::pair().unwrap();
         server.set_nonblocking(true).unwrap();
-        let socket = Socket::Unix(server);
+        let socket = Socket(server.into());
         let now = Instant::now();
         (Connection::new(socket, None, Purpose::App, Arc::new(options), now), client)
     }
@@ -344,7 +350,9 @@ mod tests {
             client.write_all(head.as_bytes()).unwrap();
             client.write_all(&vec![b'x'; length]).unwrap();
             connection.readable = true;
-            let Next::Handle(incoming) = connection.advance(&mut scratch, Instant::now()) else {
+            let Next::Hand(Job::Handle(incoming)) =
+                connection.advance(&mut scratch, Instant::now())
+            else {
                 panic!("no request of {length} bytes");
             };
             assert_eq!(incoming.exchange.request().body().unwrap().len(), length);

@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::event_loop::EventLoop;
 use super::event_loops::EventLoops;
 use super::options::Options;
-use super::run_loop;
+use super::run_loop::Worker;
 use super::threads::Threads;
 use crate::logging::ThrottledLog;
 use crate::pipeline::service::Service;
@@ -23,10 +23,10 @@ pub(super) struct Engine {
     pub(super) service: Service,
     options: Arc<Options>,
     pub(super) event_loops: EventLoops,
-    threads: Threads,
+    pub(super) threads: Arc<Threads>,
     /// Of their own: a storm of handshakes must take no thread that handlers wait for.
     #[cfg(feature = "https")]
-    handshakes: Threads,
+    handshakes: Arc<Threads>,
     stage: AtomicU8,
     /// Requests that are handled while their bodies still arrive.
     receiving: AtomicUsize,
@@ -52,9 +52,9 @@ impl Engine {
     ) -> Engine {
         Engine {
             service,
-            threads: Threads::new(options.max_threads),
+            threads: Threads::new(options.max_threads, options.max_queue),
             #[cfg(feature = "https")]
-            handshakes: Threads::new(cores),
+            handshakes: Threads::new(cores, usize::MAX),
             options,
             stage: AtomicU8::new(0),
             receiving: AtomicUsize::new(0),
@@ -93,31 +93,6 @@ impl Engine {
         self.event_loops.all().iter().for_each(|event_loop| event_loop.wake());
     }
 
-    /// Whether as many handlers block as may.
-    pub(super) fn all_blocked(&self) -> bool {
-        self.threads.is_full()
-    }
-
-    /// Counts the current worker as one that waits for the outside, unless no more threads are left than are kept for
-    /// others. Where it keeps its epoch, it [ends](Engine::end_waiting) that itself.
-    pub(super) fn begin_waiting(&self) -> bool {
-        self.threads.begin_waiting()
-    }
-
-    pub(super) fn end_waiting(&self) {
-        self.threads.end_waiting();
-    }
-
-    /// Whether as many requests wait for a thread as may.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.all_blocked() && self.threads.waiting() >= self.options.max_queue
-    }
-
-    /// A worker whose epoch has passed is done with what it was in.
-    pub(super) fn unblocked(&self) {
-        self.threads.unblocked();
-    }
-
     /// An event loop has ended, and has cut so many requests.
     pub(super) fn ended(&self, cut: usize) {
         self.cut.fetch_add(cut, Ordering::SeqCst);
@@ -154,11 +129,12 @@ impl Engine {
     fn start(self: &Arc<Engine>, event_loop: Arc<EventLoop>, epoch: u64) {
         let engine = self.clone();
         self.threads.run_now(Box::new(move || {
+            let worker = Worker { engine: &engine, event_loop: &event_loop, epoch };
             // A loop that nobody runs would be lost with all its connections.
-            while contained(|| run_loop::run(&engine, &event_loop, epoch)).is_none() {
+            while catch_panic(|| worker.run()).is_none() {
                 log::error!("the worker of an event loop panicked; it goes on");
-                if !event_loop.ownership().finish(epoch) {
-                    return engine.unblocked();
+                if !event_loop.ownership.finish(epoch) {
+                    return engine.threads.unblocked();
                 }
             }
         }));
@@ -179,6 +155,6 @@ impl Engine {
 
 /// Keeps a panic that gets past the service, of a `drop` or a logger of the application's, from the thread:
 /// an event loop that nobody runs would be lost with all its connections.
-pub(super) fn contained<T>(step: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn catch_panic<T>(step: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(step)).ok()
 }

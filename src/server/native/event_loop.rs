@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::access::Logged;
-use super::autoscaler;
 use super::body::SharedBody;
 use super::connection::Connection;
 use super::options::Options;
@@ -30,14 +29,14 @@ pub(super) struct EventLoop {
     pub(super) number: usize,
     pub(super) poller: Mutex<Poller>,
     waker: Arc<mio::Waker>,
-    ownership: Ownership<Work>,
+    pub(super) ownership: Ownership<Work>,
     /// About how many connections there are.
     connections: AtomicUsize,
     /// How long the worker was not waiting for its poller, in nanoseconds, and how often.
     busy: AtomicU64,
     iterations: AtomicU64,
     /// The worker, as the system numbers threads; 0 where that is not known.
-    worker: AtomicU32,
+    pub(super) worker: AtomicU32,
 }
 
 /// What is under way, stage by stage, so that whoever runs the loop next can go on with it.
@@ -45,7 +44,8 @@ pub(super) struct EventLoop {
 pub(super) struct Work {
     /// Whether the loop has come to its end, and nobody runs it any more.
     ended: bool,
-    pub(super) activity: Activity,
+    /// The route whose handler the worker is in.
+    pub(super) handler: Option<Arc<Endpoint>>,
     /// What may block, and nobody has started.
     pub(super) tasks: VecDeque<Task>,
     /// Requests whose handlers have run.
@@ -69,17 +69,6 @@ impl Work {
             && self.resumed.is_empty()
             && self.answered.is_empty()
     }
-}
-
-/// What the worker is in.
-#[derive(Default)]
-pub(super) enum Activity {
-    /// What takes no time, hooks and plugins that do not block, or a body that is sent.
-    #[default]
-    Stages,
-    Handler(Option<Arc<Endpoint>>),
-    /// A body that may wait: its thread is counted already as one that is blocked.
-    Body,
 }
 
 /// Something that may block.
@@ -128,11 +117,6 @@ impl EventLoop {
         self.ownership.lock()
     }
 
-    /// Who runs the loop.
-    pub(super) fn ownership(&self) -> &Ownership<Work> {
-        &self.ownership
-    }
-
     pub(super) fn wake(&self) {
         wake(&self.waker);
     }
@@ -165,22 +149,14 @@ impl EventLoop {
         (busy, self.iterations.load(Ordering::Relaxed))
     }
 
-    pub(super) fn run_by_this_thread(&self) {
-        self.worker.store(autoscaler::this_thread().unwrap_or(0), Ordering::Relaxed);
-    }
-
-    pub(super) fn worker(&self) -> u32 {
-        self.worker.load(Ordering::Relaxed)
-    }
-
     /// Takes a connection (back) from a thread that does not run this loop.
-    pub(super) fn give(&self, returned: Returned) {
+    pub(super) fn return_connection(&self, returned: Returned) {
         self.work().returned.push(returned);
         self.wake();
     }
 
     /// Takes requests whose handlers have run on another thread.
-    pub(super) fn give_ran(&self, ran: InFlight) {
+    pub(super) fn return_ran(&self, ran: InFlight) {
         self.work().ran.push(ran);
         self.wake();
     }
@@ -221,17 +197,21 @@ impl EventLoop {
         &self,
         heartbeat: u64,
         blocks: bool,
-        now: Instant,
-        lost: impl FnOnce(&Activity),
-    ) -> Option<(u64, Activity, VecDeque<Task>)> {
+        count: impl FnOnce(),
+    ) -> Option<(u64, Option<Arc<Endpoint>>, VecDeque<Task>)> {
         let (epoch, mut work) = self.ownership.hand_off(heartbeat)?;
-        let activity = std::mem::take(&mut work.activity);
-        lost(&activity);
+        count();
+        let handler = work.handler.take();
         let mut tasks = VecDeque::new();
-        if blocks && work.handed_off.replace(now).is_some_and(|before| now - before < AGAIN) {
+        if blocks
+            && work
+                .handed_off
+                .replace(Instant::now())
+                .is_some_and(|before| before.elapsed() < AGAIN)
+        {
             tasks = std::mem::take(&mut work.tasks);
         }
-        Some((epoch, activity, tasks))
+        Some((epoch, handler, tasks))
     }
 }
 

@@ -76,10 +76,8 @@ impl EventLoops {
 
     /// Finds an event loop for a new connection.
     pub(super) fn assign(&self, connection: Box<Connection>, here: &EventLoop) {
-        match self.least() {
-            Some(there) => settle(connection, &there, here),
-            None => stay(connection, here),
-        }
+        let there = self.least();
+        settle(connection, there.as_deref().unwrap_or(here), here);
     }
 
     /// Where a connection of this loop that comes back should better be: elsewhere if the loop is inactive
@@ -101,16 +99,12 @@ impl EventLoops {
     }
 }
 
+/// Gives a connection to a loop, or keeps it here where that is this one or has ended.
 fn settle(connection: Box<Connection>, there: &EventLoop, here: &EventLoop) {
-    if there.number == here.number {
-        return stay(connection, here);
+    let kept =
+        if there.number == here.number { Some(connection) } else { there.offer(connection).err() };
+    if let Some(connection) = kept {
+        here.expect_one();
+        here.work().returned.push(Returned::New(connection));
     }
-    if let Err(connection) = there.offer(connection) {
-        stay(connection, here);
-    }
-}
-
-fn stay(connection: Box<Connection>, here: &EventLoop) {
-    here.expect_one();
-    here.work().returned.push(Returned::New(connection));
 }

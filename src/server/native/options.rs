@@ -40,9 +40,9 @@ pub(super) struct Options {
     pub(super) write_deadline: Duration,
     pub(super) linger: Duration,
     pub(super) linger_bytes: usize,
-    pub(super) held: Held,
+    pub(super) held: Permits,
     /// Connections beyond the limit, which have been told so and are not yet closed.
-    pub(super) turned_away: Held,
+    pub(super) turned_away: Permits,
     pub(super) lame_duck: Duration,
     /// Set once what has not fully arrived will not be waited for.
     pub(super) cut_off: Arc<AtomicBool>,
@@ -74,8 +74,8 @@ impl Default for Options {
             write_deadline: Duration::from_secs(30),
             linger: Duration::from_secs(2),
             linger_bytes: 1024 * 1024,
-            held: Held::default(),
-            turned_away: Held::default(),
+            held: Permits::default(),
+            turned_away: Permits::default(),
             lame_duck: Duration::from_secs(2),
             cut_off: Arc::default(),
             drain_deadline: Duration::from_secs(30),
@@ -99,13 +99,13 @@ impl Options {
 
     /// Counts a connection that is held unread behind its last answer, unless there are as many as may be: the others
     /// are for visitors, and each can keep a full buffer of the system's.
-    pub(super) fn hold(&self) -> Option<Hold> {
-        self.held.one(self.most_held())
+    pub(super) fn hold(&self) -> Option<Permit> {
+        self.held.acquire(self.most_held())
     }
 
     /// Counts a connection beyond the limit, unless there are as many as may be.
-    pub(super) fn turn_away(&self) -> Option<Hold> {
-        self.turned_away.one(self.most_held())
+    pub(super) fn turn_away(&self) -> Option<Permit> {
+        self.turned_away.acquire(self.most_held())
     }
 
     /// Says that a client speaks TLS where it is not spoken.
@@ -132,24 +132,24 @@ impl Options {
 
 /// How many connections there are of a sort that is bounded by itself.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Held(Arc<AtomicUsize>);
+pub(super) struct Permits(Arc<AtomicUsize>);
 
 /// One of them; it counts until it is dropped.
-pub(super) struct Hold(Held);
+pub(super) struct Permit(Permits);
 
-impl Held {
+impl Permits {
     pub(super) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
     /// Counts one more, unless there are as many as may be.
-    pub(super) fn one(&self, most: usize) -> Option<Hold> {
-        let hold = Hold(self.clone());
-        (self.0.fetch_add(1, Ordering::Relaxed) < most).then_some(hold)
+    pub(super) fn acquire(&self, most: usize) -> Option<Permit> {
+        let permit = Permit(self.clone());
+        (self.0.fetch_add(1, Ordering::Relaxed) < most).then_some(permit)
     }
 }
 
-impl Drop for Hold {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }

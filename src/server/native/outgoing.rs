@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http::{StatusCode, Version};
 
-use super::transport::{Flushed, Transport};
+use super::transport::{Sent, Transport};
 use crate::logging::request_id::{self, RequestId};
 use crate::logging::{OneLine, ThrottledLog};
 use crate::message::response::{Body, Response};
@@ -48,18 +48,6 @@ impl Drop for Source {
             log::error!("the body of an answer panicked when it was dropped");
         }
     }
-}
-
-/// How far sending came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
-    All,
-    /// The socket takes no more now. Whether it took anything.
-    Blocked {
-        some: bool,
-    },
-    /// More must be read from the body first, which may block.
-    NeedsMore,
 }
 
 /// Whom an answer is for.
@@ -168,9 +156,9 @@ impl Outgoing {
             transport.say_last();
         }
         match transport.flush()? {
-            Flushed::Blocked { some: more } => Ok(Sent::Blocked { some: some || more }),
-            Flushed::All if whole => Ok(Sent::All),
-            Flushed::All => Ok(Sent::NeedsMore),
+            Sent::Blocked { some: more } => Ok(Sent::Blocked { some: some || more }),
+            _ if whole => Ok(Sent::All),
+            _ => Ok(Sent::NeedsMore),
         }
     }
 
@@ -219,28 +207,21 @@ impl Outgoing {
 
 /// Reads from what an app gave; a panic there breaks this answer off and nothing else.
 fn read(reader: &mut Box<dyn Read + Send>, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
+    // What answers are read from may be down for all of them.
+    static REPEATED: LazyLock<ThrottledLog> = LazyLock::new(ThrottledLog::default);
+    let error = loop {
         let read = catch_unwind(AssertUnwindSafe(|| reader.read(buffer)));
         match read.unwrap_or_else(|_| Err(io::Error::other("the body of an answer panicked"))) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                breaks_off(&error);
-                return Err(error);
-            }
+            Err(error) => break error,
             Ok(count) if count > buffer.len() => {
                 let text = "the body of an answer claims to have read more than it was asked for";
-                let error = io::Error::other(text);
-                breaks_off(&error);
-                return Err(error);
+                break io::Error::other(text);
             }
             read => return read,
         }
-    }
-}
-
-/// What answers are read from may be down for all of them.
-fn breaks_off(error: &io::Error) {
-    static REPEATED: LazyLock<ThrottledLog> = LazyLock::new(ThrottledLog::default);
-    let error = OneLine(error).to_string();
-    REPEATED.log_throttled(log::Level::Error, &error, || format!("an answer breaks off: {error}"));
+    };
+    let line = OneLine(&error).to_string();
+    REPEATED.log_throttled(log::Level::Error, &line, || format!("an answer breaks off: {line}"));
+    Err(error)
 }

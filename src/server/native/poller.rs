@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use self::accepting::Listening;
 pub(super) use self::channels::Resumed;
 use self::channels::Watched;
-use super::connection::{Connection, Incoming, Next};
+use super::connection::{Connection, Job, Next};
 use super::event_loop::InFlight;
 use super::options::Options;
 use crate::logging::ThrottledLog;
@@ -46,8 +46,8 @@ pub(super) struct Poller {
     scratch: Vec<u8>,
     next_scan: Instant,
     options: Arc<Options>,
-    /// What the caller is to do next.
-    pub(super) ready: Vec<Ready>,
+    /// Connections that are a worker's until they come back, and what for.
+    pub(super) ready: Vec<(Box<Connection>, Job)>,
     /// Connections for other loops to take.
     pub(super) accepted: Vec<Connection>,
     /// When the last wait ended.
@@ -73,14 +73,6 @@ enum Slot {
         event: bool,
         ended: bool,
     },
-}
-
-/// A connection that is a worker's until it comes back.
-pub(super) enum Ready {
-    Handle(Box<Connection>, Incoming),
-    Pump(Box<Connection>),
-    #[cfg(feature = "https")]
-    Compute(Box<Connection>),
 }
 
 /// A connection that comes back from a worker, or that it is gone.
@@ -284,30 +276,13 @@ impl Poller {
         match next {
             Next::Wait => {}
             Next::Close => self.release(slot),
-            Next::Handle(incoming) => {
-                if let Some(connection) = self.hand_out(slot) {
-                    self.ready.push(Ready::Handle(connection, incoming));
+            Next::Hand(job) => {
+                let ended = matches!(&self.slots[slot], Slot::Here(connection) if connection.ended);
+                let out = Slot::Out { event: false, ended };
+                if let Slot::Here(connection) = std::mem::replace(&mut self.slots[slot], out) {
+                    self.ready.push((connection, job));
                 }
             }
-            Next::Pump => {
-                if let Some(connection) = self.hand_out(slot) {
-                    self.ready.push(Ready::Pump(connection));
-                }
-            }
-            #[cfg(feature = "https")]
-            Next::Compute => {
-                if let Some(connection) = self.hand_out(slot) {
-                    self.ready.push(Ready::Compute(connection));
-                }
-            }
-        }
-    }
-
-    fn hand_out(&mut self, slot: usize) -> Option<Box<Connection>> {
-        let ended = matches!(&self.slots[slot], Slot::Here(connection) if connection.ended);
-        match std::mem::replace(&mut self.slots[slot], Slot::Out { event: false, ended }) {
-            Slot::Here(connection) => Some(connection),
-            _ => None,
         }
     }
 

@@ -11,6 +11,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
+use crate::message::address::without_port;
 use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::server::tls::TlsAcceptor;
@@ -60,7 +61,8 @@ impl Redirects {
     /// Only names of the certificate are sent on to: to any other, it would be an open redirect.
     fn redirect(&self, request: &Request) -> Response {
         let refused = |why: &str| plain(StatusCode::BAD_REQUEST, why);
-        let Some(host) = request.host().map(without_port).filter(|host| self.is_for(host)) else {
+        let host = request.host().map(without_port).filter(|host| self.acceptor.is_for(host));
+        let Some(host) = host else {
             return refused(
                 "This port sends on to https, and only to the names of its certificate.\n",
             );
@@ -73,7 +75,8 @@ impl Redirects {
             HTTPS => String::new(),
             port => format!(":{port}"),
         };
-        let location = format!("https://{host}{port}{target}");
+        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        let location = format!("https://{open}{host}{close}{port}{target}");
         match HeaderValue::try_from(&location) {
             Ok(value) => {
                 let mut response =
@@ -83,19 +86,6 @@ impl Redirects {
             }
             Err(_) => refused("This port sends on to https, and not to such an address.\n"),
         }
-    }
-
-    fn is_for(&self, host: &str) -> bool {
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        self.acceptor.is_for(bare.unwrap_or(host))
-    }
-}
-
-/// The host of an authority, brackets of an IPv6 address included.
-fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
     }
 }
 
@@ -135,19 +125,6 @@ fn plain(status: StatusCode, text: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_host_is_told_from_its_port() {
-        for (authority, host) in [
-            ("example.org", "example.org"),
-            ("example.org:80", "example.org"),
-            ("example.org:", "example.org"),
-            ("[::1]", "[::1]"),
-            ("[::1]:80", "[::1]"),
-        ] {
-            assert_eq!(without_port(authority), host);
-        }
-    }
 
     #[test]
     fn a_token_is_no_path() {

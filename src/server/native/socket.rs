@@ -1,18 +1,18 @@
-//! TCP and unix sockets behind one face.
+//! Listeners and sockets, of TCP and unix alike.
 
 use std::fs::Permissions;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::net::{Shutdown, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use listenfd::ListenFd;
 use nix::unistd::Group;
-use socket2::{Domain, SockAddr, SockRef, Type};
+use socket2::{Domain, SockAddr, Type};
 
 use crate::Result;
 use crate::lock::lock;
@@ -26,10 +26,10 @@ const QUEUE: i32 = 4096;
 const PASSED_ON: &str = "systemd";
 
 /// What connections come from.
-pub(super) enum Listener {
-    Tcp(TcpListener),
-    /// Its name in the file system is cleared away with it, where that is ours.
-    Unix(UnixListener, Option<Name>),
+pub(super) struct Listener {
+    socket: socket2::Socket,
+    /// The name of a unix socket in the file system is cleared away with it, where that is ours.
+    name: Option<Name>,
 }
 
 /// Who may connect to a unix socket: the owner and the group, and never everybody, as those are whom
@@ -87,23 +87,26 @@ pub(super) struct Name {
     file: Option<(u64, u64)>,
 }
 
-impl Name {
-    fn of(path: &Path) -> Name {
-        Name { path: path.to_owned(), file: file_at(path) }
-    }
-}
-
 fn file_at(path: &Path) -> Option<(u64, u64)> {
     path.symlink_metadata().ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// One connection's bytes; never blocking unless a body is streamed to a handler.
-pub(super) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+/// The flag with which a client that has gone is an error and no signal, whatever the application does about SIGPIPE.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: i32 = nix::libc::MSG_NOSIGNAL;
+/// Sockets have an option in its place there, which `socket2` sets.
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: i32 = 0;
+
+/// One connection's socket; never blocking unless a body is streamed to a handler.
+pub(super) struct Socket(pub(super) socket2::Socket);
 
 impl Listener {
+    /// A socket that listens already. Its name stays when the listener ends.
+    pub(super) fn of(socket: impl Into<socket2::Socket>) -> Listener {
+        Listener { socket: socket.into(), name: None }
+    }
+
     /// Listens on `host:port`, or on a unix socket where the address is `unix:` and a path, or takes the
     /// socket that systemd passed on.
     pub(super) fn bind(address: &str) -> Result<Listener> {
@@ -118,10 +121,9 @@ impl Listener {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no such address");
         for address in resolved {
             // Binds with SO_REUSEADDR: after a restart the port is there at once.
-            let bound = TcpListener::bind(address)
-                .and_then(|listener| SockRef::from(&listener).listen(QUEUE).map(|()| listener));
-            match bound {
-                Ok(listener) => return Ok(Listener::Tcp(listener)),
+            let bound = TcpListener::bind(address).map(Listener::of);
+            match bound.and_then(|listener| listener.socket.listen(QUEUE).map(|()| listener)) {
+                Ok(listener) => return Ok(listener),
                 Err(error) => last = error,
             }
         }
@@ -129,41 +131,33 @@ impl Listener {
     }
 
     pub(super) fn address(&self) -> io::Result<ListenAddress> {
-        Ok(match self {
-            Listener::Tcp(listener) => ListenAddress::Tcp(listener.local_addr()?),
-            Listener::Unix(listener, _) => {
-                let address = listener.local_addr()?;
-                ListenAddress::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned())
-            }
+        let address = self.socket.local_addr()?;
+        Ok(match address.as_socket() {
+            Some(tcp) => ListenAddress::Tcp(tcp),
+            None => ListenAddress::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned()),
         })
     }
 
     pub(super) fn set_nonblocking(&self) -> io::Result<()> {
-        match self {
-            Listener::Tcp(listener) => listener.set_nonblocking(true),
-            Listener::Unix(listener, _) => listener.set_nonblocking(true),
-        }
+        self.socket.set_nonblocking(true)
     }
 
     /// The next connection, ready for use without blocking.
     pub(super) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
-        let (socket, peer) = match self {
-            Listener::Tcp(listener) => {
-                let (stream, peer) = listener.accept()?;
-                // An answer is written in one piece: waiting for more to send would only delay it.
-                let _ = stream.set_nodelay(true);
-                (Socket::Tcp(stream), Some(canonical(peer)))
-            }
-            Listener::Unix(listener, _) => (Socket::Unix(listener.accept()?.0), None),
-        };
+        let (socket, peer) = self.socket.accept()?;
+        let peer = peer.as_socket().map(canonical);
+        if peer.is_some() {
+            // An answer is written in one piece: waiting for more to send would only delay it.
+            let _ = socket.set_tcp_nodelay(true);
+        }
         socket.set_nonblocking(true)?;
-        Ok((socket, peer))
+        Ok((Socket(socket), peer))
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix(_, Some(Name { path, file: Some(file) })) = self
+        if let Some(Name { path, file: Some(file) }) = &self.name
             // It may be a successor's by now.
             && file_at(path) == Some(*file)
         {
@@ -183,8 +177,8 @@ fn passed_on() -> io::Result<Listener> {
     let mut passed = ListenFd::from_env();
     // What is no TCP socket stays where it is, and can be taken as the other sort.
     let listener = match passed.take_tcp_listener(0) {
-        Ok(Some(listener)) => Some(Listener::Tcp(listener)),
-        _ => passed.take_unix_listener(0)?.map(|listener| Listener::Unix(listener, None)),
+        Ok(Some(listener)) => Some(Listener::of(listener)),
+        _ => passed.take_unix_listener(0)?.map(Listener::of),
     };
     *taken = listener.is_some();
     listener.ok_or_else(|| {
@@ -207,7 +201,8 @@ fn bind_unix(address: &UnixAddress<'_>) -> io::Result<Listener> {
         }
         other => other?,
     }
-    let listener = Listener::Unix(UnixListener::from(OwnedFd::from(socket)), Some(Name::of(path)));
+    let listener =
+        Listener { socket, name: Some(Name { path: path.to_owned(), file: file_at(path) }) };
     // Nobody can connect before it listens: no moment at which others than these may.
     if let Some((name, id)) = address.group.zip(group) {
         chown(path, None, Some(id)).map_err(|error| {
@@ -218,7 +213,7 @@ fn bind_unix(address: &UnixAddress<'_>) -> io::Result<Listener> {
         })?;
     }
     std::fs::set_permissions(path, Permissions::from_mode(address.mode))?;
-    SockRef::from(&listener.as_fd()).listen(QUEUE)?;
+    listener.socket.listen(QUEUE)?;
     Ok(listener)
 }
 
@@ -236,84 +231,49 @@ fn is_left_behind(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(refused)
 }
 
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Listener::Tcp(listener) => listener.as_fd(),
-            Listener::Unix(listener, _) => listener.as_fd(),
-        }
-    }
-}
-
 impl AsRawFd for Listener {
     fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
+        self.socket.as_raw_fd()
     }
 }
 
 impl Socket {
     pub(super) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        match self {
-            Socket::Tcp(stream) => stream.set_nonblocking(nonblocking),
-            Socket::Unix(stream) => stream.set_nonblocking(nonblocking),
-        }
+        self.0.set_nonblocking(nonblocking)
     }
 
     /// How long a blocking read or write may take.
     pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
         // Zero would mean for ever.
         let timeout = Some(timeout.max(Duration::from_millis(1)));
-        match self {
-            Socket::Tcp(stream) => {
-                stream.set_read_timeout(timeout)?;
-                stream.set_write_timeout(timeout)
-            }
-            Socket::Unix(stream) => {
-                stream.set_read_timeout(timeout)?;
-                stream.set_write_timeout(timeout)
-            }
-        }
+        self.0.set_read_timeout(timeout)?;
+        self.0.set_write_timeout(timeout)
     }
 
     /// Where the client has connected to.
     #[cfg(feature = "https")]
     pub(super) fn local_address(&self) -> Option<SocketAddr> {
-        match self {
-            Socket::Tcp(stream) => stream.local_addr().ok().map(canonical),
-            Socket::Unix(_) => None,
-        }
+        self.0.local_addr().ok()?.as_socket().map(canonical)
     }
 
     pub(super) fn close_write(&self) {
-        let _ = match self {
-            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
-        };
+        let _ = self.0.shutdown(Shutdown::Write);
     }
 }
 
 impl Read for &Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(stream) => (&mut &*stream).read(buffer),
-            Socket::Unix(stream) => (&mut &*stream).read(buffer),
-        }
+        (&self.0).read(buffer)
     }
 }
 
 impl Write for &Socket {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(stream) => (&mut &*stream).write(buffer),
-            Socket::Unix(stream) => (&mut &*stream).write(buffer),
-        }
+        self.0.send_with_flags(buffer, NO_SIGNAL)
     }
 
     fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(stream) => (&mut &*stream).write_vectored(buffers),
-            Socket::Unix(stream) => (&mut &*stream).write_vectored(buffers),
-        }
+        self.0.send_vectored_with_flags(buffers, NO_SIGNAL)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -323,15 +283,14 @@ impl Write for &Socket {
 
 impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Socket::Tcp(stream) => stream.as_raw_fd(),
-            Socket::Unix(stream) => stream.as_raw_fd(),
-        }
+        self.0.as_raw_fd()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
 
     #[test]

@@ -1,12 +1,9 @@
 //! What a connection's bytes travel over: a socket, bare or inside TLS.
 
 use std::io::{self, Read, Write};
-#[cfg(feature = "https")]
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 #[cfg(feature = "https")]
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use super::socket::Socket;
 #[cfg(feature = "https")]
@@ -69,15 +66,16 @@ impl From<Trouble> for io::Error {
     }
 }
 
-/// Whether all was sent.
+/// How far sending came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flushed {
+pub(super) enum Sent {
     All,
     /// The socket takes no more now. Whether it took anything.
-    #[cfg_attr(not(feature = "https"), expect(dead_code, reason = "only TLS holds anything back"))]
     Blocked {
         some: bool,
     },
+    /// More must be read from the body first, which may block.
+    NeedsMore,
 }
 
 impl Transport {
@@ -85,21 +83,12 @@ impl Transport {
         matches!(self, Transport::Plain(_))
     }
 
-    fn socket(&self) -> &Socket {
+    pub(super) fn socket(&self) -> &Socket {
         match self {
             Transport::Plain(socket) => socket,
             #[cfg(feature = "https")]
             Transport::Tls(tls) => &tls.socket,
         }
-    }
-
-    pub(super) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.socket().set_nonblocking(nonblocking)
-    }
-
-    /// How long a blocking read or write may take.
-    pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
-        self.socket().set_timeout(timeout)
     }
 
     /// Reads once, and adds what the client has said to `plain`. A read that does not fill `scratch` has emptied the
@@ -135,9 +124,9 @@ impl Transport {
     }
 
     /// Sends what was taken and not sent.
-    pub(super) fn flush(&self) -> io::Result<Flushed> {
+    pub(super) fn flush(&self) -> io::Result<Sent> {
         match self {
-            Transport::Plain(_) => Ok(Flushed::All),
+            Transport::Plain(_) => Ok(Sent::All),
             #[cfg(feature = "https")]
             Transport::Tls(tls) => tls.flush(&mut tls.session()),
         }
@@ -152,8 +141,8 @@ impl Transport {
             }
         }
         match self.flush()? {
-            Flushed::All => Ok(()),
-            Flushed::Blocked { .. } => Err(io::ErrorKind::TimedOut.into()),
+            Sent::All => Ok(()),
+            _ => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 
@@ -163,11 +152,6 @@ impl Transport {
         if let Transport::Tls(tls) = self {
             tls.session().close();
         }
-    }
-
-    /// Says to the socket that nothing follows.
-    pub(super) fn close_write(&self) {
-        self.socket().close_write();
     }
 }
 
@@ -212,11 +196,6 @@ impl Transport {
             Transport::Tls(tls) => tls.acceptor.failed(),
             Transport::Plain(_) => 0,
         }
-    }
-
-    /// Where the client has connected to.
-    pub(super) fn local_address(&self) -> Option<SocketAddr> {
-        self.socket().local_address()
     }
 }
 
@@ -264,18 +243,18 @@ impl Tls {
         }
     }
 
-    fn flush(&self, session: &mut Session) -> io::Result<Flushed> {
+    fn flush(&self, session: &mut Session) -> io::Result<Sent> {
         let mut some = false;
         while session.wants_write() {
             match session.write_to(&mut &self.socket) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(_) => some = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_blocked(&error) => return Ok(Flushed::Blocked { some }),
+                Err(error) if is_blocked(&error) => return Ok(Sent::Blocked { some }),
                 Err(error) => return Err(error),
             }
         }
-        Ok(Flushed::All)
+        Ok(Sent::All)
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use memchr::memchr;
 
-use super::{Connection, Next, State};
+use super::{Connection, Job, Next, State};
 use crate::message::body::RequestBody;
 use crate::message::request::Request;
 #[cfg(feature = "https")]
@@ -20,7 +20,7 @@ use crate::server::native::proxy;
 /// How much an idle connection may keep of its buffer.
 pub(super) const KEPT: usize = 1024;
 
-pub(in crate::server::native) struct Gathering {
+pub(crate) struct Gathering {
     pub(super) head: Box<Head>,
     pub(super) decoder: BodyDecoder,
     pub(super) body: Vec<u8>,
@@ -28,10 +28,10 @@ pub(in crate::server::native) struct Gathering {
 }
 
 /// A request and what its answer needs to know.
-pub(in crate::server::native) struct Incoming {
-    pub(in crate::server::native) exchange: Exchange,
-    pub(in crate::server::native) audience: Audience,
-    pub(in crate::server::native) stream: Option<SharedBody>,
+pub(crate) struct Incoming {
+    pub(crate) exchange: Exchange,
+    pub(crate) audience: Audience,
+    pub(crate) stream: Option<SharedBody>,
 }
 
 impl Connection {
@@ -56,7 +56,9 @@ impl Connection {
         }
         consume(&mut self.input, head.consumed);
         match head.framing {
-            Framing::Empty => Ok(Some(self.begin_request(*head, None, None))),
+            Framing::Empty => {
+                Ok(Some(self.begin_request(*head, RequestBody::Bytes(Bytes::new()), None)))
+            }
             framing => {
                 let decoder = BodyDecoder::new(framing);
                 let gathering = Gathering { head, decoder, body: Vec::new(), started: now };
@@ -96,11 +98,7 @@ impl Connection {
         };
         let Gathering { head, decoder, body, .. } = *gathering;
         if done {
-            return Ok(Some(self.begin_request(
-                *head,
-                Some(RequestBody::Bytes(body.into())),
-                None,
-            )));
+            return Ok(Some(self.begin_request(*head, RequestBody::Bytes(body.into()), None)));
         }
         let length = match head.framing {
             Framing::Length(length) => Some(length),
@@ -114,15 +112,10 @@ impl Connection {
             self.options.clone(),
         );
         let body = RequestBody::Stream { reader: Box::new(stream.clone()), length };
-        Ok(Some(self.begin_request(*head, Some(body), Some(stream))))
+        Ok(Some(self.begin_request(*head, body, Some(stream))))
     }
 
-    pub(super) fn begin_request(
-        &mut self,
-        head: Head,
-        body: Option<RequestBody>,
-        stream: Option<SharedBody>,
-    ) -> Next {
+    fn begin_request(&mut self, head: Head, body: RequestBody, stream: Option<SharedBody>) -> Next {
         self.state = State::Handled;
         let audience = Audience {
             version: head.version,
@@ -132,7 +125,7 @@ impl Connection {
         let mut request = Request::new(head.method, head.target)
             .with_version(head.version)
             .with_headers(head.headers)
-            .with_body(body.unwrap_or(RequestBody::Bytes(Bytes::new())));
+            .with_body(body);
         #[cfg(feature = "https")]
         if !self.transport.is_plain() {
             request = request.with_scheme(Scheme::Https);
@@ -143,7 +136,7 @@ impl Connection {
         if !self.options.trusted_proxies.is_empty() {
             request = proxy::apply(request, self.peer, &self.options);
         }
-        Next::Handle(Incoming { exchange: Exchange::new(request), audience, stream })
+        Next::Hand(Job::Handle(Incoming { exchange: Exchange::new(request), audience, stream }))
     }
 }
 

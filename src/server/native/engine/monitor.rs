@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::server::ShutdownStage;
 use crate::server::native::autoscaler::{self, Autoscaler};
-use crate::server::native::event_loop::{Activity, EventLoop};
+use crate::server::native::event_loop::EventLoop;
 
 /// A worker that waits for something else than a core for this long in a handler is blocked; how often the monitor
 /// ticks.
@@ -27,7 +27,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Makes sure that the monitor ticks, now that there is work.
-    pub(in crate::server::native) fn wake_monitor(&self) {
+    pub(crate) fn wake_monitor(&self) {
         if self.monitor_sleeps.load(Ordering::SeqCst)
             && self.monitor_sleeps.swap(false, Ordering::SeqCst)
         {
@@ -36,7 +36,7 @@ impl Engine {
     }
 
     /// Lets more or fewer event loops be active.
-    pub(super) fn resize(self: &Arc<Engine>, count: usize) {
+    fn resize(self: &Arc<Engine>, count: usize) {
         while self.event_loops.all().len() < count {
             match self.event_loops.add() {
                 Ok(event_loop) => self.open(event_loop),
@@ -102,7 +102,7 @@ impl Engine {
     }
 
     /// One tick; whether there was work since the last one.
-    pub(super) fn tick(
+    fn tick(
         self: &Arc<Engine>,
         event_loops: &[Arc<EventLoop>],
         seen: &mut Vec<(u64, Instant)>,
@@ -111,46 +111,29 @@ impl Engine {
         seen.resize(event_loops.len(), (0, now));
         let mut worked = false;
         for (event_loop, seen) in event_loops.iter().zip(seen) {
-            let heartbeat = event_loop.ownership().heartbeat();
+            let heartbeat = event_loop.ownership.heartbeat();
             if heartbeat != seen.0 {
                 *seen = (heartbeat, now);
                 worked = true;
-            } else {
+            } else if event_loop.work().is_busy() {
                 // Whatever the limit of threads: somebody must accept, refuse and shut down.
-                self.hand_off(event_loop, heartbeat, now, now - seen.1);
+                self.hand_off(event_loop, heartbeat, now - seen.1);
             }
         }
         worked
     }
 
-    /// Gives an event loop whose worker is blocked to another one.
-    pub(super) fn hand_off(
-        self: &Arc<Engine>,
-        event_loop: &Arc<EventLoop>,
-        heartbeat: u64,
-        now: Instant,
-        still_for: Duration,
-    ) {
-        if !event_loop.work().is_busy() {
-            return;
-        }
+    /// Gives an event loop whose worker has been in one task for this long to another one, if it is blocked.
+    fn hand_off(self: &Arc<Engine>, event_loop: &Arc<EventLoop>, heartbeat: u64, since: Duration) {
         // Another thread has no use for the time of one that computes, or waits for a core.
-        let blocks = !autoscaler::computes(event_loop.worker());
-        if still_for < COMPUTES_TOO_LONG && !blocks {
+        let blocks = !autoscaler::computes(event_loop.worker.load(Ordering::Relaxed));
+        if since < COMPUTES_TOO_LONG && !blocks {
             return;
         }
         // Counted before the worker can notice, and be done.
-        let lost = |activity: &Activity| match activity {
-            Activity::Body => {}
-            Activity::Stages | Activity::Handler(_) => self.threads.blocked(),
-        };
-        let Some((epoch, activity, tasks)) = event_loop.hand_off(heartbeat, blocks, now, lost)
-        else {
-            return;
-        };
-        if let Activity::Handler(Some(endpoint)) = activity
-            && blocks
-        {
+        let handed_off = event_loop.hand_off(heartbeat, blocks, || self.threads.blocked());
+        let Some((epoch, handler, tasks)) = handed_off else { return };
+        if let Some(endpoint) = handler.filter(|_| blocks) {
             endpoint.handler_blocks.set_for(HANDLER_IS_SLOW);
         }
         self.start(event_loop.clone(), epoch);

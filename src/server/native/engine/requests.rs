@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use super::{Engine, contained};
+use super::{Engine, catch_panic};
 use crate::logging::request_id;
 use crate::message::response::{Body, Response};
 use crate::pipeline::exchange::{Exchange, Position};
@@ -24,7 +24,7 @@ use crate::server::native::redirects::{self, Redirected};
 impl Engine {
     /// Takes requests through the stage that they are in on a thread that may block; their loop goes on with what
     /// comes of it. Where no thread is free and too many wait for one, those that have only begun are refused.
-    pub(in crate::server::native) fn carry_out(
+    pub(crate) fn run_blocking_stages(
         self: &Arc<Engine>,
         event_loop: &Arc<EventLoop>,
         batch: Vec<InFlight>,
@@ -33,7 +33,7 @@ impl Engine {
             matches!(exchange.position(), Position::Releasing(_) | Position::Released)
         };
         let (releasing, acquiring): (Vec<_>, Vec<_>) = batch.into_iter().partition(releases);
-        if self.is_crowded() {
+        if self.threads.queue_is_full() {
             for in_flight in acquiring {
                 self.refuse(event_loop, in_flight, "the queue for a thread is full");
             }
@@ -55,7 +55,7 @@ impl Engine {
         let (engine, event_loop) = (self.clone(), event_loop.clone());
         self.threads.run(Box::new(move || {
             let (mut exchanges, recipients): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-            if contained(|| stage(&engine.service, &mut exchanges)).is_none() {
+            if catch_panic(|| stage(&engine.service, &mut exchanges)).is_none() {
                 // Whose panic that was is not known, nor how far it came.
                 exchanges.iter_mut().for_each(Exchange::fail);
             }
@@ -64,60 +64,56 @@ impl Engine {
     }
 
     /// Gives a task a thread of its own.
-    pub(in crate::server::native) fn offload(
-        self: &Arc<Engine>,
-        event_loop: &Arc<EventLoop>,
-        task: Task,
-    ) {
+    pub(crate) fn offload(self: &Arc<Engine>, event_loop: &Arc<EventLoop>, task: Task) {
         let (engine, event_loop) = (self.clone(), event_loop.clone());
         match task {
             Task::Pump(connection) => {
                 let (slot, waits) = (connection.slot, connection.may_wait());
                 let place = (event_loop.number, slot);
                 let here = event_loop.clone();
-                let pump = Box::new(move || event_loop.give(engine.pump(connection)));
+                let pump = Box::new(move || event_loop.return_connection(engine.pump(connection)));
                 if !waits {
                     return self.threads.run(pump);
                 }
                 // Its head is sent: there is nothing left to say.
-                if let Err(pump) = self.threads.run_patiently(place, pump, self.options.max_queue) {
+                if let Err(pump) = self.threads.run_stream(place, pump) {
                     self.note_refusal("too many streams wait for a thread");
-                    contained(|| drop(pump));
-                    here.give(Returned::Closed(slot));
+                    catch_panic(|| drop(pump));
+                    here.return_connection(Returned::Closed(slot));
                 }
             }
             Task::Run((mut exchange, recipient)) => self.threads.run(Box::new(move || {
-                contained(|| engine.service.run(&mut exchange));
+                catch_panic(|| engine.service.run(&mut exchange));
                 if exchange.holds_anything() {
-                    return event_loop.give_ran((exchange, recipient));
+                    return event_loop.return_ran((exchange, recipient));
                 }
-                let kept =
-                    contained(|| engine.service.release_all(std::slice::from_mut(&mut exchange)));
-                let response = engine.complete(exchange, kept.is_some());
-                event_loop.give(engine.answer(response, recipient));
+                event_loop.return_connection(engine.release_and_answer((exchange, recipient)));
             })),
         }
     }
 
+    /// What is left to do once the handler has run, for threads that may block.
+    fn release_and_answer(&self, (mut exchange, recipient): InFlight) -> Returned {
+        let one = std::slice::from_mut(&mut exchange);
+        let kept = catch_panic(|| self.service.release_all(one)).is_some();
+        self.answer(self.complete(exchange, kept), recipient)
+    }
+
     /// Closes those of these connections whose streams wait for a thread: their clients have left. One that has closed
     /// only its side cannot be told from these.
-    pub(in crate::server::native) fn drop_abandoned_streams(
-        &self,
-        event_loop: &EventLoop,
-        ended: Vec<usize>,
-    ) {
+    pub(crate) fn drop_abandoned_streams(&self, event_loop: &EventLoop, ended: Vec<usize>) {
         if ended.is_empty() {
             return;
         }
         for (slot, pump) in self.threads.take_back(event_loop.number, ended) {
-            contained(|| drop(pump));
-            event_loop.give(Returned::Closed(slot));
+            catch_panic(|| drop(pump));
+            event_loop.return_connection(Returned::Closed(slot));
         }
     }
 
-    pub(in crate::server::native) fn pump(&self, mut connection: Box<Connection>) -> Returned {
+    pub(crate) fn pump(&self, mut connection: Box<Connection>) -> Returned {
         let slot = connection.slot;
-        let pumped = contained(|| {
+        let pumped = catch_panic(|| {
             let next = connection.pump();
             returned(connection, next)
         });
@@ -126,24 +122,16 @@ impl Engine {
 
     /// The answer of a request that plugins are done with. `kept` is false after a panic: what was finished then is
     /// unknown, and nothing is to be trusted.
-    pub(in crate::server::native) fn complete(
-        &self,
-        mut exchange: Exchange,
-        kept: bool,
-    ) -> Response {
-        let completed = kept && contained(|| self.service.complete(&mut exchange)).is_some();
-        contained(|| exchange.into_response())
+    pub(crate) fn complete(&self, mut exchange: Exchange, kept: bool) -> Response {
+        let completed = kept && catch_panic(|| self.service.complete(&mut exchange)).is_some();
+        catch_panic(|| exchange.into_response())
             .filter(|_| completed)
             .unwrap_or_else(|| Response::new(StatusCode::INTERNAL_SERVER_ERROR))
     }
 
-    pub(in crate::server::native) fn answer(
-        &self,
-        response: Response,
-        recipient: Recipient,
-    ) -> Returned {
+    pub(crate) fn answer(&self, response: Response, recipient: Recipient) -> Returned {
         let slot = recipient.connection.slot;
-        contained(|| self.send(response, recipient)).unwrap_or(Returned::Closed(slot))
+        catch_panic(|| self.send(response, recipient)).unwrap_or(Returned::Closed(slot))
     }
 
     pub(super) fn send(&self, response: Response, mut recipient: Recipient) -> Returned {
@@ -156,7 +144,7 @@ impl Engine {
             Body::Stream { length, .. } => *length,
         };
         let mut outgoing = Outgoing::new(response, recipient.audience);
-        if outgoing.may_wait() && self.threads.is_overrun(self.options.max_queue) {
+        if outgoing.may_wait() && self.threads.stream_queue_is_full() {
             self.note_refusal("too many streams wait for a thread");
             (status, length) = (StatusCode::SERVICE_UNAVAILABLE, None);
             outgoing = Outgoing::refusal(status, recipient.audience.head);
@@ -164,20 +152,12 @@ impl Engine {
         if let Some(logged) = recipient.logged {
             logged.answered(status, length);
         }
-        // A body that may wait is a task of its own, which threads are left by.
-        let next = match outgoing.may_wait() {
-            true => recipient.connection.answer_without_waiting(outgoing),
-            false => recipient.connection.answer(outgoing),
-        };
+        let next = recipient.connection.answer(outgoing);
         returned(recipient.connection, next)
     }
 
     /// A request that was read becomes an exchange.
-    pub(in crate::server::native) fn begin(
-        &self,
-        connection: Box<Connection>,
-        incoming: Incoming,
-    ) -> InFlight {
+    pub(crate) fn begin(&self, connection: Box<Connection>, incoming: Incoming) -> InFlight {
         let Incoming { exchange, audience, stream } = incoming;
         let logged = self.options.access_log.then(|| Logged::new(exchange.request()));
         (exchange, Recipient { connection, audience, stream, logged })
@@ -186,7 +166,7 @@ impl Engine {
     /// Handles a request whose body still arrives: whatever reads it waits for the client, and must delay
     /// nobody else. Half of the threads are left for those that need not wait for theirs. A body has a deadline and
     /// a stream has none, so it takes no turn behind streams.
-    pub(in crate::server::native) fn receive(
+    pub(crate) fn receive(
         self: &Arc<Engine>,
         event_loop: &Arc<EventLoop>,
         connection: Box<Connection>,
@@ -202,19 +182,17 @@ impl Engine {
         self.threads.run(Box::new(move || {
             let (mut exchange, recipient) = engine.begin(connection, incoming);
             let one = std::slice::from_mut(&mut exchange);
-            contained(|| engine.service.prepare(one));
-            contained(|| engine.service.run(&mut one[0]));
-            let kept = contained(|| engine.service.release_all(one));
-            let response = engine.complete(exchange, kept.is_some());
-            let returned = engine.answer(response, recipient);
+            catch_panic(|| engine.service.prepare(one));
+            catch_panic(|| engine.service.run(&mut one[0]));
+            let returned = engine.release_and_answer((exchange, recipient));
             engine.receiving.fetch_sub(1, Ordering::SeqCst);
-            event_loop.give(returned);
+            event_loop.return_connection(returned);
         }));
     }
 
     /// Computes a step of a handshake on one of the threads for these.
     #[cfg(feature = "https")]
-    pub(in crate::server::native) fn compute(
+    pub(crate) fn compute(
         self: &Arc<Engine>,
         event_loop: &Arc<EventLoop>,
         mut connection: Box<Connection>,
@@ -222,18 +200,18 @@ impl Engine {
         let (engine, event_loop, asked) = (self.clone(), event_loop.clone(), Instant::now());
         self.handshakes.run(Box::new(move || {
             let slot = connection.slot;
-            let computed = contained(|| {
+            let computed = catch_panic(|| {
                 let next =
                     if engine.is_cut_off() { Next::Close } else { connection.compute(asked) };
                 returned(connection, next)
             });
-            event_loop.give(computed.unwrap_or(Returned::Closed(slot)));
+            event_loop.return_connection(computed.unwrap_or(Returned::Closed(slot)));
         }));
     }
 
     /// Answers a request that came to a listener which only redirects.
     #[cfg(feature = "https")]
-    pub(in crate::server::native) fn redirect(
+    pub(crate) fn redirect(
         self: &Arc<Engine>,
         event_loop: &Arc<EventLoop>,
         connection: Box<Connection>,
@@ -250,7 +228,8 @@ impl Engine {
             Some(Redirected::File(path)) => {
                 let (engine, event_loop) = (self.clone(), event_loop.clone());
                 self.threads.run(Box::new(move || {
-                    event_loop.give(engine.answer(redirects::challenge(&path), recipient));
+                    event_loop
+                        .return_connection(engine.answer(redirects::challenge(&path), recipient));
                 }));
             }
         }
@@ -262,7 +241,7 @@ impl Engine {
     }
 
     /// Answers a request 503 and closes its connection.
-    pub(in crate::server::native) fn refuse(
+    pub(crate) fn refuse(
         &self,
         event_loop: &EventLoop,
         (exchange, recipient): InFlight,
@@ -271,7 +250,7 @@ impl Engine {
         let _guard = exchange.enter_request_id();
         let status = StatusCode::SERVICE_UNAVAILABLE;
         self.note_refusal(why);
-        contained(|| drop(exchange));
+        catch_panic(|| drop(exchange));
         if let Some(logged) = recipient.logged {
             logged.answered(status, None);
         }

@@ -28,11 +28,7 @@ pub(super) struct Listening {
 }
 
 impl Poller {
-    pub(in crate::server::native) fn listen(
-        &mut self,
-        listener: Listener,
-        purpose: Purpose,
-    ) -> io::Result<()> {
+    pub(crate) fn listen(&mut self, listener: Listener, purpose: Purpose) -> io::Result<()> {
         let (fd, token) = (listener.as_raw_fd(), Token(LISTENERS - self.listeners.len()));
         self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
         self.listeners.push(Listening { listener, purpose, accept_at: None });
@@ -48,7 +44,7 @@ impl Poller {
     }
 
     /// Takes the connections that wait to be accepted, and listens no more.
-    pub(in crate::server::native) fn stop_accepting(&mut self) {
+    pub(crate) fn stop_accepting(&mut self) {
         self.closing = true;
         let now = Instant::now();
         for mut listening in self.listeners.drain(..) {

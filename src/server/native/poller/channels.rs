@@ -20,16 +20,16 @@ pub(super) struct Watched {
 }
 
 /// A request that goes on with its stage.
-pub(in crate::server::native) struct Resumed {
-    pub(in crate::server::native) in_flight: InFlight,
+pub(crate) struct Resumed {
+    pub(crate) in_flight: InFlight,
     /// The slot of the plugin that it waited for, and the operation that is over.
-    pub(in crate::server::native) over: Option<(usize, Box<dyn Waiting>)>,
+    pub(crate) over: Option<(usize, Box<dyn Waiting>)>,
 }
 
 impl Poller {
     /// Submits the operations that requests wait for, to be sent before the loop waits again. Those whose service no
     /// channel reaches are in the answer.
-    pub(in crate::server::native) fn submit(&mut self, requests: Vec<InFlight>) -> Vec<InFlight> {
+    pub(crate) fn submit(&mut self, requests: Vec<InFlight>) -> Vec<InFlight> {
         if requests.is_empty() {
             return requests;
         }
@@ -58,7 +58,7 @@ impl Poller {
     }
 
     /// Submits operations and sends them at once.
-    pub(in crate::server::native) fn send(&mut self, requests: Vec<InFlight>) -> Vec<InFlight> {
+    pub(crate) fn send(&mut self, requests: Vec<InFlight>) -> Vec<InFlight> {
         let unreachable = self.submit(requests);
         self.advance_channels(Instant::now());
         unreachable
