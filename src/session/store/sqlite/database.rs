@@ -62,7 +62,7 @@ impl Database {
             path,
             files,
             writer: Mutex::new(Writer::new(writer)),
-            readers: Readers { free: Mutex::new(readers), returned: Condvar::new() },
+            readers: Readers::of(readers),
             clock,
             busy_timeout: BUSY_TIMEOUT,
             expired: ExpiredRows::default(),
@@ -276,20 +276,41 @@ impl Drop for Open<'_> {
 
 /// The pool of read connections. A thread that finds none free waits until one is returned.
 struct Readers {
-    free: Mutex<Vec<Connection>>,
+    free: Mutex<Free>,
     returned: Condvar,
 }
 
+struct Free {
+    /// Those not in use, in their places.
+    connections: Vec<Option<Connection>>,
+    /// How many threads wait for one: to wake nobody costs a system call, too.
+    waiting: usize,
+}
+
 impl Readers {
+    fn of(connections: Vec<Connection>) -> Readers {
+        let connections = connections.into_iter().map(Some).collect();
+        Readers { free: Mutex::new(Free { connections, waiting: 0 }), returned: Condvar::new() }
+    }
+
+    /// The first that is free: its cache is the warmest, and the largest.
     fn take(&self) -> Reader<'_> {
-        let free = self.returned.wait_while(lock(&self.free), |free| free.is_empty());
-        let mut free = unpoisoned(free);
-        Reader { readers: self, connection: free.pop() }
+        let mut free = lock(&self.free);
+        loop {
+            if let Some(place) = free.connections.iter().position(Option::is_some) {
+                let connection = free.connections[place].take();
+                return Reader { readers: self, place, connection };
+            }
+            free.waiting += 1;
+            free = unpoisoned(self.returned.wait(free));
+            free.waiting -= 1;
+        }
     }
 }
 
 struct Reader<'a> {
     readers: &'a Readers,
+    place: usize,
     /// There until this is dropped.
     connection: Option<Connection>,
 }
@@ -305,8 +326,13 @@ impl Reader<'_> {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        lock(&self.readers.free).extend(self.connection.take());
-        self.readers.returned.notify_one();
+        let mut free = lock(&self.readers.free);
+        free.connections[self.place] = self.connection.take();
+        let somebody_waits = free.waiting > 0;
+        drop(free);
+        if somebody_waits {
+            self.readers.returned.notify_one();
+        }
     }
 }
 

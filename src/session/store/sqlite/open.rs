@@ -47,9 +47,11 @@ CREATE INDEX sessions_by_end ON sessions (expires / 60000);
 CREATE INDEX sessions_by_user ON sessions (user, prefix) WHERE user IS NOT NULL;
 ";
 
-/// What each connection keeps of the file in memory: the one that writes, and each that reads.
+/// What connections keep of the file in memory: the one that writes, and those that read. The first of these serves alone
+/// as long as nobody else reads, and has the largest part: each has half of the one before, and this much at least.
 const WRITER_KIB: i64 = 4096;
-const READER_KIB: i64 = 1024;
+const FIRST_READER_KIB: i64 = 8192;
+const LEAST_READER_KIB: i64 = 512;
 
 /// Once the log is longer it is cut to this.
 const LOG_BYTES: i64 = 64 * 1024 * 1024;
@@ -93,8 +95,9 @@ pub(super) fn open(path: &Path, readers: usize) -> Result<Opened> {
     checkpoint(false)?;
     establish(&writer, &path, is_empty)?;
     checkpoint(true)?;
-    let reader = |_| {
-        let reader = connect(&file, &path, READER_KIB)?;
+    let reader = |place: usize| {
+        let kib = (FIRST_READER_KIB >> place).max(LEAST_READER_KIB);
+        let reader = connect(&file, &path, kib)?;
         let set = reader.pragma_update(None, "query_only", "ON");
         // Reads what is there, so that all is open from here on.
         set.and_then(|()| number(&reader, "user_version")).map_err(|e| not_opened(&path, e))?;
