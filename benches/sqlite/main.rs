@@ -7,6 +7,7 @@ mod measure;
 mod raw;
 mod redis_server;
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +17,9 @@ use bottle_session::{
     SqliteStore,
 };
 
-use measure::{LIFETIMES, Saves, create, fresh_id, loads, memory, saves, set, update, written};
+use measure::{
+    LIFETIMES, Saves, create, create_with, fresh_id, loads, memory, saves, set, update, written,
+};
 use raw::Raw;
 use redis_server::RedisServer;
 
@@ -38,7 +41,8 @@ const PARTS: [Part; 7] = [
 ];
 
 /// What other processes of this program are for.
-const ROLES: [Part; 4] = [
+const ROLES: [Part; 5] = [
+    ("raw", raw_saves_in_turns),
     ("slow-threads", threads_of_a_slow_disk),
     ("slow-processes", two_processes_of_a_slow_disk),
     ("pairs", pairs_of_another),
@@ -148,20 +152,34 @@ fn threads_of_a_slow_disk() {
     compare_threads(">= 10", ", each fsync 2 ms slower");
 }
 
+const FILE: &str = "BOTTLE_SESSION_BENCH_FILE";
+
+/// On the same file, but by hand in a process of its own: SQLite shares the memory for pages among all connections of one
+/// process, so that each would take the other's.
 fn one_thread() {
     let folder = Folder::new("one");
-    let (store, ids) = filled(&folder.file(), SESSIONS);
-    let raw = Raw::open(&folder.file());
+    let store = SqliteStore::open(folder.file()).expect("a new file");
+    let ids: Vec<_> = (0..SESSIONS).map(measure::numbered_id).collect();
+    create_with(&store, &ids);
+    let mut other = this("raw");
+    other.env(FILE, folder.file()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut other = other.spawn().expect("this program again");
+    let mut ask = other.stdin.take().expect("a pipe");
+    let mut told = BufReader::new(other.stdout.take().expect("a pipe")).lines();
     // In turns: the disk is not the same from one second to the next.
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..4 {
+    for _ in 0..TURNS {
         let each = |id: &SessionId, n: u64| update(&store, id, n);
-        ours.push(saves(1, FOR / 3, &ids, &each).per_second);
-        theirs.push(saves(1, FOR / 3, &ids, &|id, n| raw.save(id, n)).per_second);
+        ours.push(saves(1, FOR / 6, &ids, &each).per_second);
+        ask.write_all(b"\n").expect("it listens");
+        let figure = told.next().expect("it answers").expect("text");
+        theirs.push(figure.parse().expect("a figure"));
     }
+    drop(ask);
+    other.wait().expect("it ends");
     let [ours, theirs] = [ours, theirs].map(|mut figures| {
         figures.sort_by(f64::total_cmp);
-        (figures[1] + figures[2]) / 2.0
+        figures[TURNS / 2]
     });
     row(
         "saves, 1 thread : rusqlite, a commit each",
@@ -169,6 +187,19 @@ fn one_thread() {
         ratio(ours, theirs),
         format!("{ours:.0}/s : {theirs:.0}/s"),
     );
+}
+
+/// How many turns each has; the one in the middle counts.
+const TURNS: usize = 11;
+
+fn raw_saves_in_turns() {
+    let path = std::env::var_os(FILE).expect("the file");
+    let raw = Raw::open(Path::new(&path));
+    let ids: Vec<_> = (0..SESSIONS).map(measure::numbered_id).collect();
+    for _ in std::io::stdin().lines() {
+        let figure = saves(1, FOR / 6, &ids, &|id, n| raw.save(id, n)).per_second;
+        println!("{figure}");
+    }
 }
 
 fn one_thread_loads() {
@@ -238,8 +269,6 @@ fn beside_redis() {
     }
 }
 
-const PAIRS: &str = "BOTTLE_SESSION_BENCH_FILE";
-
 /// Adds to a number and saves, as many threads as possible, for a while; the slowest pair of each.
 fn pairs(path: &Path) -> Saves {
     let store = SqliteStore::open(path).expect("the file");
@@ -266,7 +295,7 @@ fn compare_processes(what: &str) {
         store.save(&Save::new(&id, Action::Create, &set("0"), LIFETIMES)).expect("a session");
     }
     drop(store);
-    let other = this("pairs").env(PAIRS, folder.file()).stdout(Stdio::piped()).spawn();
+    let other = this("pairs").env(FILE, folder.file()).stdout(Stdio::piped()).spawn();
     let other = other.expect("this program again");
     let ours = pairs(&folder.file());
     let theirs = other.wait_with_output().expect("it ends");
@@ -282,7 +311,7 @@ fn compare_processes(what: &str) {
 }
 
 fn pairs_of_another() {
-    let path = std::env::var_os(PAIRS).expect("the file");
+    let path = std::env::var_os(FILE).expect("the file");
     let saves = pairs(Path::new(&path));
     println!("{} {}", saves.per_second, saves.slowest_ms);
 }

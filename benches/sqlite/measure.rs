@@ -29,13 +29,18 @@ pub fn numbered_id(number: usize) -> SessionId {
 /// Makes so many sessions with one short value.
 pub fn create(store: &dyn SessionStore, count: usize) -> Vec<SessionId> {
     let ids: Vec<_> = (0..count).map(|_| fresh_id()).collect();
+    create_with(store, &ids);
+    ids
+}
+
+/// The same with these ids.
+pub fn create_with(store: &dyn SessionStore, ids: &[SessionId]) {
     let changes = set("12345");
     for ids in ids.chunks(1000) {
         let saves: Vec<_> =
             ids.iter().map(|id| Save::new(id, Action::Create, &changes, LIFETIMES)).collect();
         assert!(store.save_many(&saves).iter().all(Result::is_ok));
     }
-    ids
 }
 
 /// Saves a new value under the same key.
