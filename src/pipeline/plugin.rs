@@ -167,6 +167,14 @@ pub trait Plugin: Any + Send + Sync {
         true
     }
 
+    /// Whether [`release`](Plugin::release) may block for this entry, of a plugin that [may block](Plugin::may_block): it
+    /// cannot where there is nothing to save, for one. True unless a plugin says otherwise. Asked on an event loop, which
+    /// then releases what cannot block itself, and saves the request the way to another thread and back.
+    fn release_may_block(&self, entry: &mut Entry<'_>) -> bool {
+        let _ = entry;
+        true
+    }
+
     /// Puts the provided value into each exchange of the batch, before the handlers run. The batch holds
     /// exactly those whose routes ask for the keyword and that have no answer yet.
     ///

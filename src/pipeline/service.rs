@@ -293,8 +293,7 @@ impl Service {
                 continue;
             }
             if blocking == Blocking::Forbidden && plugin.may_block() {
-                // They stay behind this slot.
-                return self.release_others(batch, slot);
+                return self.release_one_by_one(batch, slot);
             }
             self.stage(batch, slot, Stage::Release, |batch| plugin.release(batch));
         }
@@ -303,18 +302,36 @@ impl Service {
         }
     }
 
-    /// Goes on with those that the plugin of this slot, which may block, is not the next one for.
-    fn release_others(&self, batch: &mut [Exchange], slot: usize) {
+    /// Goes on with those that the plugin of this slot, which may block, does not block for.
+    fn release_one_by_one(&self, batch: &mut [Exchange], slot: usize) {
         for exchange in batch.iter_mut() {
             if Stage::Release.concerns(exchange, slot) {
-                exchange.move_to(Position::Releasing(slot + 1));
-            } else if let Position::Releasing(below) = exchange.position()
+                if self.release_may_block(exchange, slot) {
+                    // It stays behind this slot.
+                    exchange.move_to(Position::Releasing(slot + 1));
+                    continue;
+                }
+                let one = std::slice::from_mut(exchange);
+                self.stage(one, slot, Stage::Release, |one| self.0.plugins[slot].release(one));
+            }
+            if let Position::Releasing(below) = exchange.position()
                 && !exchange.is_pending()
             {
                 exchange.move_to(Position::Releasing(below.min(slot)));
                 self.release(std::slice::from_mut(exchange), Blocking::Forbidden);
             }
         }
+    }
+
+    fn release_may_block(&self, exchange: &mut Exchange, slot: usize) -> bool {
+        let _guard = exchange.enter_request_id();
+        let asked = catch_unwind(AssertUnwindSafe(|| {
+            self.0.plugins[slot].release_may_block(&mut Entry { exchange: &mut *exchange, slot })
+        }));
+        asked.unwrap_or_else(|panic| {
+            self.fail_after_panic(exchange, slot, panic.as_ref());
+            false
+        })
     }
 
     pub(crate) fn plugins(&self) -> &[Arc<dyn Plugin>] {

@@ -299,12 +299,23 @@ impl SessionContext {
     pub(crate) fn plan(&self, entry: &mut Entry<'_>) -> Result<Vec<Pending>> {
         match entry.get_mut::<Session>() {
             // Half of what a handler did is not what it did: nothing is saved where a value was refused.
-            Some(session) => match session.take_failure() {
-                Some(error) => Err(error),
-                None => session.pending(SaveTime::End),
+            Some(session) => match (session.planned.take(), session.take_failure()) {
+                (Some(planned), _) => planned,
+                (None, Some(error)) => Err(error),
+                (None, None) => session.pending(SaveTime::End),
             },
             None => Ok(Vec::new()),
         }
+    }
+
+    /// The same for a thread that goes on with this request; whether there is anything to save.
+    pub(crate) fn plan_ahead(&self, entry: &mut Entry<'_>) -> bool {
+        let planned = self.plan(entry);
+        let saves = planned.as_ref().is_ok_and(|pending| !pending.is_empty());
+        if let Some(session) = entry.get_mut::<Session>() {
+            session.planned = Some(planned);
+        }
+        saves
     }
 
     /// Takes note of how the saves ended, and completes the answer, unless there is more to do first.

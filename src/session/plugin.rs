@@ -316,6 +316,10 @@ impl Plugin for SessionPlugin {
         store.pipelined().is_none() && store.may_block()
     }
 
+    fn release_may_block(&self, entry: &mut Entry<'_>) -> bool {
+        self.context().plan_ahead(entry)
+    }
+
     /// A panic saves nothing. But where the handler has renewed the id in the store, its answer says so: at once,
     /// as a plugin further out may panic, too, and then nothing is released.
     fn apply(&self, callback: Callback, route: &Route) -> Callback {

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::context::SessionContext;
 use super::id::SessionId;
 use super::reserved::{ReservedFields, is_reserved};
-use super::saving::{CookieAction, PendingCookie};
+use super::saving::{CookieAction, Pending, PendingCookie};
 use super::sealing::Sealing;
 use super::state::{End, Failure, Former, GraceId, IncomingId, LoginState, Next, Renewal, Stage};
 use super::store::{Changes, Fields, Lifetimes, Record, Remember};
@@ -75,6 +75,8 @@ pub struct Session {
     pub(super) end: End,
     /// Something was not saved yet, as it depends on what becomes of what was.
     pub(super) holds_back: bool,
+    /// What is to be saved, where that was found out before it could be.
+    pub(super) planned: Option<Result<Vec<Pending>>>,
     /// How many rotations by others this request has followed.
     pub(super) steps: usize,
     pub(super) incoming_id: IncomingId,
@@ -126,6 +128,7 @@ impl Session {
             former: Former::Same,
             end: End::None,
             holds_back: false,
+            planned: None,
             steps: 0,
             incoming_id: IncomingId::Nothing,
             pending_cookie: PendingCookie::default(),
