@@ -167,6 +167,15 @@ pub trait Plugin: Any + Send + Sync {
         true
     }
 
+    /// Whether [`acquire`](Plugin::acquire), of a plugin that [may block](Plugin::may_block), hardly ever does: what it
+    /// reads is in memory as a rule, as a file is that the system has in its cache. False unless a plugin says
+    /// otherwise. The native server then runs it as it runs handlers, on the thread of the event loop: where that does
+    /// block, another thread takes the loop within a millisecond or two, and for a second `acquire` runs on others from
+    /// the start.
+    fn acquire_rarely_blocks(&self) -> bool {
+        false
+    }
+
     /// Whether [`release`](Plugin::release) may block for this entry, of a plugin that [may block](Plugin::may_block): it
     /// cannot where there is nothing to save, for one. True unless a plugin says otherwise. Asked on an event loop, which
     /// then releases what cannot block itself, and saves the request the way to another thread and back.

@@ -130,6 +130,8 @@ pub(crate) const ROOT: usize = 0;
 #[cfg_attr(not(unix), allow(dead_code))]
 pub(crate) enum Blocking {
     Allowed,
+    /// Those that acquire may which hardly ever do.
+    Rare,
     Forbidden,
 }
 
@@ -179,9 +181,14 @@ impl Service {
             if !batch.iter().any(|exchange| Stage::Acquire.concerns(exchange, slot)) {
                 continue;
             }
-            if blocking == Blocking::Forbidden && plugin.may_block() {
+            let is_allowed = match blocking {
+                Blocking::Allowed => true,
+                Blocking::Rare => plugin.acquire_rarely_blocks() || !plugin.may_block(),
+                Blocking::Forbidden => !plugin.may_block(),
+            };
+            if !is_allowed {
                 // They stay in front of this slot.
-                return self.acquire_others(batch, slot);
+                return self.acquire_others(batch, slot, blocking);
             }
             self.stage(batch, slot, Stage::Acquire, |batch| plugin.acquire(batch));
         }
@@ -195,7 +202,7 @@ impl Service {
     }
 
     /// Goes on with those that the plugin of this slot, which may block, is not the next one for.
-    fn acquire_others(&self, batch: &mut [Exchange], slot: usize) {
+    fn acquire_others(&self, batch: &mut [Exchange], slot: usize, blocking: Blocking) {
         // One by one: a plugin that blocks is the exception, and its requests go to a thread together.
         for exchange in batch.iter_mut() {
             if Stage::Acquire.concerns(exchange, slot) {
@@ -204,9 +211,16 @@ impl Service {
                 && !exchange.is_pending()
             {
                 exchange.move_to(Position::Acquiring(next.max(slot + 1)));
-                self.acquire(std::slice::from_mut(exchange), Blocking::Forbidden);
+                self.acquire(std::slice::from_mut(exchange), blocking);
             }
         }
+    }
+
+    /// Whether the plugin that this exchange waits for hardly ever blocks when it acquires.
+    #[cfg_attr(not(unix), allow(dead_code))]
+    pub(crate) fn rarely_blocks(&self, exchange: &Exchange) -> bool {
+        matches!(exchange.position(), Position::Acquiring(slot)
+            if self.0.plugins.get(slot).is_some_and(|plugin| plugin.acquire_rarely_blocks()))
     }
 
     /// Carries out the operations that exchanges of the batch wait for, and says whether there were any.

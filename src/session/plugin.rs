@@ -316,6 +316,10 @@ impl Plugin for SessionPlugin {
         store.pipelined().is_none() && store.may_block()
     }
 
+    fn acquire_rarely_blocks(&self) -> bool {
+        self.context().store.loads_rarely_block()
+    }
+
     fn release_may_block(&self, entry: &mut Entry<'_>) -> bool {
         self.context().plan_ahead(entry)
     }

@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use bottle_session::http::StatusCode;
 use bottle_session::server::native::Native;
-use bottle_session::{App, Batch, HttpError, Json, Plugin, Provided, Provision, Request, Response};
+use bottle_session::{
+    App, Batch, Entry, HttpError, Json, Plugin, Provided, Provision, Request, Response,
+};
 
 use crate::support::serving::Serving;
 

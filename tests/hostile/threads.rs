@@ -21,14 +21,15 @@ fn slow_handlers_delay_nobody_and_each_gets_a_thread() {
     }
 }
 
-/// By which thread it was acquired.
-struct AcquiredBy(ThreadId);
+/// By which thread it was acquired, and whether its release may block.
+struct AcquiredBy(ThreadId, bool);
 
 impl Provided for AcquiredBy {}
 
 /// A plugin that says on which thread it acquired.
 struct SaysWhere {
     may_block: bool,
+    rarely: bool,
 }
 
 impl Plugin for SaysWhere {
@@ -44,9 +45,20 @@ impl Plugin for SaysWhere {
         self.may_block
     }
 
+    fn acquire_rarely_blocks(&self) -> bool {
+        self.rarely
+    }
+
+    fn release_may_block(&self, entry: &mut Entry<'_>) -> bool {
+        entry.get_mut::<AcquiredBy>().is_some_and(|by| by.1)
+    }
+
     fn acquire(&self, batch: &mut Batch<'_>) {
         let thread = std::thread::current().id();
-        batch.iter_mut().for_each(|mut entry| entry.put(AcquiredBy(thread)));
+        batch.iter_mut().for_each(|mut entry| {
+            let waits = entry.request().path() == "/waits";
+            entry.put(AcquiredBy(thread, waits));
+        });
     }
 
     fn release(&self, batch: &mut Batch<'_>) {
@@ -56,18 +68,64 @@ impl Plugin for SaysWhere {
 
 #[test]
 fn only_plugins_that_may_block_run_on_another_thread_than_the_event_loop() {
-    for may_block in [true, false] {
+    for (may_block, rarely) in [(true, false), (true, true), (false, false)] {
         let mut app = app();
-        app.install(SaysWhere { may_block }).unwrap();
-        app.get("/acquired", |by: &mut AcquiredBy| {
-            (by.0 == std::thread::current().id()).to_string()
-        });
+        app.install(SaysWhere { may_block, rarely }).unwrap();
+        for path in ["/acquired", "/waits"] {
+            app.get(path, |by: &mut AcquiredBy| (by.0 == std::thread::current().id()).to_string());
+        }
         let server = Serving::start(bind().active_threads(1), app);
         let mut client = server.client();
-        let together = (0..100).filter(|_| client.get("/acquired").text() == "true").count();
-        // A busy machine may take the loop from any one of them, and give it to a thread that has just acquired.
-        let expected = if may_block { together < 50 } else { together > 0 };
-        assert!(expected, "{may_block}: {together} of 100 on one thread");
+        for path in ["/acquired", "/waits"] {
+            let together = (0..100).filter(|_| client.get(path).text() == "true").count();
+            // A busy machine may take the loop from any one of them, and give it to a thread that has just acquired.
+            let expected = if may_block && !rarely { together < 50 } else { together > 0 };
+            assert!(expected, "{may_block}, {rarely}: {together} of 100 on one thread");
+        }
+    }
+}
+
+/// A plugin that hardly ever blocks, and does.
+struct RarelySlow(Gate);
+
+impl Plugin for RarelySlow {
+    fn name(&self) -> &str {
+        "rarely slow"
+    }
+
+    fn provides(&self) -> Option<Provision> {
+        Some(Provision::of::<Held>("held"))
+    }
+
+    fn acquire_rarely_blocks(&self) -> bool {
+        true
+    }
+
+    fn acquire(&self, batch: &mut Batch<'_>) {
+        self.0.pass();
+        batch.iter_mut().for_each(|mut entry| entry.put(Held));
+    }
+}
+
+#[test]
+fn a_plugin_that_hardly_ever_blocks_delays_nobody_but_who_asks_for_it_when_it_does() {
+    let gate = Gate::default();
+    let mut app = app();
+    app.install(RarelySlow(gate.clone())).unwrap();
+    app.get("/held", |_: &mut Held| "held");
+    let server = Serving::start(bind().active_threads(1), app);
+    let mut held = Vec::new();
+    for count in 1..=20 {
+        let mut client = server.client();
+        client.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+        held.push(client);
+        gate.wait_for(count);
+        assert_eq!(server.client().get("/").text(), "hello");
+    }
+    gate.open();
+    for mut client in held {
+        assert_eq!(client.reply().text(), "held");
+        assert_eq!(client.get("/held").text(), "held");
     }
 }
 

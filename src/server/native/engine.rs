@@ -15,6 +15,7 @@ use super::options::Options;
 use super::run_loop::Worker;
 use super::threads::Threads;
 use crate::logging::ThrottledLog;
+use crate::pipeline::expiring_flag::ExpiringFlag;
 use crate::pipeline::service::Service;
 use crate::server::ShutdownStage;
 use crate::{Error, ErrorKind, Result};
@@ -28,6 +29,8 @@ pub(super) struct Engine {
     #[cfg(feature = "https")]
     handshakes: Arc<Threads>,
     stage: AtomicU8,
+    /// Whether plugins that hardly ever block when they acquire did a moment ago.
+    pub(super) acquire_blocks: ExpiringFlag,
     /// Requests that are handled while their bodies still arrive.
     receiving: AtomicUsize,
     /// Event loops that still run.
@@ -57,6 +60,7 @@ impl Engine {
             handshakes: Threads::new(cores, usize::MAX),
             options,
             stage: AtomicU8::new(0),
+            acquire_blocks: ExpiringFlag::default(),
             receiving: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             cores,

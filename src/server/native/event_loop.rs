@@ -44,8 +44,7 @@ pub(super) struct EventLoop {
 pub(super) struct Work {
     /// Whether the loop has come to its end, and nobody runs it any more.
     ended: bool,
-    /// The route whose handler the worker is in.
-    pub(super) handler: Option<Arc<Endpoint>>,
+    pub(super) activity: Activity,
     /// What may block, and nobody has started.
     pub(super) tasks: VecDeque<Task>,
     /// Requests whose handlers have run.
@@ -71,8 +70,22 @@ impl Work {
     }
 }
 
+/// What the worker is in.
+#[derive(Default)]
+pub(super) enum Activity {
+    /// What takes no time: hooks and plugins that do not block, or a body that is sent.
+    #[default]
+    Stages,
+    /// Plugins that acquire and hardly ever block.
+    Acquire,
+    /// The handler of this route.
+    Handler(Option<Arc<Endpoint>>),
+}
+
 /// Something that may block.
 pub(super) enum Task {
+    /// Plugins that hardly ever block are to acquire what these requests ask for.
+    Acquire(Vec<InFlight>),
     /// The handler of a request that is prepared.
     Run(InFlight),
     /// An answer whose body must be read further.
@@ -198,10 +211,10 @@ impl EventLoop {
         heartbeat: u64,
         blocks: bool,
         count: impl FnOnce(),
-    ) -> Option<(u64, Option<Arc<Endpoint>>, VecDeque<Task>)> {
+    ) -> Option<(u64, Activity, VecDeque<Task>)> {
         let (epoch, mut work) = self.ownership.hand_off(heartbeat)?;
         count();
-        let handler = work.handler.take();
+        let activity = std::mem::take(&mut work.activity);
         let mut tasks = VecDeque::new();
         if blocks
             && work
@@ -211,7 +224,7 @@ impl EventLoop {
         {
             tasks = std::mem::take(&mut work.tasks);
         }
-        Some((epoch, handler, tasks))
+        Some((epoch, activity, tasks))
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! No loop waits for a store. Where a plugin leaves a request [pending](crate::plugin::Entry::wait) on an operation, the
 //! loop sends it over a connection of its own, one pipeline for all that one iteration made ready, and goes on; the
-//! replies are one more event. Plugins that [may block](crate::Plugin::may_block) run on other threads.
+//! replies are one more event. Plugins that [may block](crate::Plugin::may_block) run on other threads, but for what
+//! [hardly ever does](crate::Plugin::acquire_rarely_blocks), which runs as handlers do.
 //!
 //! A worker that waits in one handler for more than a millisecond or two, or computes in it for ten, loses the loop:
 //! another one takes the poller and what was not started, so that one slow handler delays nobody. A handler that

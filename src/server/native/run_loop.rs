@@ -12,7 +12,7 @@ use super::autoscaler;
 use super::connection::Purpose;
 use super::connection::{Connection, Job};
 use super::engine::{Engine, catch_panic};
-use super::event_loop::{EventLoop, InFlight, Task, Work};
+use super::event_loop::{Activity, EventLoop, InFlight, Recipient, Task, Work};
 use super::ownership::Owned;
 use super::poller::Resumed;
 use crate::lock::try_lock;
@@ -83,7 +83,7 @@ impl Worker<'_> {
         if nothing_new && self.event_loop.work().is_empty() {
             return Some(());
         }
-        self.event_loop.ownership.begin().handler = None;
+        self.event_loop.ownership.begin().activity = Activity::Stages;
         self.engine.wake_monitor();
         self.prepare(ready, resumed)?;
         self.run_tasks()?;
@@ -95,7 +95,7 @@ impl Worker<'_> {
     /// Says that the worker goes on to stages; `None` where the epoch has passed.
     fn enter_stages(&self) -> Option<MutexGuard<'_, Owned<Work>>> {
         let mut work = self.event_loop.ownership.lock_as(self.epoch)?;
-        work.handler = None;
+        work.activity = Activity::Stages;
         self.event_loop.ownership.record_heartbeat();
         Some(work)
     }
@@ -103,7 +103,7 @@ impl Worker<'_> {
     /// New requests find their routes, and plugins acquire what they ask for. Requests whose operations are over go on
     /// where they were.
     fn prepare(&self, ready: Vec<(Box<Connection>, Job)>, mut resumed: Vec<Resumed>) -> Option<()> {
-        let Worker { engine, event_loop, epoch } = *self;
+        let Worker { engine, event_loop, .. } = *self;
         resumed.append(&mut event_loop.work().resumed);
         let count = ready.len() + resumed.len();
         let (mut exchanges, mut recipients) =
@@ -142,18 +142,35 @@ impl Worker<'_> {
             }
         }
         catch_panic(|| engine.service.acquire(&mut exchanges, Blocking::Forbidden));
-        let (mut operations, mut blocking) = (Vec::new(), Vec::new());
+        {
+            let mut work = event_loop.work();
+            work.tasks.extend(pumps);
+            work.ran.extend(released);
+        }
+        self.acquired(exchanges, recipients)
+    }
+
+    /// Requests have acquired what they can without blocking.
+    fn acquired(&self, exchanges: Vec<Exchange>, recipients: Vec<Recipient>) -> Option<()> {
+        let Worker { engine, event_loop, epoch } = *self;
+        let (mut operations, mut rarely_blocking, mut blocking) =
+            (Vec::new(), Vec::new(), Vec::new());
+        let blocked_lately = engine.acquire_blocks.is_set();
         let mut work = event_loop.work();
-        work.tasks.extend(pumps);
-        work.ran.extend(released);
         for (exchange, recipient) in exchanges.into_iter().zip(recipients) {
             match exchange.waits() {
                 // No handler is needed, and so no thread.
                 Waits::Nothing if !exchange.must_run() => work.ran.push((exchange, recipient)),
                 Waits::Nothing => work.tasks.push_back(Task::Run((exchange, recipient))),
                 Waits::Operation => operations.push((exchange, recipient)),
+                Waits::Thread if !blocked_lately && engine.service.rarely_blocks(&exchange) => {
+                    rarely_blocking.push((exchange, recipient));
+                }
                 Waits::Thread => blocking.push((exchange, recipient)),
             }
+        }
+        if !rarely_blocking.is_empty() {
+            work.tasks.push_back(Task::Acquire(rarely_blocking));
         }
         let is_mine = work.is_owned_by(epoch);
         drop(work);
@@ -189,9 +206,10 @@ impl Worker<'_> {
             let task = {
                 let mut work = event_loop.ownership.lock_as(epoch)?;
                 let Some(task) = work.tasks.pop_front() else { return Some(()) };
-                work.handler = match &task {
-                    Task::Pump(_) => None,
-                    Task::Run((exchange, _)) => exchange.endpoint().cloned(),
+                work.activity = match &task {
+                    Task::Pump(_) => Activity::Stages,
+                    Task::Acquire(_) => Activity::Acquire,
+                    Task::Run((exchange, _)) => Activity::Handler(exchange.endpoint().cloned()),
                 };
                 // Before the monitor can look: what it sees blocked is not this task.
                 event_loop.ownership.record_heartbeat();
@@ -207,6 +225,15 @@ impl Worker<'_> {
                 Task::Pump(connection) => {
                     let returned = engine.pump(connection);
                     event_loop.work().returned.push(returned);
+                }
+                Task::Acquire(batch) => {
+                    let (mut exchanges, recipients): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+                    let acquired =
+                        catch_panic(|| engine.service.acquire(&mut exchanges, Blocking::Rare));
+                    if acquired.is_none() {
+                        exchanges.iter_mut().for_each(Exchange::fail);
+                    }
+                    self.acquired(exchanges, recipients)?;
                 }
                 Task::Run((mut exchange, recipient)) => {
                     catch_panic(|| engine.service.run(&mut exchange));
@@ -264,5 +291,6 @@ fn should_offload(task: &Task) -> bool {
     match task {
         Task::Run((exchange, _)) => exchange.handler_blocks(),
         Task::Pump(connection) => connection.may_wait(),
+        Task::Acquire(_) => false,
     }
 }

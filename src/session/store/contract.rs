@@ -112,6 +112,14 @@ pub trait SessionStore: Send + Sync + 'static {
         true
     }
 
+    /// Whether loads, of a store that [may block](SessionStore::may_block), hardly ever do, as those from a file that the
+    /// system has in memory. False unless a store says otherwise. The native server then has them run on its event loops,
+    /// and on other threads for a second after one did block; see
+    /// [`Plugin::acquire_rarely_blocks`](crate::Plugin::acquire_rarely_blocks).
+    fn loads_rarely_block(&self) -> bool {
+        false
+    }
+
     /// The store as one whose loads and saves are [operations](Operation) at a remote service, for which no thread
     /// has to wait. A store that has this is asked by it, and not through [`load`](SessionStore::load) and
     /// [`save`](SessionStore::save), for what a request needs before and after its handler.
@@ -257,6 +265,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn may_block(&self) -> bool {
         (**self).may_block()
+    }
+
+    fn loads_rarely_block(&self) -> bool {
+        (**self).loads_rarely_block()
     }
 
     fn pipelined(&self) -> Option<&dyn PipelinedStore> {

@@ -348,6 +348,11 @@ impl SessionStore for SqliteStore {
         self.carry_out(writes.collect()).into_iter().map(saved).collect()
     }
 
+    /// The system has the file in memory, or at least what is in use of it.
+    fn loads_rarely_block(&self) -> bool {
+        true
+    }
+
     fn caps(&self) -> Caps {
         self.caps
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::server::ShutdownStage;
 use crate::server::native::autoscaler::{self, Autoscaler};
-use crate::server::native::event_loop::EventLoop;
+use crate::server::native::event_loop::{Activity, EventLoop};
 
 /// A worker that waits for something else than a core for this long in a handler is blocked; how often the monitor
 /// ticks.
@@ -132,9 +132,13 @@ impl Engine {
         }
         // Counted before the worker can notice, and be done.
         let handed_off = event_loop.hand_off(heartbeat, blocks, || self.threads.blocked());
-        let Some((epoch, handler, tasks)) = handed_off else { return };
-        if let Some(endpoint) = handler.filter(|_| blocks) {
-            endpoint.handler_blocks.set_for(HANDLER_IS_SLOW);
+        let Some((epoch, activity, tasks)) = handed_off else { return };
+        match activity {
+            Activity::Handler(Some(endpoint)) if blocks => {
+                endpoint.handler_blocks.set_for(HANDLER_IS_SLOW);
+            }
+            Activity::Acquire if blocks => self.acquire_blocks.set_for(HANDLER_IS_SLOW),
+            _ => {}
         }
         self.start(event_loop.clone(), epoch);
         tasks.into_iter().for_each(|task| self.offload(event_loop, task));

@@ -67,6 +67,7 @@ impl Engine {
     pub(crate) fn offload(self: &Arc<Engine>, event_loop: &Arc<EventLoop>, task: Task) {
         let (engine, event_loop) = (self.clone(), event_loop.clone());
         match task {
+            Task::Acquire(batch) => self.run_blocking_stages(&event_loop, batch),
             Task::Pump(connection) => {
                 let (slot, waits) = (connection.slot, connection.may_wait());
                 let place = (event_loop.number, slot);
