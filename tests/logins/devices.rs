@@ -147,7 +147,7 @@ fn what_needs_logins_is_refused_where_there_is_no_place_for_them() {
     app.install(SessionPlugin::new().pool(pool()).layout(Layout::BottleSession)).unwrap();
     app.get("/", |session: &mut Session| session.log_in("ada").unwrap_err().to_string());
     let told = text(&TestClient::new(app).unwrap(), "/");
-    assert!(told.contains("take  SqliteStore, or RedisStore"), "{told}");
+    assert!(told.contains("take MemoryStore, SqliteStore, or RedisStore"), "{told}");
     let store = RedisStore::new(pool()).layout(Layout::BottleSession);
     assert_eq!(store.devices("ada", None).unwrap_err().kind(), ErrorKind::Config);
 }
