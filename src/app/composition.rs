@@ -220,7 +220,7 @@ impl<T: Provided> ProviderOptions<'_, T> {
         self
     }
 
-    /// RouteHooks the value: it commits or rolls back, closes, gives back. `finish` runs for each value that was made, after
+    /// Ends the value: it commits or rolls back, closes, gives back. `finish` runs for each value that was made, after
     /// the handler, guards and error pages, in whatever way these end: with an answer, an `Err` or a panic. The last value
     /// made is finished first. Plugins release what they provide afterwards: a 503 because the session could not be saved
     /// does not undo a commit.

@@ -65,7 +65,7 @@ pub use crate::pipeline::route::Route;
 #[diagnostic::on_unimplemented(
     message = "nothing provides `{Self}`: a reference to it cannot be a handler argument",
     label = "`{Self}` does not implement `Provided`",
-    note = "a type of your own says so itself: `impl bottle_session::Provided for {Self} {{}}`",
+    note = "a type of your own (not an `Arc` or `Vec` of it) says so itself: `impl bottle_session::Provided for {Self} {{}}`",
     note = "a type of another crate goes into `Own`: `&Own<{Self}>`, `&mut Own<{Self}>`",
     note = "a request is lent as `&Request`; `App::before_request` may change one before it finds its route"
 )]

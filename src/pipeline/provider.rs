@@ -57,7 +57,7 @@ impl<T> DerefMut for Own<T> {
     message = "`{Self}` cannot be what a provider gives",
     label = "this provider gives `{Self}`",
     note = "a provider gives a `T` or a `Result<T, E>`, where `impl bottle_session::Provided for T {{}}` says so of a type of your own",
-    note = "a type of another crate goes into `Own`: `Ok(Own(connection))`",
+    note = "a type of another crate goes into `Own`: `Ok(Own(connection))`, and must be `Send` and `'static`, which the guard of a lock is not",
     note = "`E` is `HttpError`, `Redirect`, `Response`, or any type that is `std::error::Error + Send + Sync`"
 )]
 pub trait ProviderOutcome {

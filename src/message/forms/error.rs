@@ -127,6 +127,9 @@ impl fmt::Display for Problem {
             Problem::NotAFile => "must be a file",
             Problem::NotText => "must be text and not a file",
             Problem::NotUtf8 => "cannot be read: it is not UTF-8",
+            Problem::TooLarge(most) if most.is_multiple_of(1 << 20) => {
+                return write!(f, "is larger than {} MiB", most >> 20);
+            }
             Problem::TooLarge(most) => return write!(f, "is larger than {most} bytes"),
             Problem::Invalid(text) | Problem::Check(text) => text,
         })

@@ -118,7 +118,7 @@ impl Upload {
         UploadReader { content: self.0.content.clone(), at: 0 }
     }
 
-    /// Saves the file in this folder under its safe [`filename`](Upload::filename), and returns the path.
+    /// Saves the file in this folder, which must be there, under its safe [`filename`](Upload::filename), and returns the path.
     ///
     /// What is there stays: where something has that name already, even a broken link, the file is saved under
     /// another one (`photo-1f6b0c92.jpg`). A file that could not be written to its end is removed.
@@ -136,7 +136,7 @@ impl Upload {
         }
     }
 
-    /// Saves the file in this folder under a name of the app's, and returns the path.
+    /// Saves the file in this folder, which must be there, under a name of the app's, and returns the path.
     ///
     /// It is an error, and nothing is written, where the name would lead out of the folder (`..`, `a/b`, an absolute
     /// path), and where something has it already.

@@ -5,11 +5,13 @@ use http::{StatusCode, Version};
 
 use super::write::{Delivery, write_head};
 
-/// A response of the server itself, after which the connection is closed. For a HEAD request it has no body.
-pub(crate) fn refusal(status: StatusCode, head: bool, body: &str) -> Vec<u8> {
+/// A response of the server itself, after which the connection is closed: with this text, or its status as one. For a HEAD
+/// request it has no body.
+pub(crate) fn refusal(status: StatusCode, head: bool, text: Option<&str>) -> Vec<u8> {
+    let body = text.map_or_else(|| format!("{status}\n"), str::to_owned);
     let mut headers = HeaderMap::new();
-    let text = header::HeaderValue::from_static("text/plain; charset=utf-8");
-    headers.insert(header::CONTENT_TYPE, text);
+    let plain_text = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, plain_text);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     }

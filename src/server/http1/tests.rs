@@ -288,8 +288,7 @@ fn an_answer_without_a_date_gets_the_time_of_its_second() {
         UNIX_EPOCH + Duration::from_secs(since.as_secs())
     };
     let written = || {
-        let answer =
-            String::from_utf8(refusal(StatusCode::NOT_FOUND, false, "404 Not Found\n")).unwrap();
+        let answer = String::from_utf8(refusal(StatusCode::NOT_FOUND, false, None)).unwrap();
         let date = answer.lines().find_map(|line| line.strip_prefix("date: ")).unwrap();
         httpdate::parse_http_date(date).unwrap()
     };

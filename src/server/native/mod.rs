@@ -71,13 +71,13 @@ mod connection;
 mod engine;
 mod event_loop;
 mod event_loops;
+mod forwarded;
 #[cfg(feature = "https")]
 mod handshake;
 mod options;
 mod outgoing;
 mod ownership;
 mod poller;
-mod proxy;
 #[cfg(feature = "https")]
 mod redirects;
 mod run_loop;
@@ -101,9 +101,9 @@ use std::time::Duration;
 use self::connection::Purpose;
 use self::engine::Engine;
 use self::event_loops::EventLoops;
+use self::forwarded::Network;
+pub use self::forwarded::ProxyHeaders;
 use self::options::{Options, bounded};
-use self::proxy::Network;
-pub use self::proxy::ProxyHeaders;
 use self::socket::Listener;
 use super::{ListenAddress, Server, ShutdownHandle, elsewhere};
 use crate::Result;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::proxy::{Network, ProxyHeaders};
+use super::forwarded::{Network, ProxyHeaders};
 #[cfg(feature = "https")]
 use super::redirects::Redirects;
 use crate::logging::ThrottledLog;

@@ -103,18 +103,16 @@ impl Outgoing {
 
     /// The server's own answer to what cannot be served; the connection closes behind it.
     pub(super) fn refusal(status: StatusCode, head: bool) -> Outgoing {
-        Outgoing::refusal_saying(status, head, &format!("{status}\n"))
+        Outgoing::of_refusal(refusal(status, head, None))
     }
 
     /// The same with this text.
     pub(super) fn refusal_saying(status: StatusCode, head: bool, text: &str) -> Outgoing {
-        Outgoing {
-            buffer: refusal(status, head, text),
-            sent: 0,
-            body: Bytes::new(),
-            source: None,
-            keep_alive: false,
-        }
+        Outgoing::of_refusal(refusal(status, head, Some(text)))
+    }
+
+    fn of_refusal(buffer: Vec<u8>) -> Outgoing {
+        Outgoing { buffer, sent: 0, body: Bytes::new(), source: None, keep_alive: false }
     }
 
     /// Whether all is sent that was read of the body, and there is more to read.

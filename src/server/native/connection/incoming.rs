@@ -14,8 +14,8 @@ use crate::message::request::Scheme;
 use crate::pipeline::exchange::Exchange;
 use crate::server::http1::{BodyDecoder, Framing, Head, Parsed, Refused, parse_head};
 use crate::server::native::body::SharedBody;
+use crate::server::native::forwarded;
 use crate::server::native::outgoing::Audience;
-use crate::server::native::proxy;
 
 /// How much an idle connection may keep of its buffer.
 pub(super) const KEPT: usize = 1024;
@@ -134,7 +134,7 @@ impl Connection {
             request = request.with_remote_addr(peer);
         }
         if !self.options.trusted_proxies.is_empty() {
-            request = proxy::apply(request, self.peer, &self.options);
+            request = forwarded::apply(request, self.peer, &self.options);
         }
         Next::Hand(Job::Handle(Incoming { exchange: Exchange::new(request), audience, stream }))
     }
