@@ -2,7 +2,7 @@
 
 use super::reserved::is_reserved;
 use super::saving::{Pending, SaveTime, unsaved};
-use super::state::{Failure, Stage};
+use super::state::{Failure, SessionState};
 use super::store::memory::integer;
 use super::store::{Load, gone, not_a_number};
 use super::view::Session;
@@ -38,8 +38,8 @@ impl Session {
             self.failure = Some(Failure::Unsaved(copy(&error)));
             return Err(error);
         }
-        match self.stage {
-            Stage::Gone(_) => Err(gone()),
+        match self.state {
+            SessionState::Gone(_) => Err(gone()),
             _ => Ok(()),
         }
     }
@@ -48,7 +48,7 @@ impl Session {
     fn save_all(&mut self) -> Result<()> {
         loop {
             let pending = self.pending(SaveTime::Commit)?;
-            let is_all = pending.is_empty() || !self.holds_back;
+            let is_all = pending.is_empty() || !self.has_deferred_saves;
             pending.into_iter().try_for_each(|pending| self.save_at_once(pending))?;
             if is_all {
                 return Ok(());

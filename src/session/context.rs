@@ -347,7 +347,7 @@ impl SessionContext {
     /// What the session has held back until now; the answer is completed where that is nothing.
     fn go_on(&self, entry: &mut Entry<'_>, outcome: Result<()>) -> Option<FollowUp> {
         let held_back = match (&outcome, entry.get_mut::<Session>()) {
-            (Ok(()), Some(session)) if session.holds_back => session.pending(SaveTime::End),
+            (Ok(()), Some(session)) if session.has_deferred_saves => session.pending(SaveTime::End),
             _ => Ok(Vec::new()),
         };
         match held_back {

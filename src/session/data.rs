@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::state::End;
+use super::state::DestroyState;
 use super::view::Session;
 use crate::message::http_error::HttpError;
 use crate::pipeline::exchange::Exchange;
@@ -82,7 +82,9 @@ impl<T: Serialize + DeserializeOwned + Default> Data<T> {
         let Some(session) = session.filter(|_| self.touched) else { return Ok(()) };
         // What the handler has done to the session itself stands: a value that it removed, or ended with the session, is
         // not to come back in the next one.
-        if session.end != End::None || session.get(&self.key) != self.stored.as_deref() {
+        if session.destroy_state != DestroyState::None
+            || session.get(&self.key) != self.stored.as_deref()
+        {
             return Ok(());
         }
         let text = json(&self.value, &self.key)?;

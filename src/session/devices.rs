@@ -1,7 +1,7 @@
 //! Where the user of a session is logged in.
 
 use super::saving::CookieAction;
-use super::state::{End, IncomingId};
+use super::state::{DestroyState, IncomingId};
 use super::store::{Device, EndDevices};
 use super::view::Session;
 use crate::Result;
@@ -78,7 +78,7 @@ impl Session {
     /// Takes note that the store has ended this session.
     fn ended_by_user(&mut self) {
         self.destroy();
-        self.end = End::Over;
+        self.destroy_state = DestroyState::Destroyed;
         if self.incoming_id != IncomingId::Nothing {
             self.cookie = CookieAction::Remove;
         }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::reserved::ReservedFields;
-use super::state::{LoginState, Next, Stage};
+use super::state::{IdChange, LoginState, SessionState};
 use super::store::{Changes, Login};
 use super::view::Session;
 use crate::{Error, ErrorKind, Result};
@@ -61,11 +61,11 @@ impl Session {
             LoginState::Same(login) => login.as_ref().is_some_and(|login| login.user == user),
             LoginState::In { again, .. } => *again,
         };
-        match &mut self.stage {
-            Stage::New { next } => *next = None,
-            Stage::Stored { next, .. } => *next = Next::New(None),
-            Stage::Gone(_) => {
-                self.stage = Stage::new();
+        match &mut self.state {
+            SessionState::New { next } => *next = None,
+            SessionState::Stored { next, .. } => *next = IdChange::New(None),
+            SessionState::Gone(_) => {
+                self.state = SessionState::new();
                 self.fields.clear();
                 self.changes = Changes::default();
                 self.created = None;

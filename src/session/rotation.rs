@@ -12,7 +12,7 @@ use super::events::Event;
 use super::id::{SessionId, decode_base64url, encode_base64url};
 use super::reserved::{self, FORMER, ReservedFields, SINCE, TOKENS};
 use super::saving::CookieAction;
-use super::state::{Former, GraceId, Next, Stage};
+use super::state::{GraceId, IdChange, PreviousIdGrace, SessionState};
 use super::store::{Changes, Loaded};
 use super::view::Session;
 use crate::Result;
@@ -38,8 +38,8 @@ pub(super) fn next_id(old: &SessionId, text: &str) -> Option<SessionId> {
 impl Session {
     /// The new id for a session that has had its present one for long enough, and what is left of it under the old one.
     pub(super) fn rotation(&self) -> Option<(SessionId, String)> {
-        let (Some(every), Stage::Stored { id, next: Next::Same }) =
-            (self.context.renew_every, &self.stage)
+        let (Some(every), SessionState::Stored { id, next: IdChange::None }) =
+            (self.context.renew_every, &self.state)
         else {
             return None;
         };
@@ -107,12 +107,13 @@ impl Session {
 
     /// The id whose grace period is to end, as this request came with the one that follows it.
     pub(super) fn former_to_end(&mut self) -> Option<SessionId> {
-        if self.grace_id.is_some() || self.former != Former::Same {
+        if self.grace_id.is_some() || self.previous_id_grace != PreviousIdGrace::Unchanged {
             return None;
         }
         let former = self.reserved.get(FORMER)?;
         let former = self.id()?.decrypt_id(FORMER_ID, former);
-        self.former = if former.is_some() { Former::Asked } else { Former::Ends };
+        self.previous_id_grace =
+            if former.is_some() { PreviousIdGrace::EndRequested } else { PreviousIdGrace::Ends };
         former
     }
 
@@ -148,7 +149,7 @@ impl Session {
         let tokens = self.tokens_under(&id, &next);
         self.reserved = ReservedFields::default();
         self.reserved.set(TOKENS, &tokens, &mut Changes::default());
-        self.stage = Stage::stored(next.clone());
+        self.state = SessionState::stored(next.clone());
         let is_open = matches!(loaded, Loaded::Replaced(_));
         self.grace_id.get_or_insert(GraceId { id, is_open });
         self.cookie = if is_open { CookieAction::Send } else { CookieAction::Nothing };

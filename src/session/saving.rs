@@ -7,7 +7,10 @@ use super::events::Event;
 use super::id::SessionId;
 use super::reserved::FORMER;
 use super::rotation::{GRACE, next_id, without_reserved};
-use super::state::{End, Failure, Former, GraceId, IncomingId, LoginState, Next, Renewal, Stage};
+use super::state::{
+    DestroyState, Failure, GraceId, IdChange, IncomingId, LoginState, PreviousIdGrace, Renewal,
+    SessionState,
+};
 use super::store::devices::{agent_of, network_of};
 use super::store::{Action, Changes, Lifetimes, Loaded, LogIn, OldId, Remember, Save, Saved};
 use super::view::Session;
@@ -58,7 +61,7 @@ pub(crate) struct Pending {
     id: SessionId,
     kind: Kind,
     /// It contains nothing that the handler did, so that nothing is lost if it fails.
-    is_aside: bool,
+    is_housekeeping: bool,
     changes: Changes,
     lifetimes: Lifetimes,
     remember: Remember,
@@ -74,7 +77,7 @@ struct NewLogin {
     user: String,
     agent: String,
     address: String,
-    most: Option<usize>,
+    max_sessions: Option<usize>,
 }
 
 enum Kind {
@@ -101,7 +104,7 @@ impl Pending {
         Pending {
             id,
             kind,
-            is_aside: false,
+            is_housekeeping: false,
             changes: Changes::default(),
             lifetimes,
             remember: Remember::default(),
@@ -136,7 +139,7 @@ impl Pending {
                 user: &login.user,
                 agent: &login.agent,
                 address: &login.address,
-                most: login.most,
+                max_sessions: login.max_sessions,
             }),
             user: self.user.as_deref(),
             old_id: match &self.kind {
@@ -177,11 +180,12 @@ impl Session {
         {
             pending.push(Pending::new(former, Kind::EndGrace, lifetimes));
         }
-        let forgets = self.former == Former::Ends && self.reserved.get(FORMER).is_some();
+        let forgets =
+            self.previous_id_grace == PreviousIdGrace::Ends && self.reserved.get(FORMER).is_some();
         let proves = at == SaveTime::End && self.carries_unproven_id();
-        self.holds_back = false;
-        let (id, kind) = match &mut self.stage {
-            Stage::Gone(_) => {
+        self.has_deferred_saves = false;
+        let (id, kind) = match &mut self.state {
+            SessionState::Gone(_) => {
                 if self.incoming_id == IncomingId::EndedId && !self.changes.is_empty() {
                     self.changes = Changes::default();
                     self.context.emit(Event::WriteLost);
@@ -189,23 +193,33 @@ impl Session {
                 return Ok(pending);
             }
             // "Remember nothing" is not worth a record.
-            Stage::New { .. } if self.changes.is_empty() && !logs_in => return Ok(pending),
+            SessionState::New { .. } if self.changes.is_empty() && !logs_in => return Ok(pending),
             // A session in the place of one that this visitor had no more, or must not end, would take the place of
             // another request's, too: of the login that has ended it.
-            Stage::New { .. } if !logs_in && self.end == End::Asked && !pending.is_empty() => {
-                self.holds_back = true;
+            SessionState::New { .. }
+                if !logs_in
+                    && self.destroy_state == DestroyState::Requested
+                    && !pending.is_empty() =>
+            {
+                self.has_deferred_saves = true;
                 return Ok(pending);
             }
-            Stage::New { .. } if !logs_in && matches!(self.end, End::Asked | End::NothingThere) => {
+            SessionState::New { .. }
+                if !logs_in
+                    && matches!(
+                        self.destroy_state,
+                        DestroyState::Requested | DestroyState::NotFound
+                    ) =>
+            {
                 self.changes = Changes::default();
                 self.context.emit(Event::WriteLost);
                 return Ok(pending);
             }
-            Stage::New { next } => match next.take() {
+            SessionState::New { next } => match next.take() {
                 Some(id) => (id, Kind::Create),
                 None => (self.context.fresh_id()?, Kind::Create),
             },
-            Stage::Stored { id, next: Next::New(to) } => {
+            SessionState::Stored { id, next: IdChange::New(to) } => {
                 let to = to.take().map_or_else(|| self.context.id_to_move_to(id), Ok)?;
                 // Who knew the id of an anonymous session, and had perhaps planted it, has no part in a login.
                 let old = match self.login {
@@ -214,7 +228,7 @@ impl Session {
                 };
                 (id.clone(), Kind::Rotate(to, old))
             }
-            Stage::Stored { id, next: Next::Same } => match rotation {
+            SessionState::Stored { id, next: IdChange::None } => match rotation {
                 Some((to, left)) => (id.clone(), Kind::Rotate(to, OldIdFate::InGrace(left))),
                 None if is_changed => {
                     let renews = is_due || matches!(self.remember, Remember::To(_));
@@ -249,14 +263,14 @@ impl Session {
                 self.seal_update(&id, &mut changes)?;
             }
         }
-        let is_aside = !is_changed
+        let is_housekeeping = !is_changed
             && match &kind {
                 Kind::Update { .. } => true,
                 Kind::Rotate(_, old) => matches!(old, OldIdFate::InGrace(_)),
                 _ => false,
             };
-        if let Stage::Stored { next, .. } = &mut self.stage {
-            *next = Next::Same;
+        if let SessionState::Stored { next, .. } = &mut self.state {
+            *next = IdChange::None;
         }
         let renewed_ago = match (&kind, self.renewal) {
             (Kind::Update { renews: false }, Renewal::Was { ago, at }) => Some(ago + at.elapsed()),
@@ -299,7 +313,7 @@ impl Session {
         pending.push(Pending {
             id,
             kind,
-            is_aside,
+            is_housekeeping,
             changes,
             lifetimes,
             remember,
@@ -323,20 +337,22 @@ impl Session {
                 .map(|agent| agent_of(agent.as_bytes()))
                 .unwrap_or_default(),
             address: address.map(network_of).unwrap_or_default(),
-            most: self.context.most_sessions,
+            max_sessions: self.context.most_sessions,
         }
     }
 
     /// The id under which the browser will have the session once this request is answered.
     pub(super) fn coming_id(&mut self) -> Result<SessionId> {
-        Ok(match &mut self.stage {
-            Stage::Stored { id, next: Next::Same } | Stage::Gone(id) => id.clone(),
-            Stage::Stored { id, next: Next::New(next) } => match next {
+        Ok(match &mut self.state {
+            SessionState::Stored { id, next: IdChange::None } | SessionState::Gone(id) => {
+                id.clone()
+            }
+            SessionState::Stored { id, next: IdChange::New(next) } => match next {
                 Some(next) => next.clone(),
                 None => next.insert(self.context.id_to_move_to(id)?).clone(),
             },
-            Stage::New { next: Some(next) } => next.clone(),
-            Stage::New { next } => next.insert(self.context.fresh_id()?).clone(),
+            SessionState::New { next: Some(next) } => next.clone(),
+            SessionState::New { next } => next.insert(self.context.fresh_id()?).clone(),
         })
     }
 
@@ -360,7 +376,7 @@ impl Session {
                     _ => {
                         self.cookie = CookieAction::Nothing;
                         // Who only read has lost nothing: a store that refuses to write must not keep them out.
-                        if pending.is_aside { Ok(None) } else { Err(error) }
+                        if pending.is_housekeeping { Ok(None) } else { Err(error) }
                     }
                 };
             }
@@ -371,26 +387,26 @@ impl Session {
         match (saved, pending.kind) {
             (_, Kind::ExtendGrace) => {}
             (_, Kind::EndGrace) => {
-                self.former = Former::Ends;
-                self.holds_back = true;
+                self.previous_id_grace = PreviousIdGrace::Ends;
+                self.has_deferred_saves = true;
             }
             // A store that keeps no tombstones cannot say whether there was one.
             (Saved::Gone, Kind::Destroy) if self.context.store.keeps_tombstones() => {
-                if self.end == End::Asked && self.may_follow() {
+                if self.destroy_state == DestroyState::Requested && self.may_follow() {
                     return Ok(Some(Pending { kind: Kind::Destroy, ..pending }));
                 }
                 self.nothing_ended();
             }
             (_, Kind::Destroy) => {
                 self.context.emit(Event::Destroyed);
-                self.end = End::Over;
+                self.destroy_state = DestroyState::Destroyed;
                 // Unless a session is in its place by now.
-                let has_other = matches!(self.stage, Stage::Stored { .. });
+                let has_other = matches!(self.state, SessionState::Stored { .. });
                 if self.incoming_id != IncomingId::Nothing && !has_other {
                     self.cookie = CookieAction::Remove;
                 }
             }
-            (Saved::Gone, kind) if pending.is_aside => {
+            (Saved::Gone, kind) if pending.is_housekeeping => {
                 drop(kind);
                 self.cookie = CookieAction::Nothing;
             }
@@ -401,7 +417,7 @@ impl Session {
                 self.write_lost();
             }
             (Saved::Stored, Kind::Create) => {
-                self.stage = Stage::stored(pending.id);
+                self.state = SessionState::stored(pending.id);
                 self.cookie = CookieAction::Send;
                 self.renewal = Renewal::now();
                 self.context.emit(Event::Created);
@@ -415,7 +431,7 @@ impl Session {
                 if !matches!(old, OldIdFate::InGrace(_)) {
                     self.pending_cookie.set(Some((to.clone(), self.own_lifetime())));
                 }
-                self.stage = Stage::stored(to);
+                self.state = SessionState::stored(to);
                 self.grace_id = None;
                 self.cookie = CookieAction::Send;
                 self.renewal = Renewal::now();
@@ -476,8 +492,8 @@ impl Session {
     }
 
     fn nothing_ended(&mut self) {
-        if self.end == End::Asked {
-            self.end = End::NothingThere;
+        if self.destroy_state == DestroyState::Requested {
+            self.destroy_state = DestroyState::NotFound;
         }
     }
 
@@ -485,7 +501,7 @@ impl Session {
     /// another request: no cookie that was due is due any more.
     pub(super) fn lost(&mut self) {
         if let Some(id) = self.id().cloned() {
-            self.stage = Stage::Gone(id);
+            self.state = SessionState::Gone(id);
         }
         self.pending_cookie.set(None);
         self.cookie = CookieAction::Nothing;
@@ -496,7 +512,9 @@ impl Session {
         if !self.fields.is_empty() || self.context.store.keeps_empty() {
             return;
         }
-        if let Stage::Stored { id, .. } = std::mem::replace(&mut self.stage, Stage::new()) {
+        if let SessionState::Stored { id, .. } =
+            std::mem::replace(&mut self.state, SessionState::new())
+        {
             self.emptied = Some(id);
             self.pending_cookie.set(None);
         }

@@ -41,7 +41,7 @@ use self::cipher::DataKey;
 use super::context::SessionContext;
 use super::id::{IdGenerator, SessionId};
 use super::reserved::{self, ReservedFields, is_reserved};
-use super::state::{LoginState, Next, Renewal, Stage};
+use super::state::{IdChange, LoginState, Renewal, SessionState};
 use super::store::{Caps, Changes, Fields, Load, Remember};
 use super::view::Session;
 use crate::{Error, ErrorKind, Result};
@@ -301,7 +301,7 @@ impl Session {
 
     /// Seals a record that was made without, if something is to be saved in it; waits for the store.
     pub(super) fn seal_before_save(&mut self) {
-        let is_moved = matches!(&self.stage, Stage::Stored { next: Next::New(_), .. });
+        let is_moved = matches!(&self.state, SessionState::Stored { next: IdChange::New(_), .. });
         let is_saved = is_moved
             || !self.changes.is_empty()
             || matches!(self.renewal, Renewal::Due)
@@ -315,7 +315,8 @@ impl Session {
 
     /// Seals a record that was made without; waits for the store.
     pub(super) fn seal_stored(&mut self) -> Result<()> {
-        let (Sealing::Open { key, plain }, Stage::Stored { id, .. }) = (&self.sealing, &self.stage)
+        let (Sealing::Open { key, plain }, SessionState::Stored { id, .. }) =
+            (&self.sealing, &self.state)
         else {
             return Ok(());
         };

@@ -7,38 +7,38 @@ use super::store::Login;
 use crate::Error;
 
 /// Where the session is.
-pub(super) enum Stage {
+pub(super) enum SessionState {
     /// In no store yet.
     New {
         /// The id that it will be saved under, where that had to be known before.
         next: Option<SessionId>,
     },
     /// The store has it under this id.
-    Stored { id: SessionId, next: Next },
+    Stored { id: SessionId, next: IdChange },
     /// It was destroyed, moved or expired since it was loaded: nothing is saved.
     Gone(SessionId),
 }
 
 /// What a save does to the id of a session that is stored.
-pub(super) enum Next {
-    Same,
+pub(super) enum IdChange {
+    None,
     /// A new id, which is there where it had to be known before.
     New(Option<SessionId>),
 }
 
-impl Stage {
-    pub(super) fn new() -> Stage {
-        Stage::New { next: None }
+impl SessionState {
+    pub(super) fn new() -> SessionState {
+        SessionState::New { next: None }
     }
 
-    pub(super) fn stored(id: SessionId) -> Stage {
-        Stage::Stored { id, next: Next::Same }
+    pub(super) fn stored(id: SessionId) -> SessionState {
+        SessionState::Stored { id, next: IdChange::None }
     }
 
     pub(super) fn id(&self) -> Option<&SessionId> {
         match self {
-            Stage::New { .. } => None,
-            Stage::Stored { id, .. } | Stage::Gone(id) => Some(id),
+            SessionState::New { .. } => None,
+            SessionState::Stored { id, .. } | SessionState::Gone(id) => Some(id),
         }
     }
 }
@@ -56,24 +56,24 @@ pub(super) enum IncomingId {
 
 /// What the store has answered about a session that this request has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum DestroyState {
     /// Nothing was ended.
     None,
     /// It has not answered yet.
-    Asked,
+    Requested,
     /// The session was ended.
-    Over,
+    Destroyed,
     /// It had ended before, or must not be ended with this id.
-    NothingThere,
+    NotFound,
 }
 
 /// The grace period of the id before the one that this request came with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Former {
+pub(super) enum PreviousIdGrace {
     /// It is as it was.
-    Same,
+    Unchanged,
     /// The store is to end it, and has not answered yet.
-    Asked,
+    EndRequested,
     /// It ends, and the session can forget that id.
     Ends,
 }

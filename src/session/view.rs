@@ -17,7 +17,10 @@ use super::id::SessionId;
 use super::reserved::{ReservedFields, is_reserved};
 use super::saving::{CookieAction, Pending, PendingCookie};
 use super::sealing::Sealing;
-use super::state::{End, Failure, Former, GraceId, IncomingId, LoginState, Next, Renewal, Stage};
+use super::state::{
+    DestroyState, Failure, GraceId, IdChange, IncomingId, LoginState, PreviousIdGrace, Renewal,
+    SessionState,
+};
 use super::store::{Changes, Fields, Lifetimes, Record, Remember};
 use crate::message::request::Scheme;
 use crate::pipeline::plugin::Provided;
@@ -52,7 +55,7 @@ use crate::{Error, ErrorKind, Result};
 /// ```
 pub struct Session {
     pub(super) context: Arc<SessionContext>,
-    pub(super) stage: Stage,
+    pub(super) state: SessionState,
     pub(super) fields: Fields,
     pub(super) changes: Changes,
     pub(super) remember: Remember,
@@ -71,10 +74,10 @@ pub struct Session {
     pub(super) grace_id: Option<GraceId>,
     /// The store has said during this request that the session has the id that it has now.
     pub(super) is_proven: bool,
-    pub(super) former: Former,
-    pub(super) end: End,
+    pub(super) previous_id_grace: PreviousIdGrace,
+    pub(super) destroy_state: DestroyState,
     /// Something was not saved yet, as it depends on what becomes of what was.
-    pub(super) holds_back: bool,
+    pub(super) has_deferred_saves: bool,
     /// What is to be saved, where that was found out before it could be.
     pub(super) planned: Option<Result<Vec<Pending>>>,
     /// How many rotations by others this request has followed.
@@ -112,7 +115,7 @@ impl Session {
     pub(crate) fn new(context: Arc<SessionContext>) -> Session {
         Session {
             context,
-            stage: Stage::new(),
+            state: SessionState::new(),
             fields: Fields::new(),
             changes: Changes::default(),
             remember: Remember::Same(None),
@@ -125,9 +128,9 @@ impl Session {
             sealing: Sealing::default(),
             grace_id: None,
             is_proven: false,
-            former: Former::Same,
-            end: End::None,
-            holds_back: false,
+            previous_id_grace: PreviousIdGrace::Unchanged,
+            destroy_state: DestroyState::None,
+            has_deferred_saves: false,
             planned: None,
             steps: 0,
             incoming_id: IncomingId::Nothing,
@@ -148,7 +151,7 @@ impl Session {
     /// What is left of a session for a request that came with its id a moment after it was ended or renewed.
     pub(crate) fn ended(context: Arc<SessionContext>, id: SessionId) -> Session {
         Session {
-            stage: Stage::Gone(id),
+            state: SessionState::Gone(id),
             incoming_id: IncomingId::EndedId,
             ..Session::new(context)
         }
@@ -182,7 +185,7 @@ impl Session {
             _ => CookieAction::Nothing,
         };
         Ok(Session {
-            stage: Stage::stored(id),
+            state: SessionState::stored(id),
             fields: record.fields,
             remember: Remember::Same(record.remember),
             login: LoginState::Same(record.login),
@@ -324,10 +327,10 @@ impl Session {
     /// to log in again. They may have to as well where another answer, which sends the old id anew because its
     /// request saved before, comes after this one's.
     pub fn regenerate(&mut self) {
-        if let Stage::Stored { next, .. } = &mut self.stage
-            && matches!(next, Next::Same)
+        if let SessionState::Stored { next, .. } = &mut self.state
+            && matches!(next, IdChange::None)
         {
-            *next = Next::New(None);
+            *next = IdChange::New(None);
         }
     }
 
@@ -336,12 +339,12 @@ impl Session {
         // Another request may have added to what was emptied here: then it is not over yet.
         self.ended.extend(self.emptied.take().map(|id| (id, None)));
         let user = self.logged_in().map(|login| login.user.clone());
-        if let Stage::Stored { id, .. } | Stage::Gone(id) =
-            std::mem::replace(&mut self.stage, Stage::new())
+        if let SessionState::Stored { id, .. } | SessionState::Gone(id) =
+            std::mem::replace(&mut self.state, SessionState::new())
         {
             self.ended.push((id, user));
             if matches!(self.incoming_id, IncomingId::Session | IncomingId::EndedId) {
-                self.end = End::Asked;
+                self.destroy_state = DestroyState::Requested;
             }
         }
         // Whoever has this one has the session.
@@ -426,7 +429,7 @@ impl Session {
     }
 
     pub(crate) fn id(&self) -> Option<&SessionId> {
-        self.stage.id()
+        self.state.id()
     }
 
     pub(crate) fn own_lifetime(&self) -> Option<Duration> {

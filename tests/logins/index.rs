@@ -80,7 +80,7 @@ fn an_index_holds_no_more_than_live_sessions_and_lives_no_longer() {
 fn a_user_with_many_sessions_logs_in_and_keeps_only_the_most_there_may_be() {
     let subject = Redis::new(Layout::Default);
     let (store, user) = (subject.store(), "a".repeat(200));
-    let log_in = |most| logged_in(store, LogIn { most, ..LogIn::new(&user) });
+    let log_in = |most| logged_in(store, LogIn { max_sessions: most, ..LogIn::new(&user) });
     (0..600).for_each(|_| log_in(None));
     subject.advance(Duration::from_secs(120));
     log_in(None);

@@ -5,7 +5,7 @@ use subtle::ConstantTimeEq;
 use super::MARKER;
 use crate::Result;
 use crate::session::id::{decode_base64url, encode_base64url};
-use crate::session::state::{Next, Stage};
+use crate::session::state::{IdChange, SessionState};
 use crate::session::view::Session;
 
 /// Tokens against forged requests.
@@ -54,8 +54,8 @@ impl Session {
         if self.id().is_none() {
             self.try_set(MARKER, "")?;
         }
-        let token = match &self.stage {
-            Stage::Stored { id, next: Next::Same } => self.token_secret_of(id),
+        let token = match &self.state {
+            SessionState::Stored { id, next: IdChange::None } => self.token_secret_of(id),
             _ => self.coming_id()?.derived(PURPOSE),
         };
         let mask = self.context.generator.random()?;

@@ -25,20 +25,20 @@ pub struct LogIn<'a> {
     /// Where it is, shortened, or nothing: `203.0.113.0/24`.
     pub address: &'a str,
     /// In how many sessions the user may be logged in, this one included: the oldest logins beyond that end.
-    pub most: Option<usize>,
+    pub max_sessions: Option<usize>,
 }
 
 impl<'a> LogIn<'a> {
     /// The login of this user, from nowhere in particular.
     pub fn new(user: &'a str) -> LogIn<'a> {
-        LogIn { user, agent: "", address: "", most: None }
+        LogIn { user, agent: "", address: "", max_sessions: None }
     }
 }
 
 /// Does not show who.
 impl fmt::Debug for LogIn<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogIn").field("most", &self.most).finish_non_exhaustive()
+        f.debug_struct("LogIn").field("max_sessions", &self.max_sessions).finish_non_exhaustive()
     }
 }
 
@@ -111,10 +111,10 @@ pub(crate) fn handle_of(id: &SessionId) -> String {
 }
 
 /// The handles of the oldest of these logins, beyond so many.
-pub(crate) fn beyond(most: Option<usize>, devices: &[Device]) -> Vec<String> {
+pub(crate) fn beyond(max_sessions: Option<usize>, devices: &[Device]) -> Vec<String> {
     let mut devices: Vec<_> = devices.iter().collect();
     newest_first(&mut devices);
-    let oldest = devices.into_iter().skip(most.unwrap_or(usize::MAX).max(1));
+    let oldest = devices.into_iter().skip(max_sessions.unwrap_or(usize::MAX).max(1));
     oldest.map(|device| device.handle.clone()).collect()
 }
 

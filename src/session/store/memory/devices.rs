@@ -51,8 +51,8 @@ impl MemoryStore {
 
     /// Ends the oldest sessions of a user who has just logged in into this one, beyond as many as there may be.
     pub(super) fn end_oldest(&self, login: Option<LogIn<'_>>, id: &SessionId) {
-        let Some(LogIn { user, most: Some(most), .. }) = login else { return };
-        for handle in beyond(Some(most), &self.list(user, Some(id))) {
+        let Some(LogIn { user, max_sessions: Some(max_sessions), .. }) = login else { return };
+        for handle in beyond(Some(max_sessions), &self.list(user, Some(id))) {
             // It may be gone by itself, and that is all that can go wrong.
             let _ = self.end_of(user, EndDevices::One(&handle));
         }

@@ -123,12 +123,12 @@ impl IndexedSave {
     /// The next state after a confirmed insertion: a login removes expired sessions from the index and ends the oldest ones.
     fn confirmed(&mut self, now: SystemTime) -> State {
         let now = record::milliseconds_since_1970(now);
-        let Some(Insertion { index, registration, user: Some((user, most)), others }) =
+        let Some(Insertion { index, registration, user: Some((user, max_sessions)), others }) =
             self.insertion()
         else {
             return State::Over(Ok(Saved::Stored));
         };
-        let may_be_too_many = most.is_some_and(|most| others.len() > most);
+        let may_be_too_many = max_sessions.is_some_and(|max_sessions| others.len() > max_sessions);
         if !may_be_too_many && !others.iter().any(|entry| entry.is_past_registration(now)) {
             return State::Over(Ok(Saved::Stored));
         }
@@ -138,10 +138,10 @@ impl IndexedSave {
 
     fn checked(&mut self, check: LivenessCheck) -> State {
         let settings = self.settings.clone();
-        let Some(Insertion { user: Some((user, most)), .. }) = self.insertion() else {
+        let Some(Insertion { user: Some((user, max_sessions)), .. }) = self.insertion() else {
             return State::Over(Ok(Saved::Stored));
         };
-        let oldest = beyond(*most, &check.into_devices());
+        let oldest = beyond(*max_sessions, &check.into_devices());
         let end = |handle: &String| EndStep::new(&settings, user, EndDevices::One(handle));
         let ends: VecDeque<_> = oldest.iter().map(end).collect();
         if ends.is_empty() { State::Over(Ok(Saved::Stored)) } else { State::EndingOldest(ends) }
@@ -184,7 +184,7 @@ impl IndexUpdate {
             unknown: login(LogIn::new("")),
             lifetime,
         };
-        let user = save.login.map(|login| (login.user.to_owned(), login.most));
+        let user = save.login.map(|login| (login.user.to_owned(), login.max_sessions));
         Some(IndexUpdate::Insertion(Box::new(Insertion {
             index,
             registration,

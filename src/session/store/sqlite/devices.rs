@@ -102,16 +102,16 @@ impl Transaction<'_> {
     pub(super) fn end_oldest(
         &self,
         user: &str,
-        most: Option<usize>,
+        max_sessions: Option<usize>,
         key: &Key,
     ) -> Result<(), Failure> {
-        if most.is_none() {
+        if max_sessions.is_none() {
             return Ok(());
         }
         // The login is written by now: a damaged row of another one is no reason to fail it.
         let listed = list(self.connection, self.prefix, user, Some(key), self.now)?;
         let Ok(devices) = listed else { return Ok(()) };
-        for handle in beyond(most, &devices) {
+        for handle in beyond(max_sessions, &devices) {
             self.end_of(user, &Ending::One(handle))?;
         }
         Ok(())

@@ -214,7 +214,7 @@ pub(super) struct LoginParameters {
     handle: String,
     agent: String,
     address: String,
-    pub(super) most: Option<usize>,
+    pub(super) max_sessions: Option<usize>,
 }
 
 impl SaveParameters {
@@ -229,7 +229,7 @@ impl SaveParameters {
             handle: handle_of(id),
             agent: login.agent.to_owned(),
             address: login.address.to_owned(),
-            most: login.most,
+            max_sessions: login.max_sessions,
         });
         SaveParameters {
             lifetimes: save.lifetimes,

@@ -274,7 +274,7 @@ impl Transaction<'_> {
     /// After a login, ends those that are too many.
     fn logged_in(&self, key: &Key, parameters: &SaveParameters) -> Result<(), Failure> {
         match &parameters.login {
-            Some(login) => self.end_oldest(&login.user, login.most, key),
+            Some(login) => self.end_oldest(&login.user, login.max_sessions, key),
             None => Ok(()),
         }
     }

@@ -206,7 +206,7 @@ pub(in crate::testing::store_contract) fn beyond_the_most_the_oldest_login_ends(
     }
     let logs_in = || {
         context.pass(MINUTE);
-        log_in(context, LogIn { most: Some(2), ..LogIn::new("ada") })
+        log_in(context, LogIn { max_sessions: Some(2), ..LogIn::new("ada") })
     };
     let ids: Vec<_> = (0..4).map(|_| logs_in()).collect();
     for (at, id) in ids.iter().enumerate() {
