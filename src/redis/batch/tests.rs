@@ -56,20 +56,20 @@ fn no_reply_is_believed_before_the_nonce_is_in_its_place() {
     let table: [(String, &str, &[String]); 8] = [
         (format!("*0\r\n$-1\r\n{TIME}{echo}"), "in step, 0 left", &good),
         // One reply of somebody before us.
-        (format!("$1\r\nx\r\n*0\r\n$-1\r\n{TIME}{echo}"), "ProtocolError", &[]),
+        (format!("$1\r\nx\r\n*0\r\n$-1\r\n{TIME}{echo}"), "Protocol", &[]),
         // One reply too few.
         (format!("*0\r\n{TIME}{echo}"), "incomplete", &[]),
         // The end of another pipeline.
-        (format!("*0\r\n$-1\r\n{TIME}{other}"), "ProtocolError", &[]),
+        (format!("*0\r\n$-1\r\n{TIME}{other}"), "Protocol", &[]),
         // Inside a transaction that somebody left open.
-        ("+QUEUED\r\n".repeat(4), "ProtocolError", &[]),
+        ("+QUEUED\r\n".repeat(4), "Protocol", &[]),
         (noauth.repeat(4), "Redis: NOAUTH Authentication required.", &[]),
         (
             format!("*0\r\n$-1\r\n-NOPERM no permissions to run the 'time' command\r\n{echo}"),
             "Redis: NOPERM no permissions to run the 'time' command",
             &[],
         ),
-        ("HTTP/1.1 400 Bad Request\r\n\r\n".to_owned(), "ProtocolError", &[]),
+        ("HTTP/1.1 400 Bad Request\r\n\r\n".to_owned(), "Protocol", &[]),
     ];
     for (replies, expected, answers) in table {
         let (outcome, got) = received(&replies, false);
