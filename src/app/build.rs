@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::{Method, StatusCode};
 
-use self::hooks::{BindPhase, guarded, watchers};
+use self::hooks::{BindPhase, watchers, with_guards};
 use super::hooks::{Guard, Located};
 use super::inheritance::Inherited;
 use super::plugins::compatible;
@@ -253,7 +253,7 @@ impl Builder {
         // What could not be bound has said so, and the app is never built with it.
         let handler = handler.unwrap_or_else(|| Callback::new(|_| Response::new(500)));
         let watchers = watchers(wrapping.iter().copied(), &route);
-        let mut callback = inherited.converters.wrap(guarded(guards, handler));
+        let mut callback = inherited.converters.wrap(with_guards(guards, handler));
         for (plugin, _) in wrapping.iter().rev() {
             callback = plugin.plugin.apply(callback, &route);
         }

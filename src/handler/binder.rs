@@ -11,7 +11,7 @@ use super::provided::Shared;
 use super::resolver::{Asks, BuildProblem, Kind, Resolver, add_ask};
 use crate::pipeline::debug::ArgumentInfo;
 use crate::pipeline::plugin::Provided;
-use crate::pipeline::provider::{Asked, Place};
+use crate::pipeline::provider::{Asked, ValueSource};
 use crate::{Error, ErrorKind};
 
 /// What a function is for.
@@ -63,7 +63,7 @@ pub struct Binder<'a> {
     /// What is there once for all arguments, and taken.
     taken: Vec<&'static str>,
     /// What arguments borrow, which each value is once.
-    borrowed: Vec<Place>,
+    borrowed: Vec<ValueSource>,
     asks: Asks,
     refused: bool,
 }
@@ -171,7 +171,7 @@ impl<'a> Binder<'a> {
     }
 
     /// The place of this source; what it asks of plugins is asked for.
-    fn place(&mut self, index: usize, required: bool) -> Option<Place> {
+    fn place(&mut self, index: usize, required: bool) -> Option<ValueSource> {
         let Some((place, asks)) = self.resolver.place(index, required) else {
             // Whoever could not be bound has said why.
             self.refused = true;
@@ -189,10 +189,10 @@ impl<'a> Binder<'a> {
     }
 
     /// The place of what provides `T` to this argument, which borrows it.
-    pub(crate) fn borrow<T: Provided>(&mut self, required: bool) -> Option<Place> {
+    pub(crate) fn borrow<T: Provided>(&mut self, required: bool) -> Option<ValueSource> {
         let found = self.source::<T>(required, false);
         match self.or_error(found)? {
-            None => Some(Place::Nowhere),
+            None => Some(ValueSource::None),
             Some(index) => self.borrow_source(index, required),
         }
     }
@@ -201,7 +201,7 @@ impl<'a> Binder<'a> {
     pub(crate) fn share<T: Provided>(&mut self, required: bool) -> Option<Shared> {
         let found = self.source::<T>(required, true);
         let Some(index) = self.or_error(found)? else {
-            return Some(Shared::Value(Place::Nowhere));
+            return Some(Shared::Value(ValueSource::None));
         };
         match &self.resolver.sources[index].kind {
             Kind::State(state) => Some(Shared::State(state.clone())),
@@ -211,7 +211,7 @@ impl<'a> Binder<'a> {
         }
     }
 
-    fn borrow_source(&mut self, index: usize, required: bool) -> Option<Place> {
+    fn borrow_source(&mut self, index: usize, required: bool) -> Option<ValueSource> {
         let place = self.place(index, required)?;
         if self.borrowed.contains(&place) {
             let (argument, keyword) = (self.argument(), &self.resolver.sources[index].keyword);

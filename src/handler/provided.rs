@@ -8,7 +8,7 @@ use super::binder::Binder;
 use crate::message::http_error::HttpError;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::plugin::Provided;
-use crate::pipeline::provider::{Place, Value, missing_value};
+use crate::pipeline::provider::{Value, ValueSource, missing_value};
 
 /// A value while a handler borrows it, or the error if it is unavailable.
 #[derive(Default)]
@@ -19,7 +19,7 @@ pub struct Borrowed {
 
 impl Borrowed {
     /// Has a provider make the value, and fails if there is none.
-    fn make<T: Provided>(place: Place, exchange: &mut Exchange) -> Borrowed {
+    fn make<T: Provided>(place: ValueSource, exchange: &mut Exchange) -> Borrowed {
         let refused = exchange.refusal_at(place, type_name::<T>()).or_else(|| {
             let held = exchange.value_at(place).is_some_and(|value| value.is::<T>());
             (!held).then(|| missing_value(type_name::<T>()))
@@ -28,7 +28,7 @@ impl Borrowed {
     }
 
     /// The same for an optional value. If not `lenient`, an error of the provider still fails.
-    fn make_optional(place: Place, lenient: bool, exchange: &mut Exchange) -> Borrowed {
+    fn make_optional(place: ValueSource, lenient: bool, exchange: &mut Exchange) -> Borrowed {
         exchange.make(place);
         let refused = if lenient { None } else { exchange.failure_at(place) };
         Borrowed { value: None, refused }
@@ -44,22 +44,22 @@ fn present<T>(value: Option<T>) -> T {
 }
 
 /// Returns the value of a provider after a panic of the function that borrowed it: it must still be finished.
-fn keep_for_finish(place: Place, borrowed: Borrowed, exchange: &mut Exchange) {
-    if let Place::Provider(_) = place {
+fn keep_for_finish(place: ValueSource, borrowed: Borrowed, exchange: &mut Exchange) {
+    if let ValueSource::Provider(_) = place {
         exchange.return_value(place, borrowed.value);
     }
 }
 
 impl<T: Provided> Argument for &mut T {
-    type Plan = Place;
+    type Plan = ValueSource;
     type State = Borrowed;
     type Item<'a> = &'a mut T;
 
-    fn plan(binder: &mut Binder<'_>) -> Option<Place> {
+    fn plan(binder: &mut Binder<'_>) -> Option<ValueSource> {
         binder.borrow::<T>(true)
     }
 
-    fn take(place: &Place, exchange: &mut Exchange) -> Borrowed {
+    fn take(place: &ValueSource, exchange: &mut Exchange) -> Borrowed {
         Borrowed::make::<T>(*place, exchange)
     }
 
@@ -67,33 +67,33 @@ impl<T: Provided> Argument for &mut T {
         borrowed.refused.take()
     }
 
-    fn hold(place: &Place, borrowed: &mut Borrowed, exchange: &mut Exchange) {
+    fn hold(place: &ValueSource, borrowed: &mut Borrowed, exchange: &mut Exchange) {
         borrowed.value = exchange.lend_value(*place);
     }
 
-    fn lend<'a>(_: &'a Place, borrowed: &'a mut Borrowed, _: &'a Exchange) -> &'a mut T {
+    fn lend<'a>(_: &'a ValueSource, borrowed: &'a mut Borrowed, _: &'a Exchange) -> &'a mut T {
         present(borrowed.get_mut())
     }
 
-    fn put_back(place: &Place, borrowed: Borrowed, exchange: &mut Exchange) {
+    fn put_back(place: &ValueSource, borrowed: Borrowed, exchange: &mut Exchange) {
         exchange.return_value(*place, borrowed.value);
     }
 
-    fn abandon(place: &Place, borrowed: Borrowed, exchange: &mut Exchange) {
+    fn abandon(place: &ValueSource, borrowed: Borrowed, exchange: &mut Exchange) {
         keep_for_finish(*place, borrowed, exchange);
     }
 }
 
 impl<T: Provided> Argument for Option<&mut T> {
-    type Plan = Optional<Place>;
+    type Plan = Optional<ValueSource>;
     type State = Borrowed;
     type Item<'a> = Option<&'a mut T>;
 
-    fn plan(binder: &mut Binder<'_>) -> Option<Optional<Place>> {
+    fn plan(binder: &mut Binder<'_>) -> Option<Optional<ValueSource>> {
         Some(Optional { of: binder.borrow::<T>(false)?, lenient: binder.is_lenient() })
     }
 
-    fn take(plan: &Optional<Place>, exchange: &mut Exchange) -> Borrowed {
+    fn take(plan: &Optional<ValueSource>, exchange: &mut Exchange) -> Borrowed {
         Borrowed::make_optional(plan.of, plan.lenient, exchange)
     }
 
@@ -101,23 +101,23 @@ impl<T: Provided> Argument for Option<&mut T> {
         borrowed.refused.take()
     }
 
-    fn hold(plan: &Optional<Place>, borrowed: &mut Borrowed, exchange: &mut Exchange) {
+    fn hold(plan: &Optional<ValueSource>, borrowed: &mut Borrowed, exchange: &mut Exchange) {
         borrowed.value = exchange.lend_value(plan.of);
     }
 
     fn lend<'a>(
-        _: &'a Optional<Place>,
+        _: &'a Optional<ValueSource>,
         borrowed: &'a mut Borrowed,
         _: &'a Exchange,
     ) -> Option<&'a mut T> {
         borrowed.get_mut()
     }
 
-    fn put_back(plan: &Optional<Place>, borrowed: Borrowed, exchange: &mut Exchange) {
+    fn put_back(plan: &Optional<ValueSource>, borrowed: Borrowed, exchange: &mut Exchange) {
         exchange.return_value(plan.of, borrowed.value);
     }
 
-    fn abandon(plan: &Optional<Place>, borrowed: Borrowed, exchange: &mut Exchange) {
+    fn abandon(plan: &Optional<ValueSource>, borrowed: Borrowed, exchange: &mut Exchange) {
         keep_for_finish(plan.of, borrowed, exchange);
     }
 }
@@ -134,13 +134,13 @@ pub enum Shared {
     /// To state of the app, the same for all requests.
     State(Arc<dyn Any + Send + Sync>),
     /// To a value of this request.
-    Value(Place),
+    Value(ValueSource),
 }
 
 impl Shared {
-    fn place(&self) -> Place {
+    fn place(&self) -> ValueSource {
         match self {
-            Shared::State(_) => Place::Nowhere,
+            Shared::State(_) => ValueSource::None,
             Shared::Value(place) => *place,
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::binder::{Binder, Function, Role};
 use super::function::BindProvider;
 use crate::pipeline::debug::ArgumentInfo;
-use crate::pipeline::provider::{BoundProvider, Finish, Place, public_name};
+use crate::pipeline::provider::{BoundProvider, Finish, ValueSource, public_name};
 use crate::pipeline::route::Ask;
 use crate::routing::Accepts;
 use crate::{Error, ErrorKind};
@@ -135,12 +135,18 @@ impl Resolver {
     }
 
     /// Where the value of this source is, and what that asks of plugins.
-    pub(crate) fn place(&mut self, index: usize, required: bool) -> Option<(Place, Vec<Ask>)> {
+    pub(crate) fn place(
+        &mut self,
+        index: usize,
+        required: bool,
+    ) -> Option<(ValueSource, Vec<Ask>)> {
         match self.sources[index].kind.clone() {
-            Kind::Plugin { slot } => Some((Place::Plugin(slot), vec![Ask { slot, required }])),
+            Kind::Plugin { slot } => {
+                Some((ValueSource::Plugin(slot), vec![Ask { slot, required }]))
+            }
             Kind::Provider(definition) => {
                 let resolved = self.provider(index, &definition)?;
-                Some((Place::Provider(resolved.number), resolved.asks))
+                Some((ValueSource::Provider(resolved.number), resolved.asks))
             }
             Kind::State(_) => None,
         }
@@ -214,13 +220,14 @@ impl Resolver {
     }
 
     /// What there is, by its keyword; a provider that nobody has asked for is nowhere.
-    pub(crate) fn keywords(&self) -> Vec<(String, Place)> {
+    pub(crate) fn keywords(&self) -> Vec<(String, ValueSource)> {
         let found = self.sources.iter().enumerate().filter(|(_, source)| !source.skipped);
         let place = |(index, source): (usize, &Source)| match source.kind {
-            Kind::Plugin { slot } => Some((source.keyword.clone(), Place::Plugin(slot))),
+            Kind::Plugin { slot } => Some((source.keyword.clone(), ValueSource::Plugin(slot))),
             Kind::Provider(_) => {
                 let resolved = self.resolved.get(&index).and_then(Option::as_ref);
-                let place = resolved.map_or(Place::Nowhere, |found| Place::Provider(found.number));
+                let place =
+                    resolved.map_or(ValueSource::None, |found| ValueSource::Provider(found.number));
                 Some((source.keyword.clone(), place))
             }
             Kind::State(_) => None,

@@ -13,7 +13,7 @@ use crate::message::response_head::ResponseHead;
 use crate::pipeline::completion::{Caused, caused};
 use crate::pipeline::operation::Pending;
 use crate::pipeline::plugin::Provided;
-use crate::pipeline::provider::{Place, Values};
+use crate::pipeline::provider::{ValueSource, Values};
 use crate::pipeline::route::{Ask, Route};
 use crate::pipeline::service::Endpoint;
 use crate::pipeline::shutdown::ShutdownHandle;
@@ -194,11 +194,11 @@ impl Exchange {
     /// [`Binder::ask`](crate::Binder::ask) and finds the value with [`asked`](Exchange::asked).
     pub fn provided<T: Provided>(&mut self, keyword: &str) -> Option<&mut T> {
         let route = self.around()?;
-        let place = route.place_of(keyword)?;
+        let place = route.source_of(keyword)?;
         let asked = match place {
-            Place::Plugin(slot) => self.asks(slot),
-            Place::Provider(_) => true,
-            Place::Nowhere => false,
+            ValueSource::Plugin(slot) => self.asks(slot),
+            ValueSource::Provider(_) => true,
+            ValueSource::None => false,
         };
         if !asked {
             log::error!(

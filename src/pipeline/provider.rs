@@ -86,21 +86,21 @@ impl<T: Provided, E: IntoHttpError> ProviderOutcome for Result<T, E> {
     }
 }
 
-/// Where an exchange keeps a value.
+/// Where the value of an argument comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ValueSource {
     /// In the slot of a plugin.
     Plugin(usize),
     /// Made by the provider of this number on the route.
     Provider(usize),
-    /// Nowhere: its plugin is skipped here, and who asks for it can do without; or its provider is one that nobody asks
+    /// None: its plugin is skipped here, and who asks for it can do without; or its provider is one that nobody asks
     /// for here.
-    Nowhere,
+    None,
 }
 
 /// A value of another plugin or provider that an [`Argument`](crate::Argument) asked for when the app was built.
 pub struct Asked<T> {
-    pub(crate) place: Place,
+    pub(crate) place: ValueSource,
     pub(crate) of: PhantomData<fn() -> T>,
 }
 
@@ -166,8 +166,8 @@ impl Values {
     }
 
     /// The error of the server that the provider of this place has answered with.
-    pub(crate) fn failure(&self, place: Place) -> Option<&HttpError> {
-        let Place::Provider(number) = place else { return None };
+    pub(crate) fn failure(&self, place: ValueSource) -> Option<&HttpError> {
+        let ValueSource::Provider(number) = place else { return None };
         match self.made.get(number)? {
             Made::Refused(error) if error.status().is_server_error() => Some(error),
             _ => None,
@@ -192,8 +192,8 @@ impl Exchange {
     }
 
     /// Makes the value of this place, where it is one of a provider and not made yet. Says whether the provider has run.
-    pub(crate) fn make(&mut self, place: Place) -> bool {
-        let Place::Provider(number) = place else { return false };
+    pub(crate) fn make(&mut self, place: ValueSource) -> bool {
+        let ValueSource::Provider(number) = place else { return false };
         let values = self.values();
         if values.closed || !matches!(values.made.get(number), Some(Made::NotYet)) {
             return false;
@@ -213,12 +213,12 @@ impl Exchange {
     }
 
     /// Why there is no value at this place, after an attempt to make it.
-    pub(crate) fn refusal_at(&mut self, place: Place, type_name: &str) -> Option<HttpError> {
+    pub(crate) fn refusal_at(&mut self, place: ValueSource, type_name: &str) -> Option<HttpError> {
         self.make(place);
         match place {
-            Place::Plugin(slot) => (!self.holds(slot)).then(|| missing_value(type_name)),
-            Place::Nowhere => Some(unavailable(type_name, "the route skips what provides it")),
-            Place::Provider(number) => {
+            ValueSource::Plugin(slot) => (!self.holds(slot)).then(|| missing_value(type_name)),
+            ValueSource::None => Some(unavailable(type_name, "the route skips what provides it")),
+            ValueSource::Provider(number) => {
                 let values = self.values();
                 let closed = values.closed;
                 match values.made.get_mut(number)? {
@@ -237,30 +237,30 @@ impl Exchange {
 
     /// Why who can do without does not go on without, once it was tried to make the value: an error of the server is not
     /// to pass for the absence of a value.
-    pub(crate) fn failure_at(&mut self, place: Place) -> Option<HttpError> {
-        let Place::Provider(number) = place else { return None };
+    pub(crate) fn failure_at(&mut self, place: ValueSource) -> Option<HttpError> {
+        let ValueSource::Provider(number) = place else { return None };
         match self.values().made.get_mut(number)? {
             Made::Refused(error) if error.status().is_server_error() => Some(error.hand_out()),
             _ => None,
         }
     }
 
-    pub(crate) fn value_at(&mut self, place: Place) -> Option<&mut (dyn Any + Send)> {
+    pub(crate) fn value_at(&mut self, place: ValueSource) -> Option<&mut (dyn Any + Send)> {
         match place {
-            Place::Plugin(slot) => self.slot(slot)?.as_deref_mut(),
-            Place::Provider(number) => match self.values().made.get_mut(number)? {
+            ValueSource::Plugin(slot) => self.slot(slot)?.as_deref_mut(),
+            ValueSource::Provider(number) => match self.values().made.get_mut(number)? {
                 Made::Here(value) => Some(&mut **value),
                 _ => None,
             },
-            Place::Nowhere => None,
+            ValueSource::None => None,
         }
     }
 
     /// Moves a value out, for as long as a function borrows it.
-    pub(crate) fn lend_value(&mut self, place: Place) -> Option<Value> {
+    pub(crate) fn lend_value(&mut self, place: ValueSource) -> Option<Value> {
         match place {
-            Place::Plugin(slot) => self.slot(slot)?.take(),
-            Place::Provider(number) => {
+            ValueSource::Plugin(slot) => self.slot(slot)?.take(),
+            ValueSource::Provider(number) => {
                 let made = self.values().made.get_mut(number)?;
                 match std::mem::replace(made, Made::Lent) {
                     Made::Here(value) => Some(value),
@@ -270,24 +270,24 @@ impl Exchange {
                     }
                 }
             }
-            Place::Nowhere => None,
+            ValueSource::None => None,
         }
     }
 
-    pub(crate) fn return_value(&mut self, place: Place, value: Option<Value>) {
+    pub(crate) fn return_value(&mut self, place: ValueSource, value: Option<Value>) {
         let Some(value) = value else { return };
         match place {
-            Place::Plugin(slot) => {
+            ValueSource::Plugin(slot) => {
                 if let Some(place) = self.slot(slot) {
                     *place = Some(value);
                 }
             }
-            Place::Provider(number) => {
+            ValueSource::Provider(number) => {
                 if let Some(made) = self.values().made.get_mut(number) {
                     *made = Made::Here(value);
                 }
             }
-            Place::Nowhere => {}
+            ValueSource::None => {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::panic::Location;
 
 use http::{Extensions, Method};
 
-use crate::pipeline::provider::Place;
+use crate::pipeline::provider::ValueSource;
 
 /// A route as plugins see it.
 pub struct Route {
@@ -21,7 +21,7 @@ pub struct Route {
     pub(crate) places: Vec<Vec<Option<usize>>>,
     pub(crate) asks: Vec<Ask>,
     /// What there is on this route by its keyword, asked for or not.
-    pub(crate) keywords: Vec<(String, Place)>,
+    pub(crate) keywords: Vec<(String, ValueSource)>,
 }
 
 /// A slot that a route wants filled.
@@ -55,11 +55,11 @@ impl Route {
 
     /// Whether the handler, or a plugin on this route, asks for this keyword.
     pub fn asks_for(&self, keyword: &str) -> bool {
-        match self.place_of(keyword) {
-            Some(Place::Plugin(slot)) => self.asks(slot),
+        match self.source_of(keyword) {
+            Some(ValueSource::Plugin(slot)) => self.asks(slot),
             // Only those that somebody asks for are there.
-            Some(Place::Provider(_)) => true,
-            Some(Place::Nowhere) | None => false,
+            Some(ValueSource::Provider(_)) => true,
+            Some(ValueSource::None) | None => false,
         }
     }
 
@@ -81,7 +81,7 @@ impl Route {
         !self.asks.is_empty()
     }
 
-    pub(crate) fn place_of(&self, keyword: &str) -> Option<Place> {
+    pub(crate) fn source_of(&self, keyword: &str) -> Option<ValueSource> {
         self.keywords.iter().find(|known| known.0 == keyword).map(|known| known.1)
     }
 

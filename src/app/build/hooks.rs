@@ -175,7 +175,7 @@ pub(super) fn watchers<'a>(
 }
 
 /// The handler behind its guards.
-pub(super) fn guarded(guards: Vec<(usize, HookCallback)>, handler: Callback) -> Callback {
+pub(super) fn with_guards(guards: Vec<(usize, HookCallback)>, handler: Callback) -> Callback {
     if guards.is_empty() {
         return handler;
     }

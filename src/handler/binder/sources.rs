@@ -5,7 +5,7 @@ use std::any::{TypeId, type_name};
 use super::Binder;
 use crate::handler::resolver::{Kind, Source};
 use crate::pipeline::plugin::Provided;
-use crate::pipeline::provider::{Place, public_name};
+use crate::pipeline::provider::{ValueSource, public_name};
 
 impl Binder<'_> {
     /// The keywords of what provides this type, and what the route does not skip.
@@ -19,7 +19,7 @@ impl Binder<'_> {
     /// Whether some function of the route, of those bound so far, asks for what a provider of this keyword makes.
     pub(crate) fn is_asked_for(&self, keyword: &str) -> bool {
         let places = self.resolver.keywords();
-        places.iter().any(|(known, place)| known == keyword && *place != Place::Nowhere)
+        places.iter().any(|(known, place)| known == keyword && *place != ValueSource::None)
     }
 
     /// The source for this argument; none where it can do without and the route skips it.

@@ -273,13 +273,13 @@ impl Step for IndexedSave {
     fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), RecordError> {
         if matches!(self.state, State::Saving) {
             let Some(save) = &mut self.save else { return Err(RecordError::OutOfStep) };
-            let aside = self.index_update.as_ref().filter(|_| !self.settings.in_cluster);
+            let update = self.index_update.as_ref().filter(|_| !self.settings.in_cluster);
             // That the index could not be told ends nothing: it lives for long yet, and the next renewal tells it.
-            if matches!(aside, Some(IndexUpdate::Renewal(..))) {
+            if matches!(update, Some(IndexUpdate::Renewal(..))) {
                 replies.next().ok_or(RecordError::OutOfStep)?;
             }
             save.answer(replies, now)?;
-            if matches!(aside, Some(IndexUpdate::Logout(_))) {
+            if matches!(update, Some(IndexUpdate::Logout(_))) {
                 replies.next().ok_or(RecordError::OutOfStep)?;
             }
             self.take_outcome();

@@ -20,11 +20,11 @@ struct State<J, A> {
 
 /// Who waits for an answer.
 struct Follower<A> {
-    told: Mutex<Told<A>>,
+    notice: Mutex<Notice<A>>,
     changed: Condvar,
 }
 
-enum Told<A> {
+enum Notice<A> {
     Nothing,
     /// To lead.
     Lead,
@@ -41,7 +41,8 @@ impl<J, A> Group<J, A> {
     /// Has the job carried out and returns its answer; `None` where its leader panicked. `carry_out` is called by the
     /// leader alone, with all jobs of the round in the order they came, and returns one answer for each.
     pub(super) fn submit(&self, job: J, carry_out: impl FnOnce(&[J]) -> Vec<A>) -> Option<A> {
-        let own = Arc::new(Follower { told: Mutex::new(Told::Nothing), changed: Condvar::new() });
+        let own =
+            Arc::new(Follower { notice: Mutex::new(Notice::Nothing), changed: Condvar::new() });
         let led = {
             let mut state = lock(&self.state);
             state.waiting.push((job, own.clone()));
@@ -49,9 +50,9 @@ impl<J, A> Group<J, A> {
         };
         if led {
             match own.wait() {
-                Told::Answer(answer) => return Some(answer),
-                Told::Abandoned => return None,
-                Told::Lead | Told::Nothing => {}
+                Notice::Answer(answer) => return Some(answer),
+                Notice::Abandoned => return None,
+                Notice::Lead | Notice::Nothing => {}
             }
         }
         self.lead(&own, carry_out)
@@ -64,13 +65,13 @@ impl<J, A> Group<J, A> {
             std::mem::take(&mut lock(&self.state).waiting).into_iter().unzip();
         let mut round = Round(followers);
         let answers = carry_out(&jobs);
-        // The next round begins while the answers of this one are told.
+        // The next round begins while the answers of this one are sent.
         drop(lead);
         let mut own_answer = None;
         for (follower, answer) in round.0.drain(..).zip(answers) {
             match Arc::ptr_eq(&follower, own) {
                 true => own_answer = Some(answer),
-                false => follower.tell(Told::Answer(answer)),
+                false => follower.notify(Notice::Answer(answer)),
             }
         }
         own_answer
@@ -84,7 +85,7 @@ impl<J, A> Drop for Lead<'_, J, A> {
     fn drop(&mut self) {
         let mut state = lock(&self.0.state);
         match state.waiting.first() {
-            Some((_, next)) => next.tell(Told::Lead),
+            Some((_, next)) => next.notify(Notice::Lead),
             None => state.led = false,
         }
     }
@@ -95,22 +96,22 @@ struct Round<A>(Vec<Arc<Follower<A>>>);
 
 impl<A> Drop for Round<A> {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(|follower| follower.tell(Told::Abandoned));
+        self.0.drain(..).for_each(|follower| follower.notify(Notice::Abandoned));
     }
 }
 
 impl<A> Follower<A> {
-    fn tell(&self, told: Told<A>) {
-        *lock(&self.told) = told;
+    fn notify(&self, notice: Notice<A>) {
+        *lock(&self.notice) = notice;
         self.changed.notify_one();
     }
 
-    fn wait(&self) -> Told<A> {
-        let told = lock(&self.told);
-        let nothing = |told: &mut Told<A>| matches!(told, Told::Nothing);
-        let told = self.changed.wait_while(told, nothing);
-        let mut told = unpoisoned(told);
-        std::mem::replace(&mut told, Told::Nothing)
+    fn wait(&self) -> Notice<A> {
+        let notice = lock(&self.notice);
+        let nothing = |notice: &mut Notice<A>| matches!(notice, Notice::Nothing);
+        let notice = self.changed.wait_while(notice, nothing);
+        let mut notice = unpoisoned(notice);
+        std::mem::replace(&mut notice, Notice::Nothing)
     }
 }
 

@@ -33,13 +33,13 @@ impl Health {
             None => {
                 if self.failed.swap(false, Ordering::Relaxed) {
                     log::info!("the session file {} can be written again", path.display());
-                    self.tell(None);
+                    self.notify_observers(None);
                 }
             }
             Some(error) if error.kind() == ErrorKind::Unavailable => {
                 if !self.failed.swap(true, Ordering::Relaxed) {
                     log::error!("{}; changes of sessions fail until it can be", OneLine(error));
-                    self.tell(Some(error));
+                    self.notify_observers(Some(error));
                 }
             }
             Some(error) => self.is_loud(error),
@@ -55,7 +55,7 @@ impl Health {
         }
     }
 
-    fn tell(&self, error: Option<&Error>) {
+    fn notify_observers(&self, error: Option<&Error>) {
         lock(&self.observers).iter().for_each(|observer| observer(error));
     }
 }
