@@ -107,6 +107,7 @@ impl Outgoing {
     }
 
     /// The same with this text.
+    #[cfg(feature = "https")]
     pub(super) fn refusal_saying(status: StatusCode, head: bool, text: &str) -> Outgoing {
         Outgoing::of_refusal(refusal(status, head, Some(text)))
     }
