@@ -189,7 +189,8 @@ impl Exchange {
 
     /// What the plugin or provider of this keyword provides to this route, if it is of this type.
     ///
-    /// For plugins, which say in [`Plugin::uses`](crate::Plugin::uses) what they need: of what neither the handler nor
+    /// For plugins, which say in [`Plugin::uses`](crate::Plugin::uses) what they need; one that only looks where a handler asks finds that
+    /// out by [`Route::asks_for`](crate::Route::asks_for) first. Of what neither the handler nor
     /// a plugin asks for there is none, and the log says so, as it does where a provider answers with 500 or more. An [`Argument`](crate::Argument) of one's own asks with
     /// [`Binder::ask`](crate::Binder::ask) and finds the value with [`asked`](Exchange::asked).
     pub fn provided<T: Provided>(&mut self, keyword: &str) -> Option<&mut T> {

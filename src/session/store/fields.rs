@@ -1,5 +1,6 @@
 //! The fields of a session: text under keys.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Bytes that no field has, before it is worth moving the others together.
@@ -265,6 +266,12 @@ impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Fields {
             }
         }
         fields
+    }
+}
+
+impl From<BTreeMap<String, String>> for Fields {
+    fn from(fields: BTreeMap<String, String>) -> Fields {
+        fields.into_iter().collect()
     }
 }
 
