@@ -152,21 +152,26 @@ impl Worker<'_> {
 
     /// Requests have acquired what they can without blocking.
     fn acquired(&self, exchanges: Vec<Exchange>, recipients: Vec<Recipient>) -> Option<()> {
-        let Worker { engine, event_loop, epoch } = *self;
+        let Worker { event_loop, epoch, .. } = *self;
         let (mut operations, mut rarely_blocking, mut blocking) =
             (Vec::new(), Vec::new(), Vec::new());
-        let blocked_lately = engine.acquire_blocks.is_set();
-        let mut work = event_loop.work();
+        let mut prepared = Vec::with_capacity(exchanges.len());
         for (exchange, recipient) in exchanges.into_iter().zip(recipients) {
             match exchange.waits() {
-                // No handler is needed, and so no thread.
-                Waits::Nothing if !exchange.must_run() => work.ran.push((exchange, recipient)),
-                Waits::Nothing => work.tasks.push_back(Task::Run((exchange, recipient))),
+                Waits::Nothing => prepared.push((exchange, recipient)),
                 Waits::Operation => operations.push((exchange, recipient)),
-                Waits::Thread if !blocked_lately && engine.service.rarely_blocks(&exchange) => {
+                Waits::Thread if self.acquires_here(&exchange) => {
                     rarely_blocking.push((exchange, recipient));
                 }
                 Waits::Thread => blocking.push((exchange, recipient)),
+            }
+        }
+        let mut work = event_loop.work();
+        for (exchange, recipient) in prepared {
+            match exchange.must_run() {
+                true => work.tasks.push_back(Task::Run((exchange, recipient))),
+                // No handler is needed, and so no thread.
+                false => work.ran.push((exchange, recipient)),
             }
         }
         if !rarely_blocking.is_empty() {
@@ -176,6 +181,13 @@ impl Worker<'_> {
         drop(work);
         self.start_waits(is_mine, operations, blocking);
         is_mine.then_some(())
+    }
+
+    /// Whether the plugin that this request waits for runs on this thread.
+    fn acquires_here(&self, exchange: &Exchange) -> bool {
+        let engine = self.engine;
+        !engine.acquire_blocks.is_set()
+            && catch_panic(|| engine.service.rarely_blocks(exchange)) == Some(true)
     }
 
     /// Sees that requests get what they wait for. Before the worker goes on to tasks, so that these and the remote
@@ -219,7 +231,7 @@ impl Worker<'_> {
                 Task::Run(in_flight) if engine.threads.queue_is_full() => {
                     engine.refuse(event_loop, in_flight, "the queue for a thread is full");
                 }
-                task if engine.threads.is_full() || should_offload(&task) => {
+                task if engine.threads.is_full() || should_offload(engine, &task) => {
                     engine.offload(event_loop, task);
                 }
                 Task::Pump(connection) => {
@@ -286,11 +298,11 @@ impl Worker<'_> {
     }
 }
 
-/// Whether another thread is to run it: a handler that blocked a moment ago, or a body that may wait.
-fn should_offload(task: &Task) -> bool {
+/// Whether another thread is to run it: what blocked a moment ago, or a body that may wait.
+fn should_offload(engine: &Engine, task: &Task) -> bool {
     match task {
         Task::Run((exchange, _)) => exchange.handler_blocks(),
         Task::Pump(connection) => connection.may_wait(),
-        Task::Acquire(_) => false,
+        Task::Acquire(_) => engine.acquire_blocks.is_set(),
     }
 }

@@ -94,7 +94,7 @@ fn file_at(path: &Path) -> Option<(u64, u64)> {
 /// The flag with which a client that has gone is an error and no signal, whatever the application does about SIGPIPE.
 #[cfg(not(target_vendor = "apple"))]
 const NO_SIGNAL: i32 = nix::libc::MSG_NOSIGNAL;
-/// Sockets have an option in its place there, which `socket2` sets.
+/// Sockets have an option in its place there, which `socket2` sets for listeners, and connections inherit.
 #[cfg(target_vendor = "apple")]
 const NO_SIGNAL: i32 = 0;
 

@@ -67,7 +67,7 @@ impl Engine {
     pub(crate) fn offload(self: &Arc<Engine>, event_loop: &Arc<EventLoop>, task: Task) {
         let (engine, event_loop) = (self.clone(), event_loop.clone());
         match task {
-            Task::Acquire(batch) => self.run_blocking_stages(&event_loop, batch),
+            Task::Acquire(batch) => self.offload_stage(&event_loop, batch, Service::acquire_all),
             Task::Pump(connection) => {
                 let (slot, waits) = (connection.slot, connection.may_wait());
                 let place = (event_loop.number, slot);
