@@ -129,6 +129,57 @@ fn a_plugin_that_hardly_ever_blocks_delays_nobody_but_who_asks_for_it_when_it_do
     }
 }
 
+/// A plugin that panics where it is asked or called in this way.
+struct Panics(&'static str);
+
+impl Panics {
+    fn at(&self, place: &str) {
+        assert!(self.0 != place, "at {place}");
+    }
+}
+
+impl Plugin for Panics {
+    fn name(&self) -> &str {
+        "panics"
+    }
+
+    fn provides(&self) -> Option<Provision> {
+        Some(Provision::of::<Held>("held"))
+    }
+
+    fn acquire_rarely_blocks(&self) -> bool {
+        self.at("acquire_rarely_blocks");
+        true
+    }
+
+    fn release_may_block(&self, _: &mut Entry<'_>) -> bool {
+        self.at("release_may_block");
+        false
+    }
+
+    fn acquire(&self, batch: &mut Batch<'_>) {
+        self.at("acquire");
+        batch.iter_mut().for_each(|mut entry| entry.put(Held));
+    }
+}
+
+#[test]
+fn a_panic_of_a_plugin_that_rarely_blocks_is_the_500_of_that_request_and_the_server_lives() {
+    for (place, status) in
+        [("acquire_rarely_blocks", 200), ("release_may_block", 500), ("acquire", 500)]
+    {
+        let mut app = app();
+        app.install(Panics(place)).unwrap();
+        app.get("/held", |_: &mut Held| "held");
+        let server = Serving::start(bind().active_threads(1), app);
+        let mut client = server.client();
+        for _ in 0..3 {
+            assert_eq!(server.client().get("/held").status, status, "{place}");
+            assert_eq!(client.get("/").text(), "hello", "{place}");
+        }
+    }
+}
+
 #[test]
 fn who_came_while_all_threads_were_blocked_gets_the_first_that_is_free_though_nobody_else_comes() {
     let (acquire, release, handler) = (Gate::default(), Gate::default(), Gate::default());
