@@ -202,6 +202,14 @@ impl App {
     }
 }
 
+impl App {
+    /// The provider that was added last, whose options are being set.
+    pub(super) fn last_provider(&mut self) -> &mut ProviderDefinition {
+        let last = self.providers.len() - 1;
+        &mut self.providers[last]
+    }
+}
+
 /// What a provider takes besides its function; returned by [`App::provide`].
 pub struct ProviderOptions<'a, T> {
     app: &'a mut App,
@@ -210,8 +218,7 @@ pub struct ProviderOptions<'a, T> {
 
 impl<T: Provided> ProviderOptions<'_, T> {
     fn definition(&mut self) -> &mut ProviderDefinition {
-        let last = self.app.providers.len() - 1;
-        &mut self.app.providers[last]
+        self.app.last_provider()
     }
 
     /// The keyword, which is the name of the argument in [`named!`](crate::named).

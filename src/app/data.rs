@@ -82,8 +82,7 @@ pub struct DataOptions<'a> {
 
 impl DataOptions<'_> {
     fn definition(&mut self) -> &mut ProviderDefinition {
-        let last = self.app.providers.len() - 1;
-        &mut self.app.providers[last]
+        self.app.last_provider()
     }
 
     /// The keyword, which is the name of the argument in [`named!`](crate::named).

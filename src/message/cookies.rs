@@ -171,12 +171,7 @@ pub(crate) fn set_cookie_value(cookie: &Cookie<'_>) -> Result<HeaderValue> {
         }
     }
     let mut text = String::with_capacity(192);
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let written = match cookie.value().bytes().all(is_plain) {
-        true => write!(text, "{cookie}"),
-        false => write!(text, "{}", cookie.encoded()),
-    };
-    written.map_err(|error| not_written(cookie, error))?;
+    write!(text, "{}", cookie.encoded()).map_err(|error| not_written(cookie, error))?;
     // Of a name that can come back nothing needs to be encoded; the `cookie` crate does, a `#` for one.
     let name = text.find('=').unwrap_or(text.len());
     if text[..name] != *cookie.name() {

@@ -372,7 +372,7 @@ fn a_restart_from_the_append_only_file_begins_no_lifetime_anew() {
     create(&store, &[("a", "1")]);
     let key: String = redis::cmd("RANDOMKEY").query(&mut server.connect(0)).unwrap();
     let left = |server: &RedisServer| -> i64 { server.connect(0).pttl(&key).unwrap() };
-    // Longer than the restart takes to be measured by.
+    // By so much a lifetime that began anew would be longer.
     std::thread::sleep(Duration::from_millis(100));
     let before = left(&server);
     assert!(before > 0);

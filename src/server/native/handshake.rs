@@ -47,7 +47,7 @@ impl Connection {
                 let host = self.plain_host().unwrap_or_default();
                 let text = format!("This port speaks https: use https://{host}/\n");
                 let head = self.input.starts_with(b"HEAD ");
-                let page = Outgoing::refusal_saying(StatusCode::BAD_REQUEST, head, &text);
+                let page = Outgoing::refusal(StatusCode::BAD_REQUEST, head, Some(&text));
                 self.answer(page)
             }
             Refused::Unknown => Next::Close,

@@ -64,7 +64,7 @@ impl Outgoing {
         let (status, headers, body) = response.into_parts();
         if status.is_informational() {
             log::error!("{status} cannot be an answer; sent is a 500");
-            return Outgoing::refusal(StatusCode::INTERNAL_SERVER_ERROR, audience.head);
+            return Outgoing::refusal(StatusCode::INTERNAL_SERVER_ERROR, audience.head, None);
         }
         let length = match &body {
             // What `Response` keeps of the body that a HEAD request does not get.
@@ -101,19 +101,16 @@ impl Outgoing {
         outgoing
     }
 
-    /// The server's own answer to what cannot be served; the connection closes behind it.
-    pub(super) fn refusal(status: StatusCode, head: bool) -> Outgoing {
-        Outgoing::of_refusal(refusal(status, head, None))
-    }
-
-    /// The same with this text.
-    #[cfg(feature = "https")]
-    pub(super) fn refusal_saying(status: StatusCode, head: bool, text: &str) -> Outgoing {
-        Outgoing::of_refusal(refusal(status, head, Some(text)))
-    }
-
-    fn of_refusal(buffer: Vec<u8>) -> Outgoing {
-        Outgoing { buffer, sent: 0, body: Bytes::new(), source: None, keep_alive: false }
+    /// The server's own answer to what cannot be served, with this text or its status as one; the connection closes behind
+    /// it.
+    pub(super) fn refusal(status: StatusCode, head: bool, text: Option<&str>) -> Outgoing {
+        Outgoing {
+            buffer: refusal(status, head, text),
+            sent: 0,
+            body: Bytes::new(),
+            source: None,
+            keep_alive: false,
+        }
     }
 
     /// Whether all is sent that was read of the body, and there is more to read.

@@ -240,11 +240,9 @@ impl Worker<'_> {
                 }
                 Task::Acquire(batch) => {
                     let (mut exchanges, recipients): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-                    let acquired =
-                        catch_panic(|| engine.service.acquire(&mut exchanges, Blocking::Rare));
-                    if acquired.is_none() {
-                        exchanges.iter_mut().for_each(Exchange::fail);
-                    }
+                    engine.run_stage(&mut exchanges, |service, batch| {
+                        service.acquire(batch, Blocking::Rare);
+                    });
                     self.acquired(exchanges, recipients)?;
                 }
                 Task::Run((mut exchange, recipient)) => {

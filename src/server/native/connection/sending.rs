@@ -25,7 +25,7 @@ impl Connection {
             return false;
         }
         self.turned_away = self.options.turn_away();
-        let next = self.answer(Outgoing::refusal(StatusCode::SERVICE_UNAVAILABLE, false));
+        let next = self.answer(Outgoing::refusal(StatusCode::SERVICE_UNAVAILABLE, false, None));
         self.turned_away.is_some() && !matches!(next, Next::Close)
     }
 
@@ -138,6 +138,6 @@ impl Connection {
             State::Body(gathering) => gathering.head.method == Method::HEAD,
             _ => self.input.strip_prefix(b"\r\n").unwrap_or(&self.input).starts_with(b"HEAD "),
         };
-        self.answer(Outgoing::refusal(status, head))
+        self.answer(Outgoing::refusal(status, head, None))
     }
 }

@@ -55,12 +55,17 @@ impl Engine {
         let (engine, event_loop) = (self.clone(), event_loop.clone());
         self.threads.run(Box::new(move || {
             let (mut exchanges, recipients): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-            if catch_panic(|| stage(&engine.service, &mut exchanges)).is_none() {
-                // Whose panic that was is not known, nor how far it came.
-                exchanges.iter_mut().for_each(Exchange::fail);
-            }
+            engine.run_stage(&mut exchanges, stage);
             event_loop.resume(exchanges.into_iter().zip(recipients));
         }));
+    }
+
+    /// Takes a batch through a stage. If that panics, all of the batch fail.
+    pub(crate) fn run_stage(&self, batch: &mut [Exchange], stage: fn(&Service, &mut [Exchange])) {
+        if catch_panic(|| stage(&self.service, batch)).is_none() {
+            // Whose panic that was is not known, nor how far it came.
+            batch.iter_mut().for_each(Exchange::fail);
+        }
     }
 
     /// Gives a task a thread of its own.
@@ -148,7 +153,7 @@ impl Engine {
         if outgoing.may_wait() && self.threads.stream_queue_is_full() {
             self.note_refusal("too many streams wait for a thread");
             (status, length) = (StatusCode::SERVICE_UNAVAILABLE, None);
-            outgoing = Outgoing::refusal(status, recipient.audience.head);
+            outgoing = Outgoing::refusal(status, recipient.audience.head, None);
         }
         if let Some(logged) = recipient.logged {
             logged.answered(status, length);
@@ -257,7 +262,7 @@ impl Engine {
         }
         let mut connection = recipient.connection;
         connection.reclaim(recipient.stream);
-        let next = connection.answer(Outgoing::refusal(status, recipient.audience.head));
+        let next = connection.answer(Outgoing::refusal(status, recipient.audience.head, None));
         event_loop.work().returned.push(returned(connection, next));
     }
 }

@@ -98,14 +98,15 @@ impl IndexedSave {
         let is_over = self.save.as_ref().is_some_and(Step::is_over);
         let Some(save) = self.save.take_if(|_| is_over) else { return };
         let idle = save.idle();
-        let name = matches!(self.index_update, Some(IndexUpdate::Logout(_))).then(|| save.name());
+        let leaves = matches!(self.index_update, Some(IndexUpdate::Logout(_)));
+        let name = (leaves && self.settings.in_cluster).then(|| save.name());
         let outcome = save.into_outcome();
         self.state = match (&mut self.index_update, &outcome, name) {
             (Some(IndexUpdate::Insertion(insertion)), Ok(Saved::Stored), _) => {
                 insertion.registration.lifetime = lifetime(&self.settings, idle);
                 State::Confirming
             }
-            (_, Ok(Saved::Stored), Some(name)) if self.settings.in_cluster => State::Removing(name),
+            (_, Ok(Saved::Stored), Some(name)) => State::Removing(name),
             _ => State::Over(outcome),
         };
     }
