@@ -236,19 +236,23 @@ fn a_record_of_any_size_is_created_as_its_script_would_create_it() {
                 .collect();
             let keys: Vec<String> =
                 redis::cmd("KEYS").arg("*").query(&mut server.connect(0)).unwrap();
-            let memory: u64 = redis::cmd("MEMORY")
-                .arg("USAGE")
-                .arg(&keys[0])
-                .query(&mut server.connect(0))
-                .unwrap();
+            let mut connection = server.connect(0);
+            let of_key =
+                |command: &str, what: &str| redis::cmd(command).arg(what).arg(&keys[0]).take();
+            let memory: u64 = of_key("MEMORY", "USAGE").query(&mut connection).unwrap();
+            let encoding: String = of_key("OBJECT", "ENCODING").query(&mut connection).unwrap();
             let left: i64 = redis::cmd("PTTL").arg(&keys[0]).query(&mut server.connect(0)).unwrap();
             let idle = IDLE.idle.as_millis() as i64;
             assert!((idle..=idle * 11 / 10).contains(&left), "{left}");
             redis::cmd("FLUSHALL").exec(&mut server.connect(0)).unwrap();
-            (held, memory / 64)
+            (held, encoding, memory)
         });
-        assert_eq!(created[0].0.len(), fields);
-        assert_eq!(created[0], created[1], "{fields} of {} bytes", value.len());
+        let [restored, scripted] = created;
+        assert_eq!(restored.0.len(), fields);
+        assert_eq!((&restored.0, &restored.1), (&scripted.0, &scripted.1));
+        // What the allocator gives for the same size is not the same each time.
+        let (one, other) = (restored.2, scripted.2);
+        assert!(one.abs_diff(other) <= 128 + other / 20, "{one}, {other}: {fields} fields");
     }
 }
 
