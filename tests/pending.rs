@@ -35,7 +35,7 @@ impl Operation for Count {
 
     fn answer(&mut self, answer: Answer<'_>) -> Progress {
         let Some(RedisReply::Integer(sum)) = answer.replies().next() else {
-            return Progress::OutOfStep;
+            return Progress::Desync;
         };
         self.sum = Ok(sum);
         self.times -= 1;

@@ -68,7 +68,7 @@ pub enum Progress {
     /// It needs another round trip.
     Again,
     /// It is over, as the reply was not one to its request: the connection is closed.
-    OutOfStep,
+    Desync,
 }
 
 /// The request of one round trip, as an operation writes it.

@@ -323,7 +323,7 @@ pub(super) fn is_read_only(operation: &mut dyn Operation) -> bool {
 pub(super) fn deliver(operation: &mut dyn Operation, answer: Answer<'_>) -> Progress {
     catch_unwind(AssertUnwindSafe(|| operation.answer(answer))).unwrap_or_else(|_| {
         fail(operation, Error::new(crate::ErrorKind::Redis, "reading a reply of Redis panicked"));
-        Progress::OutOfStep
+        Progress::Desync
     })
 }
 

@@ -1,7 +1,7 @@
 //! What a session does in the store at once.
 
 use super::reserved::is_reserved;
-use super::saving::{Pending, SaveTime, unsaved};
+use super::saving::{PlannedSave, SaveTime, unsaved};
 use super::state::{Failure, SessionState};
 use super::store::memory::integer;
 use super::store::{Load, gone, not_a_number};
@@ -57,12 +57,12 @@ impl Session {
     }
 
     /// Saves it under the id that the session turns out to have.
-    fn save_at_once(&mut self, pending: Pending) -> Result<()> {
+    fn save_at_once(&mut self, pending: PlannedSave) -> Result<()> {
         let context = self.context.clone();
         let mut next = Some(pending);
         while let Some(pending) = next {
             let saved = context.store.save(&pending.save());
-            next = match self.settle(pending, saved)? {
+            next = match self.conclude_save(pending, saved)? {
                 Some(lost) => {
                     let found = context.load(lost.id());
                     self.resume(lost, found)?
@@ -144,10 +144,10 @@ impl Session {
         // Or another request has rotated it.
         while let Err(error) = &done
             && error.kind() == ErrorKind::Gone
-            && self.may_follow()
+            && self.may_have_successor()
             && let Some(found) = self.id().map(|id| self.context.load(id))
         {
-            done = match found.map(|found| self.follow(&found)) {
+            done = match found.map(|found| self.move_to_successor(&found)) {
                 Ok(Some(id)) => act(&Load { id: &id, lifetimes }),
                 Ok(None) => break,
                 Err(error) => Err(error),

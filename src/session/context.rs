@@ -12,7 +12,7 @@ use super::cookie::CookieSettings;
 use super::events::{Counters, Event, Events};
 use super::id::{IdFormat, IdGenerator, SessionId};
 use super::rotation::{MAX_STEPS, next_id};
-use super::saving::{CookieAction, Pending, PendingCookie, SaveTime};
+use super::saving::{CookieAction, PendingCookie, PlannedSave, SaveTime};
 use super::state::GraceId;
 use super::store::save::TOMBSTONE_FOR;
 use super::store::{Caps, Lifetimes, Load, Loaded, Record, Saved, SessionStore};
@@ -173,20 +173,20 @@ impl SessionContext {
     }
 
     /// Gives a request its session: the first of these ids that the store answered is one, or a new one. Where that is an id
-    /// in its grace period, it comes back instead: what the store has under the [next](Following::id) one is for
+    /// in its grace period, it comes back instead: what the store has under the [next](Successor::id) one is for
     /// [`follow`](SessionContext::follow).
     pub(crate) fn provide(
         self: &Arc<SessionContext>,
         entry: &mut Entry<'_>,
         ids: SentIds,
         answers: impl IntoIterator<Item = Result<Loaded>>,
-    ) -> Option<Following> {
+    ) -> Option<Successor> {
         let was_sent = !ids.is_empty();
         match first_found(ids, answers) {
             Ok(Found::Session(id, record)) => self.provide_loaded(entry, id, None, record),
-            Ok(Found::InGrace(following)) => return Some(following),
+            Ok(Found::InGrace(successor)) => return Some(successor),
             Ok(Found::Ended(id)) => self.provide_ended(entry, id),
-            Ok(Found::Retired(id, since)) => self.provide_retired(entry, id, since),
+            Ok(Found::GraceOver(id, since)) => self.provide_grace_over(entry, id, since),
             // Never adopted: a session made now gets an id of its own.
             Ok(Found::Nothing) if was_sent => self.provide_unknown(entry, Event::UnknownId),
             Ok(Found::Nothing) => {
@@ -198,15 +198,15 @@ impl SessionContext {
     }
 
     /// Gives a request the session that has this id, by what the store has under it. Comes back where that has been rotated, too.
-    pub(crate) fn follow(
+    pub(crate) fn provide_successor(
         self: &Arc<SessionContext>,
         entry: &mut Entry<'_>,
-        mut following: Following,
+        mut successor: Successor,
         found: Result<Loaded>,
-    ) -> Option<Following> {
+    ) -> Option<Successor> {
         let found = match found {
             Ok(Loaded::Session(record)) => {
-                self.provide_loaded(entry, following.id, Some(following.grace_id), record);
+                self.provide_loaded(entry, successor.id, Some(successor.grace_id), record);
                 return None;
             }
             Ok(found) => found,
@@ -215,27 +215,27 @@ impl SessionContext {
                 return None;
             }
         };
-        if let Loaded::Replaced(left) | Loaded::Ending(left) = &found
-            && following.steps < MAX_STEPS
-            && let Some(next) = next_id(&following.id, left)
+        if let Loaded::InGrace(left) | Loaded::GraceEnding(left) = &found
+            && successor.steps < MAX_STEPS
+            && let Some(next) = next_id(&successor.id, left)
         {
-            (following.id, following.steps) = (next, following.steps + 1);
-            return Some(following);
+            (successor.id, successor.steps) = (next, successor.steps + 1);
+            return Some(successor);
         }
-        match (following.other, found) {
+        match (successor.other, found) {
             (Some((id, record)), _) => self.provide_loaded(entry, id, None, record),
             (None, Loaded::Unknown) => self.provide_unknown(entry, Event::UnknownId),
-            (None, Loaded::Retired { since, .. }) => {
-                self.provide_retired(entry, following.grace_id.id, since);
+            (None, Loaded::GraceOver { since, .. }) => {
+                self.provide_grace_over(entry, successor.grace_id.id, since);
             }
-            (None, _) => self.provide_ended(entry, following.grace_id.id),
+            (None, _) => self.provide_ended(entry, successor.grace_id.id),
         }
         None
     }
 
     /// A request that was on its way for long has no session, and makes none in the place of the one that its browser has by
     /// now; one that comes later is a stranger's.
-    fn provide_retired(
+    fn provide_grace_over(
         self: &Arc<SessionContext>,
         entry: &mut Entry<'_>,
         id: SessionId,
@@ -296,7 +296,7 @@ impl SessionContext {
     }
 
     /// What has to be saved before the answer may leave.
-    pub(crate) fn plan(&self, entry: &mut Entry<'_>) -> Result<Vec<Pending>> {
+    pub(crate) fn plan(&self, entry: &mut Entry<'_>) -> Result<Vec<PlannedSave>> {
         match entry.get_mut::<Session>() {
             // Half of what a handler did is not what it did: nothing is saved where a value was refused.
             Some(session) => match (session.planned.take(), session.take_failure()) {
@@ -319,10 +319,10 @@ impl SessionContext {
     }
 
     /// Takes note of how the saves ended, and completes the answer, unless there is more to do first.
-    pub(crate) fn settle(
+    pub(crate) fn conclude_saves(
         &self,
         entry: &mut Entry<'_>,
-        pending: Vec<Pending>,
+        pending: Vec<PlannedSave>,
         answers: impl IntoIterator<Item = Result<Saved>>,
     ) -> Option<FollowUp> {
         let mut answers = answers.into_iter();
@@ -330,7 +330,7 @@ impl SessionContext {
         if let Some(session) = entry.get_mut::<Session>() {
             for pending in pending {
                 let saved = answers.next().unwrap_or_else(|| Err(missing_answer()));
-                match session.settle(pending, saved) {
+                match session.conclude_save(pending, saved) {
                     Ok(None) => {}
                     // The one that the session has by now comes first.
                     Ok(again) => lost = lost.or(again),
@@ -470,7 +470,7 @@ fn put(entry: &mut Entry<'_>, session: Session) {
 }
 
 /// A request that came with an id in its grace period.
-pub(crate) struct Following {
+pub(crate) struct Successor {
     grace_id: GraceId,
     /// The one that the session has now, as far as is known.
     pub(crate) id: SessionId,
@@ -481,12 +481,12 @@ pub(crate) struct Following {
 
 /// What must be done before the response may be sent.
 pub(crate) enum FollowUp {
-    Save(Vec<Pending>),
+    Save(Vec<PlannedSave>),
     Resume(LostSave),
 }
 
 /// A save that found no session.
-pub(crate) struct LostSave(Box<Pending>);
+pub(crate) struct LostSave(Box<PlannedSave>);
 
 impl LostSave {
     /// What the store has under this id decides what becomes of it.
@@ -498,11 +498,11 @@ impl LostSave {
 /// What a request's ids turned out to be.
 enum Found {
     Session(SessionId, Record),
-    InGrace(Following),
+    InGrace(Successor),
     /// It was a session's a moment ago.
     Ended(SessionId),
     /// It had a grace period that has been over for so long.
-    Retired(SessionId, Duration),
+    GraceOver(SessionId, Duration),
     Nothing,
 }
 
@@ -513,15 +513,15 @@ fn first_found(ids: SentIds, answers: impl IntoIterator<Item = Result<Loaded>>) 
     for id in ids {
         let answer = answers.next().unwrap_or_else(|| Err(missing_answer()));
         found = match (answer, found) {
-            (Ok(Loaded::Session(record)), Found::InGrace(following)) => {
-                return Ok(Found::InGrace(Following { other: Some((id, record)), ..following }));
+            (Ok(Loaded::Session(record)), Found::InGrace(successor)) => {
+                return Ok(Found::InGrace(Successor { other: Some((id, record)), ..successor }));
             }
             (_, found @ Found::InGrace(_)) => found,
             (Ok(Loaded::Session(record)), _) => return Ok(Found::Session(id, record)),
-            (Ok(answer @ (Loaded::Replaced(_) | Loaded::Ending(_))), found) => {
-                let is_open = matches!(answer, Loaded::Replaced(_));
+            (Ok(answer @ (Loaded::InGrace(_) | Loaded::GraceEnding(_))), found) => {
+                let is_open = matches!(answer, Loaded::InGrace(_));
                 match answer.left().and_then(|left| next_id(&id, left)) {
-                    Some(next) => Found::InGrace(Following {
+                    Some(next) => Found::InGrace(Successor {
                         grace_id: GraceId { id, is_open },
                         id: next,
                         steps: 1,
@@ -531,8 +531,8 @@ fn first_found(ids: SentIds, answers: impl IntoIterator<Item = Result<Loaded>>) 
                 }
             }
             (Ok(Loaded::Ended), _) => Found::Ended(id),
-            (Ok(Loaded::Retired { since, .. }), Found::Nothing) => Found::Retired(id, since),
-            (Ok(Loaded::Retired { .. } | Loaded::Unknown), found) => found,
+            (Ok(Loaded::GraceOver { since, .. }), Found::Nothing) => Found::GraceOver(id, since),
+            (Ok(Loaded::GraceOver { .. } | Loaded::Unknown), found) => found,
             (Err(error), _) => return Err(error),
         };
     }

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::context::{FollowUp, Following, LostSave, SessionContext, missing_answer};
+use super::context::{FollowUp, LostSave, SessionContext, Successor, missing_answer};
 use super::cookie::CookieSettings;
 use super::events::{Event, LogEvents};
 use super::id::IdGenerator;
 use super::options::{Backend, SessionPlugin};
 use super::reserved;
-use super::saving::Pending;
+use super::saving::PlannedSave;
 use super::sealing::{plain_size, sealed_size};
 use super::store::devices::no_index;
 use super::store::memory::MemoryStore;
@@ -381,10 +381,10 @@ fn acquire(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     for (mut entry, ids) in batch.iter_mut().zip(ids) {
         let _guard = entry.enter_request_id();
         let own: SmallVec<[_; 1]> = answers.by_ref().take(ids.len()).collect();
-        let mut following = context.provide(&mut entry, ids, own);
-        while let Some(step) = following {
+        let mut successor = context.provide(&mut entry, ids, own);
+        while let Some(step) = successor {
             let found = context.load(&step.id);
-            following = context.follow(&mut entry, step, found);
+            successor = context.provide_successor(&mut entry, step, found);
         }
     }
 }
@@ -406,26 +406,26 @@ fn acquire_pipelined(
         let (operation, context) = (store.load_operation(&loads), context.clone());
         drop(loads);
         entry.wait(store.remote(), operation, move |operation, entry| {
-            let following = context.provide(entry, ids, operation.into_answers());
-            follow_pipelined(&context, entry, following);
+            let successor = context.provide(entry, ids, operation.into_answers());
+            load_successor_pipelined(&context, entry, successor);
         });
     }
 }
 
 /// Leaves a request that came with an id in its grace period pending on the load of the next one.
-fn follow_pipelined(
+fn load_successor_pipelined(
     context: &Arc<SessionContext>,
     entry: &mut Entry<'_>,
-    following: Option<Following>,
+    successor: Option<Successor>,
 ) {
-    let (Some(step), Some(store)) = (following, context.store.pipelined()) else { return };
+    let (Some(step), Some(store)) = (successor, context.store.pipelined()) else { return };
     let load: SmallVec<[_; 1]> = context.loads([&step.id]).collect();
     let (operation, context) = (store.load_operation(&load), context.clone());
     drop(load);
     entry.wait(store.remote(), operation, move |operation, entry| {
         let found = operation.into_answers().pop().unwrap_or_else(|| Err(missing_answer()));
-        let following = context.follow(entry, step, found);
-        follow_pipelined(&context, entry, following);
+        let successor = context.provide_successor(entry, step, found);
+        load_successor_pipelined(&context, entry, successor);
     });
 }
 
@@ -436,7 +436,7 @@ fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
         context.plan(&mut entry)
     };
     let plans: Vec<_> = batch.iter_mut().map(plan).collect();
-    let saves: Vec<_> = plans.iter().flatten().flatten().map(Pending::save).collect();
+    let saves: Vec<_> = plans.iter().flatten().flatten().map(PlannedSave::save).collect();
     let answers = if saves.is_empty() { Vec::new() } else { context.store.save_many(&saves) };
     let mut answers = answers.into_iter();
     for (mut entry, plan) in batch.iter_mut().zip(plans) {
@@ -444,7 +444,7 @@ fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
         match plan {
             Ok(pending) => {
                 let own: SmallVec<[_; 1]> = answers.by_ref().take(pending.len()).collect();
-                let mut more = context.settle(&mut entry, pending, own);
+                let mut more = context.conclude_saves(&mut entry, pending, own);
                 while let Some(next) = more {
                     more = match next {
                         FollowUp::Resume(lost) => {
@@ -453,10 +453,10 @@ fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
                         }
                         FollowUp::Save(pending) => {
                             let saves: SmallVec<[_; 1]> =
-                                pending.iter().map(Pending::save).collect();
+                                pending.iter().map(PlannedSave::save).collect();
                             let saved = context.store.save_many(&saves);
                             drop(saves);
-                            context.settle(&mut entry, pending, saved)
+                            context.conclude_saves(&mut entry, pending, saved)
                         }
                     };
                 }
@@ -478,13 +478,13 @@ fn release_pipelined(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     }
 }
 
-fn save_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, pending: Vec<Pending>) {
+fn save_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, pending: Vec<PlannedSave>) {
     let Some(store) = context.store.pipelined() else { return };
-    let saves: SmallVec<[_; 1]> = pending.iter().map(Pending::save).collect();
+    let saves: SmallVec<[_; 1]> = pending.iter().map(PlannedSave::save).collect();
     let (operation, context) = (store.save_operation(&saves), context.clone());
     drop(saves);
     entry.wait(store.write_remote(), operation, move |operation, entry| {
-        let more = context.settle(entry, pending, operation.into_answers());
+        let more = context.conclude_saves(entry, pending, operation.into_answers());
         go_on_pipelined(&context, entry, more);
     });
 }

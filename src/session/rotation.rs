@@ -141,7 +141,7 @@ impl Session {
     /// Goes on under the id that another request has rotated the session to since this one loaded it, by what is left under
     /// the old id. `None` where the session is gone. Also where the grace period is over by now: the old id was good when this
     /// request came with it.
-    pub(super) fn follow(&mut self, loaded: &Loaded) -> Option<SessionId> {
+    pub(super) fn move_to_successor(&mut self, loaded: &Loaded) -> Option<SessionId> {
         let (id, left) = (self.id()?.clone(), loaded.left()?);
         let next = next_id(&id, left)?;
         self.steps += 1;
@@ -150,7 +150,7 @@ impl Session {
         self.reserved = ReservedFields::default();
         self.reserved.set(TOKENS, &tokens, &mut Changes::default());
         self.state = SessionState::stored(next.clone());
-        let is_open = matches!(loaded, Loaded::Replaced(_));
+        let is_open = matches!(loaded, Loaded::InGrace(_));
         self.grace_id.get_or_insert(GraceId { id, is_open });
         self.cookie = if is_open { CookieAction::Send } else { CookieAction::Nothing };
         Some(next)
@@ -158,18 +158,18 @@ impl Session {
 
     /// Whether what was not found under the session's id may be under another one by now, to which a request beside this one
     /// has rotated it.
-    pub(super) fn may_follow(&self) -> bool {
+    pub(super) fn may_have_successor(&self) -> bool {
         self.context.store.keeps_tombstones() && self.steps < MAX_STEPS
     }
 
     /// Goes on under the id that the session has by now.
     pub(super) fn catch_up(&mut self) -> Result<()> {
         while self.context.renew_every.is_some()
-            && self.may_follow()
+            && self.may_have_successor()
             && let Some(id) = self.id()
         {
             let found = self.context.load(id)?;
-            if self.follow(&found).is_none() {
+            if self.move_to_successor(&found).is_none() {
                 break;
             }
         }

@@ -57,7 +57,7 @@ pub(crate) enum SaveTime {
 }
 
 /// One save that is to be sent to the store, together with those of other sessions.
-pub(crate) struct Pending {
+pub(crate) struct PlannedSave {
     id: SessionId,
     kind: Kind,
     /// It contains nothing that the handler did, so that nothing is lost if it fails.
@@ -99,9 +99,9 @@ enum OldIdFate {
     InGrace(String),
 }
 
-impl Pending {
-    fn new(id: SessionId, kind: Kind, lifetimes: Lifetimes) -> Pending {
-        Pending {
+impl PlannedSave {
+    fn new(id: SessionId, kind: Kind, lifetimes: Lifetimes) -> PlannedSave {
+        PlannedSave {
             id,
             kind,
             is_housekeeping: false,
@@ -152,7 +152,7 @@ impl Pending {
     }
 
     /// Makes it one for the id that another request has rotated the session to.
-    fn follow(&mut self, id: SessionId) {
+    fn retarget(&mut self, id: SessionId) {
         self.id = id;
         if matches!(self.kind, Kind::Rotate(_, OldIdFate::InGrace(_))) {
             self.kind = Kind::Update { renews: false };
@@ -165,11 +165,11 @@ impl Pending {
 
 impl Session {
     /// The saves to send, in this order. The session counts as unchanged from here on.
-    pub(crate) fn pending(&mut self, at: SaveTime) -> Result<Vec<Pending>> {
+    pub(crate) fn pending(&mut self, at: SaveTime) -> Result<Vec<PlannedSave>> {
         let lifetimes = self.context.lifetimes;
         let mut pending = Vec::new();
         for (id, user) in std::mem::take(&mut self.ended) {
-            pending.push(Pending { user, ..Pending::new(id, Kind::Destroy, lifetimes) });
+            pending.push(PlannedSave { user, ..PlannedSave::new(id, Kind::Destroy, lifetimes) });
         }
         let is_changed = !self.changes.is_empty() || matches!(self.remember, Remember::To(_));
         let logs_in = matches!(self.login, LoginState::In { .. });
@@ -178,7 +178,7 @@ impl Session {
         if at == SaveTime::End
             && let Some(former) = self.former_to_end()
         {
-            pending.push(Pending::new(former, Kind::EndGrace, lifetimes));
+            pending.push(PlannedSave::new(former, Kind::EndGrace, lifetimes));
         }
         let forgets =
             self.previous_id_grace == PreviousIdGrace::Ends && self.reserved.get(FORMER).is_some();
@@ -305,12 +305,12 @@ impl Session {
         if let (Some(GraceId { id, is_open: true }), Kind::Update { renews: true }) =
             (&self.grace_id, &kind)
         {
-            let extended = Pending::new(id.clone(), Kind::ExtendGrace, lifetimes);
-            pending.push(Pending { remember: self.remember, created, ..extended });
+            let extended = PlannedSave::new(id.clone(), Kind::ExtendGrace, lifetimes);
+            pending.push(PlannedSave { remember: self.remember, created, ..extended });
         }
         // There is seldom more than this one.
         pending.reserve_exact(1);
-        pending.push(Pending {
+        pending.push(PlannedSave {
             id,
             kind,
             is_housekeeping,
@@ -360,12 +360,12 @@ impl Session {
     /// that was never stored is never handed out.
     ///
     /// A save that comes back found no session. Perhaps another request has rotated it meanwhile: what the store has under
-    /// [its id](Pending::id) is for [`resume`](Session::resume).
-    pub(crate) fn settle(
+    /// [its id](PlannedSave::id) is for [`resume`](Session::resume).
+    pub(crate) fn conclude_save(
         &mut self,
-        pending: Pending,
+        pending: PlannedSave,
         saved: Result<Saved>,
-    ) -> Result<Option<Pending>> {
+    ) -> Result<Option<PlannedSave>> {
         let saved = match saved {
             Ok(saved) => saved,
             Err(error) => {
@@ -392,8 +392,8 @@ impl Session {
             }
             // A store that keeps no tombstones cannot say whether there was one.
             (Saved::Gone, Kind::Destroy) if self.context.store.keeps_tombstones() => {
-                if self.destroy_state == DestroyState::Requested && self.may_follow() {
-                    return Ok(Some(Pending { kind: Kind::Destroy, ..pending }));
+                if self.destroy_state == DestroyState::Requested && self.may_have_successor() {
+                    return Ok(Some(PlannedSave { kind: Kind::Destroy, ..pending }));
                 }
                 self.nothing_ended();
             }
@@ -411,8 +411,8 @@ impl Session {
                 self.cookie = CookieAction::Nothing;
             }
             (Saved::Gone, kind) => {
-                if self.may_follow() {
-                    return Ok(Some(Pending { kind, ..pending }));
+                if self.may_have_successor() {
+                    return Ok(Some(PlannedSave { kind, ..pending }));
                 }
                 self.write_lost();
             }
@@ -461,27 +461,27 @@ impl Session {
     /// gone.
     pub(crate) fn resume(
         &mut self,
-        mut pending: Pending,
+        mut pending: PlannedSave,
         found: Result<Loaded>,
-    ) -> Result<Option<Pending>> {
+    ) -> Result<Option<PlannedSave>> {
         let found = match found {
             Ok(found) => found,
-            Err(error) => return self.settle(pending, Err(error)),
+            Err(error) => return self.conclude_save(pending, Err(error)),
         };
         if matches!(pending.kind, Kind::Destroy) {
             // The old id was good when this request came with it.
             self.steps += 1;
             return Ok(match found.left().and_then(|left| next_id(&pending.id, left)) {
-                Some(next) => Some(Pending { id: next, ..pending }),
+                Some(next) => Some(PlannedSave { id: next, ..pending }),
                 None => {
                     self.nothing_ended();
                     None
                 }
             });
         }
-        match self.follow(&found) {
+        match self.move_to_successor(&found) {
             Some(id) => {
-                pending.follow(id);
+                pending.retarget(id);
                 Ok(Some(pending))
             }
             None => {

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::context::SessionContext;
 use super::id::SessionId;
 use super::reserved::{ReservedFields, is_reserved};
-use super::saving::{CookieAction, Pending, PendingCookie};
+use super::saving::{CookieAction, PendingCookie, PlannedSave};
 use super::sealing::Sealing;
 use super::state::{
     DestroyState, Failure, GraceId, IdChange, IncomingId, LoginState, PreviousIdGrace, Renewal,
@@ -79,7 +79,7 @@ pub struct Session {
     /// Something was not saved yet, as it depends on what becomes of what was.
     pub(super) has_deferred_saves: bool,
     /// What is to be saved, where that was found out before it could be.
-    pub(super) planned: Option<Result<Vec<Pending>>>,
+    pub(super) planned: Option<Result<Vec<PlannedSave>>>,
     /// How many rotations by others this request has followed.
     pub(super) steps: usize,
     pub(super) incoming_id: IncomingId,

@@ -168,6 +168,6 @@ fn of_many_sessions_that_are_ended_a_thousand_leave_a_tombstone() {
     let loaded = fixture.store.load_many(&loads);
     let ended = loaded.into_iter().map(Result::unwrap).filter(|found| *found == Loaded::Ended);
     assert_eq!(ended.count(), 1000);
-    // The index, whose epoch stays.
+    // The index, whose generation stays.
     assert_eq!(but_tombstones(&mut fixture.redis).len(), 1);
 }

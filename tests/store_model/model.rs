@@ -184,11 +184,12 @@ impl Model {
         match self.left.get(&id) {
             None => Loaded::Unknown,
             Some(Left { old: Old::InGrace, to, ends, .. }) => match ends {
-                None => Loaded::Replaced(to.to_string()),
-                Some(ends) if *ends <= self.now => {
-                    Loaded::Retired { left: to.to_string(), since: super::minutes(self.now - ends) }
-                }
-                Some(_) => Loaded::Ending(to.to_string()),
+                None => Loaded::InGrace(to.to_string()),
+                Some(ends) if *ends <= self.now => Loaded::GraceOver {
+                    left: to.to_string(),
+                    since: super::minutes(self.now - ends),
+                },
+                Some(_) => Loaded::GraceEnding(to.to_string()),
             },
             Some(_) => Loaded::Ended,
         }
@@ -199,7 +200,7 @@ impl Model {
     }
 
     pub fn is_in_grace(&self, id: usize) -> bool {
-        matches!(self.found(id), Loaded::Replaced(_) | Loaded::Ending(_))
+        matches!(self.found(id), Loaded::InGrace(_) | Loaded::GraceEnding(_))
     }
 
     /// The ids whose grace period is open and not to end.
@@ -246,7 +247,7 @@ impl Model {
             match self.left.get(&at) {
                 Some(left)
                     if left.old != Old::Unlinked
-                        && !matches!(self.found(at), Loaded::Retired { .. }) =>
+                        && !matches!(self.found(at), Loaded::GraceOver { .. }) =>
                 {
                     at = left.to;
                 }

@@ -58,7 +58,7 @@ impl Operation for RedisCount {
                 let before = before.bulk().and_then(number).unwrap_or(0);
                 Ok(Counted { before, now: u64::try_from(now).unwrap_or(0) })
             }
-            _ => return Progress::OutOfStep,
+            _ => return Progress::Desync,
         };
         Progress::Done
     }

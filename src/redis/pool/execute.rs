@@ -182,7 +182,7 @@ impl RedisPool {
                 match deliver(operation, answer) {
                     Progress::Done => {}
                     Progress::Again => again.push(operation),
-                    Progress::OutOfStep => connection.dirty = true,
+                    Progress::Desync => connection.dirty = true,
                 }
             }
             if left.is_empty() {

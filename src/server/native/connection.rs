@@ -83,7 +83,7 @@ pub(super) enum Job {
     /// A request is whole.
     Handle(Incoming),
     /// A thread that may block is to send more of the answer.
-    Pump,
+    SendBody,
     /// A thread is to compute a step of its handshake.
     #[cfg(feature = "https")]
     Compute,

@@ -89,7 +89,7 @@ pub(super) enum Task {
     /// The handler of a request that is prepared.
     Run(InFlight),
     /// An answer whose body must be read further.
-    Pump(Box<Connection>),
+    SendBody(Box<Connection>),
 }
 
 /// A request on its way.

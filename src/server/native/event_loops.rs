@@ -65,7 +65,7 @@ impl EventLoops {
             (Returned::Open(connection), Some(there)) => match poller.detach(connection) {
                 Ok(connection) => {
                     here.count(poller.count());
-                    return settle(connection, &there, here);
+                    return place(connection, &there, here);
                 }
                 Err(connection) => Returned::Open(connection),
             },
@@ -77,7 +77,7 @@ impl EventLoops {
     /// Finds an event loop for a new connection.
     pub(super) fn assign(&self, connection: Box<Connection>, here: &EventLoop) {
         let there = self.least();
-        settle(connection, there.as_deref().unwrap_or(here), here);
+        place(connection, there.as_deref().unwrap_or(here), here);
     }
 
     /// Where a connection of this loop that comes back should better be: elsewhere if the loop is inactive
@@ -100,7 +100,7 @@ impl EventLoops {
 }
 
 /// Gives a connection to a loop, or keeps it here where that is this one or has ended.
-fn settle(connection: Box<Connection>, there: &EventLoop, here: &EventLoop) {
+fn place(connection: Box<Connection>, there: &EventLoop, here: &EventLoop) {
     let kept =
         if there.number == here.number { Some(connection) } else { there.offer(connection).err() };
     if let Some(connection) = kept {

@@ -269,10 +269,10 @@ impl Poller {
     fn advance(&mut self, slot: usize, now: Instant) {
         let Some(Slot::Here(connection)) = self.slots.get_mut(slot) else { return };
         let next = connection.advance(&mut self.scratch, now);
-        self.follow(slot, next);
+        self.apply(slot, next);
     }
 
-    fn follow(&mut self, slot: usize, next: Next) {
+    fn apply(&mut self, slot: usize, next: Next) {
         match next {
             Next::Wait => {}
             Next::Close => self.release(slot),
@@ -312,7 +312,7 @@ impl Poller {
             match &mut self.slots[slot] {
                 Slot::Here(connection) if connection.deadline <= now => {
                     let next = connection.expire(now);
-                    self.follow(slot, next);
+                    self.apply(slot, next);
                     self.advance(slot, now);
                 }
                 // It may wait for a thread only since then.

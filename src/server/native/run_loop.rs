@@ -108,10 +108,10 @@ impl Worker<'_> {
         let count = ready.len() + resumed.len();
         let (mut exchanges, mut recipients) =
             (Vec::with_capacity(count), Vec::with_capacity(count));
-        let (mut pumps, mut released) = (Vec::new(), Vec::new());
+        let (mut bodies, mut released) = (Vec::new(), Vec::new());
         for (connection, job) in ready {
             match job {
-                Job::Pump => pumps.push(Task::Pump(connection)),
+                Job::SendBody => bodies.push(Task::SendBody(connection)),
                 #[cfg(feature = "https")]
                 Job::Compute => engine.compute(event_loop, connection),
                 #[cfg(feature = "https")]
@@ -144,7 +144,7 @@ impl Worker<'_> {
         catch_panic(|| engine.service.acquire(&mut exchanges, Blocking::Forbidden));
         {
             let mut work = event_loop.work();
-            work.tasks.extend(pumps);
+            work.tasks.extend(bodies);
             work.ran.extend(released);
         }
         self.acquired(exchanges, recipients)
@@ -219,7 +219,7 @@ impl Worker<'_> {
                 let mut work = event_loop.ownership.lock_as(epoch)?;
                 let Some(task) = work.tasks.pop_front() else { return Some(()) };
                 work.activity = match &task {
-                    Task::Pump(_) => Activity::Stages,
+                    Task::SendBody(_) => Activity::Stages,
                     Task::Acquire(_) => Activity::Acquire,
                     Task::Run((exchange, _)) => Activity::Handler(exchange.endpoint().cloned()),
                 };
@@ -234,8 +234,8 @@ impl Worker<'_> {
                 task if engine.threads.is_full() || should_offload(engine, &task) => {
                     engine.offload(event_loop, task);
                 }
-                Task::Pump(connection) => {
-                    let returned = engine.pump(connection);
+                Task::SendBody(connection) => {
+                    let returned = engine.send_body(connection);
                     event_loop.work().returned.push(returned);
                 }
                 Task::Acquire(batch) => {
@@ -300,7 +300,7 @@ impl Worker<'_> {
 fn should_offload(engine: &Engine, task: &Task) -> bool {
     match task {
         Task::Run((exchange, _)) => exchange.handler_blocks(),
-        Task::Pump(connection) => connection.may_wait(),
+        Task::SendBody(connection) => connection.may_wait(),
         Task::Acquire(_) => engine.acquire_blocks.is_set(),
     }
 }

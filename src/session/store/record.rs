@@ -75,11 +75,11 @@ pub enum Loaded {
     Ended,
     /// A session has moved away from this id [with a grace period](crate::OldId::InGrace), and this is the text that was left for
     /// whoever holds the id. The session may have ended since.
-    Replaced(String),
+    InGrace(String),
     /// The same, and the grace period [is about to end](crate::Action::EndGrace).
-    Ending(String),
+    GraceEnding(String),
     /// The same, and the grace period is over: whoever comes with it has, perhaps, a copied cookie.
-    Retired {
+    GraceOver {
         /// The text.
         left: String,
         /// For how long it has been over.
@@ -91,7 +91,7 @@ impl Loaded {
     /// What was left for whoever holds an id that has, or had, a grace period.
     pub(crate) fn left(&self) -> Option<&str> {
         match self {
-            Loaded::Replaced(left) | Loaded::Ending(left) | Loaded::Retired { left, .. } => {
+            Loaded::InGrace(left) | Loaded::GraceEnding(left) | Loaded::GraceOver { left, .. } => {
                 Some(left)
             }
             Loaded::Session(_) | Loaded::Unknown | Loaded::Ended => None,

@@ -122,7 +122,7 @@ pub enum Action<'a> {
     /// as [`lifetimes`](Save::lifetimes) and [`remember`](Save::remember) say that the session lives; `changes` are empty.
     ExtendGrace,
     /// The id's [grace period](OldId::InGrace) is over so long from now, unless it is so earlier; `changes` are empty. From then
-    /// on, and for an hour at least, a load of it answers [`Loaded::Retired`](crate::Loaded::Retired).
+    /// on, and for an hour at least, a load of it answers [`Loaded::GraceOver`](crate::Loaded::GraceOver).
     EndGrace(Duration),
 }
 
@@ -144,7 +144,7 @@ pub enum OldId<'a> {
     /// [`Destroy`](Action::Destroy) of it ends nothing.
     Unlinked,
     /// It has a grace period: until [that ends](Action::EndGrace) a load of it answers this text as
-    /// [`Loaded::Replaced`](crate::Loaded::Replaced), and a [`Destroy`](Action::Destroy) of it ends the session under its new id. It
+    /// [`Loaded::InGrace`](crate::Loaded::InGrace), and a [`Destroy`](Action::Destroy) of it ends the session under its new id. It
     /// lives as long as the session would that is saved now and never again, unless that is [extended](Action::ExtendGrace).
     ///
     /// The text is the new id, encrypted under a key that is derived from the old one: whoever holds the old id, and nobody

@@ -58,7 +58,7 @@ impl Connection {
     }
 
     /// Sends more of the answer, reading its body meanwhile.
-    pub(crate) fn pump(&mut self) -> Next {
+    pub(crate) fn send_body(&mut self) -> Next {
         let State::Sending(outgoing) = &mut self.state else { return Next::Wait };
         let sent = outgoing.send(&self.transport);
         let now = Instant::now();
@@ -94,7 +94,7 @@ impl Connection {
             }
             Ok(Sent::NeedsMore) => {
                 self.deadline = now + self.options.write_deadline;
-                Next::Hand(Job::Pump)
+                Next::Hand(Job::SendBody)
             }
             Err(_) => Next::Close,
         }

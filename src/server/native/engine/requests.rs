@@ -73,18 +73,19 @@ impl Engine {
         let (engine, event_loop) = (self.clone(), event_loop.clone());
         match task {
             Task::Acquire(batch) => self.offload_stage(&event_loop, batch, Service::acquire_all),
-            Task::Pump(connection) => {
+            Task::SendBody(connection) => {
                 let (slot, waits) = (connection.slot, connection.may_wait());
                 let place = (event_loop.number, slot);
                 let here = event_loop.clone();
-                let pump = Box::new(move || event_loop.return_connection(engine.pump(connection)));
+                let send =
+                    Box::new(move || event_loop.return_connection(engine.send_body(connection)));
                 if !waits {
-                    return self.threads.run(pump);
+                    return self.threads.run(send);
                 }
                 // Its head is sent: there is nothing left to say.
-                if let Err(pump) = self.threads.run_stream(place, pump) {
+                if let Err(send) = self.threads.run_stream(place, send) {
                     self.note_refusal("too many streams wait for a thread");
-                    catch_panic(|| drop(pump));
+                    catch_panic(|| drop(send));
                     here.return_connection(Returned::Closed(slot));
                 }
             }
@@ -111,19 +112,19 @@ impl Engine {
         if ended.is_empty() {
             return;
         }
-        for (slot, pump) in self.threads.take_back(event_loop.number, ended) {
-            catch_panic(|| drop(pump));
+        for (slot, send) in self.threads.take_back(event_loop.number, ended) {
+            catch_panic(|| drop(send));
             event_loop.return_connection(Returned::Closed(slot));
         }
     }
 
-    pub(crate) fn pump(&self, mut connection: Box<Connection>) -> Returned {
+    pub(crate) fn send_body(&self, mut connection: Box<Connection>) -> Returned {
         let slot = connection.slot;
-        let pumped = catch_panic(|| {
-            let next = connection.pump();
+        let next = catch_panic(|| {
+            let next = connection.send_body();
             returned(connection, next)
         });
-        pumped.unwrap_or(Returned::Closed(slot))
+        next.unwrap_or(Returned::Closed(slot))
     }
 
     /// The answer of a request that plugins are done with. `kept` is false after a panic: what was finished then is

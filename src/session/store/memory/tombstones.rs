@@ -25,7 +25,7 @@ enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Priority {
     /// A grace period that is over or about to end: without it a late request gets a new session, and no event is emitted.
-    Retired,
+    GraceOver,
     /// Without it, a late request of the session gets a new one.
     Ended,
     /// An open grace period: without it the visitor loses the session.
@@ -51,7 +51,7 @@ impl Tombstone {
     fn priority(&self) -> Priority {
         match self.kind {
             Kind::Grace { ends: None, .. } => Priority::InGrace,
-            Kind::Grace { .. } => Priority::Retired,
+            Kind::Grace { .. } => Priority::GraceOver,
             Kind::Ended | Kind::Linked(_) => Priority::Ended,
         }
     }
@@ -116,11 +116,11 @@ impl Tombstones {
             Some(Kind::Grace { text, ends, .. }) => {
                 let text = text.to_string();
                 match ends {
-                    None => Loaded::Replaced(text),
+                    None => Loaded::InGrace(text),
                     Some(ends) if *ends <= now => {
-                        Loaded::Retired { left: text, since: now.since(*ends) }
+                        Loaded::GraceOver { left: text, since: now.since(*ends) }
                     }
-                    Some(_) => Loaded::Ending(text),
+                    Some(_) => Loaded::GraceEnding(text),
                 }
             }
         }
@@ -133,7 +133,7 @@ impl Tombstones {
 
     /// Whether the id is in its grace period.
     pub(super) fn is_in_grace(&self, id: &SessionId, now: Timestamp) -> bool {
-        matches!(self.loaded(id, now), Loaded::Replaced(_) | Loaded::Ending(_))
+        matches!(self.loaded(id, now), Loaded::InGrace(_) | Loaded::GraceEnding(_))
     }
 
     /// The id under which to go on to end the session.

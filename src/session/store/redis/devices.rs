@@ -73,7 +73,7 @@ impl Step for ListStep {
                     Listing::Looking(check)
                 }
                 Some(Reply::Error(line)) => Listing::Over(Err(refused(line))),
-                _ => return Err(RecordError::OutOfStep),
+                _ => return Err(RecordError::Desync),
             },
             Listing::Looking(mut check) => match check.answer(&self.settings, replies, now)? {
                 Ok(()) => Listing::Looking(check),
@@ -204,7 +204,7 @@ impl Step for EndStep {
             (Ending::Marking, Some(Reply::Nil)) => Ending::Over(Err(no_such_device())),
             (Ending::Marking, Some(Reply::Array(names))) => {
                 let names = names.map(|name| Some(name.bulk()?.to_vec()));
-                let names = names.collect::<Option<Vec<_>>>().ok_or(RecordError::OutOfStep)?;
+                let names = names.collect::<Option<Vec<_>>>().ok_or(RecordError::Desync)?;
                 match names.is_empty() {
                     true => Ending::Over(Ok(0)),
                     false => Ending::Removing(Removal { names, done: 0, were_there: 0 }),
@@ -219,7 +219,7 @@ impl Step for EndStep {
                 }
             }
             (Ending::RemovingFromIndex(_, count), Some(_)) => Ending::Over(Ok(count)),
-            _ => return Err(RecordError::OutOfStep),
+            _ => return Err(RecordError::Desync),
         };
         Ok(())
     }

@@ -2,17 +2,17 @@
 //!
 //! For each user who has logged in there is one hash. Its key is the prefix, `u:` and a digest of the user's name; in a
 //! cluster it has a slot of its own, so that nothing here is one atomic step over an index and a session. A field is the
-//! key of a session without the prefix, its value `<epoch> <time of registration> <handle> <address> <agent>`; the field
-//! `epoch` is a number that ends count up. What happens to it, each line in one step (a script, or one command):
+//! key of a session without the prefix, its value `<generation> <time of registration> <handle> <address> <agent>`; the field
+//! `generation` is a number that ends count up. What happens to it, each line in one step (a script, or one command):
 //!
 //! - a **login** (1) registers its fresh id, (2) creates the record, (3) confirms: is it registered still, of the present
-//!   epoch? Only then it is acknowledged, and its id handed out. Else it removes its record and fails.
-//! - a **move** of a session in which somebody is logged in, from A to B, (1) registers B, unless A is of a former epoch,
+//!   generation? Only then it is acknowledged, and its id handed out. Else it removes its record and fails.
+//! - a **move** of a session in which somebody is logged in, from A to B, (1) registers B, unless A is of a former generation,
 //!   (2) moves the record, which is one step as ever, and fails where A is not there, (3) confirms as a login does, and takes A out
 //!   of the index.
-//! - an **end of all** (1) counts the epoch up and reads who is registered, (2) removes the records of all of these, (3) takes
-//!   those of a former epoch out of the index. Without a cluster (2) is one script. In a cluster it goes through all of
-//!   them twice. An end of one does the same with the entries of one handle, whose epoch becomes `-`, which is never the present one.
+//! - an **end of all** (1) counts the generation up and reads who is registered, (2) removes the records of all of these, (3) takes
+//!   those of a former generation out of the index. Without a cluster (2) is one script. In a cluster it goes through all of
+//!   them twice. An end of one does the same with the entries of one handle, whose generation becomes `-`, which is never the present one.
 //! - a **logout** removes the record, then its entry. Where the session has moved away from the id, that is the one of the key where
 //!   it is now.
 //!
@@ -25,9 +25,9 @@
 //!    the index only after its record has ended or moved (logout, confirm), or by pruning, which takes only what it has found dead a minute
 //!    after its registration, when whoever would still write it is not confirmed any more.
 //! 2. *A login under way at T* has registered before T, or it is one after T. If its record comes before the removal, it is
-//!    removed; if it comes later, step (3) of the login comes after T, finds a former epoch, and fails: nobody has ever been given this
+//!    removed; if it comes later, step (3) of the login comes after T, finds a former generation, and fails: nobody has ever been given this
 //!    id. If the process dies before that, a record is left that nobody has an id for, until it expires.
-//! 3. *A move from A to B under way at T*: registered after T it is refused, as A is of a former epoch. Registered before, B is in
+//! 3. *A move from A to B under way at T*: registered after T it is refused, as A is of a former generation. Registered before, B is in
 //!    the list. The move needs A's record, so that it comes before A's removal. In one script A and B are removed at
 //!    the same moment. In a cluster B may have been looked for before the move and A after it; then the second
 //!    round finds B. It finds all: what moves on from B registered when B was there; if that was before T, so was the move from A
@@ -35,7 +35,7 @@
 //! 4. *Crashes.* Whatever step of an end was the last one, the entries are there until (3), and (3) takes none of them
 //!    whose record was not removed: the same call once more finds all. Each step may be done twice. A login or a move that
 //!    stops between two steps leaves an entry too many, never one too few.
-//! 5. *After the end* the index holds logins and moves of the present epoch only; each later end finds them by 1.
+//! 5. *After the end* the index holds logins and moves of the present generation only; each later end finds them by 1.
 //!
 //! 6. *A [tombstone](super::tombstone) is no record.* A move, a logout and an end look for the proof, and so take
 //!    it for nothing. Only a login's creation that is sent twice makes room for a record where its own was ended meanwhile, which is
@@ -176,7 +176,7 @@ pub(super) fn entries(mut pairs: Replies<'_>) -> Result<Vec<Entry>, RecordError>
     let mut entries = Vec::new();
     while let Some(name) = pairs.next() {
         let (Some(name), Some(Some(value))) = (name.bulk(), pairs.next().map(Reply::bulk)) else {
-            return Err(RecordError::OutOfStep);
+            return Err(RecordError::Desync);
         };
         let Ok(text) = std::str::from_utf8(value) else { continue };
         let mut words = text.splitn(5, ' ').skip(1);
@@ -275,7 +275,7 @@ impl LivenessCheck {
         if count == 0 {
             self.expired.clear();
             // An error is ignored: the next check finds them again.
-            return replies.next().map(|_| Ok(())).ok_or(RecordError::OutOfStep);
+            return replies.next().map(|_| Ok(())).ok_or(RecordError::Desync);
         }
         let mut refusal = Ok(());
         for _ in 0..count {
@@ -287,7 +287,7 @@ impl LivenessCheck {
                     refusal = Err(refused(line));
                     continue;
                 }
-                _ => return Err(RecordError::OutOfStep),
+                _ => return Err(RecordError::Desync),
             };
             let mut field = || held.next().and_then(Reply::bulk);
             match (field(), field(), field()) {

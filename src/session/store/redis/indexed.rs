@@ -273,15 +273,15 @@ impl Step for IndexedSave {
 
     fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), RecordError> {
         if matches!(self.state, State::Saving) {
-            let Some(save) = &mut self.save else { return Err(RecordError::OutOfStep) };
+            let Some(save) = &mut self.save else { return Err(RecordError::Desync) };
             let update = self.index_update.as_ref().filter(|_| !self.settings.in_cluster);
             // That the index could not be told ends nothing: it lives for long yet, and the next renewal tells it.
             if matches!(update, Some(IndexUpdate::Renewal(..))) {
-                replies.next().ok_or(RecordError::OutOfStep)?;
+                replies.next().ok_or(RecordError::Desync)?;
             }
             save.answer(replies, now)?;
             if matches!(update, Some(IndexUpdate::Logout(_))) {
-                replies.next().ok_or(RecordError::OutOfStep)?;
+                replies.next().ok_or(RecordError::Desync)?;
             }
             self.take_outcome();
             return Ok(());
@@ -289,11 +289,11 @@ impl Step for IndexedSave {
         self.state = match std::mem::replace(&mut self.state, State::Saving) {
             State::Touching => match replies.next() {
                 Some(_) => State::Saving,
-                None => return Err(RecordError::OutOfStep),
+                None => return Err(RecordError::Desync),
             },
             State::Removing(_) => match replies.next() {
                 Some(_) => State::Over(Ok(Saved::Stored)),
-                None => return Err(RecordError::OutOfStep),
+                None => return Err(RecordError::Desync),
             },
             State::Registering => match replies.next() {
                 Some(Reply::Nil) => State::Over(Ok(Saved::Gone)),
@@ -305,18 +305,18 @@ impl Step for IndexedSave {
                     State::Saving
                 }
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(RecordError::OutOfStep),
+                _ => return Err(RecordError::Desync),
             },
             State::Confirming => match replies.next() {
                 Some(Reply::Integer(1)) => self.confirmed(now),
                 Some(Reply::Integer(_)) => State::RollingBack,
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(RecordError::OutOfStep),
+                _ => return Err(RecordError::Desync),
             },
             State::RollingBack => match replies.next() {
                 Some(Reply::Integer(_)) => self.rolled_back(),
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(RecordError::OutOfStep),
+                _ => return Err(RecordError::Desync),
             },
             State::Checking(mut check) => {
                 // Whether that worked or not: who logs in next looks again.

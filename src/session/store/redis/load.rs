@@ -64,7 +64,7 @@ impl LoadStep {
         let hash = match hash {
             Some(Reply::Array(hash)) => hash,
             Some(Reply::Error(line)) => return Ok(Err(refused(line))),
-            _ => return Err(RecordError::OutOfStep),
+            _ => return Err(RecordError::Desync),
         };
         match record::read(&self.settings, layout, &self.key, hash, &self.lifetimes, now) {
             Ok(Found { loaded, left_out }) => {
@@ -93,7 +93,7 @@ impl LoadStep {
                 self.state = State::Over(Err(foreign()));
                 Err(RecordError::Foreign)
             }
-            Err(RecordError::OutOfStep) => Err(RecordError::OutOfStep),
+            Err(RecordError::Desync) => Err(RecordError::Desync),
         }
     }
 
@@ -152,7 +152,7 @@ impl Step for LoadStep {
                 if layout == Layout::BottleSession {
                     match replies.next() {
                         Some(Reply::Integer(_) | Reply::Error(_)) => {}
-                        _ => return Err(RecordError::OutOfStep),
+                        _ => return Err(RecordError::Desync),
                     }
                 }
                 match read {
@@ -165,7 +165,7 @@ impl Step for LoadStep {
             }
             State::Removing => match replies.next() {
                 Some(_) => State::Over(Ok(Loaded::Unknown)),
-                None => return Err(RecordError::OutOfStep),
+                None => return Err(RecordError::Desync),
             },
             State::Looking => match self.read(replies.next(), Layout::BottleSession, now)? {
                 // What cannot be taken over stays where it is, for those that can read it.
@@ -179,7 +179,7 @@ impl Step for LoadStep {
                     Some(Reply::Integer(_)) => {
                         State::Over(self.read(results.next(), self.settings.layout, now)?)
                     }
-                    _ => return Err(RecordError::OutOfStep),
+                    _ => return Err(RecordError::Desync),
                 },
                 Outcome::Refused(line) => State::Over(unmoved(*seen, line)),
             },

@@ -110,10 +110,10 @@ impl OperateStep {
             Reply::Array(replies) => replies,
             Reply::Nil => return Ok(Err(gone())),
             Reply::Error(line) => return Ok(Err(self.refused(line))),
-            _ => return Err(RecordError::OutOfStep),
+            _ => return Err(RecordError::Desync),
         };
         if self.has_proof() {
-            let proof = replies.next().and_then(Reply::bulk).ok_or(RecordError::OutOfStep)?;
+            let proof = replies.next().and_then(Reply::bulk).ok_or(RecordError::Desync)?;
             match self.key.created(proof) {
                 Ok(created) if record::is_past_absolute(&self.lifetimes, created, now) => {
                     return Ok(Err(gone()));
@@ -129,7 +129,7 @@ impl OperateStep {
             (Atomic::Increment(..), Some(Reply::Integer(_))) => {
                 let sum = replies.next().and_then(Reply::bulk).map(std::str::from_utf8);
                 let sum = sum.and_then(|sum| sum.ok()?.parse().ok());
-                Done::Number(sum.ok_or(RecordError::OutOfStep)?)
+                Done::Number(sum.ok_or(RecordError::Desync)?)
             }
             // How many fields are new is of no interest.
             (Atomic::CompareAndSet { .. }, Some(Reply::Integer(_))) => Done::Number(1),
@@ -143,7 +143,7 @@ impl OperateStep {
                 });
                 Done::Values(taken.collect())
             }
-            _ => return Err(RecordError::OutOfStep),
+            _ => return Err(RecordError::Desync),
         };
         Ok(Ok(done))
     }
@@ -195,7 +195,7 @@ impl Step for OperateStep {
     }
 
     fn answer(&mut self, replies: &mut Replies<'_>, now: SystemTime) -> Result<(), RecordError> {
-        match self.read(replies.next().ok_or(RecordError::OutOfStep)?, now) {
+        match self.read(replies.next().ok_or(RecordError::Desync)?, now) {
             Ok(outcome) => self.outcome = Some(outcome),
             Err(RecordError::Foreign) => {
                 self.outcome = Some(Err(foreign()));

@@ -110,7 +110,7 @@ pub(super) enum RecordError {
     /// A later version of the crate has written it.
     Newer,
     /// The reply is none to the question.
-    OutOfStep,
+    Desync,
 }
 
 /// What a reply to HGETALL holds.
@@ -136,7 +136,7 @@ pub(super) fn read(
     let mut pairs = hash;
     while let Some(name) = pairs.next() {
         let (Some(name), Some(Some(value))) = (name.bulk(), pairs.next().map(Reply::bulk)) else {
-            return Err(RecordError::OutOfStep);
+            return Err(RecordError::Desync);
         };
         match name {
             [0, ..] if layout == Layout::Default => match name {

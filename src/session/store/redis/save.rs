@@ -310,14 +310,14 @@ impl Step for SaveStep {
             (State::Removing, SaveAction::Create) => match replies.next() {
                 Some(Reply::Integer(_)) => State::Writing,
                 Some(Reply::Error(line)) => State::Over(Err(refused(line))),
-                _ => return Err(RecordError::OutOfStep),
+                _ => return Err(RecordError::Desync),
             },
             (State::Extending, _) if self.is_written => {
                 match transaction::read(replies, self.queued)? {
                     Outcome::Done(mut results) => match results.next() {
                         Some(Reply::Array(own)) => self.settled(own, now)?,
                         Some(Reply::Error(_)) => stored(),
-                        _ => return Err(RecordError::OutOfStep),
+                        _ => return Err(RecordError::Desync),
                     },
                     Outcome::Refused(_) => stored(),
                 }
@@ -328,7 +328,7 @@ impl Step for SaveStep {
                 }
                 (Some(Reply::Integer(1)), Some(Reply::Integer(1))) => stored(),
                 (Some(Reply::Integer(_)), Some(Reply::Integer(_))) => self.gone(),
-                _ => return Err(RecordError::OutOfStep),
+                _ => return Err(RecordError::Desync),
             },
             // Whether that worked or not: no reader takes it for a session.
             (State::CleaningUp, _) => match (replies.next(), &self.former) {
@@ -337,13 +337,13 @@ impl Step for SaveStep {
                     // When it was loaded, Redis did not write, so that it was read where it was.
                     Some(Reply::Integer(1)) => State::Over(Err(unmoved())),
                     Some(_) => self.gone(),
-                    None => return Err(RecordError::OutOfStep),
+                    None => return Err(RecordError::Desync),
                 },
-                _ => return Err(RecordError::OutOfStep),
+                _ => return Err(RecordError::Desync),
             },
             (State::Removing, _) => match replies.next() {
                 Some(_) => self.gone(),
-                None => return Err(RecordError::OutOfStep),
+                None => return Err(RecordError::Desync),
             },
             (_, SaveAction::Destroy { .. } | SaveAction::ExtendGrace | SaveAction::EndGrace(_)) => {
                 self.ended(replies.next())?

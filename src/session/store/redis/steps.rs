@@ -92,11 +92,8 @@ impl<S: Step> Operation for Steps<S> {
         let mut fit = Ok(());
         for step in self.open().take(sent) {
             // One reply that is none to its question means that no later one can be trusted.
-            match if fit == Err(RecordError::OutOfStep) {
-                fit
-            } else {
-                step.answer(&mut replies, now)
-            } {
+            match if fit == Err(RecordError::Desync) { fit } else { step.answer(&mut replies, now) }
+            {
                 Ok(()) => {}
                 Err(record_error) => {
                     step.fail(desync());
@@ -109,7 +106,7 @@ impl<S: Step> Operation for Steps<S> {
             Ok(()) if replies.is_empty() => Progress::Again,
             _ => {
                 self.open().for_each(|step| step.fail(desync()));
-                Progress::OutOfStep
+                Progress::Desync
             }
         }
     }

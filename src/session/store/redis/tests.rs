@@ -139,7 +139,7 @@ fn where_restore_is_refused_a_script_creates_from_then_on() {
     assert_eq!(answer(&mut second, b":1\r\n", 1, NOW), Progress::Done);
     assert_eq!(Sent::by(&mut create(), NOW, false).names(), "EVAL");
     // The answer to a RESTORE is none to a script.
-    assert_eq!(answer(&mut third, b"+OK\r\n", 1, NOW), Progress::OutOfStep);
+    assert_eq!(answer(&mut third, b"+OK\r\n", 1, NOW), Progress::Desync);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn what_is_no_reply_to_a_load_closes_the_connection() {
     {
         let mut load = load(&own);
         Sent::by(&mut load, NOW, false);
-        assert_eq!(answer(&mut load, reply.as_bytes(), 1, NOW), Progress::OutOfStep, "{reply:?}");
+        assert_eq!(answer(&mut load, reply.as_bytes(), 1, NOW), Progress::Desync, "{reply:?}");
         let error = load.into_outcomes().next().unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Desync, "{error}");
     }
@@ -253,7 +253,7 @@ fn what_is_no_reply_to_a_load_closes_the_connection() {
         let mut both = Steps::new(loads);
         Sent::by(&mut both, NOW, false);
         let replies = format!("{first}*0\r\n");
-        assert_eq!(answer(&mut both, replies.as_bytes(), 2, NOW), Progress::OutOfStep);
+        assert_eq!(answer(&mut both, replies.as_bytes(), 2, NOW), Progress::Desync);
         let outcomes: Vec<_> = both.into_outcomes().collect();
         assert!(outcomes[0].is_err());
         assert_eq!(outcomes[1].is_ok(), second, "{first:?}");
@@ -262,7 +262,7 @@ fn what_is_no_reply_to_a_load_closes_the_connection() {
 
 #[test]
 fn what_redis_says_to_an_update_decides_what_the_answer_is() {
-    use Progress::{Again, Done, OutOfStep};
+    use Progress::{Again, Desync, Done};
     let (own, other) = (id("A"), id("B"));
     let queued = "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n";
     let results = |proof: &str, remember: &str, kept: u8| {
@@ -288,7 +288,7 @@ fn what_redis_says_to_an_update_decides_what_the_answer_is() {
         (results(&bulk("2"), nil, 1), Done, error(ErrorKind::Config, "newer version")),
         (
             results(&bulk(&proof_of(&other, NOW)), nil, 1),
-            OutOfStep,
+            Desync,
             error(ErrorKind::Desync, "another session's"),
         ),
         // Of a transaction that is refused, the reason and not EXECABORT.
@@ -330,14 +330,14 @@ fn what_redis_says_to_an_update_decides_what_the_answer_is() {
             error(ErrorKind::Config, "WRONGTYPE"),
         ),
         // Nothing that such a transaction is answered.
-        (format!("{queued}*-1\r\n"), OutOfStep, error(ErrorKind::Desync, "")),
-        (format!("{queued}*2\r\n:1\r\n:1\r\n"), OutOfStep, error(ErrorKind::Desync, "")),
-        (format!("{queued}*3\r\n:1\r\n:1\r\n:1\r\n"), OutOfStep, error(ErrorKind::Desync, "")),
-        (results(":1\r\n", nil, 1), OutOfStep, error(ErrorKind::Desync, "")),
-        (queued.to_owned() + "+OK\r\n", OutOfStep, error(ErrorKind::Desync, "")),
+        (format!("{queued}*-1\r\n"), Desync, error(ErrorKind::Desync, "")),
+        (format!("{queued}*2\r\n:1\r\n:1\r\n"), Desync, error(ErrorKind::Desync, "")),
+        (format!("{queued}*3\r\n:1\r\n:1\r\n:1\r\n"), Desync, error(ErrorKind::Desync, "")),
+        (results(":1\r\n", nil, 1), Desync, error(ErrorKind::Desync, "")),
+        (queued.to_owned() + "+OK\r\n", Desync, error(ErrorKind::Desync, "")),
         (
             "+OK\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n*0\r\n".to_owned(),
-            OutOfStep,
+            Desync,
             error(ErrorKind::Desync, ""),
         ),
     ] {
@@ -379,7 +379,7 @@ fn what_is_no_reply_to_an_operation_closes_the_connection() {
         assert_eq!((sent.names().as_str(), sent.repeatable), ("EVAL", false));
         let replies = replies.replace("PROOF", &proof);
         let progress = answer(&mut operation, replies.as_bytes(), 1, NOW);
-        assert_eq!(progress, Progress::OutOfStep, "{replies:?}");
+        assert_eq!(progress, Progress::Desync, "{replies:?}");
         let outcome = operation.into_outcomes().next().unwrap();
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Desync);
     }

@@ -72,11 +72,11 @@ fn parsed(written: &[u8], now: u64) -> Option<Loaded> {
         b'g' => {
             let text = String::from_utf8(text.to_vec()).ok()?;
             match end {
-                0 => Loaded::Replaced(text),
+                0 => Loaded::InGrace(text),
                 end if end <= now => {
-                    Loaded::Retired { left: text, since: Duration::from_millis(now - end) }
+                    Loaded::GraceOver { left: text, since: Duration::from_millis(now - end) }
                 }
-                _ => Loaded::Ending(text),
+                _ => Loaded::GraceEnding(text),
             }
         }
         _ => Loaded::Unknown,

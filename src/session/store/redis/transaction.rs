@@ -144,7 +144,7 @@ pub(super) fn read<'a>(
             }
             // Where MULTI is refused, the others are carried out by themselves.
             (_, Some(_)) if alone => {}
-            _ => return Err(RecordError::OutOfStep),
+            _ => return Err(RecordError::Desync),
         }
     }
     match (replies.next(), refused) {
@@ -158,6 +158,6 @@ pub(super) fn read<'a>(
         (Some(Reply::Array(results)), None) if results.len() == queued => {
             Ok(Outcome::Done(results))
         }
-        _ => Err(RecordError::OutOfStep),
+        _ => Err(RecordError::Desync),
     }
 }

@@ -42,8 +42,25 @@ pub(super) fn with_log(file: &Path) -> [PathBuf; 3] {
     })
 }
 
-#[cfg(unix)]
+/// Asks for the inode alone. Who asks for times too, as `std::fs::metadata` does, makes the next write give the file a
+/// time of its own (multigrain timestamps, Linux 6.13), and each fsync write the inode as well.
+#[cfg(target_os = "linux")]
 fn identify(path: &Path) -> Option<FileId> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+    match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
+        Ok(there) => {
+            Some(FileId(makedev(there.stx_dev_major, there.stx_dev_minor), there.stx_ino))
+        }
+        Err(rustix::io::Errno::NOSYS) => identify_with_times(path),
+        Err(_) => None,
+    }
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+use identify_with_times as identify;
+
+#[cfg(unix)]
+fn identify_with_times(path: &Path) -> Option<FileId> {
     use std::os::unix::fs::MetadataExt;
     let there = std::fs::metadata(path).ok()?;
     Some(FileId(there.dev(), there.ino()))

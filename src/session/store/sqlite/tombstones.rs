@@ -36,7 +36,7 @@ enum Kind {
         ends: Option<Timestamp>,
     },
     /// The grace period of the id has ended at this time.
-    Retired(String, Timestamp),
+    GraceOver(String, Timestamp),
 }
 
 impl Tombstone {
@@ -47,7 +47,7 @@ impl Tombstone {
     ) -> FromSqlResult<Tombstone> {
         let kind = match (next, text, ends.as_i64_or_null()?.map(Timestamp)) {
             (ValueRef::Null, ValueRef::Null, None) => Kind::Ended,
-            (ValueRef::Null, text, Some(ends)) => Kind::Retired(text.as_str()?.to_owned(), ends),
+            (ValueRef::Null, text, Some(ends)) => Kind::GraceOver(text.as_str()?.to_owned(), ends),
             (next, ValueRef::Null, None) => Kind::Linked(key(next)?),
             (next, text, ends) => {
                 Kind::Grace { to: key(next)?, text: text.as_str()?.to_owned(), ends }
@@ -58,7 +58,7 @@ impl Tombstone {
 
     /// Whether the id has, or had, a grace period.
     pub(super) fn had_grace_period(&self) -> bool {
-        matches!(self.kind, Kind::Grace { .. } | Kind::Retired(..))
+        matches!(self.kind, Kind::Grace { .. } | Kind::GraceOver(..))
     }
 
     /// Whether its grace period is over although the row is not marked so.
@@ -69,7 +69,7 @@ impl Tombstone {
     pub(super) fn after_grace(self) -> Tombstone {
         match self.kind {
             Kind::Grace { text, ends: Some(ends), .. } => {
-                Tombstone { kind: Kind::Retired(text, ends), ..self }
+                Tombstone { kind: Kind::GraceOver(text, ends), ..self }
             }
             kind => Tombstone { kind, ..self },
         }
@@ -79,9 +79,9 @@ impl Tombstone {
     pub(super) fn loaded(self, now: Timestamp) -> Loaded {
         match self.kind {
             Kind::Ended | Kind::Linked(_) => Loaded::Ended,
-            Kind::Grace { text, ends: None, .. } => Loaded::Replaced(text),
-            Kind::Grace { text, .. } => Loaded::Ending(text),
-            Kind::Retired(left, ends) => Loaded::Retired { left, since: now.since(ends) },
+            Kind::Grace { text, ends: None, .. } => Loaded::InGrace(text),
+            Kind::Grace { text, .. } => Loaded::GraceEnding(text),
+            Kind::GraceOver(left, ends) => Loaded::GraceOver { left, since: now.since(ends) },
         }
     }
 
@@ -89,7 +89,7 @@ impl Tombstone {
     fn next_key(self) -> Option<Key> {
         match self.kind {
             Kind::Linked(to) | Kind::Grace { to, .. } => Some(to),
-            Kind::Ended | Kind::Retired(..) => None,
+            Kind::Ended | Kind::GraceOver(..) => None,
         }
     }
 }

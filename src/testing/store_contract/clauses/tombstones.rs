@@ -101,7 +101,7 @@ pub(in crate::testing::store_contract) fn an_id_in_its_grace_period_tells_what_w
     // Twice, as it is sent when the answer was lost.
     for _ in 0..2 {
         assert_eq!(context.store().save(&save).expect("the store works"), Saved::Stored);
-        assert_eq!(found(context, &id), Loaded::Replaced(text.to_owned()));
+        assert_eq!(found(context, &id), Loaded::InGrace(text.to_owned()));
         context.holds(&to, &[("a", "1"), ("b", "2")]);
     }
     // Nothing is saved under it, and nobody is logged in: who holds it is to go on under the new one.
@@ -115,7 +115,7 @@ pub(in crate::testing::store_contract) fn an_id_in_its_grace_period_tells_what_w
         assert_eq!(context.store().save(&logs_in).expect("the store works"), Saved::Gone);
     }
     context.is_dead(&other);
-    assert_eq!(found(context, &id), Loaded::Replaced(text.to_owned()));
+    assert_eq!(found(context, &id), Loaded::InGrace(text.to_owned()));
     // Who ends it ends the session.
     let next = moved(context, &to, OldId::Linked);
     assert_eq!(ends(context, &id), Saved::Stored);
@@ -138,7 +138,7 @@ pub(in crate::testing::store_contract) fn a_grace_period_lives_as_long_as_the_se
     for _ in 0..3 {
         context.pass(HOUR);
         assert_eq!((extend(&id), context.update(&to, &[])), (Saved::Stored, Saved::Stored));
-        assert_eq!(found(context, &id), Loaded::Replaced("next".to_owned()));
+        assert_eq!(found(context, &id), Loaded::InGrace("next".to_owned()));
     }
     assert_eq!((extend(&to), extend(&context.id())), (Saved::Gone, Saved::Gone));
     context.pass(KEPT);
@@ -158,15 +158,15 @@ pub(in crate::testing::store_contract) fn a_grace_period_that_is_over_is_known_f
     };
     // For how many minutes.
     let retired = |id: &SessionId| match found(context, id) {
-        Loaded::Retired { left, since } if left == "next" => Some(since.as_secs() / 60),
+        Loaded::GraceOver { left, since } if left == "next" => Some(since.as_secs() / 60),
         _ => None,
     };
     let id = context.create(&[("a", "1")]);
     assert_eq!((end(&id, 10), end(&context.id(), 10)), (Saved::Gone, Saved::Gone));
     let to = moved(context, &id, OldId::InGrace("next"));
-    assert_eq!(found(context, &id), Loaded::Replaced("next".to_owned()));
+    assert_eq!(found(context, &id), Loaded::InGrace("next".to_owned()));
     assert_eq!(end(&id, 20), Saved::Stored);
-    assert_eq!(found(context, &id), Loaded::Ending("next".to_owned()));
+    assert_eq!(found(context, &id), Loaded::GraceEnding("next".to_owned()));
     context.pass(10 * SECOND);
     // Once more makes it no longer, nor does a request with the id, which does not shorten what comes after it either.
     let short = Lifetimes { idle: MINUTE, absolute: None };

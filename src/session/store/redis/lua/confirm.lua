@@ -3,7 +3,7 @@
 -- registered with.
 local index = KEYS[1]
 local held = redis.call('HGET', index, ARGV[1])
-if not held or string.match(held, '^%S+') ~= (redis.call('HGET', index, 'epoch') or '0') then return 0 end
+if not held or string.match(held, '^%S+') ~= (redis.call('HGET', index, 'generation') or '0') then return 0 end
 if redis.call('PTTL', index) < tonumber(ARGV[3]) then redis.call('PEXPIRE', index, ARGV[3]) end
 if ARGV[2] ~= '' then redis.call('HDEL', index, ARGV[2]) end
 return 1

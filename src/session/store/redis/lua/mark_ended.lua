@@ -6,18 +6,18 @@ local members, stays, ended = redis.call('HGETALL', index), nil, {}
 local function handle(value) return string.match(value, '^%S+ %S+ (%S+)') end
 if which == 'but' then
   local held = redis.call('HGET', index, ARGV[2])
-  if not held or string.match(held, '^%S+') ~= (redis.call('HGET', index, 'epoch') or '0') then return false end
+  if not held or string.match(held, '^%S+') ~= (redis.call('HGET', index, 'generation') or '0') then return false end
   stays = handle(held)
 end
 if #members == 0 then return ended end
-local epoch = which == 'one' and '-' or redis.call('HINCRBY', index, 'epoch', 1)
+local generation = which == 'one' and '-' or redis.call('HINCRBY', index, 'generation', 1)
 for at = 1, #members, 2 do
   local name, value = members[at], members[at + 1]
-  if name ~= 'epoch' then
+  if name ~= 'generation' then
     local ends = which ~= 'one' or handle(value) == ARGV[2]
     if stays and handle(value) == stays then
       ends = false
-      redis.call('HSET', index, name, epoch .. ' ' .. string.match(value, '^%S+ (.*)$'))
+      redis.call('HSET', index, name, generation .. ' ' .. string.match(value, '^%S+ (.*)$'))
     elseif which == 'one' and ends then
       redis.call('HSET', index, name, '- ' .. string.match(value, '^%S+ (.*)$'))
     end

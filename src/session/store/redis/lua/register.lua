@@ -4,20 +4,20 @@
 -- does not know. The answer is, behind a login, the whole index; nothing where the session that moves is
 -- being ended.
 local index, kept = KEYS[1], ARGV[3]
-local epoch = redis.call('HGET', index, 'epoch') or '0'
+local generation = redis.call('HGET', index, 'generation') or '0'
 if kept == '' then
   kept = ARGV[4]
   -- A move that is repeated finds itself.
   local held = redis.call('HGET', index, ARGV[2]) or redis.call('HGET', index, ARGV[1])
   if held then
     local of, rest = string.match(held, '^(%S+) %S+ (.*)$')
-    if of ~= epoch then return false end
+    if of ~= generation then return false end
     kept = rest
   end
 end
 -- What may not set its end is found out before there is an index without one.
 local left = redis.call('PTTL', index)
 if left < tonumber(ARGV[6]) then redis.call('PEXPIRE', index, ARGV[6]) end
-redis.call('HSET', index, ARGV[1], epoch .. ' ' .. ARGV[5] .. ' ' .. kept)
+redis.call('HSET', index, ARGV[1], generation .. ' ' .. ARGV[5] .. ' ' .. kept)
 if left < 0 then redis.call('PEXPIRE', index, ARGV[6]) end
 return ARGV[3] ~= '' and redis.call('HGETALL', index) or {}

@@ -29,7 +29,7 @@ impl SaveStep {
                 Ok(if created == 1 { stored() } else { State::Comparing })
             }
             (Some(Reply::Error(line)), _) => Ok(State::Over(Err(refused(line)))),
-            _ => Err(RecordError::OutOfStep),
+            _ => Err(RecordError::Desync),
         }
     }
 
@@ -45,7 +45,7 @@ impl SaveStep {
             (Some(Reply::Error(line)), Some(_)) | (Some(_), Some(Reply::Error(line))) => {
                 return Ok(State::Over(Err(refused(line))));
             }
-            _ => return Err(RecordError::OutOfStep),
+            _ => return Err(RecordError::Desync),
         };
         let (settings, lifetimes) = (&self.settings, &self.lifetimes);
         let found = record::read(settings, settings.layout, &self.key, hash, lifetimes, now);
@@ -77,10 +77,10 @@ impl SaveStep {
                 Some(Reply::Array(_)) => Ok(stored()),
                 Some(Reply::Nil) => Ok(self.gone()),
                 Some(Reply::Error(line)) => Ok(State::Over(Err(refused(line)))),
-                _ => Err(RecordError::OutOfStep),
+                _ => Err(RecordError::Desync),
             };
         }
-        let Some(values) = results.len().checked_sub(2) else { return Err(RecordError::OutOfStep) };
+        let Some(values) = results.len().checked_sub(2) else { return Err(RecordError::Desync) };
         if let Some(line) = results.by_ref().take(values).find_map(error_line) {
             return Ok(State::Over(Err(refused(line))));
         }
@@ -91,7 +91,7 @@ impl SaveStep {
             (Some(Reply::Error(line)), _) | (_, Some(Reply::Error(line))) => {
                 Ok(State::Over(Err(refused(line))))
             }
-            _ => Err(RecordError::OutOfStep),
+            _ => Err(RecordError::Desync),
         }
     }
 
@@ -100,7 +100,7 @@ impl SaveStep {
         mut results: Replies<'_>,
         now: SystemTime,
     ) -> Result<State, RecordError> {
-        let SaveAction::Rotate(rotation) = &self.action else { return Err(RecordError::OutOfStep) };
+        let SaveAction::Rotate(rotation) = &self.action else { return Err(RecordError::Desync) };
         let to = &rotation.to;
         let moved = match results.next() {
             Some(Reply::Array(_)) => true,
@@ -108,10 +108,10 @@ impl SaveStep {
             Some(Reply::Integer(0)) => return Ok(State::Over(Err(id_taken()))),
             Some(Reply::Error(line)) => return Ok(State::Over(Err(refused(line)))),
             Some(Reply::Bulk(proof)) => {
-                let record_error = self.key.created(proof).err().unwrap_or(RecordError::OutOfStep);
+                let record_error = self.key.created(proof).err().unwrap_or(RecordError::Desync);
                 return self.record_error(record_error);
             }
-            _ => return Err(RecordError::OutOfStep),
+            _ => return Err(RecordError::Desync),
         };
         // Under its old id it is not. If it is under the new one, who but this move can have brought it there?
         let (own, is_there) = match results.next() {
@@ -127,7 +127,7 @@ impl SaveStep {
             }
             Some(Reply::Integer(keys)) => (None, keys == 1),
             Some(Reply::Error(line)) => return Ok(State::Over(Err(refused(line)))),
-            _ => return Err(RecordError::OutOfStep),
+            _ => return Err(RecordError::Desync),
         };
         match (moved, own) {
             (true, Some(own)) => {
@@ -157,7 +157,7 @@ impl SaveStep {
                 self.key.name = key_of(&self.settings, name).into();
                 Ok(State::Writing)
             }
-            _ => Err(RecordError::OutOfStep),
+            _ => Err(RecordError::Desync),
         }
     }
 
@@ -174,7 +174,7 @@ impl SaveStep {
                 Ok(created) => created,
                 Err(record_error) => return self.record_error(record_error),
             },
-            _ => return Err(RecordError::OutOfStep),
+            _ => return Err(RecordError::Desync),
         };
         if record::is_past_absolute(&self.lifetimes, created, now) {
             return Ok(State::Removing);
@@ -203,7 +203,7 @@ impl SaveStep {
         match record_error {
             RecordError::Damaged(_) | RecordError::TooLarge => Ok(self.gone()),
             RecordError::Newer => Ok(State::Over(Err(newer()))),
-            RecordError::OutOfStep => Err(record_error),
+            RecordError::Desync => Err(record_error),
             RecordError::Foreign => {
                 self.state = State::Over(Err(foreign()));
                 Err(record_error)

@@ -105,7 +105,7 @@ impl<S: Step> Underway for Steps<S> {
         let now = record::milliseconds_since_1970(SystemTime::now());
         let sent = Sent::by(self, now, true);
         let replies = server.run(&sent.bytes, sent.replies);
-        assert_ne!(answer(self, &replies, sent.replies, now), Progress::OutOfStep);
+        assert_ne!(answer(self, &replies, sent.replies, now), Progress::Desync);
         self.is_over()
     }
 }

@@ -48,7 +48,7 @@ impl Case<'_> {
         // Whoever holds the first id makes no new session, and is never given another's.
         match self.found(&a) {
             Loaded::Ended => {}
-            Loaded::Replaced(text) => assert_eq!(old_id, OldId::InGrace(&text), "{history}"),
+            Loaded::InGrace(text) => assert_eq!(old_id, OldId::InGrace(&text), "{history}"),
             other => panic!("{history}: {other:?}"),
         }
         assert_eq!(finish(self.logs_out(&a), self.server).unwrap(), Saved::Gone, "{history}");

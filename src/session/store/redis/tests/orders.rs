@@ -209,7 +209,7 @@ impl World {
             if fate == 0 {
                 let now = self.server.now;
                 let progress = answer(&mut actor.steps, &replies, sent.replies, now);
-                assert_ne!(progress, Progress::OutOfStep, "{}", self.history);
+                assert_ne!(progress, Progress::Desync, "{}", self.history);
                 actor.over = progress == Progress::Done;
                 return;
             }
@@ -266,7 +266,7 @@ impl World {
                 let left = self.left.get(&key).filter(|(_, until)| *until > self.server.now);
                 let expected = match left {
                     None => Loaded::Unknown,
-                    Some((OldId::InGrace(text), _)) => Loaded::Replaced((*text).to_owned()),
+                    Some((OldId::InGrace(text), _)) => Loaded::InGrace((*text).to_owned()),
                     Some(_) => Loaded::Ended,
                 };
                 // A late update whose clean-up is lost may bring the end of what it finds forward.

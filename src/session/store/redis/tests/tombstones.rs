@@ -8,17 +8,17 @@ fn what_was_left_is_read_by_the_times_that_it_holds() {
     let time = |after: i64| text(&record::base36(NOW.saturating_add_signed(after)));
     let (past, later) = (time(0), time(1));
     let left = |kind: &str, until: &str, end: &str| format!("{kind}{until}.{end}.name.a.b ключ");
-    let replaced = Loaded::Replaced("a.b ключ".to_owned());
+    let replaced = Loaded::InGrace("a.b ключ".to_owned());
     for (left, expected) in [
         (left("e", &later, "0"), Loaded::Ended),
         (left("e", &past, "0"), Loaded::Unknown),
         (left("r", &later, "0"), Loaded::Ended),
         (left("r", &past, "0"), Loaded::Unknown),
         (left("g", &later, "0"), replaced),
-        (left("g", &later, &later), Loaded::Ending("a.b ключ".to_owned())),
+        (left("g", &later, &later), Loaded::GraceEnding("a.b ключ".to_owned())),
         (
             left("g", &later, &past),
-            Loaded::Retired { left: "a.b ключ".to_owned(), since: Duration::ZERO },
+            Loaded::GraceOver { left: "a.b ключ".to_owned(), since: Duration::ZERO },
         ),
         (left("g", &past, "0"), Loaded::Unknown),
         // What somebody else has written, or a later version of the crate.
@@ -43,7 +43,7 @@ fn what_is_written_is_what_is_read() {
     for (old_id, loaded) in [
         (OldId::Linked, Loaded::Ended),
         (OldId::Unlinked, Loaded::Ended),
-        (OldId::InGrace("a.b."), Loaded::Replaced("a.b.".to_owned())),
+        (OldId::InGrace("a.b."), Loaded::InGrace("a.b.".to_owned())),
     ] {
         let written = tombstone::Tombstone::of(old_id).written(NOW + 1, b"{ab}next");
         assert_eq!(tombstone::loaded(&written, NOW), loaded);

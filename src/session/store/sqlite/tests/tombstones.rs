@@ -37,7 +37,7 @@ fn a_sweep_removes_what_sessions_have_left() {
     fixture.pass(180);
     fixture.sweep();
     assert_eq!(fixture.count(), 4, "three sessions, and an id that is known for an hour");
-    assert!(matches!(fixture.found(&ids[3]), Loaded::Retired { .. }));
+    assert!(matches!(fixture.found(&ids[3]), Loaded::GraceOver { .. }));
     for id in [&next, &last, &ids[4]] {
         assert_eq!(fixture.save(id, Action::Update, &[]).unwrap(), Saved::Stored);
     }
@@ -65,7 +65,7 @@ fn what_was_seen_over_stays_over_when_the_clock_goes_back() {
             for id in [&ended, &left, &graced] {
                 assert_eq!(fixture.found(id), Loaded::Unknown);
             }
-            assert!(matches!(fixture.found(&retired), Loaded::Retired { .. }));
+            assert!(matches!(fixture.found(&retired), Loaded::GraceOver { .. }));
         };
         fixture.pass(700);
         all_is_over();
@@ -95,7 +95,7 @@ fn what_a_save_has_seen_over_stays_over_when_the_clock_goes_back() {
     assert_eq!(fixture.save(&id, Action::ExtendGrace, &[]).unwrap(), Saved::Gone);
     fixture.goes_back(5);
     assert_eq!((end(10), fixture.ends(&id)), (Saved::Gone, Saved::Gone));
-    assert!(matches!(fixture.found(&id), Loaded::Retired { .. }));
+    assert!(matches!(fixture.found(&id), Loaded::GraceOver { .. }));
     fixture.holds(&to, &[("a", "1")]);
 }
 
