@@ -41,8 +41,9 @@ const PARTS: [Part; 7] = [
 ];
 
 /// What other processes of this program are for.
-const ROLES: [Part; 5] = [
+const ROLES: [Part; 6] = [
     ("raw", raw_saves_in_turns),
+    ("raw-loads", raw_loads),
     ("slow-threads", threads_of_a_slow_disk),
     ("slow-processes", two_processes_of_a_slow_disk),
     ("pairs", pairs_of_another),
@@ -204,11 +205,23 @@ fn raw_saves_in_turns() {
 
 fn one_thread_loads() {
     let folder = Folder::new("loads");
-    let (store, ids) = filled(&folder.file(), SESSIONS);
+    let store = SqliteStore::open(folder.file()).expect("a new file");
+    let ids: Vec<_> = (0..SESSIONS).map(measure::numbered_id).collect();
+    create_with(&store, &ids);
     let memory = MemoryStore::new().capacity(SESSIONS);
     let in_memory = create(&memory, SESSIONS);
     for threads in [1, 32] {
         let ours = loads(threads, FOR, &ids, &store);
+        if threads == 1 {
+            let theirs = this("raw-loads").env(FILE, folder.file()).output().expect("it runs");
+            let theirs: f64 = String::from_utf8_lossy(&theirs.stdout).parse().expect("a figure");
+            row(
+                "loads, 1 thread : rusqlite, a bare SELECT",
+                "",
+                ratio(ours, theirs),
+                format!("{ours:.0}/s : {theirs:.0}/s"),
+            );
+        }
         let theirs = loads(threads, FOR, &in_memory, &memory);
         let bar = if threads == 1 { ">= 0.15" } else { "" };
         row(
@@ -221,6 +234,13 @@ fn one_thread_loads() {
             format!("{ours:.0}/s : {theirs:.0}/s"),
         );
     }
+}
+
+fn raw_loads() {
+    let path = std::env::var_os(FILE).expect("the file");
+    let raw = Raw::open(Path::new(&path));
+    let ids: Vec<_> = (0..SESSIONS).map(measure::numbered_id).collect();
+    print!("{}", saves(1, FOR, &ids, &|id, _| raw.load(id)).per_second);
 }
 
 /// Against Redis on a unix socket, which writes each command to its disk before it answers.

@@ -24,6 +24,18 @@ impl Raw {
         Raw(Mutex::new(open().expect("the file")))
     }
 
+    /// Reads the row, and does nothing with it.
+    pub fn load(&self, id: &SessionId) -> bool {
+        let key = digest(id);
+        let connection = self.0.lock().expect("nobody panics");
+        let load = || -> rusqlite::Result<String> {
+            connection
+                .prepare_cached("SELECT fields FROM sessions WHERE key = ?1")?
+                .query_row(params![key], |row| row.get(0))
+        };
+        !load().expect("the file works").is_empty()
+    }
+
     pub fn save(&self, id: &SessionId, value: u64) -> bool {
         let key = digest(id);
         let connection = self.0.lock().expect("nobody panics");

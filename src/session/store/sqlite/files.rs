@@ -48,9 +48,7 @@ pub(super) fn with_log(file: &Path) -> [PathBuf; 3] {
 fn identify(path: &Path) -> Option<FileId> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
     match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
-        Ok(there) => {
-            Some(FileId(makedev(there.stx_dev_major, there.stx_dev_minor), there.stx_ino))
-        }
+        Ok(there) => Some(FileId(makedev(there.stx_dev_major, there.stx_dev_minor), there.stx_ino)),
         Err(rustix::io::Errno::NOSYS) => identify_with_times(path),
         Err(_) => None,
     }
