@@ -80,7 +80,10 @@ impl Drop for Certificates {
     }
 }
 
+/// However slowly the machine checks certificates.
 fn client(config: RedisConfig) -> TestClient {
+    let a_minute = Duration::from_secs(60);
+    let config = config.connect_timeout(a_minute).operation_timeout(a_minute);
     let pool = RedisPool::new(config).unwrap();
     let mut app = App::new();
     app.install(SessionPlugin::new().pool(pool.clone())).unwrap();

@@ -16,7 +16,7 @@ case "$*" in
         ;;
 esac
 
-step() { printf '\n== %s\n' "$*"; }
+step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
 # Debian's packages for the tests: a Redis server, Python for the interop test, proxies, and a browser that can be driven.
 # Where Debian keeps them, which plain users do not look for.

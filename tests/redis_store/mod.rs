@@ -37,7 +37,8 @@ impl Fixture {
         let server = RedisServer::start(&[]);
         // What takes long does, on a machine that is busy.
         let config = RedisConfig::from_url(&server.url(0)).unwrap();
-        let config = config.operation_timeout(Duration::from_secs(10));
+        let ten_seconds = Duration::from_secs(10);
+        let config = config.connect_timeout(ten_seconds).operation_timeout(ten_seconds);
         let store = set_up(RedisStore::new(RedisPool::new(config).unwrap()));
         Fixture { store, redis: server.connect(0), server }
     }

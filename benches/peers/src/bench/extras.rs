@@ -33,7 +33,8 @@ pub fn run(bench: &mut Bench) -> Result<Vec<Table>, Failure> {
         }
         eprintln!("{extra}");
         let table = match extra {
-            Extra::Waiting => waiting(bench)?,
+            Extra::Waiting => waiting(bench, false)?,
+            Extra::Apart => waiting(bench, true)?,
             Extra::Sleeping => sleeping(bench)?,
             Extra::Idle => idle(bench)?,
             Extra::Record => record(bench)?,
@@ -95,22 +96,28 @@ fn beside(
     Ok(Table { title, head: head.map(str::to_owned).to_vec(), rows: rows.collect() })
 }
 
-fn waiting(bench: &mut Bench) -> Result<Table, Failure> {
+/// Where the readers are at another server than the plain requests, what there is to see is the machine that they share.
+fn waiting(bench: &mut Bench, apart: bool) -> Result<Table, Failure> {
     let proxy = Proxy::start(bench.redis.port, VERY_FAR, FOLDER)?;
     let mut running = bench.start(&Server::SLEEPING, proxy.port)?;
     for running in &mut running {
         running.log_in()?;
     }
     let seconds = bench.options.seconds + 1;
+    let readers_of = |server: &Running| {
+        let at = running.iter().position(|running| running.port == server.port).unwrap_or(0);
+        &running[if apart { (at + 1) % running.len() } else { at }]
+    };
     let readers = |running: &Running| Load {
-        port: running.port,
+        port: readers_of(running).port,
         path: "/read",
         connections: READERS,
         seconds,
-        script: Some(running.script()),
+        script: Some(readers_of(running).script()),
     };
+    let of = if apart { " of another server" } else { "" };
     let title = format!(
-        "Plain requests per second at 8 connections (p99 in ms), while {READERS} others read sessions from a Redis \
+        "Plain requests per second at 8 connections (p99 in ms), while {READERS} others read sessions{of} from a Redis \
          20 ms away:"
     );
     beside(bench, &running, readers, title)

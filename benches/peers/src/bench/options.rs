@@ -9,8 +9,8 @@ pub const USAGE: &str = "\
 benches/run.sh [OPTIONS]: sessions and plain requests on this crate and its peers, side by side.
 
   --quick                 one round of fewer cells, in about four minutes
-  --only LIST             of plain,read,change,create and the extra tables waiting,sleeping,idle,record,
-                          commands,replicas,file
+  --only LIST             of plain,read,change,create and the extra tables waiting,apart,sleeping,idle,
+                          record,commands,replicas,file
   --servers LIST          of ours,memory,axum,actix,tiny_http,express,flask,bottle
   --connections LIST      such as 1,8,32,256 (the default)
   --distance LIST         of near,far: Redis on this machine, or half a millisecond away
@@ -19,9 +19,10 @@ benches/run.sh [OPTIONS]: sessions and plain requests on this crate and its peer
 
 A full run takes about 35 minutes. What it measures is in target/peers/: results.tsv (medians), rounds.tsv (each
 single measurement), report.md, sessions.svg.
-Extra tables: waiting: plain requests while 64 others read sessions from a Redis 20 ms away; sleeping: plain requests
-while 100 others sleep a second each; idle: memory with 10,000 idle connections; record: bytes of Redis for a session; commands: what each kind of request
-sends to Redis; replicas: ours with replicas(1), on this machine; file: sessions in SQLite, ours and axum's.";
+Extra tables: waiting: plain requests while 64 others read sessions from a Redis 20 ms away; apart: the same with the 64
+at the next of the servers; sleeping: plain requests while 100 others sleep a second each; idle: memory with 10,000 idle
+connections; record: bytes of Redis for a session; commands: what each kind of request sends to Redis; replicas: ours
+with replicas(1), on this machine; file: sessions in SQLite, ours and axum's.";
 
 macro_rules! names {
     ($(#[$doc:meta])* $name:ident: $($variant:ident = $text:literal),+) => {
@@ -57,7 +58,7 @@ macro_rules! names {
 
 names!(Case: Plain = "plain", Read = "read", Change = "change", Create = "create");
 names!(Distance: Near = "near", Far = "far");
-names!(Extra: Waiting = "waiting", Sleeping = "sleeping", Idle = "idle", Record = "record", Commands = "commands",
+names!(Extra: Waiting = "waiting", Apart = "apart", Sleeping = "sleeping", Idle = "idle", Record = "record", Commands = "commands",
     Replicas = "replicas", File = "file");
 names!(
     /// In the order of all tables.
