@@ -249,10 +249,12 @@ fn a_record_of_any_size_is_created_as_its_script_would_create_it() {
         });
         let [restored, scripted] = created;
         assert_eq!(restored.0.len(), fields);
-        assert_eq!((&restored.0, &restored.1), (&scripted.0, &scripted.1));
+        let case = format!("{fields} fields of {} bytes", value.len());
+        assert!(restored.0 == scripted.0, "{case}");
+        assert_eq!(restored.1, scripted.1, "{case}");
         // What the allocator gives for the same size is not the same each time.
         let (one, other) = (restored.2, scripted.2);
-        assert!(one.abs_diff(other) <= 128 + other / 20, "{one}, {other}: {fields} fields");
+        assert!(one.abs_diff(other) <= 32 + other / 20, "{one}, {other}: {case}");
     }
 }
 

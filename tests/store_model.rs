@@ -199,7 +199,7 @@ impl<'a> Case<'a> {
             (Loaded::Session(record), Some(session)) => (record, session),
             (mut loaded, None) => {
                 // Some time has passed while the test ran.
-                if let Loaded::GraceOver { since, .. } = &mut loaded {
+                if let Loaded::PastGrace { since, .. } = &mut loaded {
                     *since = minutes(since.as_secs() / 60);
                 }
                 return assert_eq!(loaded, self.model.found(id), "{history}{id}");

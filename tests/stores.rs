@@ -117,7 +117,7 @@ impl Redis {
         let keys: Vec<String> = redis::cmd("KEYS").arg("*:u:*").query(connection).unwrap();
         let key = keys.first()?;
         let names: Vec<String> = redis::cmd("HKEYS").arg(key).query(connection).unwrap();
-        Some(names.iter().filter(|name| *name != "epoch").count())
+        Some(names.iter().filter(|name| *name != "generation").count())
     }
 }
 
@@ -152,8 +152,8 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   elseif string.find(key, ':u:', 1, true) then
     local entries = redis.call('HGETALL', key)
     for at = 1, #entries, 2 do
-      local epoch, since, rest = string.match(entries[at + 1], '^(%S+) (%w+) (.*)$')
-      if since then redis.call('HSET', key, entries[at], epoch .. ' ' .. older(since) .. ' ' .. rest) end
+      local generation, since, rest = string.match(entries[at + 1], '^(%S+) (%w+) (.*)$')
+      if since then redis.call('HSET', key, entries[at], generation .. ' ' .. older(since) .. ' ' .. rest) end
     end
   end
   if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end

@@ -18,7 +18,8 @@ use bottle_session::{
 };
 
 use measure::{
-    LIFETIMES, Saves, create, create_with, fresh_id, loads, memory, saves, set, update, written,
+    LIFETIMES, Saves, create, create_with, fresh_id, loads, loads_by, memory, saves, set, update,
+    written,
 };
 use raw::Raw;
 use redis_server::RedisServer;
@@ -214,6 +215,7 @@ fn one_thread_loads() {
         let ours = loads(threads, FOR, &ids, &store);
         if threads == 1 {
             let theirs = this("raw-loads").env(FILE, folder.file()).output().expect("it runs");
+            assert!(theirs.status.success(), "{}", String::from_utf8_lossy(&theirs.stderr));
             let theirs: f64 = String::from_utf8_lossy(&theirs.stdout).parse().expect("a figure");
             row(
                 "loads, 1 thread : rusqlite, a bare SELECT",
@@ -240,7 +242,7 @@ fn raw_loads() {
     let path = std::env::var_os(FILE).expect("the file");
     let raw = Raw::open(Path::new(&path));
     let ids: Vec<_> = (0..SESSIONS).map(measure::numbered_id).collect();
-    print!("{}", saves(1, FOR, &ids, &|id, _| raw.load(id)).per_second);
+    print!("{}", loads_by(1, FOR, &ids, &|id| raw.load(id)));
 }
 
 /// Against Redis on a unix socket, which writes each command to its disk before it answers.

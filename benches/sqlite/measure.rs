@@ -85,12 +85,24 @@ pub fn saves(
 
 /// How many loads so many threads do in a second.
 pub fn loads(threads: usize, time: Duration, ids: &[SessionId], store: &dyn SessionStore) -> f64 {
+    loads_by(threads, time, ids, &|id| {
+        let loaded = store.load(&Load { id, lifetimes: LIFETIMES });
+        loaded.expect("a load failed").session().is_some()
+    })
+}
+
+/// The same, by whatever loads.
+pub fn loads_by(
+    threads: usize,
+    time: Duration,
+    ids: &[SessionId],
+    load: &(dyn Fn(&SessionId) -> bool + Sync),
+) -> f64 {
     let (stop, all) = (AtomicBool::new(false), AtomicU64::new(0));
     let took = run(threads, time, &stop, &|thread| {
         let mut count = 0;
         for id in ids.iter().cycle().skip(thread * ids.len() / threads).step_by(7) {
-            let loaded = store.load(&Load { id, lifetimes: LIFETIMES });
-            assert!(loaded.expect("a load failed").session().is_some());
+            assert!(load(id), "no session was loaded");
             count += 1;
             if stop.load(Ordering::Relaxed) {
                 break;

@@ -47,9 +47,9 @@ impl Session {
     /// Saves what has changed, and then what had to wait for that.
     fn save_all(&mut self) -> Result<()> {
         loop {
-            let pending = self.pending(SaveTime::Commit)?;
-            let is_all = pending.is_empty() || !self.has_deferred_saves;
-            pending.into_iter().try_for_each(|pending| self.save_at_once(pending))?;
+            let planned = self.plan_saves(SaveTime::Commit)?;
+            let is_all = planned.is_empty() || !self.has_deferred_saves;
+            planned.into_iter().try_for_each(|planned| self.save_at_once(planned))?;
             if is_all {
                 return Ok(());
             }
@@ -57,12 +57,12 @@ impl Session {
     }
 
     /// Saves it under the id that the session turns out to have.
-    fn save_at_once(&mut self, pending: PlannedSave) -> Result<()> {
+    fn save_at_once(&mut self, planned: PlannedSave) -> Result<()> {
         let context = self.context.clone();
-        let mut next = Some(pending);
-        while let Some(pending) = next {
-            let saved = context.store.save(&pending.save());
-            next = match self.conclude_save(pending, saved)? {
+        let mut next = Some(planned);
+        while let Some(planned) = next {
+            let saved = context.store.save(&planned.save());
+            next = match self.conclude_save(planned, saved)? {
                 Some(lost) => {
                     let found = context.load(lost.id());
                     self.resume(lost, found)?

@@ -174,7 +174,7 @@ impl SessionContext {
 
     /// Gives a request its session: the first of these ids that the store answered is one, or a new one. Where that is an id
     /// in its grace period, it comes back instead: what the store has under the [next](Successor::id) one is for
-    /// [`follow`](SessionContext::follow).
+    /// [`provide_successor`](SessionContext::provide_successor).
     pub(crate) fn provide(
         self: &Arc<SessionContext>,
         entry: &mut Entry<'_>,
@@ -186,7 +186,7 @@ impl SessionContext {
             Ok(Found::Session(id, record)) => self.provide_loaded(entry, id, None, record),
             Ok(Found::InGrace(successor)) => return Some(successor),
             Ok(Found::Ended(id)) => self.provide_ended(entry, id),
-            Ok(Found::GraceOver(id, since)) => self.provide_grace_over(entry, id, since),
+            Ok(Found::PastGrace(id, since)) => self.provide_past_grace(entry, id, since),
             // Never adopted: a session made now gets an id of its own.
             Ok(Found::Nothing) if was_sent => self.provide_unknown(entry, Event::UnknownId),
             Ok(Found::Nothing) => {
@@ -225,8 +225,8 @@ impl SessionContext {
         match (successor.other, found) {
             (Some((id, record)), _) => self.provide_loaded(entry, id, None, record),
             (None, Loaded::Unknown) => self.provide_unknown(entry, Event::UnknownId),
-            (None, Loaded::GraceOver { since, .. }) => {
-                self.provide_grace_over(entry, successor.grace_id.id, since);
+            (None, Loaded::PastGrace { since, .. }) => {
+                self.provide_past_grace(entry, successor.grace_id.id, since);
             }
             (None, _) => self.provide_ended(entry, successor.grace_id.id),
         }
@@ -235,15 +235,15 @@ impl SessionContext {
 
     /// A request that was on its way for long has no session, and makes none in the place of the one that its browser has by
     /// now; one that comes later is a stranger's.
-    fn provide_grace_over(
+    fn provide_past_grace(
         self: &Arc<SessionContext>,
         entry: &mut Entry<'_>,
         id: SessionId,
         since: Duration,
     ) {
         match since < TOMBSTONE_FOR {
-            true => self.provide_dead(entry, id, Event::RetiredId),
-            false => self.provide_unknown(entry, Event::RetiredId),
+            true => self.provide_dead(entry, id, Event::IdPastGrace),
+            false => self.provide_unknown(entry, Event::IdPastGrace),
         }
     }
 
@@ -302,7 +302,7 @@ impl SessionContext {
             Some(session) => match (session.planned.take(), session.take_failure()) {
                 (Some(planned), _) => planned,
                 (None, Some(error)) => Err(error),
-                (None, None) => session.pending(SaveTime::End),
+                (None, None) => session.plan_saves(SaveTime::End),
             },
             None => Ok(Vec::new()),
         }
@@ -311,7 +311,7 @@ impl SessionContext {
     /// The same for a thread that goes on with this request; whether there is anything to save.
     pub(crate) fn plan_ahead(&self, entry: &mut Entry<'_>) -> bool {
         let planned = self.plan(entry);
-        let saves = planned.as_ref().is_ok_and(|pending| !pending.is_empty());
+        let saves = planned.as_ref().is_ok_and(|planned| !planned.is_empty());
         if let Some(session) = entry.get_mut::<Session>() {
             session.planned = Some(planned);
         }
@@ -322,15 +322,15 @@ impl SessionContext {
     pub(crate) fn conclude_saves(
         &self,
         entry: &mut Entry<'_>,
-        pending: Vec<PlannedSave>,
+        planned: Vec<PlannedSave>,
         answers: impl IntoIterator<Item = Result<Saved>>,
     ) -> Option<FollowUp> {
         let mut answers = answers.into_iter();
         let (mut outcome, mut lost) = (Ok(()), None);
         if let Some(session) = entry.get_mut::<Session>() {
-            for pending in pending {
+            for planned in planned {
                 let saved = answers.next().unwrap_or_else(|| Err(missing_answer()));
-                match session.conclude_save(pending, saved) {
+                match session.conclude_save(planned, saved) {
                     Ok(None) => {}
                     // The one that the session has by now comes first.
                     Ok(again) => lost = lost.or(again),
@@ -339,7 +339,7 @@ impl SessionContext {
             }
         }
         match (outcome, lost) {
-            (Ok(()), Some(pending)) => Some(FollowUp::Resume(LostSave(Box::new(pending)))),
+            (Ok(()), Some(planned)) => Some(FollowUp::Resume(LostSave(Box::new(planned)))),
             (outcome, _) => self.go_on(entry, outcome),
         }
     }
@@ -347,12 +347,14 @@ impl SessionContext {
     /// What the session has held back until now; the answer is completed where that is nothing.
     fn go_on(&self, entry: &mut Entry<'_>, outcome: Result<()>) -> Option<FollowUp> {
         let held_back = match (&outcome, entry.get_mut::<Session>()) {
-            (Ok(()), Some(session)) if session.has_deferred_saves => session.pending(SaveTime::End),
+            (Ok(()), Some(session)) if session.has_deferred_saves => {
+                session.plan_saves(SaveTime::End)
+            }
             _ => Ok(Vec::new()),
         };
         match held_back {
-            Ok(pending) if pending.is_empty() => self.finish(entry, outcome),
-            Ok(pending) => return Some(FollowUp::Save(pending)),
+            Ok(planned) if planned.is_empty() => self.finish(entry, outcome),
+            Ok(planned) => return Some(FollowUp::Save(planned)),
             Err(error) => self.finish(entry, Err(error)),
         }
         None
@@ -363,15 +365,15 @@ impl SessionContext {
     pub(crate) fn resume(
         &self,
         entry: &mut Entry<'_>,
-        LostSave(pending): LostSave,
+        LostSave(planned): LostSave,
         found: Result<Loaded>,
     ) -> Option<FollowUp> {
         let resumed = match entry.get_mut::<Session>() {
-            Some(session) => session.resume(*pending, found),
+            Some(session) => session.resume(*planned, found),
             None => Ok(None),
         };
         match resumed {
-            Ok(Some(pending)) => Some(FollowUp::Save(vec![pending])),
+            Ok(Some(planned)) => Some(FollowUp::Save(vec![planned])),
             Ok(None) => self.go_on(entry, Ok(())),
             Err(error) => self.go_on(entry, Err(error)),
         }
@@ -438,11 +440,11 @@ impl SessionContext {
     /// Says on the answer of a request that failed no more than the id that the store has given the session.
     pub(crate) fn write_pending_cookie(
         &self,
-        pending: &PendingCookie,
+        planned: &PendingCookie,
         scheme: Scheme,
         head: &mut ResponseHead,
     ) -> Result<()> {
-        if let Some((id, own_lifetime)) = pending.get() {
+        if let Some((id, own_lifetime)) = planned.get() {
             head.set_cookie(self.cookie_holding(&id, own_lifetime, scheme))?;
             keep_from_caches(head);
         }
@@ -469,7 +471,7 @@ fn put(entry: &mut Entry<'_>, session: Session) {
     entry.put(session.of(visitor));
 }
 
-/// A request that came with an id in its grace period.
+/// The id that is to be loaded next for a request that came with one in its grace period.
 pub(crate) struct Successor {
     grace_id: GraceId,
     /// The one that the session has now, as far as is known.
@@ -502,7 +504,7 @@ enum Found {
     /// It was a session's a moment ago.
     Ended(SessionId),
     /// It had a grace period that has been over for so long.
-    GraceOver(SessionId, Duration),
+    PastGrace(SessionId, Duration),
     Nothing,
 }
 
@@ -531,8 +533,8 @@ fn first_found(ids: SentIds, answers: impl IntoIterator<Item = Result<Loaded>>) 
                 }
             }
             (Ok(Loaded::Ended), _) => Found::Ended(id),
-            (Ok(Loaded::GraceOver { since, .. }), Found::Nothing) => Found::GraceOver(id, since),
-            (Ok(Loaded::GraceOver { .. } | Loaded::Unknown), found) => found,
+            (Ok(Loaded::PastGrace { since, .. }), Found::Nothing) => Found::PastGrace(id, since),
+            (Ok(Loaded::PastGrace { .. } | Loaded::Unknown), found) => found,
             (Err(error), _) => return Err(error),
         };
     }

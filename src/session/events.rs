@@ -29,7 +29,7 @@ pub enum Event<'a> {
     UnknownId,
     /// A cookie named an id that a [rotation](crate::SessionPlugin::renew_every) had replaced more than ten seconds after the new
     /// id was first used: perhaps a copied cookie. The request has no session, as with an unknown id.
-    RetiredId,
+    IdPastGrace,
     /// A cookie held what cannot be an id.
     MalformedId,
     /// A cookie named a session whose record is damaged, or larger than the caps of the store, for this reason:
@@ -99,7 +99,7 @@ impl Events for LogEvents {
             Event::Damaged(error) => REPEATED.log_throttled(Level::Warn, "damaged", || {
                 format!("damaged session data: {}", OneLine(error))
             }),
-            Event::RetiredId => REPEATED.log_throttled(Level::Warn, "retired_id", || {
+            Event::IdPastGrace => REPEATED.log_throttled(Level::Warn, "id_past_grace", || {
                 "a cookie held a session id that had been replaced by a new one, which somebody uses: perhaps a copied cookie"
                     .to_owned()
             }),
@@ -180,7 +180,7 @@ counters! {
     /// Cookies of sessions that are not there.
     unknown_id: Event::UnknownId,
     /// Cookies whose ids had been replaced.
-    retired_id: Event::RetiredId,
+    id_past_grace: Event::IdPastGrace,
     /// Cookies that hold no id.
     malformed_id: Event::MalformedId,
     /// Cookies of sessions whose records are damaged or too large.

@@ -428,7 +428,7 @@ impl SessionPlugin {
     /// Nobody is logged out by an answer that gets lost on its way: until the new id has been presented once, the old one is good
     /// as well, and each answer to it carries the new one. After that first use the old id is good for ten seconds more, for
     /// requests that are under way; whoever presents it within the hour after these is an
-    /// [`Event::RetiredId`](crate::Event::RetiredId). Tokens in open forms stay valid.
+    /// [`Event::IdPastGrace`](crate::Event::IdPastGrace). Tokens in open forms stay valid.
     /// [`regenerate`](crate::Session::regenerate), [`log_in`](crate::Session::log_in) and
     /// [`destroy`](crate::Session::destroy) have no such grace.
     ///

@@ -334,13 +334,13 @@ impl Plugin for SessionPlugin {
         Callback::new(move |exchange| {
             let scheme = exchange.request().scheme();
             let session = exchange.provided::<Session>(&keyword);
-            let pending = session.map(|session| session.pending_cookie()).unwrap_or_default();
+            let cookie = session.map(|session| session.pending_cookie()).unwrap_or_default();
             let done = catch_unwind(AssertUnwindSafe(|| callback.call(exchange)));
             if let (Ok(_), Some(session)) = (&done, exchange.provided::<Session>(&keyword)) {
                 session.seal_before_save();
             }
             let head = exchange.head_mut();
-            if let Err(error) = context.write_pending_cookie(&pending, scheme, head) {
+            if let Err(error) = context.write_pending_cookie(&cookie, scheme, head) {
                 let error = OneLine(error);
                 log::error!("a session's new id did not reach its browser: {error}");
             }
@@ -442,21 +442,21 @@ fn release(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     for (mut entry, plan) in batch.iter_mut().zip(plans) {
         let _guard = entry.enter_request_id();
         match plan {
-            Ok(pending) => {
-                let own: SmallVec<[_; 1]> = answers.by_ref().take(pending.len()).collect();
-                let mut more = context.conclude_saves(&mut entry, pending, own);
+            Ok(planned) => {
+                let own: SmallVec<[_; 1]> = answers.by_ref().take(planned.len()).collect();
+                let mut more = context.conclude_saves(&mut entry, planned, own);
                 while let Some(next) = more {
                     more = match next {
                         FollowUp::Resume(lost) => {
                             let found = context.load(lost.id());
                             context.resume(&mut entry, lost, found)
                         }
-                        FollowUp::Save(pending) => {
+                        FollowUp::Save(planned) => {
                             let saves: SmallVec<[_; 1]> =
-                                pending.iter().map(PlannedSave::save).collect();
+                                planned.iter().map(PlannedSave::save).collect();
                             let saved = context.store.save_many(&saves);
                             drop(saves);
-                            context.conclude_saves(&mut entry, pending, saved)
+                            context.conclude_saves(&mut entry, planned, saved)
                         }
                     };
                 }
@@ -471,27 +471,27 @@ fn release_pipelined(context: &Arc<SessionContext>, batch: &mut Batch<'_>) {
     for mut entry in batch.iter_mut() {
         let _guard = entry.enter_request_id();
         match context.plan(&mut entry) {
-            Ok(pending) if pending.is_empty() => context.finish(&mut entry, Ok(())),
-            Ok(pending) => save_pipelined(context, &mut entry, pending),
+            Ok(planned) if planned.is_empty() => context.finish(&mut entry, Ok(())),
+            Ok(planned) => save_pipelined(context, &mut entry, planned),
             Err(error) => context.finish(&mut entry, Err(error)),
         }
     }
 }
 
-fn save_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, pending: Vec<PlannedSave>) {
+fn save_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, planned: Vec<PlannedSave>) {
     let Some(store) = context.store.pipelined() else { return };
-    let saves: SmallVec<[_; 1]> = pending.iter().map(PlannedSave::save).collect();
+    let saves: SmallVec<[_; 1]> = planned.iter().map(PlannedSave::save).collect();
     let (operation, context) = (store.save_operation(&saves), context.clone());
     drop(saves);
     entry.wait(store.write_remote(), operation, move |operation, entry| {
-        let more = context.conclude_saves(entry, pending, operation.into_answers());
+        let more = context.conclude_saves(entry, planned, operation.into_answers());
         go_on_pipelined(&context, entry, more);
     });
 }
 
 fn go_on_pipelined(context: &Arc<SessionContext>, entry: &mut Entry<'_>, more: Option<FollowUp>) {
     match more {
-        Some(FollowUp::Save(pending)) => save_pipelined(context, entry, pending),
+        Some(FollowUp::Save(planned)) => save_pipelined(context, entry, planned),
         Some(FollowUp::Resume(lost)) => resume_pipelined(context, entry, lost),
         None => {}
     }

@@ -165,11 +165,11 @@ impl PlannedSave {
 
 impl Session {
     /// The saves to send, in this order. The session counts as unchanged from here on.
-    pub(crate) fn pending(&mut self, at: SaveTime) -> Result<Vec<PlannedSave>> {
+    pub(crate) fn plan_saves(&mut self, at: SaveTime) -> Result<Vec<PlannedSave>> {
         let lifetimes = self.context.lifetimes;
-        let mut pending = Vec::new();
+        let mut planned = Vec::new();
         for (id, user) in std::mem::take(&mut self.ended) {
-            pending.push(PlannedSave { user, ..PlannedSave::new(id, Kind::Destroy, lifetimes) });
+            planned.push(PlannedSave { user, ..PlannedSave::new(id, Kind::Destroy, lifetimes) });
         }
         let is_changed = !self.changes.is_empty() || matches!(self.remember, Remember::To(_));
         let logs_in = matches!(self.login, LoginState::In { .. });
@@ -178,7 +178,7 @@ impl Session {
         if at == SaveTime::End
             && let Some(former) = self.former_to_end()
         {
-            pending.push(PlannedSave::new(former, Kind::EndGrace, lifetimes));
+            planned.push(PlannedSave::new(former, Kind::EndGrace, lifetimes));
         }
         let forgets =
             self.previous_id_grace == PreviousIdGrace::Ends && self.reserved.get(FORMER).is_some();
@@ -190,19 +190,19 @@ impl Session {
                     self.changes = Changes::default();
                     self.context.emit(Event::WriteLost);
                 }
-                return Ok(pending);
+                return Ok(planned);
             }
             // "Remember nothing" is not worth a record.
-            SessionState::New { .. } if self.changes.is_empty() && !logs_in => return Ok(pending),
+            SessionState::New { .. } if self.changes.is_empty() && !logs_in => return Ok(planned),
             // A session in the place of one that this visitor had no more, or must not end, would take the place of
             // another request's, too: of the login that has ended it.
             SessionState::New { .. }
                 if !logs_in
                     && self.destroy_state == DestroyState::Requested
-                    && !pending.is_empty() =>
+                    && !planned.is_empty() =>
             {
                 self.has_deferred_saves = true;
-                return Ok(pending);
+                return Ok(planned);
             }
             SessionState::New { .. }
                 if !logs_in
@@ -213,7 +213,7 @@ impl Session {
             {
                 self.changes = Changes::default();
                 self.context.emit(Event::WriteLost);
-                return Ok(pending);
+                return Ok(planned);
             }
             SessionState::New { next } => match next.take() {
                 Some(id) => (id, Kind::Create),
@@ -237,7 +237,7 @@ impl Session {
                 None if at == SaveTime::End && (is_due || forgets || proves) => {
                     (id.clone(), Kind::Update { renews: is_due })
                 }
-                None => return Ok(pending),
+                None => return Ok(planned),
             },
         };
         let mut changes = std::mem::take(&mut self.changes);
@@ -306,11 +306,11 @@ impl Session {
             (&self.grace_id, &kind)
         {
             let extended = PlannedSave::new(id.clone(), Kind::ExtendGrace, lifetimes);
-            pending.push(PlannedSave { remember: self.remember, created, ..extended });
+            planned.push(PlannedSave { remember: self.remember, created, ..extended });
         }
         // There is seldom more than this one.
-        pending.reserve_exact(1);
-        pending.push(PlannedSave {
+        planned.reserve_exact(1);
+        planned.push(PlannedSave {
             id,
             kind,
             is_housekeeping,
@@ -322,7 +322,7 @@ impl Session {
             user,
             created,
         });
-        Ok(pending)
+        Ok(planned)
     }
 
     /// What goes with the login of this user.
@@ -363,28 +363,28 @@ impl Session {
     /// [its id](PlannedSave::id) is for [`resume`](Session::resume).
     pub(crate) fn conclude_save(
         &mut self,
-        pending: PlannedSave,
+        planned: PlannedSave,
         saved: Result<Saved>,
     ) -> Result<Option<PlannedSave>> {
         let saved = match saved {
             Ok(saved) => saved,
             Err(error) => {
                 self.context.emit_error(&error);
-                return match pending.kind {
+                return match planned.kind {
                     Kind::ExtendGrace | Kind::EndGrace => Ok(None),
                     // What the browser holds then is not known to be right or wrong: leave it alone.
                     _ => {
                         self.cookie = CookieAction::Nothing;
                         // Who only read has lost nothing: a store that refuses to write must not keep them out.
-                        if pending.is_housekeeping { Ok(None) } else { Err(error) }
+                        if planned.is_housekeeping { Ok(None) } else { Err(error) }
                     }
                 };
             }
         };
-        if saved == Saved::Stored && pending.login.is_some() {
+        if saved == Saved::Stored && planned.login.is_some() {
             self.context.logged_in(&self.visitor);
         }
-        match (saved, pending.kind) {
+        match (saved, planned.kind) {
             (_, Kind::ExtendGrace) => {}
             (_, Kind::EndGrace) => {
                 self.previous_id_grace = PreviousIdGrace::Ends;
@@ -393,7 +393,7 @@ impl Session {
             // A store that keeps no tombstones cannot say whether there was one.
             (Saved::Gone, Kind::Destroy) if self.context.store.keeps_tombstones() => {
                 if self.destroy_state == DestroyState::Requested && self.may_have_successor() {
-                    return Ok(Some(PlannedSave { kind: Kind::Destroy, ..pending }));
+                    return Ok(Some(PlannedSave { kind: Kind::Destroy, ..planned }));
                 }
                 self.nothing_ended();
             }
@@ -406,18 +406,18 @@ impl Session {
                     self.cookie = CookieAction::Remove;
                 }
             }
-            (Saved::Gone, kind) if pending.is_housekeeping => {
+            (Saved::Gone, kind) if planned.is_housekeeping => {
                 drop(kind);
                 self.cookie = CookieAction::Nothing;
             }
             (Saved::Gone, kind) => {
                 if self.may_have_successor() {
-                    return Ok(Some(PlannedSave { kind, ..pending }));
+                    return Ok(Some(PlannedSave { kind, ..planned }));
                 }
                 self.write_lost();
             }
             (Saved::Stored, Kind::Create) => {
-                self.state = SessionState::stored(pending.id);
+                self.state = SessionState::stored(planned.id);
                 self.cookie = CookieAction::Send;
                 self.renewal = Renewal::now();
                 self.context.emit(Event::Created);
@@ -444,7 +444,7 @@ impl Session {
             }
             (Saved::Stored, Kind::Update { renews: true }) => {
                 self.is_proven = true;
-                let is_other = matches!(pending.remember, Remember::To(_));
+                let is_other = matches!(planned.remember, Remember::To(_));
                 if is_other || self.context.cookie_has_max_age(self.own_lifetime()) {
                     self.cookie = CookieAction::Send;
                 }
@@ -461,18 +461,18 @@ impl Session {
     /// gone.
     pub(crate) fn resume(
         &mut self,
-        mut pending: PlannedSave,
+        mut planned: PlannedSave,
         found: Result<Loaded>,
     ) -> Result<Option<PlannedSave>> {
         let found = match found {
             Ok(found) => found,
-            Err(error) => return self.conclude_save(pending, Err(error)),
+            Err(error) => return self.conclude_save(planned, Err(error)),
         };
-        if matches!(pending.kind, Kind::Destroy) {
+        if matches!(planned.kind, Kind::Destroy) {
             // The old id was good when this request came with it.
             self.steps += 1;
-            return Ok(match found.left().and_then(|left| next_id(&pending.id, left)) {
-                Some(next) => Some(PlannedSave { id: next, ..pending }),
+            return Ok(match found.left().and_then(|left| next_id(&planned.id, left)) {
+                Some(next) => Some(PlannedSave { id: next, ..planned }),
                 None => {
                     self.nothing_ended();
                     None
@@ -481,8 +481,8 @@ impl Session {
         }
         match self.move_to_successor(&found) {
             Some(id) => {
-                pending.retarget(id);
-                Ok(Some(pending))
+                planned.retarget(id);
+                Ok(Some(planned))
             }
             None => {
                 self.write_lost();

@@ -174,11 +174,11 @@ fn requests_with_the_old_id_beside_a_rotation_lose_nothing_and_each_answer_carri
     site.pass(8);
     assert_eq!(site.text(&mut holding(&old), "/get/a"), "1");
     site.pass(3);
-    assert_eq!(site.counters.snapshot().retired_id, 0);
+    assert_eq!(site.counters.snapshot().id_past_grace, 0);
     let answer = site.get(&mut holding(&old), "/set/thief");
     assert!(answer.set_cookies().is_empty(), "{answer:?}");
     assert_eq!(site.text(&mut holding(&old), "/get/a"), "-");
-    assert_eq!(site.counters.snapshot().retired_id, 2);
+    assert_eq!(site.counters.snapshot().id_past_grace, 2);
     assert_eq!(site.counters.snapshot().write_lost, 1, "that of who came too late");
     assert_eq!(site.text(&mut browser, "/get/a"), "1");
 }

@@ -62,8 +62,8 @@ fn rotated(client: &TestClient) -> String {
 }
 
 fn counts(counters: &Counters) -> (u64, u64, u64) {
-    let Counts { renewed, write_lost, retired_id, .. } = counters.snapshot();
-    (renewed, write_lost, retired_id)
+    let Counts { renewed, write_lost, id_past_grace, .. } = counters.snapshot();
+    (renewed, write_lost, id_past_grace)
 }
 
 /// Lets time pass until the browser has a new id: a request that is due for one may first end the grace period of the last.

@@ -43,7 +43,7 @@ pub struct Left {
 
 /// For how long a tombstone is known, and the end of a grace period.
 const TOMBSTONE: Minutes = 1;
-const RETIRED: Minutes = 60;
+const PAST_GRACE: Minutes = 60;
 
 /// What the store should hold, and the rules of the contract, in so many words.
 #[derive(Default)]
@@ -185,7 +185,7 @@ impl Model {
             None => Loaded::Unknown,
             Some(Left { old: Old::InGrace, to, ends, .. }) => match ends {
                 None => Loaded::InGrace(to.to_string()),
-                Some(ends) if *ends <= self.now => Loaded::GraceOver {
+                Some(ends) if *ends <= self.now => Loaded::PastGrace {
                     left: to.to_string(),
                     since: super::minutes(self.now - ends),
                 },
@@ -223,7 +223,7 @@ impl Model {
         let at = self.now + after;
         self.change_grace(id, |left| {
             let ends = left.ends.map_or(at, |ends| ends.min(at));
-            (left.ends, left.until) = (Some(ends), ends + RETIRED);
+            (left.ends, left.until) = (Some(ends), ends + PAST_GRACE);
         })
     }
 
@@ -247,7 +247,7 @@ impl Model {
             match self.left.get(&at) {
                 Some(left)
                     if left.old != Old::Unlinked
-                        && !matches!(self.found(at), Loaded::GraceOver { .. }) =>
+                        && !matches!(self.found(at), Loaded::PastGrace { .. }) =>
                 {
                     at = left.to;
                 }

@@ -79,7 +79,7 @@ pub enum Loaded {
     /// The same, and the grace period [is about to end](crate::Action::EndGrace).
     GraceEnding(String),
     /// The same, and the grace period is over: whoever comes with it has, perhaps, a copied cookie.
-    GraceOver {
+    PastGrace {
         /// The text.
         left: String,
         /// For how long it has been over.
@@ -91,7 +91,7 @@ impl Loaded {
     /// What was left for whoever holds an id that has, or had, a grace period.
     pub(crate) fn left(&self) -> Option<&str> {
         match self {
-            Loaded::InGrace(left) | Loaded::GraceEnding(left) | Loaded::GraceOver { left, .. } => {
+            Loaded::InGrace(left) | Loaded::GraceEnding(left) | Loaded::PastGrace { left, .. } => {
                 Some(left)
             }
             Loaded::Session(_) | Loaded::Unknown | Loaded::Ended => None,

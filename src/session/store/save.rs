@@ -122,7 +122,7 @@ pub enum Action<'a> {
     /// as [`lifetimes`](Save::lifetimes) and [`remember`](Save::remember) say that the session lives; `changes` are empty.
     ExtendGrace,
     /// The id's [grace period](OldId::InGrace) is over so long from now, unless it is so earlier; `changes` are empty. From then
-    /// on, and for an hour at least, a load of it answers [`Loaded::GraceOver`](crate::Loaded::GraceOver).
+    /// on, and for an hour at least, a load of it answers [`Loaded::PastGrace`](crate::Loaded::PastGrace).
     EndGrace(Duration),
 }
 
@@ -130,7 +130,7 @@ pub enum Action<'a> {
 pub(crate) const TOMBSTONE_FOR: Duration = Duration::from_secs(60);
 
 /// For how long a store knows that an id had a grace period that is over.
-pub(crate) const RETIRED_FOR: Duration = Duration::from_secs(60 * 60);
+pub(crate) const PAST_GRACE_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// What becomes of the id that a session moves away from, in a store that [keeps tombstones](crate::SessionStore::keeps_tombstones);
 /// in another one it is unknown from then on.

@@ -100,13 +100,17 @@ fn beside(
 fn waiting(bench: &mut Bench, apart: bool) -> Result<Table, Failure> {
     let proxy = Proxy::start(bench.redis.port, VERY_FAR, FOLDER)?;
     let mut running = bench.start(&Server::SLEEPING, proxy.port)?;
+    if apart && running.len() == 1 {
+        return Err("apart needs two servers at least".into());
+    }
     for running in &mut running {
         running.log_in()?;
     }
     let seconds = bench.options.seconds + 1;
     let readers_of = |server: &Running| {
-        let at = running.iter().position(|running| running.port == server.port).unwrap_or(0);
-        &running[if apart { (at + 1) % running.len() } else { at }]
+        let at = running.iter().position(|running| running.port == server.port);
+        let next = at.map_or(0, |at| at + 1) % running.len();
+        &running[if apart { next } else { at.unwrap_or(0) }]
     };
     let readers = |running: &Running| Load {
         port: readers_of(running).port,

@@ -58,8 +58,8 @@ macro_rules! names {
 
 names!(Case: Plain = "plain", Read = "read", Change = "change", Create = "create");
 names!(Distance: Near = "near", Far = "far");
-names!(Extra: Waiting = "waiting", Apart = "apart", Sleeping = "sleeping", Idle = "idle", Record = "record", Commands = "commands",
-    Replicas = "replicas", File = "file");
+names!(Extra: Waiting = "waiting", Apart = "apart", Sleeping = "sleeping", Idle = "idle", Record = "record",
+    Commands = "commands", Replicas = "replicas", File = "file");
 names!(
     /// In the order of all tables.
     Server: Ours = "ours", Memory = "memory", Axum = "axum", Actix = "actix", TinyHttp = "tiny_http",

@@ -120,11 +120,11 @@ impl Engine {
 
     pub(crate) fn send_body(&self, mut connection: Box<Connection>) -> Returned {
         let slot = connection.slot;
-        let next = catch_panic(|| {
+        let sent = catch_panic(|| {
             let next = connection.send_body();
             returned(connection, next)
         });
-        next.unwrap_or(Returned::Closed(slot))
+        sent.unwrap_or(Returned::Closed(slot))
     }
 
     /// The answer of a request that plugins are done with. `kept` is false after a panic: what was finished then is

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::record::Timestamp;
 use crate::session::id::SessionId;
-use crate::session::store::save::{RETIRED_FOR, TOMBSTONE_FOR};
+use crate::session::store::save::{PAST_GRACE_FOR, TOMBSTONE_FOR};
 use crate::session::store::{Loaded, OldId};
 
 enum Kind {
@@ -25,7 +25,7 @@ enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Priority {
     /// A grace period that is over or about to end: without it a late request gets a new session, and no event is emitted.
-    GraceOver,
+    GraceLimited,
     /// Without it, a late request of the session gets a new one.
     Ended,
     /// An open grace period: without it the visitor loses the session.
@@ -51,7 +51,7 @@ impl Tombstone {
     fn priority(&self) -> Priority {
         match self.kind {
             Kind::Grace { ends: None, .. } => Priority::InGrace,
-            Kind::Grace { .. } => Priority::GraceOver,
+            Kind::Grace { .. } => Priority::GraceLimited,
             Kind::Ended | Kind::Linked(_) => Priority::Ended,
         }
     }
@@ -118,7 +118,7 @@ impl Tombstones {
                 match ends {
                     None => Loaded::InGrace(text),
                     Some(ends) if *ends <= now => {
-                        Loaded::GraceOver { left: text, since: now.since(*ends) }
+                        Loaded::PastGrace { left: text, since: now.since(*ends) }
                     }
                     Some(_) => Loaded::GraceEnding(text),
                 }
@@ -173,7 +173,7 @@ impl Tombstones {
             if let Kind::Grace { ends, .. } = &mut tombstone.kind {
                 let end = ends.map_or(at, |ends| ends.min(at));
                 *ends = Some(end);
-                tombstone.expires = end.after(RETIRED_FOR);
+                tombstone.expires = end.after(PAST_GRACE_FOR);
             }
         })
     }

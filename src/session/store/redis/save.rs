@@ -315,7 +315,7 @@ impl Step for SaveStep {
             (State::Extending, _) if self.is_written => {
                 match transaction::read(replies, self.queued)? {
                     Outcome::Done(mut results) => match results.next() {
-                        Some(Reply::Array(own)) => self.settled(own, now)?,
+                        Some(Reply::Array(own)) => self.read_lifetime(own, now)?,
                         Some(Reply::Error(_)) => stored(),
                         _ => return Err(RecordError::Desync),
                     },

@@ -2,10 +2,10 @@
 
 #[cfg(unix)]
 mod endings;
-#[cfg(unix)]
-mod follows;
 mod model_server;
 mod orders;
+#[cfg(unix)]
+mod successors;
 mod tombstones;
 
 use std::collections::BTreeMap;

@@ -74,7 +74,7 @@ fn parsed(written: &[u8], now: u64) -> Option<Loaded> {
             match end {
                 0 => Loaded::InGrace(text),
                 end if end <= now => {
-                    Loaded::GraceOver { left: text, since: Duration::from_millis(now - end) }
+                    Loaded::PastGrace { left: text, since: Duration::from_millis(now - end) }
                 }
                 _ => Loaded::GraceEnding(text),
             }

@@ -43,12 +43,13 @@ pub(super) fn with_log(file: &Path) -> [PathBuf; 3] {
 }
 
 /// Asks for the inode alone. Who asks for times too, as `std::fs::metadata` does, makes the next write give the file a
-/// time of its own (multigrain timestamps, Linux 6.13), and each fsync write the inode as well.
+/// time of its own (multigrain timestamps: ext4, XFS and others since Linux 6.13), and each fsync write the inode as well.
 #[cfg(target_os = "linux")]
 fn identify(path: &Path) -> Option<FileId> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
     match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
         Ok(there) => Some(FileId(makedev(there.stx_dev_major, there.stx_dev_minor), there.stx_ino)),
+        // Before Linux 4.11, and where a filter of system calls refuses what it does not know.
         Err(rustix::io::Errno::NOSYS) => identify_with_times(path),
         Err(_) => None,
     }
@@ -68,4 +69,24 @@ fn identify_with_times(path: &Path) -> Option<FileId> {
 #[cfg(not(unix))]
 fn identify(path: &Path) -> Option<FileId> {
     path.exists().then_some(FileId(0, 0))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_the_same_with_its_times_and_without() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link, missing] =
+            ["file", "link", "missing"].map(|name| folder.path().join(name));
+        std::fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(identify(&file).is_some());
+        for path in [&file, &link, &missing, &PathBuf::from("/proc/self/stat")] {
+            assert_eq!(identify(path), identify_with_times(path), "{}", path.display());
+        }
+        assert_eq!(identify(&link), identify(&file));
+        assert_eq!(identify(&missing), None);
+    }
 }

@@ -8,7 +8,7 @@ use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 
 use super::record::{Key, SaveParameters, Timestamp};
 use super::write::{Answer, Failure, Found, Transaction};
-use crate::session::store::save::{RETIRED_FOR, TOMBSTONE_FOR};
+use crate::session::store::save::{PAST_GRACE_FOR, TOMBSTONE_FOR};
 use crate::session::store::{Lifetimes, Loaded, OldId, Saved};
 
 /// The columns that an UPDATE sets to NULL to turn the row of a session into a tombstone.
@@ -36,7 +36,7 @@ enum Kind {
         ends: Option<Timestamp>,
     },
     /// The grace period of the id has ended at this time.
-    GraceOver(String, Timestamp),
+    PastGrace(String, Timestamp),
 }
 
 impl Tombstone {
@@ -47,7 +47,7 @@ impl Tombstone {
     ) -> FromSqlResult<Tombstone> {
         let kind = match (next, text, ends.as_i64_or_null()?.map(Timestamp)) {
             (ValueRef::Null, ValueRef::Null, None) => Kind::Ended,
-            (ValueRef::Null, text, Some(ends)) => Kind::GraceOver(text.as_str()?.to_owned(), ends),
+            (ValueRef::Null, text, Some(ends)) => Kind::PastGrace(text.as_str()?.to_owned(), ends),
             (next, ValueRef::Null, None) => Kind::Linked(key(next)?),
             (next, text, ends) => {
                 Kind::Grace { to: key(next)?, text: text.as_str()?.to_owned(), ends }
@@ -58,7 +58,7 @@ impl Tombstone {
 
     /// Whether the id has, or had, a grace period.
     pub(super) fn had_grace_period(&self) -> bool {
-        matches!(self.kind, Kind::Grace { .. } | Kind::GraceOver(..))
+        matches!(self.kind, Kind::Grace { .. } | Kind::PastGrace(..))
     }
 
     /// Whether its grace period is over although the row is not marked so.
@@ -69,7 +69,7 @@ impl Tombstone {
     pub(super) fn after_grace(self) -> Tombstone {
         match self.kind {
             Kind::Grace { text, ends: Some(ends), .. } => {
-                Tombstone { kind: Kind::GraceOver(text, ends), ..self }
+                Tombstone { kind: Kind::PastGrace(text, ends), ..self }
             }
             kind => Tombstone { kind, ..self },
         }
@@ -81,7 +81,7 @@ impl Tombstone {
             Kind::Ended | Kind::Linked(_) => Loaded::Ended,
             Kind::Grace { text, ends: None, .. } => Loaded::InGrace(text),
             Kind::Grace { text, .. } => Loaded::GraceEnding(text),
-            Kind::GraceOver(left, ends) => Loaded::GraceOver { left, since: now.since(ends) },
+            Kind::PastGrace(left, ends) => Loaded::PastGrace { left, since: now.since(ends) },
         }
     }
 
@@ -89,7 +89,7 @@ impl Tombstone {
     fn next_key(self) -> Option<Key> {
         match self.kind {
             Kind::Linked(to) | Kind::Grace { to, .. } => Some(to),
-            Kind::Ended | Kind::GraceOver(..) => None,
+            Kind::Ended | Kind::PastGrace(..) => None,
         }
     }
 }
@@ -181,7 +181,7 @@ impl Transaction<'_> {
     ) -> Result<Answer, Failure> {
         // One that is to end is known for long behind that.
         let end = |ends: Option<Timestamp>| match ends {
-            Some(ends) => ends.after(RETIRED_FOR),
+            Some(ends) => ends.after(PAST_GRACE_FOR),
             None => parameters.end(self.now),
         };
         self.change_grace(key, parameters, |ends| (ends, end(ends)))
@@ -197,7 +197,7 @@ impl Transaction<'_> {
         let end = self.now.after(after);
         self.change_grace(key, parameters, |ends| {
             let end = ends.map_or(end, |ends| ends.min(end));
-            (Some(end), end.after(RETIRED_FOR))
+            (Some(end), end.after(PAST_GRACE_FOR))
         })
     }
 

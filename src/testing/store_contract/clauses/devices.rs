@@ -107,7 +107,7 @@ pub(in crate::testing::store_contract) fn one_device_ends_and_the_others_stay(
     let foreign = log_in(context, LogIn::new("bob"));
     let [ones, bobs] = [("ada", &one), ("bob", &foreign)].map(|(u, id)| handle(context, u, id));
     // A handle means nothing but in the list of its user.
-    for unknown in [&*bobs, "", "-", "epoch", "%w*"] {
+    for unknown in [&*bobs, "", "-", "generation", "%w*"] {
         assert_eq!(end(context, "ada", EndDevices::One(unknown)), 0, "{unknown:?}");
     }
     let (moved, saved) = moves(context, "ada", &one);

@@ -157,8 +157,8 @@ pub(in crate::testing::store_contract) fn a_grace_period_that_is_over_is_known_f
         context.store().save(&Save::new(id, action, &none, IDLE)).expect("the store works")
     };
     // For how many minutes.
-    let retired = |id: &SessionId| match found(context, id) {
-        Loaded::GraceOver { left, since } if left == "next" => Some(since.as_secs() / 60),
+    let past_grace = |id: &SessionId| match found(context, id) {
+        Loaded::PastGrace { left, since } if left == "next" => Some(since.as_secs() / 60),
         _ => None,
     };
     let id = context.create(&[("a", "1")]);
@@ -173,7 +173,7 @@ pub(in crate::testing::store_contract) fn a_grace_period_that_is_over_is_known_f
     let extended = context.store().save(&Save::new(&id, Action::ExtendGrace, &none, short));
     assert_eq!((extended.expect("the store works"), end(&id, 20)), (Saved::Stored, Saved::Stored));
     context.pass(11 * SECOND);
-    assert_eq!((retired(&id), end(&id, 20)), (Some(0), Saved::Gone));
+    assert_eq!((past_grace(&id), end(&id, 20)), (Some(0), Saved::Gone));
     if context.store().keeps_logins() {
         let next = context.target(&id);
         let logs_in = Save {
@@ -184,7 +184,7 @@ pub(in crate::testing::store_contract) fn a_grace_period_that_is_over_is_known_f
         context.is_dead(&next);
     }
     context.pass(50 * MINUTE);
-    assert_eq!((retired(&id), ends(context, &id)), (Some(50), Saved::Gone));
+    assert_eq!((past_grace(&id), ends(context, &id)), (Some(50), Saved::Gone));
     context.holds(&to, &[("a", "1")]);
     assert_eq!(context.update(&id, &[("b", "2")]), Saved::Gone);
     context.pass(HOUR);

@@ -87,7 +87,7 @@ impl SaveStep {
         match (results.next(), results.next()) {
             // The key has ended in the midst of the transaction, as it can in Redis 5.
             (Some(Reply::Array(_)), Some(Reply::Integer(0))) => Ok(self.gone()),
-            (Some(Reply::Array(own)), Some(Reply::Integer(_))) => self.settled(own, now),
+            (Some(Reply::Array(own)), Some(Reply::Integer(_))) => self.read_lifetime(own, now),
             (Some(Reply::Error(line)), _) | (_, Some(Reply::Error(line))) => {
                 Ok(State::Over(Err(refused(line))))
             }
@@ -134,7 +134,7 @@ impl SaveStep {
                 // From here on it is an update of the record under its new key.
                 self.key = to.clone();
                 self.action = SaveAction::Update;
-                self.settled(own, now)
+                self.read_lifetime(own, now)
             }
             (true, None) => Ok(stored()),
             (false, _) if is_there => Ok(stored()),
@@ -162,7 +162,7 @@ impl SaveStep {
     }
 
     /// Reads what an update asks for at its end: whether there is a session, and how long it is to live.
-    pub(super) fn settled(
+    pub(super) fn read_lifetime(
         &mut self,
         mut own: Replies<'_>,
         now: SystemTime,

@@ -11,7 +11,7 @@ use crate::session::store::redis::record::{self, Key, LOGIN, PROOF, REMEMBER, SA
 use crate::session::store::redis::tombstone::Tombstone;
 use crate::session::store::redis::transaction::{Call, Transaction, script};
 use crate::session::store::redis::{CREATE, DESTROY, EMPTY, GRACE, GUARD, ROTATE};
-use crate::session::store::save::RETIRED_FOR;
+use crate::session::store::save::PAST_GRACE_FOR;
 
 impl SaveStep {
     /// The commands that write the values.
@@ -187,7 +187,7 @@ impl SaveStep {
     pub(super) fn change_grace(&self, round: &mut Round<'_>, now: u64, after: Option<u64>) {
         let end = after.map_or(0, |after| now.saturating_add(after));
         let known_for = match after {
-            Some(after) => after.saturating_add(record::milliseconds(RETIRED_FOR)),
+            Some(after) => after.saturating_add(record::milliseconds(PAST_GRACE_FOR)),
             None => self.kept_for(self.created, now),
         };
         let until = record::base36(now.saturating_add(known_for));

@@ -18,7 +18,7 @@ fn what_was_left_is_read_by_the_times_that_it_holds() {
         (left("g", &later, &later), Loaded::GraceEnding("a.b ключ".to_owned())),
         (
             left("g", &later, &past),
-            Loaded::GraceOver { left: "a.b ключ".to_owned(), since: Duration::ZERO },
+            Loaded::PastGrace { left: "a.b ключ".to_owned(), since: Duration::ZERO },
         ),
         (left("g", &past, "0"), Loaded::Unknown),
         // What somebody else has written, or a later version of the crate.

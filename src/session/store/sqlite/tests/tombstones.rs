@@ -37,7 +37,7 @@ fn a_sweep_removes_what_sessions_have_left() {
     fixture.pass(180);
     fixture.sweep();
     assert_eq!(fixture.count(), 4, "three sessions, and an id that is known for an hour");
-    assert!(matches!(fixture.found(&ids[3]), Loaded::GraceOver { .. }));
+    assert!(matches!(fixture.found(&ids[3]), Loaded::PastGrace { .. }));
     for id in [&next, &last, &ids[4]] {
         assert_eq!(fixture.save(id, Action::Update, &[]).unwrap(), Saved::Stored);
     }
@@ -50,13 +50,13 @@ fn a_sweep_removes_what_sessions_have_left() {
 fn what_was_seen_over_stays_over_when_the_clock_goes_back() {
     for another_process_writes in [false, true] {
         let fixture = Fixture::new();
-        let [ended, left, graced, retired] = [(); 4].map(|()| fixture.create(&[("a", "1")]));
+        let [ended, left, graced, past_grace] = [(); 4].map(|()| fixture.create(&[("a", "1")]));
         assert_eq!(fixture.ends(&ended), Saved::Stored);
         let live = fixture.moved(&left, OldId::Linked);
         fixture.moved(&graced, OldId::InGrace("next"));
-        let other = fixture.moved(&retired, OldId::InGrace("next"));
+        let other = fixture.moved(&past_grace, OldId::InGrace("next"));
         let end = Action::EndGrace(Duration::from_secs(10));
-        assert_eq!(fixture.save(&retired, end, &[]).unwrap(), Saved::Stored);
+        assert_eq!(fixture.save(&past_grace, end, &[]).unwrap(), Saved::Stored);
         let writer = Connection::open(fixture.path()).unwrap();
         if another_process_writes {
             writer.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -65,7 +65,7 @@ fn what_was_seen_over_stays_over_when_the_clock_goes_back() {
             for id in [&ended, &left, &graced] {
                 assert_eq!(fixture.found(id), Loaded::Unknown);
             }
-            assert!(matches!(fixture.found(&retired), Loaded::GraceOver { .. }));
+            assert!(matches!(fixture.found(&past_grace), Loaded::PastGrace { .. }));
         };
         fixture.pass(700);
         all_is_over();
@@ -75,7 +75,7 @@ fn what_was_seen_over_stays_over_when_the_clock_goes_back() {
             writer.execute_batch("ROLLBACK").unwrap();
         }
         // Nor is anything ended by way of it.
-        for id in [&left, &retired] {
+        for id in [&left, &past_grace] {
             assert_eq!(fixture.ends(id), Saved::Gone);
         }
         all_is_over();
@@ -95,7 +95,7 @@ fn what_a_save_has_seen_over_stays_over_when_the_clock_goes_back() {
     assert_eq!(fixture.save(&id, Action::ExtendGrace, &[]).unwrap(), Saved::Gone);
     fixture.goes_back(5);
     assert_eq!((end(10), fixture.ends(&id)), (Saved::Gone, Saved::Gone));
-    assert!(matches!(fixture.found(&id), Loaded::GraceOver { .. }));
+    assert!(matches!(fixture.found(&id), Loaded::PastGrace { .. }));
     fixture.holds(&to, &[("a", "1")]);
 }
 
