@@ -43,12 +43,14 @@ impl Redis {
         let mut process = Process::start(&mut command, &log)?;
         let client = Client::open(format!("redis://127.0.0.1:{primary}"))?;
         process.wait_until(&format!("the replica, see {log},"), || {
-            // A replica that is being sent the data already counts for what nobody has written yet.
-            let asked = client.get_connection().and_then(|mut connection| {
+            // A replica that has been sent the data counts for what was written before, and may get what is written after
+            // only a second later.
+            let written = || {
+                let mut connection = client.get_connection()?;
                 cmd("SET").arg("replicated").arg(1).exec(&mut connection)?;
                 cmd("WAIT").arg(1).arg(100).query::<u32>(&mut connection)
-            });
-            asked.is_ok_and(|replicas| replicas == 1)
+            };
+            written() == Ok(1) && written() == Ok(1)
         })?;
         Ok(process)
     }
