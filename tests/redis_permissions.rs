@@ -234,17 +234,16 @@ fn a_record_of_any_size_is_created_as_its_script_would_create_it() {
                 .iter()
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect();
-            let keys: Vec<String> =
-                redis::cmd("KEYS").arg("*").query(&mut server.connect(0)).unwrap();
             let mut connection = server.connect(0);
+            let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
             let of_key =
                 |command: &str, what: &str| redis::cmd(command).arg(what).arg(&keys[0]).take();
             let memory: u64 = of_key("MEMORY", "USAGE").query(&mut connection).unwrap();
             let encoding: String = of_key("OBJECT", "ENCODING").query(&mut connection).unwrap();
-            let left: i64 = redis::cmd("PTTL").arg(&keys[0]).query(&mut server.connect(0)).unwrap();
+            let left: i64 = redis::cmd("PTTL").arg(&keys[0]).query(&mut connection).unwrap();
             let idle = IDLE.idle.as_millis() as i64;
             assert!((idle..=idle * 11 / 10).contains(&left), "{left}");
-            redis::cmd("FLUSHALL").exec(&mut server.connect(0)).unwrap();
+            redis::cmd("FLUSHALL").exec(&mut connection).unwrap();
             (held, encoding, memory)
         });
         let [restored, scripted] = created;

@@ -103,6 +103,23 @@ fn filled(path: &Path, sessions: usize) -> (SqliteStore, Vec<SessionId>) {
     (store, ids)
 }
 
+/// The same with ids that another process of this program knows.
+fn filled_for_others(path: &Path) -> (SqliteStore, Vec<SessionId>) {
+    let (store, ids) = (SqliteStore::open(path).expect("a new file"), numbered_ids());
+    create_with(&store, &ids);
+    (store, ids)
+}
+
+/// The file that another process has filled.
+fn raw_of_the_file() -> (Raw, Vec<SessionId>) {
+    let path = std::env::var_os(FILE).expect("the file");
+    (Raw::open(Path::new(&path)), numbered_ids())
+}
+
+fn numbered_ids() -> Vec<SessionId> {
+    (0..SESSIONS).map(measure::numbered_id).collect()
+}
+
 fn this(role: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.arg(format!("role={role}"));
@@ -160,9 +177,7 @@ const FILE: &str = "BOTTLE_SESSION_BENCH_FILE";
 /// process, so that each would take the other's.
 fn one_thread() {
     let folder = Folder::new("one");
-    let store = SqliteStore::open(folder.file()).expect("a new file");
-    let ids: Vec<_> = (0..SESSIONS).map(measure::numbered_id).collect();
-    create_with(&store, &ids);
+    let (store, ids) = filled_for_others(&folder.file());
     let mut other = this("raw");
     other.env(FILE, folder.file()).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut other = other.spawn().expect("this program again");
@@ -195,9 +210,7 @@ fn one_thread() {
 const TURNS: usize = 11;
 
 fn raw_saves_in_turns() {
-    let path = std::env::var_os(FILE).expect("the file");
-    let raw = Raw::open(Path::new(&path));
-    let ids: Vec<_> = (0..SESSIONS).map(measure::numbered_id).collect();
+    let (raw, ids) = raw_of_the_file();
     for _ in std::io::stdin().lines() {
         let figure = saves(1, FOR / 6, &ids, &|id, n| raw.save(id, n)).per_second;
         println!("{figure}");
@@ -206,24 +219,21 @@ fn raw_saves_in_turns() {
 
 fn one_thread_loads() {
     let folder = Folder::new("loads");
-    let store = SqliteStore::open(folder.file()).expect("a new file");
-    let ids: Vec<_> = (0..SESSIONS).map(measure::numbered_id).collect();
-    create_with(&store, &ids);
+    let (store, ids) = filled_for_others(&folder.file());
+    let ours = loads(1, FOR, &ids, &store);
+    let theirs = this("raw-loads").env(FILE, folder.file()).output().expect("it runs");
+    assert!(theirs.status.success(), "{}", String::from_utf8_lossy(&theirs.stderr));
+    let theirs: f64 = String::from_utf8_lossy(&theirs.stdout).parse().expect("a figure");
+    row(
+        "loads, 1 thread : rusqlite, a bare SELECT",
+        "",
+        ratio(ours, theirs),
+        format!("{ours:.0}/s : {theirs:.0}/s"),
+    );
     let memory = MemoryStore::new().capacity(SESSIONS);
     let in_memory = create(&memory, SESSIONS);
     for threads in [1, 32] {
         let ours = loads(threads, FOR, &ids, &store);
-        if threads == 1 {
-            let theirs = this("raw-loads").env(FILE, folder.file()).output().expect("it runs");
-            assert!(theirs.status.success(), "{}", String::from_utf8_lossy(&theirs.stderr));
-            let theirs: f64 = String::from_utf8_lossy(&theirs.stdout).parse().expect("a figure");
-            row(
-                "loads, 1 thread : rusqlite, a bare SELECT",
-                "",
-                ratio(ours, theirs),
-                format!("{ours:.0}/s : {theirs:.0}/s"),
-            );
-        }
         let theirs = loads(threads, FOR, &in_memory, &memory);
         let bar = if threads == 1 { ">= 0.15" } else { "" };
         row(
@@ -239,9 +249,7 @@ fn one_thread_loads() {
 }
 
 fn raw_loads() {
-    let path = std::env::var_os(FILE).expect("the file");
-    let raw = Raw::open(Path::new(&path));
-    let ids: Vec<_> = (0..SESSIONS).map(measure::numbered_id).collect();
+    let (raw, ids) = raw_of_the_file();
     print!("{}", loads_by(1, FOR, &ids, &|id| raw.load(id)));
 }
 

@@ -107,17 +107,11 @@ fn waiting(bench: &mut Bench, apart: bool) -> Result<Table, Failure> {
         running.log_in()?;
     }
     let seconds = bench.options.seconds + 1;
-    let readers_of = |server: &Running| {
-        let at = running.iter().position(|running| running.port == server.port);
-        let next = at.map_or(0, |at| at + 1) % running.len();
-        &running[if apart { next } else { at.unwrap_or(0) }]
-    };
-    let readers = |running: &Running| Load {
-        port: readers_of(running).port,
-        path: "/read",
-        connections: READERS,
-        seconds,
-        script: Some(readers_of(running).script()),
+    let readers = |plain: &Running| {
+        let at = running.iter().position(|running| running.port == plain.port).unwrap_or(0);
+        let read = &running[(at + usize::from(apart)) % running.len()];
+        let (port, script) = (read.port, Some(read.script()));
+        Load { port, path: "/read", connections: READERS, seconds, script }
     };
     let of = if apart { " of another server" } else { "" };
     let title = format!(
